@@ -1,0 +1,2 @@
+//! Facts and decisions.
+#![no_std]
