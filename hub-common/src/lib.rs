@@ -1,2 +1,24 @@
-//! Facts and decisions.
-#![no_std]
+//! Facts and decisions that the kernel programs and the daemon share.
+//!
+//! No IO, no allocation, no clock: everything here is a value or a function of its arguments, so that
+//! the host can test, run and explain what the kernel decides.
+//!
+//! Rules of the boundary:
+//! - Addresses are 16 bytes in network order; IPv4 is mapped (`::ffff:a.b.c.d`).
+//! - Ports and lengths are integers in host order, so that a map dump reads as people write them.
+//! - Times are ticks of the kernel's clock (`bpf_jiffies64`), named `*_tick`: reading it costs nothing.
+//! - Units are part of the name.
+#![cfg_attr(not(test), no_std)]
+
+pub mod address;
+pub mod checksum;
+pub mod event;
+pub mod flow;
+pub mod limits;
+pub mod packet;
+pub mod parse;
+pub mod reply;
+pub mod rule;
+pub mod segment;
+pub mod shared;
+pub mod stats;

@@ -1,0 +1,282 @@
+//! Flows: one entry per connection, found from either direction by one key.
+
+use crate::address::{Address, halves};
+use crate::packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, protocol};
+
+crate::shared! {
+    /// The two ends of a connection in a fixed order, 40 bytes.
+    pub struct FlowKey {
+        /// The end that sorts first by address, then port.
+        pub low: Address,
+        /// The other end.
+        pub high: Address,
+        /// Port of `low`.
+        pub low_port: u16,
+        /// Port of `high`.
+        pub high_port: u16,
+        /// IP protocol.
+        pub protocol: u8,
+        /// ICMP request type; 0 otherwise.
+        pub kind: u8,
+        /// Address space; 0 is the hub's own.
+        pub zone: u16,
+    }
+
+    /// Where packets of one direction of a flow leave, as the kernel's FIB said.
+    pub struct Hop {
+        /// `Settings::route_generation` at look-up; 0 when unset. Written last.
+        pub generation: u32,
+        /// Port to leave by; 0 leaves the packet to the kernel.
+        pub ifindex: u32,
+        /// Low bits of the tick of the look-up.
+        pub checked_tick: u32,
+        /// Largest packet in bytes from the IP header on.
+        pub mtu_bytes: u32,
+        /// MAC of the next hop.
+        pub target_mac: [u8; 6],
+        /// MAC of the port.
+        pub source_mac: [u8; 6],
+        /// Port that this direction's packets come in on.
+        pub ingress_ifindex: u32,
+    }
+
+    /// State of one connection. Index 0 is the direction of the first packet, 1 its replies.
+    pub struct Flow {
+        /// Tick of the last packet.
+        pub last_tick: u64,
+        /// Packets per direction.
+        pub packets: [u64; 2],
+        /// Bytes per direction, from the IP header on.
+        pub bytes: [u64; 2],
+        /// Tick of the first packet.
+        pub first_tick: u64,
+        /// Segments of the first sender and the first receiver; 0 for none.
+        pub segment: [u32; 2],
+        /// Policy words that admitted the flow, per segment.
+        pub policy: [u32; 2],
+        /// Rule slots that admitted the flow, per segment, or [`crate::rule::RULE_NONE`].
+        pub rule: [u32; 2],
+        /// Next hops per direction.
+        pub hop: [Hop; 2],
+        /// `Settings::class_generation` at classification.
+        pub class_generation: u32,
+        /// One of `FLOW_*`: the state, an index into the timeouts.
+        pub state: u8,
+        /// 1 when the first sender is the key's `high` end.
+        pub from_high: u8,
+        /// TCP flags seen, per direction.
+        pub tcp_seen: [u8; 2],
+    }
+}
+
+/// TCP: the first sender spoke, the other end did not answer yet.
+pub const FLOW_TCP_OPENING: u8 = 0;
+/// TCP: both ends spoke.
+pub const FLOW_TCP_OPEN: u8 = 1;
+/// TCP: both ends said FIN, or one said RST.
+pub const FLOW_TCP_CLOSED: u8 = 2;
+/// UDP and others: one direction seen.
+pub const FLOW_ONE_WAY: u8 = 3;
+/// UDP and others: both directions seen.
+pub const FLOW_TWO_WAY: u8 = 4;
+/// ICMP queries.
+pub const FLOW_ICMP: u8 = 5;
+/// TCP: one end said FIN.
+pub const FLOW_TCP_CLOSING: u8 = 6;
+
+/// Names of the states, by number.
+pub const FLOW_STATES: [&str; 7] =
+    ["opening", "established", "closed", "one_way", "two_way", "icmp", "closing"];
+
+/// Default idle timeouts in seconds, by state.
+///
+/// RFC 5382 REQ-5 (TCP ≥ 2 h 4 min), RFC 4787 REQ-5 (UDP ≥ 2 min), RFC 5508 REQ-2 (ICMP ≥ 60 s).
+pub const TIMEOUT_SECONDS: [u32; 8] = [30, 7_440, 10, 30, 180, 60, 120, 0];
+
+impl FlowKey {
+    /// The key of the connection between two ends, and whether the first end is the `high` one.
+    #[inline(always)]
+    pub fn between(
+        source: &Address,
+        source_port: u16,
+        target: &Address,
+        target_port: u16,
+        protocol: u8,
+        kind: u8,
+    ) -> (Self, bool) {
+        let (source_high, source_low) = halves(source);
+        let (target_high, target_low) = halves(target);
+        let from_high = if source_high != target_high {
+            source_high > target_high
+        } else if source_low != target_low {
+            source_low > target_low
+        } else {
+            source_port > target_port
+        };
+        let key = if from_high {
+            Self {
+                low: *target,
+                high: *source,
+                low_port: target_port,
+                high_port: source_port,
+                protocol,
+                kind,
+                zone: 0,
+            }
+        } else {
+            Self {
+                low: *source,
+                high: *target,
+                low_port: source_port,
+                high_port: target_port,
+                protocol,
+                kind,
+                zone: 0,
+            }
+        };
+        (key, from_high)
+    }
+
+    /// The key of the packet's connection, and whether its sender is the `high` end.
+    #[inline(always)]
+    pub fn of(packet: &Packet) -> (Self, bool) {
+        Self::between(
+            &packet.source,
+            packet.source_port,
+            &packet.target,
+            packet.target_port,
+            packet.protocol,
+            packet.kind,
+        )
+    }
+
+    /// The key of the connection that an ICMP error speaks of, and whether its inner sender is `high`.
+    #[inline(always)]
+    pub fn of_inner(packet: &Packet) -> (Self, bool) {
+        let inner = &packet.inner;
+        Self::between(
+            &inner.source,
+            inner.source_port,
+            &inner.target,
+            inner.target_port,
+            inner.protocol,
+            inner.kind,
+        )
+    }
+}
+
+impl Flow {
+    /// Direction of a packet: 0 as the first one, 1 a reply.
+    #[inline(always)]
+    pub const fn direction(&self, from_high: bool) -> usize {
+        (self.from_high != from_high as u8) as usize
+    }
+
+    /// Whether the flow has been idle for longer than its state allows.
+    #[inline(always)]
+    pub fn is_stale(&self, now_tick: u64, timeout_ticks: &[u32; 8]) -> bool {
+        let limit = timeout_ticks[(self.state & 7) as usize] as u64;
+        now_tick.saturating_sub(self.last_tick) > limit
+    }
+}
+
+/// State of a flow after its first packet.
+#[inline(always)]
+pub const fn first_state(protocol: u8) -> u8 {
+    match protocol {
+        protocol::TCP => FLOW_TCP_OPENING,
+        protocol::ICMP | protocol::ICMPV6 => FLOW_ICMP,
+        _ => FLOW_ONE_WAY,
+    }
+}
+
+/// State after a further packet in `direction` (0 or 1) whose TCP flags, with those seen before in each
+/// direction, are `seen`.
+///
+/// A follow-up SYN on a closed connection opens it anew: see [`reopens`].
+#[inline(always)]
+pub const fn next_state(state: u8, protocol: u8, direction: usize, seen: [u8; 2]) -> u8 {
+    if protocol != protocol::TCP {
+        return if direction == 1 && state == FLOW_ONE_WAY { FLOW_TWO_WAY } else { state };
+    }
+    if (seen[0] | seen[1]) & TCP_RST != 0 || seen[0] & seen[1] & TCP_FIN != 0 {
+        return FLOW_TCP_CLOSED;
+    }
+    if (seen[0] | seen[1]) & TCP_FIN != 0 {
+        return FLOW_TCP_CLOSING;
+    }
+    if direction == 1 && seen[1] & TCP_ACK != 0 && state == FLOW_TCP_OPENING {
+        return FLOW_TCP_OPEN;
+    }
+    state
+}
+
+/// Whether a TCP packet in the first direction begins a connection anew on a closed flow's ports.
+#[inline(always)]
+pub const fn reopens(state: u8, tcp_flags: u8) -> bool {
+    state == FLOW_TCP_CLOSED && is_opening(tcp_flags)
+}
+
+/// Whether these flags open a TCP connection: SYN without ACK.
+#[inline(always)]
+pub const fn is_opening(tcp_flags: u8) -> bool {
+    tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN) == TCP_SYN
+}
+
+/// Whether no TCP stack sends these flags.
+#[inline(always)]
+pub const fn is_impossible(tcp_flags: u8) -> bool {
+    let flags = tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN);
+    flags == 0 || (flags & TCP_SYN != 0 && flags & (TCP_FIN | TCP_RST) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::mapped;
+
+    #[test]
+    fn both_directions_share_one_key() {
+        let (a, b) = (mapped([10, 0, 0, 1]), mapped([10, 0, 0, 2]));
+        let (forward, from_high) = FlowKey::between(&a, 4000, &b, 80, 6, 0);
+        let (back, back_from_high) = FlowKey::between(&b, 80, &a, 4000, 6, 0);
+        assert_eq!(forward, back);
+        assert!(!from_high && back_from_high);
+        assert_eq!(size_of::<FlowKey>(), 40);
+    }
+
+    #[test]
+    fn a_tcp_connection_walks_its_states() {
+        let tcp = protocol::TCP;
+        let opening = first_state(tcp);
+        let open = next_state(opening, tcp, 1, [TCP_SYN, TCP_SYN | TCP_ACK]);
+        assert_eq!(open, FLOW_TCP_OPEN);
+        let both = [TCP_SYN | TCP_ACK, TCP_SYN | TCP_ACK];
+        let closing = next_state(open, tcp, 0, [both[0] | TCP_FIN, both[1]]);
+        assert_eq!(closing, FLOW_TCP_CLOSING);
+        let closed = next_state(closing, tcp, 1, [both[0] | TCP_FIN, both[1] | TCP_FIN]);
+        assert_eq!(closed, FLOW_TCP_CLOSED);
+        assert!(reopens(closed, TCP_SYN) && !reopens(open, TCP_SYN));
+    }
+
+    #[test]
+    fn udp_needs_an_answer_to_be_two_way() {
+        assert_eq!(next_state(FLOW_ONE_WAY, protocol::UDP, 0, [0; 2]), FLOW_ONE_WAY);
+        assert_eq!(next_state(FLOW_ONE_WAY, protocol::UDP, 1, [0; 2]), FLOW_TWO_WAY);
+    }
+
+    #[test]
+    fn idle_flows_go_stale_by_their_state() {
+        let mut flow = Flow { state: FLOW_TWO_WAY, last_tick: 100, ..Flow::ZERO };
+        let timeouts = [1, 2, 3, 4, 50, 6, 7, 0];
+        assert!(!flow.is_stale(150, &timeouts) && flow.is_stale(151, &timeouts));
+        flow.state = FLOW_TCP_OPENING;
+        assert!(flow.is_stale(102, &timeouts));
+    }
+
+    #[test]
+    fn impossible_flags_are_recognised() {
+        assert!(is_impossible(0) && is_impossible(TCP_SYN | TCP_FIN) && is_impossible(TCP_SYN | TCP_RST));
+        assert!(!is_impossible(TCP_SYN) && !is_impossible(TCP_FIN | TCP_ACK) && !is_impossible(TCP_RST));
+    }
+}

@@ -1,0 +1,69 @@
+//! Every capacity, with its reason. The daemon may raise those marked *default* at load time.
+
+/// Most personas at once; default. A segment costs 16 bytes plus 64 bytes of counters per CPU.
+pub const SEGMENTS: u32 = 16_384;
+/// Most segments that `limits` may ask for: 100,000 personas and some head room.
+pub const SEGMENTS_MAX: u32 = 131_072;
+/// Compiled policies alive at once; default. Twice the segments, because an update builds beside.
+pub const POLICIES: u32 = 2 * SEGMENTS;
+/// Bits of a policy word that hold the slot; the others hold the version of that slot's content.
+pub const POLICY_SLOT_BITS: u32 = 20;
+/// Compiled rules alive at once, over all policies; default. 56 bytes each.
+pub const RULES: u32 = 131_072;
+/// Rules in one document's `security_policies`. Source: goal "1,024 rules per persona".
+pub const RULES_PER_PERSONA: u32 = 1_024;
+/// Compiled rules per direction of a policy, after port lists are expanded. Bounds the matcher's loop.
+pub const RULES_PER_DIRECTION: u32 = 2_048;
+/// Connections that saw a reply; default.
+pub const FLOWS: u32 = 262_144;
+/// Half-open connections, evicted least recently used first; default.
+pub const FLOWS_NEW: u32 = 131_072;
+/// Fragmented packets in flight.
+pub const FRAGMENTS: u32 = 16_384;
+/// Entries of the port table. A port lives at its interface index modulo this.
+pub const PORTS: u32 = 65_536;
+/// Second- and third-level blocks of the IPv4 table, 1 KiB each; default.
+pub const V4_BLOCKS: u32 = 8_192;
+/// IPv6 prefixes; default.
+pub const V6_PREFIXES: u32 = 65_536;
+/// The hub's own addresses.
+pub const LOCALS: u32 = 4_096;
+/// Pairs of personas that may talk; default.
+pub const PEERS: u32 = 65_536;
+/// Distinct {segment, reason, direction} drop counters; default.
+pub const DROPS: u32 = 65_536;
+/// Bytes of the event ring; a power of two. About 2,900 events.
+pub const EVENT_BYTES: u32 = 256 * 1_024;
+/// Failsafe ports of the host.
+pub const FAILSAFE: u32 = 64;
+/// IPv6 extension headers walked before the packet is dropped.
+pub const EXTENSION_HEADERS: usize = 6;
+/// VLAN tags stripped in the data.
+pub const VLAN_TAGS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{flow, packet, rule, segment, stats};
+
+    #[test]
+    fn default_maps_fit_in_128_mebibytes_on_two_cpus() {
+        let per_entry = 64; // hash overhead: bucket share, element header
+        let bytes = SEGMENTS as usize * size_of::<segment::Segment>()
+            + POLICIES as usize * size_of::<segment::Policy>()
+            + RULES as usize * (size_of::<rule::Rule>() + 2 * size_of::<stats::Hits>())
+            + FLOWS as usize * (size_of::<flow::FlowKey>() + size_of::<flow::Flow>() + per_entry)
+            + FLOWS_NEW as usize * (size_of::<flow::FlowKey>() + size_of::<flow::Flow>() + per_entry)
+            + FRAGMENTS as usize * (size_of::<packet::FragmentKey>() + per_entry)
+            + PORTS as usize * size_of::<segment::Port>()
+            + V4_BLOCKS as usize * 1_024
+            + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
+        assert!(bytes < 128 * 1_024 * 1_024, "{bytes} bytes");
+    }
+
+    #[test]
+    fn policy_slots_fit_their_bits() {
+        const { assert!(2 * SEGMENTS_MAX <= 1 << POLICY_SLOT_BITS) };
+        const { assert!(PORTS.is_power_of_two() && EVENT_BYTES.is_power_of_two()) };
+    }
+}

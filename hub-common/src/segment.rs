@@ -1,0 +1,170 @@
+//! Segments, policies and ports: what a packet is judged by.
+//!
+//! A policy is an immutable value. Changing a persona builds a policy beside the old one and stores one
+//! word into its segment; the old slot is reused after a grace period.
+
+use crate::limits::POLICY_SLOT_BITS;
+
+crate::shared! {
+    /// One persona in the data path; index 0 is never used.
+    pub struct Segment {
+        /// No packet passes at or after this tick; `u64::MAX` is never.
+        pub expires_tick: u64,
+        /// [`policy_word`] of the live policy, 0 for none. Packets read it once.
+        pub policy: u32,
+        /// One of `STATE_*`.
+        pub state: u32,
+    }
+
+    /// Compiled rules of one persona, never changed once a segment points at it.
+    pub struct Policy {
+        /// Permitted IP protocols, one bit each: a ceiling over the rules.
+        pub protocols: [u32; 8],
+        /// Protocols towards members that pass when no rule matches.
+        pub ingress_default: [u32; 8],
+        /// Protocols from members that pass when no rule matches.
+        pub egress_default: [u32; 8],
+        /// First slot of the ingress rules in the rule table.
+        pub ingress_first: u32,
+        /// Number of ingress rules.
+        pub ingress_count: u32,
+        /// First slot of the egress rules.
+        pub egress_first: u32,
+        /// Number of egress rules.
+        pub egress_count: u32,
+        /// `POLICY_*` bits.
+        pub flags: u32,
+        /// The policy word that names this value.
+        pub word: u32,
+        /// Zero.
+        pub pad: [u32; 2],
+    }
+
+    /// One interface that the hub's programs are attached to.
+    pub struct Port {
+        /// Interface index; 0 means the slot is empty.
+        pub ifindex: u32,
+        /// The one segment behind this port, or 0: an uplink, or a port that several personas share.
+        pub segment: u32,
+        /// One of `ROLE_*`.
+        pub role: u32,
+        /// `PORT_*` bits.
+        pub flags: u32,
+    }
+
+    /// Key of the IPv6 table's payload: an address; used with a prefix length.
+    pub struct Peer {
+        /// The smaller segment.
+        pub low: u32,
+        /// The larger segment.
+        pub high: u32,
+    }
+
+    /// Numbers that apply to every packet; each field is read on its own.
+    pub struct Settings {
+        /// Bumped when a route, neighbour or link changes: cached next hops are looked up again.
+        pub route_generation: u32,
+        /// Bumped when prefixes or ports change: flows are classified again.
+        pub class_generation: u32,
+        /// TCP without SYN may open a flow until this tick, if the rules allow it.
+        pub loose_tcp_until_tick: u64,
+        /// Idle timeout in ticks, by flow state.
+        pub timeout_ticks: [u32; 8],
+        /// Ticks after which a cached next hop is confirmed by the kernel again.
+        pub hop_ticks: u32,
+        /// `SETTINGS_*` bits.
+        pub flags: u32,
+    }
+
+    /// A port of the host that stays reachable whatever the policies say.
+    pub struct Failsafe {
+        /// TCP or UDP.
+        pub protocol: u32,
+        /// Port number.
+        pub port: u32,
+    }
+}
+
+/// No segment here.
+pub const STATE_EMPTY: u32 = 0;
+/// Judged by its policy.
+pub const STATE_ACTIVE: u32 = 1;
+/// Refuses flows that are not established yet.
+pub const STATE_DRAIN: u32 = 2;
+/// Refuses everything.
+pub const STATE_BLOCK: u32 = 3;
+
+/// Flows admitted by an older policy stay, whatever the current one says.
+pub const POLICY_PRESERVE: u32 = 1;
+/// The default action tells the sender.
+pub const POLICY_DEFAULT_REJECT: u32 = 1 << 1;
+/// Packets that the default action drops are reported as events, not only sampled.
+pub const POLICY_LOG_DEFAULT: u32 = 1 << 2;
+
+/// A port towards the rest of the network.
+pub const ROLE_UPLINK: u32 = 1;
+/// A port with members of personas behind it.
+pub const ROLE_SEGMENT: u32 = 2;
+
+/// Frames have no Ethernet header.
+pub const PORT_L3_ONLY: u32 = 1;
+/// XDP may redirect to this port.
+pub const PORT_XDP_TARGET: u32 = 1 << 1;
+/// Failsafe ports answer on this port.
+pub const PORT_FAILSAFE: u32 = 1 << 2;
+
+/// Settings flag: the settings are valid; until it is set, every judged packet drops.
+pub const SETTINGS_READY: u32 = 1;
+
+/// Marks an entry of the IPv4 table as a block index.
+pub const V4_BLOCK: u32 = 1 << 31;
+
+/// Packs a policy slot and the version of its content into the word that a segment points with.
+#[inline(always)]
+pub const fn policy_word(slot: u32, version: u32) -> u32 {
+    (slot & POLICY_SLOT_MASK) | (version << POLICY_SLOT_BITS)
+}
+
+/// The slot in a policy word.
+#[inline(always)]
+pub const fn policy_slot(word: u32) -> u32 {
+    word & POLICY_SLOT_MASK
+}
+
+/// Bits of the slot.
+pub const POLICY_SLOT_MASK: u32 = (1 << POLICY_SLOT_BITS) - 1;
+
+/// Whether the protocol's bit is set.
+#[inline(always)]
+pub fn has_protocol(set: &[u32; 8], protocol: u8) -> bool {
+    let word = set[(protocol >> 5) as usize & 7];
+    word >> (protocol & 31) & 1 == 1
+}
+
+impl Peer {
+    /// The key for two segments, whichever comes first.
+    #[inline(always)]
+    pub const fn between(a: u32, b: u32) -> Self {
+        if a < b { Self { low: a, high: b } } else { Self { low: b, high: a } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_words_keep_slot_and_version_apart() {
+        let word = policy_word(0xf_1234, 7);
+        assert_eq!(policy_slot(word), 0xf_1234);
+        assert_ne!(word, policy_word(0xf_1234, 8));
+    }
+
+    #[test]
+    fn protocol_sets_cover_all_256() {
+        let mut set = [0; 8];
+        set[58 / 32] |= 1 << (58 % 32);
+        let found: Vec<u8> = (0..=255).filter(|p| has_protocol(&set, *p)).collect();
+        assert_eq!(found, [58]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Counters: what the programs add to and the daemon reads.
+
+crate::shared! {
+    /// Packets and bytes from the IP header on.
+    pub struct Hits {
+        /// Packets.
+        pub packets: u64,
+        /// Bytes.
+        pub bytes: u64,
+    }
+
+    /// Totals of one persona, one line per CPU. Ingress is towards its members.
+    pub struct SegmentCounters {
+        /// Passed towards members.
+        pub ingress: Hits,
+        /// Passed from members.
+        pub egress: Hits,
+        /// Dropped on the way to members.
+        pub ingress_dropped: Hits,
+        /// Dropped on the way from members.
+        pub egress_dropped: Hits,
+    }
+
+    /// Totals of one hook. `received` equals the sum of the others: packets in = packets out + drops.
+    pub struct HookTotals {
+        /// Packets that entered the program.
+        pub received: u64,
+        /// Sent out through another port by the program.
+        pub redirected: u64,
+        /// Judged and allowed, then left to the kernel to forward or deliver.
+        pub passed: u64,
+        /// Not the hub's to judge: left to the kernel, or to the next hook, untouched.
+        pub skipped: u64,
+        /// Answered by the program (reject).
+        pub replied: u64,
+        /// Dropped; equals the sum of the hook's reason counters less `replied`.
+        pub dropped: u64,
+        /// Events that the ring had no room for.
+        pub events_lost: u64,
+        /// Drops that the per-persona reason table had no room for.
+        pub drops_unattributed: u64,
+    }
+
+    /// Key of the per-persona drop counters.
+    pub struct DropKey {
+        /// Segment.
+        pub segment: u32,
+        /// A reason number.
+        pub reason: u16,
+        /// 0 towards members, 1 from members.
+        pub direction: u16,
+    }
+}
