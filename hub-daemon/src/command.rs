@@ -1,0 +1,139 @@
+//! What the outside may ask of the hub, and what it answers.
+//!
+//! Inputs (files, REST, netlink) turn bytes into a [`Command`]; the one task that owns the hub answers
+//! with a [`Reply`] or a [`Rejection`]. Reading does not need a command: after each one the task
+//! publishes a [`crate::view::Snapshot`].
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::document::persona::PersonaDocument;
+use crate::model::PersonaId;
+use crate::view::PersonaView;
+
+/// A request to change what the hub wants.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Admit a persona.
+    Create {
+        /// Its definition.
+        document: Box<PersonaDocument>,
+    },
+    /// Replace a persona's definition; its identity, segment and flows stay.
+    Replace {
+        /// Id or name.
+        persona: String,
+        /// The whole new definition.
+        document: Box<PersonaDocument>,
+        /// Refuse unless the persona is at this generation.
+        if_generation: Option<u64>,
+    },
+    /// Remove a persona.
+    Delete {
+        /// Id or name.
+        persona: String,
+        /// Refuse unless the persona is at this generation.
+        if_generation: Option<u64>,
+    },
+    /// The folder of documents was read whole and is valid: this is what files want.
+    Documents(Vec<FileDocument>),
+    /// The kernel's links and addresses changed.
+    Inventory(Inventory),
+    /// Reconcile reports what it could not do, by persona; an empty map clears.
+    Faults(BTreeMap<PersonaId, Vec<String>>),
+    /// Time passed a deadline: look at `now`.
+    Tick,
+}
+
+/// A document with the file it came from.
+#[derive(Clone, Debug)]
+pub struct FileDocument {
+    /// The file.
+    pub path: PathBuf,
+    /// Line of the document's first key, from 1.
+    pub line: u32,
+    /// The persona it defines.
+    pub document: PersonaDocument,
+}
+
+/// What the hub needs to know of the kernel's state to decide.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Links by name.
+    pub links: BTreeMap<String, Link>,
+    /// Prefixes routed by others (not protocol 177, not the default route), for overlap checks.
+    pub foreign_routes: Vec<IpNet>,
+}
+
+/// One link in the hub's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
+    /// Kind (`veth`, `bridge`, …), empty for physical devices.
+    pub kind: String,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Whether frames have no Ethernet header.
+    pub l3_only: bool,
+    /// Addresses on it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A persona was admitted.
+    Created(Box<PersonaView>),
+    /// A persona was changed.
+    Updated(Box<PersonaView>),
+    /// A persona was removed.
+    Deleted,
+    /// Nothing to say.
+    Done,
+}
+
+/// Why a command changed nothing. All problems at once, not the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// What kind of refusal.
+    pub kind: RejectionKind,
+    /// Every problem found; at least one.
+    pub problems: Vec<Problem>,
+}
+
+/// Kinds of refusal, with the HTTP status each becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectionKind {
+    /// 422: the document says something that cannot be.
+    Invalid,
+    /// 409: it contradicts what is there.
+    Conflict,
+    /// 404: there is no such persona.
+    NotFound,
+    /// 412: the persona changed in between.
+    Changed,
+    /// 507: a limit of the hub is reached.
+    Full,
+}
+
+/// One thing wrong with a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// JSON pointer to the field, empty for the whole document (RFC 6901).
+    pub pointer: String,
+    /// What is wrong and what would be right, lowercase, without a dot.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem with the field at `pointer`.
+    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), detail: detail.into() }
+    }
+}

@@ -1,0 +1,248 @@
+//! What the outside may read from the data path: counters, flows, and why a packet would be dropped.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::SegmentId;
+
+/// Packets and bytes from the IP header on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Counters of one persona. Ingress is towards its members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SegmentCounts {
+    /// Passed towards members.
+    pub ingress: Count,
+    /// Passed from members.
+    pub egress: Count,
+    /// Dropped on the way to members.
+    pub ingress_dropped: Count,
+    /// Dropped on the way from members.
+    pub egress_dropped: Count,
+    /// Drops by reason and direction.
+    pub drops: Vec<DropCount>,
+    /// First packets judged by each rule, by position in `security_policies`.
+    pub rules: Vec<RuleCount>,
+}
+
+/// Drops of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DropCount {
+    /// Name of the reason.
+    pub reason: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// How many.
+    #[serde(flatten)]
+    pub count: Count,
+}
+
+/// What one rule decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RuleCount {
+    /// Position in `security_policies`, from 0.
+    pub rule: u16,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Packets that the rule judged: the first of each flow it admitted, every one it refused.
+    #[serde(flatten)]
+    pub count: Count,
+}
+
+/// Totals of one hook; `received` is the sum of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookCounts {
+    /// `xdp_in`, `tc_in` or `tc_out`.
+    pub hook: String,
+    /// Packets that entered the program.
+    pub received: u64,
+    /// Sent out through another port by the program.
+    pub redirected: u64,
+    /// Judged, allowed, and left to the kernel.
+    pub passed: u64,
+    /// Not the hub's to judge.
+    pub skipped: u64,
+    /// Answered by the program.
+    pub replied: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Events that the ring had no room for.
+    pub events_lost: u64,
+    /// Drops that the per-persona table had no room for.
+    pub drops_unattributed: u64,
+    /// Drops and rejects by reason name; non-zero ones.
+    pub reasons: Vec<(String, u64)>,
+}
+
+/// One connection in the flow table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FlowView {
+    /// Protocol name or number.
+    pub protocol: String,
+    /// The end that spoke first.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Its port or ICMP identifier.
+    pub source_port: u16,
+    /// The other end.
+    #[schema(value_type = String)]
+    pub target: IpAddr,
+    /// Its port or ICMP identifier.
+    pub target_port: u16,
+    /// State of the connection (`hub_common::flow::FLOW_STATES`).
+    pub state: String,
+    /// Persona of the first end, 0 for none.
+    pub source_segment: SegmentId,
+    /// Persona of the other end, 0 for none.
+    pub target_segment: SegmentId,
+    /// From the first end.
+    pub sent: Count,
+    /// Back to it.
+    pub received: Count,
+    /// Seconds since the last packet.
+    pub idle_seconds: f64,
+    /// Seconds since the first packet.
+    pub age_seconds: f64,
+}
+
+/// Number of connections in each tier, with the room there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowTable {
+    /// Connections that saw a reply.
+    pub established: u64,
+    /// Room for them.
+    pub established_max: u64,
+    /// Half-open connections.
+    pub opening: u64,
+    /// Room for them; the least recently used goes first.
+    pub opening_max: u64,
+}
+
+/// A packet to ask about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// IP protocol: a name (`tcp`, `udp`, `icmp`, …) or a number.
+    pub protocol: String,
+    /// Sender.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Its port; default 40000 where the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Receiver.
+    #[schema(value_type = String)]
+    pub target: IpAddr,
+    /// Its port; default 80 where the protocol has ports. For ICMP: the type, default echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<u16>,
+    /// Interface the packet comes in on; default: the one that the kernel routes the source by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+/// What the loaded program says to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Answer {
+    /// `pass`, `drop`, `reject`, or `skip` for packets that are not the hub's to judge.
+    pub verdict: String,
+    /// Why it is dropped.
+    pub reason: Option<String>,
+    /// What the reason means, a sentence.
+    pub explanation: String,
+    /// Persona on the sender's side.
+    pub source_persona: Option<String>,
+    /// Persona on the receiver's side.
+    pub target_persona: Option<String>,
+    /// Rules that decided: of the sender's persona, of the receiver's.
+    pub rules: Vec<AnswerRule>,
+    /// Whether an established flow let it pass without asking rules.
+    pub established: bool,
+    /// Interface the packet was taken to come in on.
+    pub port: String,
+    /// Interface the kernel would route it to, if any.
+    pub leaves_by: Option<String>,
+}
+
+/// A rule that took part in a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AnswerRule {
+    /// Persona whose rule it is.
+    pub persona: String,
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// Position in `security_policies`, from 0; absent when the default decided.
+    pub rule: Option<u16>,
+    /// Where it was written: `FILE:LINE` or `api`.
+    pub written: String,
+    /// The rule in words.
+    pub text: String,
+}
+
+/// One record of the event stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventView {
+    /// A packet was dropped, or logged by a rule.
+    Packet(PacketEvent),
+    /// A persona or the hub changed.
+    Change(ChangeEvent),
+}
+
+/// A packet that was dropped or logged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PacketEvent {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: jiff::Timestamp,
+    /// `drop` or `log`.
+    pub action: String,
+    /// Why it was dropped.
+    pub reason: Option<String>,
+    /// `xdp_in`, `tc_in` or `tc_out`.
+    pub hook: String,
+    /// Interface it came in on.
+    pub port: String,
+    /// Protocol name or number.
+    pub protocol: String,
+    /// Sender.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Its port or ICMP identifier.
+    pub source_port: u16,
+    /// Receiver.
+    #[schema(value_type = String)]
+    pub target: IpAddr,
+    /// Its port or ICMP identifier.
+    pub target_port: u16,
+    /// Bytes from the IP header on.
+    pub length_bytes: u32,
+    /// Persona on the sender's side.
+    pub source_persona: Option<String>,
+    /// Persona on the receiver's side.
+    pub target_persona: Option<String>,
+    /// Position of the rule that decided.
+    pub rule: Option<u16>,
+}
+
+/// Something that changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeEvent {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: jiff::Timestamp,
+    /// What: `created`, `updated`, `deleted`, `active`, `failed`, `expired`, `drift`, `reload`, `condition`.
+    pub what: String,
+    /// Name of the persona, if it is about one.
+    pub persona: Option<String>,
+    /// A sentence.
+    pub message: String,
+}

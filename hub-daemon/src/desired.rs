@@ -1,0 +1,200 @@
+//! The tables that the kernel should hold: what the hub's documents mean, without IO.
+//!
+//! `Hub::desired(now)` builds one [`Desired`]; `reconcile` makes the kernel equal to it. Names, not
+//! numbers: an interface is known by name here, and its index is the kernel side's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::model::policy::Policy;
+use crate::model::{PersonaId, SegmentId};
+
+/// Everything the hub wants the kernel to hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Personas in the data path.
+    pub segments: BTreeMap<SegmentId, Segment>,
+    /// Which segment an address belongs to, longest prefix first.
+    pub prefixes: BTreeMap<IpNet, SegmentId>,
+    /// Segments that may talk to each other; the smaller id first.
+    pub peers: BTreeSet<(SegmentId, SegmentId)>,
+    /// Interfaces with our programs on them, by name.
+    pub ports: BTreeMap<String, Port>,
+    /// Veth pairs that the hub makes, by the name of the hub's end.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    /// Addresses that the hub puts on interfaces.
+    pub addresses: BTreeMap<(String, IpNet), Address>,
+    /// Routes with protocol 177.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Policy rules (`ip rule`) with protocol 177.
+    pub rules: BTreeSet<Rule>,
+    /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
+    pub sysctls: BTreeMap<String, String>,
+    /// Numbers of the data path.
+    pub settings: Settings,
+}
+
+/// One persona in the data path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Segment {
+    /// Whose it is.
+    pub persona: PersonaId,
+    /// What packets are judged by. Two equal policies may share nothing: a policy belongs to one segment.
+    pub policy: Arc<Policy>,
+    /// When the data path stops passing its packets.
+    pub expires: Option<Timestamp>,
+    /// Whether it passes packets.
+    pub state: SegmentState,
+}
+
+/// What a segment does with packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// Judges them by its policy.
+    Active,
+    /// Refuses flows that are not established.
+    Drain,
+    /// Refuses everything.
+    Block,
+}
+
+/// One interface with our programs on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Which side of the hub it is on.
+    pub role: Role,
+    /// The one segment behind it; `None` for uplinks and for ports that several personas share.
+    pub segment: Option<SegmentId>,
+    /// Whether XDP runs there too.
+    pub xdp: Xdp,
+}
+
+/// Which side of the hub a port is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Towards the rest of the network.
+    Uplink,
+    /// Towards members of personas.
+    Segment,
+}
+
+/// Whether XDP runs on a port beside TC.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Xdp {
+    /// Where it pays: frames from outside, not local stacks that send super-packets.
+    #[default]
+    Auto,
+    /// Always; a condition reports where the kernel refuses.
+    On,
+    /// Never.
+    Off,
+}
+
+/// A veth pair: one end on the hub, the other in a member's network namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Where the member's end goes.
+    pub namespace: Namespace,
+    /// Name of the member's end there.
+    pub interface: String,
+    /// Addresses of the member, with the length of the persona's range.
+    pub addresses: Vec<IpNet>,
+    /// Addresses of the hub towards the member, one per family: its default gateways.
+    pub gateways: Vec<IpAddr>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Kernel-side lifetime of the member's addresses.
+    pub expires: Option<Timestamp>,
+}
+
+/// A network namespace that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// `/run/netns/NAME`, or an absolute path.
+    Name(String),
+    /// The namespace of a process.
+    Pid(u32),
+}
+
+/// An address that the hub puts on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The kernel removes the address then, also when the daemon is dead.
+    pub expires: Option<Timestamp>,
+}
+
+/// What identifies a route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteKey {
+    /// Kernel table number; 254 is main.
+    pub table: u32,
+    /// Destination.
+    pub target: IpNet,
+    /// Priority; smaller wins.
+    pub metric: u32,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Next hop or interface.
+    pub via: Via,
+    /// Whose it is, for reports.
+    pub persona: PersonaId,
+}
+
+/// Where packets of a route go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Out of an interface, the target on its link.
+    Interface(String),
+    /// To a router; the interface is found by the kernel when absent.
+    Gateway {
+        /// The router.
+        gateway: IpAddr,
+        /// The interface towards it.
+        interface: Option<String>,
+    },
+    /// Nowhere; the sender is told.
+    Unreachable,
+    /// Nowhere, in silence.
+    Blackhole,
+}
+
+/// A policy rule: packets that come in by an interface use a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Priority; ours are in [`RULE_PRIORITIES`].
+    pub priority: u32,
+    /// Source prefix.
+    pub source: IpNet,
+    /// Table to look up.
+    pub table: u32,
+}
+
+/// Numbers of the data path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Idle timeouts in seconds by flow state (`hub_common::flow::FLOW_STATES`).
+    pub timeout_seconds: [u32; 8],
+    /// TCP and UDP ports of the host that stay reachable: (protocol, port).
+    pub failsafe: BTreeSet<(u8, u16)>,
+}
+
+/// Routing protocol number that marks routes and rules as the hub's.
+pub const PROTOCOL: u8 = 177;
+/// Priorities of the hub's policy rules.
+pub const RULE_PRIORITIES: std::ops::Range<u32> = 17_700..17_800;
+/// First of the hub's routing tables: the table of segment N is this plus N.
+pub const TABLE_BASE: u32 = 17_700_000;
+/// Prefix of the names of interfaces that the hub makes.
+pub const LINK_PREFIX: &str = "hub";

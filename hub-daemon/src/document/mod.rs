@@ -1,0 +1,3 @@
+//! Documents: what operators write, as they write it.
+
+pub mod persona;

@@ -1,0 +1,37 @@
+//! A persona's rules, ready to compile.
+
+use hub_common::rule::Rule;
+use serde::{Deserialize, Serialize};
+
+/// Rules of one persona as the data path wants them. Immutable: a change makes another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Permitted IP protocols, one bit each.
+    pub protocols: [u32; 8],
+    /// Protocols towards members that pass when no rule matches.
+    pub ingress_default: [u32; 8],
+    /// Protocols from members that pass when no rule matches.
+    pub egress_default: [u32; 8],
+    /// Compiled rules towards members; `index` is the position in the document.
+    pub ingress: Vec<Rule>,
+    /// Compiled rules from members.
+    pub egress: Vec<Rule>,
+    /// `hub_common::segment::POLICY_*` bits.
+    pub flags: u32,
+}
+
+/// What a rule does.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Pass.
+    Allow,
+    /// Drop in silence.
+    Deny,
+    /// Drop and tell the sender: TCP reset, or ICMP administratively prohibited.
+    Reject,
+    /// Report and go on with the next rule.
+    Log,
+}
