@@ -4,7 +4,10 @@
 //! every machine.
 
 use anyhow::{Context as _, Result};
-use object::build::elf::Builder;
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 
 /// The object without its DWARF sections and without what refers only to them.
 pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
@@ -13,9 +16,22 @@ pub(crate) fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
         section.delete = is_dwarf(section.name.as_slice());
     }
     builder.delete_orphans();
+    give_section_names_a_table(&mut builder);
     let mut stripped = Vec::new();
     builder.write(&mut stripped).context("write the object")?;
     Ok(stripped)
+}
+
+/// LLVM keeps the names of sections and of symbols in one table; the writer wants two.
+fn give_section_names_a_table(builder: &mut Builder<'_>) {
+    if builder.sections.iter().any(|section| matches!(section.data, SectionData::SectionString)) {
+        return;
+    }
+    let section = builder.sections.add();
+    section.name = b".shstrtab".as_slice().into();
+    section.sh_type = SHT_STRTAB;
+    section.sh_addralign = 1;
+    section.data = SectionData::SectionString;
 }
 
 fn is_dwarf(section: &[u8]) -> bool {

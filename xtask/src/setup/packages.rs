@@ -51,7 +51,7 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
-install() { apt-get install --quiet --yes --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
+install() { apt-get install -qq --yes -o Dpkg::Use-Pty=0 --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" </dev/null; }
 install "$@" || { apt-get update --quiet </dev/null; install "$@"; }
 for package in "$@"; do
     case $package in
