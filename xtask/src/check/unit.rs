@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn check(places: &Places) -> Result<()> {
     let unit = places.root().join("config").join("hubd.service");
     let (true, Some(analyze)) = (unit.exists(), find("systemd-analyze")) else {
-        say("check", "systemd unit: left out, there is no config/hubd.service or no systemd-analyze");
+        say("check", "systemd unit: nothing to check without config/hubd.service and systemd-analyze");
         return Ok(());
     };
     let content = fs::read_to_string(&unit).with_context(|| format!("read {}", unit.display()))?;
