@@ -86,39 +86,65 @@ pub(crate) extern "C" fn hub_filter(scratch: *mut Scratch, side: u32) -> u32 {
     } else {
         (policy.ingress_first, policy.ingress_count)
     };
-    // VERIFIER(6.18): a counted loop over a global function is walked once per turn at about 20
-    // instructions; the matcher inlined here would be walked with all its branches instead.
+    let mut done = 0;
+    while done < RULES_PER_DIRECTION {
+        if done >= count {
+            break;
+        }
+        let answer = hub_run(scratch, side as u32, first.wrapping_add(done), count.wrapping_sub(done));
+        if answer != NO_MATCH {
+            return answer;
+        }
+        done += RUN;
+    }
+    by_default(scratch, policy, side)
+}
+
+/// Rules that one call of [`hub_run`] looks at.
+///
+/// VERIFIER(6.18): a loop is walked once per turn. Two loops, one in a function of its own, are walked for
+/// the sum of their turns; one loop over 2,048 rules was 300,000 instructions.
+const RUN: u32 = 32;
+
+/// Looks at up to [`RUN`] rules from slot `first` on, at most `count`. Returns a reason number, 0 to pass,
+/// or [`NO_MATCH`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, count: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    let side = (side & 1) as usize;
     let mut at = 0;
-    while at < RULES_PER_DIRECTION {
+    while at < RUN {
         if at >= count {
             break;
         }
         let slot = first.wrapping_add(at);
+        at += 1;
         let Some(rule) = RULES.get_ptr(slot) else { return Reason::NoPolicy as u32 };
         let action = hub_match(rule, &raw const scratch.view);
-        if action < NO_MATCH {
-            let logs = action & LOGS != 0;
-            if logs {
-                scratch.outcome.flags |= OUTCOME_LOG;
-            }
-            let action = (action & 0xff) as u8;
-            if action == ACTION_LOG {
-                scratch.outcome.log_rule[side] = slot;
-            } else {
-                scratch.outcome.rule[side] = slot;
-                if action == ACTION_ALLOW {
-                    return 0;
-                }
-                if action == ACTION_REJECT {
-                    scratch.outcome.flags |= OUTCOME_REJECT;
-                    return Reason::RuleReject as u32;
-                }
-                return Reason::RuleDeny as u32;
-            }
+        if action == NO_MATCH {
+            continue;
         }
-        at += 1;
+        if action & LOGS != 0 {
+            scratch.outcome.flags |= OUTCOME_LOG;
+        }
+        let action = (action & 0xff) as u8;
+        if action == ACTION_LOG {
+            scratch.outcome.log_rule[side] = slot;
+            continue;
+        }
+        scratch.outcome.rule[side] = slot;
+        if action == ACTION_ALLOW {
+            return 0;
+        }
+        if action == ACTION_REJECT {
+            scratch.outcome.flags |= OUTCOME_REJECT;
+            return Reason::RuleReject as u32;
+        }
+        return Reason::RuleDeny as u32;
     }
-    by_default(scratch, policy, side)
+    NO_MATCH
 }
 
 #[inline(always)]
