@@ -230,7 +230,8 @@ fn transport(bytes: &impl Bytes, offset: usize, packet: &mut Packet) -> Result<(
     if offset > OFFSET_MAX {
         return Err(Reason::ExtensionHeaders);
     }
-    let room = (packet.length_bytes as usize).saturating_sub(offset.saturating_sub(packet.l3_offset as usize));
+    let room =
+        (packet.length_bytes as usize).saturating_sub(offset.saturating_sub(packet.l3_offset as usize));
     let short = if packet.has(PACKET_FRAGMENT_FIRST) { Reason::FragmentTiny } else { Reason::Truncated };
     match packet.protocol {
         protocol::TCP => {
@@ -309,7 +310,11 @@ fn icmp(
         return Ok(());
     }
     packet.flags |= PACKET_ICMP_ERROR;
-    if v4 { inner_v4(bytes, offset + 8, &mut packet.inner) } else { inner_v6(bytes, offset + 8, &mut packet.inner) }
+    if v4 {
+        inner_v4(bytes, offset + 8, &mut packet.inner)
+    } else {
+        inner_v6(bytes, offset + 8, &mut packet.inner)
+    }
 }
 
 /// Whether an ICMP type is a request, and the request type of its pair.
