@@ -1,5 +1,8 @@
 //! One file per table of the kernel, each a [`crate::reconcile::Table`].
 
 pub mod addresses;
+pub mod endpoints;
+pub mod network;
 pub mod routes;
 pub mod rules;
+pub mod sysctls;
