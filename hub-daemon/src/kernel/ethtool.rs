@@ -114,7 +114,7 @@ pub fn set_tx_vlan_offload(interface: &str, on: bool) -> Result<(), EthtoolError
     value("set tx-vlan-offload", interface, SET_FLAGS, flags).map(drop)
 }
 
-/// What drives an interface: name of the driver and of the device on its bus, empty for software devices.
+/// What drives an interface: name of the driver, and of the device on its bus if it has one.
 pub fn driver(interface: &str) -> Result<(String, String), EthtoolError> {
     let mut driver = Driver {
         command: GET_DRIVER,
@@ -135,8 +135,8 @@ pub fn driver(interface: &str) -> Result<(String, String), EthtoolError> {
 /// Whether XDP is worth its while on an interface: on devices that bring frames from outside, not where a
 /// local stack sends super-packets that XDP makes the kernel take apart.
 pub fn xdp_pays(interface: &str) -> bool {
-    // TUN reports a bus although it has none.
-    driver(interface).is_ok_and(|(driver, bus)| !bus.is_empty() && driver != "tun")
+    // TUN and bridges report a bus although they have none.
+    driver(interface).is_ok_and(|(driver, bus)| driver != "tun" && !bus.is_empty() && bus != "N/A")
 }
 
 fn text(bytes: &[u8]) -> String {
