@@ -47,7 +47,7 @@ struct Value {
 #[repr(C)]
 struct Driver {
     command: u32,
-    driver: [u8; 32],
+    name: [u8; 32],
     version: [u8; 32],
     firmware_version: [u8; 32],
     bus: [u8; 32],
@@ -118,7 +118,7 @@ pub fn set_tx_vlan_offload(interface: &str, on: bool) -> Result<(), EthtoolError
 pub fn driver(interface: &str) -> Result<(String, String), EthtoolError> {
     let mut driver = Driver {
         command: GET_DRIVER,
-        driver: [0; 32],
+        name: [0; 32],
         version: [0; 32],
         firmware_version: [0; 32],
         bus: [0; 32],
@@ -129,7 +129,7 @@ pub fn driver(interface: &str) -> Result<(String, String), EthtoolError> {
         interface: interface.to_owned(),
         source,
     })?;
-    Ok((text(&driver.driver), text(&driver.bus)))
+    Ok((text(&driver.name), text(&driver.bus)))
 }
 
 /// Whether XDP is worth its while on an interface: on devices that bring frames from outside, not where a

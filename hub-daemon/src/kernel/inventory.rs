@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
 
 use super::netlink::{Netlink, NetlinkError};
 use crate::command::{Inventory, Link};
 use crate::desired::PROTOCOL;
+use crate::tables::family;
 
 impl Netlink {
     /// Reads links, their addresses, and the prefixes that others route.
@@ -57,7 +56,7 @@ impl Netlink {
 
     fn foreign_routes(&mut self) -> Result<BTreeSet<IpNet>, NetlinkError> {
         let mut routes = BTreeSet::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for family in family::FAMILIES {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
             for message in self.dump(&RouteNetlinkMessage::GetRoute(question), "list routes")? {
@@ -78,10 +77,8 @@ fn foreign(message: &RouteMessage) -> Option<IpNet> {
     if ours || header.kind != RouteType::Unicast || header.destination_prefix_length == 0 {
         return None;
     }
-    let target = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
+    let target = message.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(address) = attribute { family::ip(address) } else { None }
     })?;
     // Every link has these.
     if matches!(target, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address) || address.is_loopback())

@@ -15,7 +15,7 @@ use super::ethtool::{self, EthtoolError};
 use super::netlink::{Netlink, NetlinkError};
 use super::sysctl;
 use crate::desired::{Address, Endpoint, RouteKey, Via};
-use crate::reconcile::Table;
+use crate::reconcile::Table as _;
 use crate::tables::addresses::Addresses;
 use crate::tables::routes::{Routes, read_back};
 

@@ -17,7 +17,7 @@ use netlink_packet_route::address::{
 };
 use nix::errno::Errno;
 
-use super::routes::family;
+use super::family;
 use crate::desired::{Address, PROTOCOL};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -137,7 +137,7 @@ impl Table for Addresses {
 /// The parts of an address that identify it.
 fn message((_, net): &(String, IpNet), index: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = family(net.addr());
+    message.header.family = family::of(net.addr());
     message.header.prefix_len = net.prefix_len();
     message.header.index = index;
     message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];

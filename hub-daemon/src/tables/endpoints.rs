@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::AsRawFd as _;
 
+use jiff::Timestamp;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
@@ -54,7 +55,7 @@ pub enum EndpointError {
     #[error("{failure}; then {undo}")]
     Left {
         /// The first failure.
-        failure: Box<EndpointError>,
+        failure: Box<Self>,
         /// The failure to undo.
         undo: NetlinkError,
     },
@@ -200,7 +201,7 @@ fn place(endpoint: &Endpoint) -> String {
 /// Where an endpoint leads, and a fingerprint of everything else about it.
 fn alias(endpoint: &Endpoint) -> String {
     let mut text = format!("{:?} {} {}", endpoint.namespace, endpoint.interface, endpoint.mtu);
-    let expires = endpoint.expires.map(|expires| expires.as_second());
+    let expires = endpoint.expires.map(Timestamp::as_second);
     for part in [
         format_args!(" {:?}", endpoint.addresses),
         format_args!(" {:?}", endpoint.gateways),
@@ -238,8 +239,8 @@ mod tests {
         let one = endpoint("red");
         let alias_of_one = alias(&one);
         assert!(alias_of_one.starts_with("hub red:eth0 "), "{alias_of_one}");
-        assert_eq!(alias_of_one, alias(&one.clone()));
-        let extended = Endpoint { expires: Some(jiff::Timestamp::UNIX_EPOCH), ..one };
+        assert_eq!(alias_of_one, alias(&endpoint("red")));
+        let extended = Endpoint { expires: Some(Timestamp::UNIX_EPOCH), ..one };
         assert_ne!(alias_of_one, alias(&extended));
     }
 

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod endpoints;
+pub(crate) mod family;
 pub mod network;
 pub mod routes;
 pub mod rules;

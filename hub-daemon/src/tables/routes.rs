@@ -9,12 +9,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
+use super::family;
 use crate::desired::{Desired, PROTOCOL, RouteKey, Via};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -72,7 +73,7 @@ impl Routes {
         }
         let mut table = u32::from(header.table);
         let mut metric = 0;
-        let mut target = unspecified(header.address_family)?;
+        let mut target = family::unspecified(header.address_family)?;
         let (mut gateway, mut interface, mut strange) = (None, None, header.tos != 0);
         for attribute in &message.attributes {
             if let RouteAttribute::Table(number) = attribute {
@@ -80,9 +81,9 @@ impl Routes {
             } else if let RouteAttribute::Priority(number) = attribute {
                 metric = *number;
             } else if let RouteAttribute::Destination(address) = attribute {
-                target = ip(address)?;
+                target = family::ip(address)?;
             } else if let RouteAttribute::Gateway(address) = attribute {
-                gateway = ip(address);
+                gateway = family::ip(address);
             } else if let RouteAttribute::Oif(index) = attribute {
                 interface = Some(self.names.name(*index).map_or_else(|| format!("#{index}"), str::to_owned));
             } else if matches!(
@@ -97,17 +98,9 @@ impl Routes {
                 strange = true;
             }
         }
-        let via = match header.kind {
-            RouteType::Unreachable => Some(Via::Unreachable),
-            RouteType::BlackHole => Some(Via::Blackhole),
-            RouteType::Unicast => match (gateway, interface) {
-                (Some(gateway), interface) => Some(Via::Gateway { gateway, interface }),
-                (None, interface) => interface.map(Via::Interface),
-            },
-            _ => None,
-        };
+        let via = via(header.kind, gateway, interface).filter(|_| !strange);
         let target = IpNet::new(target, header.destination_prefix_length).ok()?;
-        Some((RouteKey { table, target, metric }, via.filter(|_| !strange)))
+        Some((RouteKey { table, target, metric }, via))
     }
 }
 
@@ -122,7 +115,7 @@ impl Table for Routes {
     fn list(&mut self) -> Result<BTreeMap<RouteKey, Option<Via>>, NetlinkError> {
         self.names = self.netlink.link_names()?;
         let mut found = BTreeMap::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for family in family::FAMILIES {
             let mut question = RouteMessage::default();
             question.header.address_family = family;
             question.header.protocol = RouteProtocol::Other(PROTOCOL);
@@ -188,10 +181,24 @@ pub fn read_back(key: &RouteKey) -> RouteKey {
     RouteKey { table: key.table, target: key.target.trunc(), metric }
 }
 
+fn via(kind: RouteType, gateway: Option<IpAddr>, interface: Option<String>) -> Option<Via> {
+    if kind == RouteType::Unreachable {
+        Some(Via::Unreachable)
+    } else if kind == RouteType::BlackHole {
+        Some(Via::Blackhole)
+    } else if kind != RouteType::Unicast {
+        None
+    } else if let Some(gateway) = gateway {
+        Some(Via::Gateway { gateway, interface })
+    } else {
+        interface.map(Via::Interface)
+    }
+}
+
 /// The parts of a route that identify it.
 fn message(key: &RouteKey) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = family(key.target.addr());
+    message.header.address_family = family::of(key.target.addr());
     message.header.destination_prefix_length = key.target.prefix_len();
     message.header.protocol = RouteProtocol::Other(PROTOCOL);
     // Tables above 255 do not fit the header; the attribute counts in any case.
@@ -201,27 +208,4 @@ fn message(key: &RouteKey) -> RouteMessage {
         RouteAttribute::Priority(key.metric),
     ];
     message
-}
-
-/// Address family of an address.
-pub(super) fn family(address: IpAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-fn unspecified(family: AddressFamily) -> Option<IpAddr> {
-    match family {
-        AddressFamily::Inet => Some(IpAddr::from([0; 4])),
-        AddressFamily::Inet6 => Some(IpAddr::from([0; 16])),
-        _ => None,
-    }
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    if let RouteAddress::Inet(address) = address {
-        Some(IpAddr::V4(*address))
-    } else if let RouteAddress::Inet6(address) = address {
-        Some(IpAddr::V6(*address))
-    } else {
-        None
-    }
 }

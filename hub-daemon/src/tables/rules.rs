@@ -4,16 +4,15 @@
 //! are not listed.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
-use super::routes::family;
+use super::family;
 use crate::desired::{Desired, PROTOCOL, Rule};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -39,7 +38,7 @@ impl Table for Rules {
 
     fn list(&mut self) -> Result<BTreeMap<Rule, ()>, NetlinkError> {
         let mut found = BTreeMap::new();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for family in family::FAMILIES {
             let mut question = RuleMessage::default();
             question.header.family = family;
             for message in self.netlink.dump(&RouteNetlinkMessage::GetRule(question), "list rules")? {
@@ -74,13 +73,14 @@ impl Table for Rules {
 }
 
 /// The rules wanted, under the keys that the kernel reads back.
+#[expect(clippy::zero_sized_map_values, reason = "a table is a map; a rule is all key")]
 pub fn wanted(desired: &Desired) -> BTreeMap<Rule, ()> {
     desired.rules.iter().map(|rule| (Rule { source: rule.source.trunc(), ..rule.clone() }, ())).collect()
 }
 
 fn message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = family(rule.source.addr());
+    message.header.family = family::of(rule.source.addr());
     message.header.action = RuleAction::ToTable;
     message.header.src_len = rule.source.prefix_len();
     message.attributes = vec![
@@ -96,11 +96,7 @@ fn message(rule: &Rule) -> RuleMessage {
 
 fn rule(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
-    let mut source = match header.family {
-        AddressFamily::Inet => IpAddr::from([0; 4]),
-        AddressFamily::Inet6 => IpAddr::from([0; 16]),
-        _ => return None,
-    };
+    let mut source = family::unspecified(header.family)?;
     let (mut priority, mut table, mut ours) = (0, u32::from(header.table), false);
     let mut plain = header.action == RuleAction::ToTable
         && header.dst_len == 0

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hub_daemon::desired::{Address, Desired, RouteKey, Rule, Via};
 use hub_daemon::kernel::netlink::Netlink;
 use hub_daemon::kernel::{ethtool, sysctl};
-use hub_daemon::reconcile::{Report, Table, Tracked, reconcile};
+use hub_daemon::reconcile::{Report, Table as _, Tracked, reconcile};
 use hub_daemon::tables::addresses::Addresses;
 use hub_daemon::tables::network::Network;
 use hub_daemon::tables::routes::{Routes, read_back};
@@ -187,7 +187,7 @@ fn rules_read_back_as_they_were_put() {
         did(&reconcile(&mut table, &wanted), 0, 0, 0);
         ip("rule del from 10.1.0.0/24 lookup 17700001 priority 17701");
         did(&reconcile(&mut table, &wanted), 1, 0, 1);
-        did(&reconcile(&mut table, &BTreeMap::new()), 0, 5, 0);
+        did(&reconcile(&mut table, &[].into()), 0, 5, 0);
         for gone in wanted.keys() {
             table.table().delete(gone).unwrap();
         }
@@ -253,8 +253,8 @@ fn switches_go_back_to_what_they_were() {
         let (host, single) = ("net/ipv4/ip_forward", "net/ipv4/conf/b0/rp_filter");
         let before = (sysctl::read(host).unwrap(), sysctl::read(single).unwrap());
         assert_eq!(before, ("0".into(), "0".into()));
-        let mut desired = Desired::default();
-        desired.sysctls = [(host.to_owned(), "1".to_owned()), (single.to_owned(), "2".to_owned())].into();
+        let sysctls = [(host, "1"), (single, "2")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let desired = Desired { sysctls: sysctls.into(), ..Desired::default() };
         let total =
             |reports: Vec<Report>| reports.iter().map(|report| report.put + report.deleted).sum::<usize>();
         assert_eq!(total(Network::open(folder.path()).unwrap().apply(&desired)), 2);
