@@ -42,6 +42,11 @@ pub trait Table {
     fn put(&mut self, key: &Self::Key, value: &Self::Value) -> Result<(), Self::Error>;
     /// Removes one entry; success if it is gone already.
     fn delete(&mut self, key: &Self::Key) -> Result<(), Self::Error>;
+    /// Removes entries; tells which could not be removed, and why. For tables that know a faster way.
+    fn delete_all(&mut self, keys: &[Self::Key]) -> Vec<(Self::Key, Self::Error)> {
+        let failure = |key: &Self::Key| Some((key.clone(), self.delete(key).err()?));
+        keys.iter().filter_map(failure).collect()
+    }
     /// Whether what was found is what is wanted.
     fn holds(wanted: &Self::Value, found: &Self::Found) -> bool;
     /// Names an entry for people.
@@ -187,7 +192,8 @@ impl<T: Table> Tracked<T> {
         }
     }
 
-    /// Takes back what this pass put for personas that failed, the last first.
+    /// Takes back what this pass put for personas that failed, the last first. What it replaced does not
+    /// come back: of a persona that failed nothing is wanted.
     pub fn undo(&mut self, owner: impl Fn(&T::Key) -> Option<PersonaId>, failed: &BTreeSet<PersonaId>) {
         for key in std::mem::take(&mut self.put).into_iter().rev() {
             let Some(owner) = owner(&key).filter(|owner| failed.contains(owner)) else { continue };
@@ -201,11 +207,11 @@ impl<T: Table> Tracked<T> {
 
     /// Deletes what [`Self::put`] found and nobody wants.
     pub fn delete(&mut self) {
-        for key in std::mem::take(&mut self.delete) {
-            match self.table.delete(&key) {
-                Ok(()) => self.report.deleted += 1,
-                Err(error) => self.fail(T::describe(&key), &error, None),
-            }
+        let keys = std::mem::take(&mut self.delete);
+        let failures = self.table.delete_all(&keys);
+        self.report.deleted += keys.len() - failures.len();
+        for (key, error) in failures {
+            self.fail(T::describe(&key), &error, None);
         }
     }
 

@@ -136,6 +136,28 @@ impl Netlink {
         self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
     }
 
+    /// Moves a link to another group; success if it is gone.
+    pub fn set_group(&mut self, name: &str, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Group(group)];
+        let intent = format_args!("set the group of interface `{name}`");
+        match self.change(RouteNetlinkMessage::SetLink(message), 0, intent) {
+            Err(error) if !error.is(Errno::ENODEV) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes all links of a group in one step; success if there are none.
+    pub fn delete_group(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        let intent = format_args!("delete the interfaces of group {group}");
+        match self.change(RouteNetlinkMessage::DelLink(message), 0, intent) {
+            Err(error) if !error.is(Errno::ENODEV) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Removes a link; success if it is gone already.
     pub fn delete_link(&mut self, name: &str) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();

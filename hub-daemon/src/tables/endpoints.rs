@@ -1,6 +1,6 @@
 //! Endpoints: veth pairs with one end on the hub and the other in a member's namespace.
 //!
-//! Ours are veth links whose name begins with `hub` and whose group is 177, which the kernel sets in the
+//! Ours are veth links whose name begins with `hub` and whose group is ours, which the kernel sets in the
 //! same step that makes the link. The alias says which member it is for and is written last: a link whose
 //! alias does not match is one that was not finished, or is wanted otherwise. Once set up, only the hub's
 //! end is looked at. Both ends go together, with the link or with the member's namespace.
@@ -23,6 +23,11 @@ use crate::reconcile::Table;
 
 /// Group of the links that the hub makes: the route protocol number, so that there is one to remember.
 pub const GROUP: u32 = PROTOCOL as u32;
+/// Group of links that are about to go. The kernel waits for all processors whenever it removes links,
+/// 19 ms for one and hardly more for many, and a group is how to name many at once.
+const DOOMED: u32 = 177_177;
+/// Links to remove at once; the kernel's routing lock is held meanwhile.
+const DELETE_AT_ONCE: usize = 256;
 /// The kernel keeps 255 bytes of an alias; the fingerprint needs 17.
 const PLACE_BYTES: usize = 230;
 
@@ -48,8 +53,8 @@ pub enum EndpointError {
         /// What went wrong there.
         source: MemberError,
     },
-    /// The name belongs to somebody else.
-    #[error("put endpoint {0}: there is an interface of this name that the hub did not make")]
+    /// The name, or the group, belongs to somebody else.
+    #[error("endpoint {0}: there is an interface of this name that the hub did not make")]
     Foreign(String),
     /// Taking back what had been made failed too.
     #[error("{failure}; then {undo}")]
@@ -67,6 +72,7 @@ pub struct HubEnd {
     alias: String,
     up: bool,
     mtu: u32,
+    group: u32,
 }
 
 /// The veth pairs.
@@ -104,12 +110,25 @@ impl Endpoints {
         let intent = format_args!("set up endpoint {name}");
         let index = self.netlink.index(name, intent)?;
         member::skip_duplicate_detection(name);
-        self.netlink.set_up(index, vec![LinkAttribute::Mtu(endpoint.mtu)], intent)?;
+        let attributes = vec![LinkAttribute::Mtu(endpoint.mtu), LinkAttribute::Group(GROUP)];
+        self.netlink.set_up(index, attributes, intent)?;
         namespace
             .run(|| member::configure(endpoint))
             .map_err(|source| EndpointError::Namespace { name: name.to_owned(), source })?
             .map_err(|source| EndpointError::Member { name: name.to_owned(), source })?;
         Ok(self.netlink.set_up(index, vec![LinkAttribute::IfAlias(alias(endpoint))], intent)?)
+    }
+
+    /// Deletes pairs in one step.
+    fn delete_together(&mut self, names: &[String]) -> Result<(), EndpointError> {
+        let foreign = |link: &FoundLink| link.group == DOOMED && !is_ours(link);
+        if let Some(link) = self.netlink.links()?.into_iter().find(foreign) {
+            return Err(EndpointError::Foreign(link.name));
+        }
+        for name in names {
+            self.netlink.set_group(name, DOOMED)?;
+        }
+        Ok(self.netlink.delete_group(DOOMED)?)
     }
 
     /// Changes a pair that leads to the right place already.
@@ -128,7 +147,11 @@ impl Table for Endpoints {
 
     fn list(&mut self) -> Result<BTreeMap<String, HubEnd>, EndpointError> {
         let ours = self.netlink.links()?.into_iter().filter(is_ours);
-        Ok(ours.map(|link| (link.name, HubEnd { alias: link.alias, up: link.up, mtu: link.mtu })).collect())
+        Ok(ours
+            .map(|link| {
+                (link.name, HubEnd { alias: link.alias, up: link.up, mtu: link.mtu, group: link.group })
+            })
+            .collect())
     }
 
     fn put(&mut self, name: &String, endpoint: &Endpoint) -> Result<(), EndpointError> {
@@ -148,8 +171,19 @@ impl Table for Endpoints {
         Ok(self.netlink.delete_link(name)?)
     }
 
+    fn delete_all(&mut self, names: &[String]) -> Vec<(String, EndpointError)> {
+        let mut failures = Vec::new();
+        for names in names.chunks(DELETE_AT_ONCE) {
+            if names.len() > 1 && self.delete_together(names).is_ok() {
+                continue;
+            }
+            failures.extend(names.iter().filter_map(|name| Some((name.clone(), self.delete(name).err()?))));
+        }
+        failures
+    }
+
     fn holds(wanted: &Endpoint, found: &HubEnd) -> bool {
-        found.up && found.mtu == wanted.mtu && found.alias == alias(wanted)
+        found.up && found.mtu == wanted.mtu && found.group == GROUP && found.alias == alias(wanted)
     }
 
     fn describe(name: &String) -> String {
@@ -159,7 +193,7 @@ impl Table for Endpoints {
 
 /// Whether the hub made this link.
 pub fn is_ours(link: &FoundLink) -> bool {
-    link.name.starts_with(LINK_PREFIX) && link.group == GROUP && link.kind == "veth"
+    link.name.starts_with(LINK_PREFIX) && matches!(link.group, GROUP | DOOMED) && link.kind == "veth"
 }
 
 fn open(name: &str, endpoint: &Endpoint) -> Result<OpenNamespace, EndpointError> {

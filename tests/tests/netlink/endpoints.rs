@@ -251,6 +251,10 @@ fn unfinished_endpoint_is_made_anew() {
         member(&mut desired, "red", 1, red.namespace());
         all_well(&network.apply(&desired));
         assert!(red.run("ping -c 1 -W 2 10.1.1.1").0);
+        // What one leaves that is killed between the steps of a deletion.
+        ip("link set hubred group 177177");
+        assert_eq!(work(&network.apply(&desired)), 1);
+        assert_eq!(work(&network.apply(&desired)), 0);
         ip("link add huborphan group 177 type veth peer name left1");
         let reports = network.apply(&desired);
         assert_eq!((work(&reports), reports[1].deleted), (1, 1));

@@ -71,3 +71,25 @@ fn teardown_removes_what_is_ours_alone() {
         assert!(Network::open(folder.path()).unwrap().teardown().removed.is_empty());
     });
 }
+
+#[test]
+fn many_endpoints_go_at_once_and_foreign_links_of_any_group_stay() {
+    lab(|| {
+        let folder = Folder::new();
+        for n in 0..40 {
+            ip(&format!("link add hub{n} group 177 type veth peer name p{n}"));
+        }
+        ip("link add own0 group 177 type bridge");
+        let teardown = Network::open(folder.path()).unwrap().teardown();
+        assert_eq!((teardown.removed.len(), teardown.failures), (40, vec![]));
+        // Somebody else uses the group that links are deleted by.
+        ip("link add own1 group 177177 type bridge");
+        for n in 0..3 {
+            ip(&format!("link add hub{n} group 177 type veth peer name p{n}"));
+        }
+        let teardown = Network::open(folder.path()).unwrap().teardown();
+        assert_eq!((teardown.removed.len(), teardown.failures), (3, vec![]));
+        let links = ip("-br link show");
+        assert!(links.lines().count() == 3 && links.contains("own0") && links.contains("own1"), "{links}");
+    });
+}
