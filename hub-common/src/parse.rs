@@ -268,7 +268,8 @@ pub fn transport(bytes: &impl Bytes, packet: &mut Packet) -> Result<(), Reason> 
         return Ok(());
     }
     let offset = packet.l4_offset as usize & OFFSET_MASK;
-    let room = (packet.length_bytes as usize).saturating_sub(offset.saturating_sub(packet.l3_offset as usize));
+    let room =
+        (packet.length_bytes as usize).saturating_sub(offset.saturating_sub(packet.l3_offset as usize));
     let short = if packet.has(PACKET_FRAGMENT_FIRST) { Reason::FragmentTiny } else { Reason::Truncated };
     match packet.protocol {
         protocol::TCP => {
@@ -347,7 +348,11 @@ fn icmp(
         return Ok(());
     }
     packet.flags |= PACKET_ICMP_ERROR;
-    if v4 { inner_v4(bytes, offset + 8, &mut packet.inner) } else { inner_v6(bytes, offset + 8, &mut packet.inner) }
+    if v4 {
+        inner_v4(bytes, offset + 8, &mut packet.inner)
+    } else {
+        inner_v6(bytes, offset + 8, &mut packet.inner)
+    }
 }
 
 /// Whether an ICMP type is a request, and the request type of its pair.

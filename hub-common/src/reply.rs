@@ -123,8 +123,8 @@ fn envelope(
         let total = (payload_bytes + 20).to_be_bytes();
         let (s, t) = (&packet.source, &packet.target);
         let mut ip = [
-            0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, next, 0, 0, t[12], t[13], t[14], t[15], s[12], s[13],
-            s[14], s[15],
+            0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, next, 0, 0, t[12], t[13], t[14], t[15], s[12],
+            s[13], s[14], s[15],
         ];
         let checksum = finish(add_bytes(0, &ip)).to_be_bytes();
         ip[10] = checksum[0];

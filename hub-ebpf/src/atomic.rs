@@ -8,7 +8,9 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
     #[cfg(target_arch = "bpf")]
     // SAFETY: the reference is valid and aligned, and every writer of shared counters uses this function.
     unsafe {
-        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(counter, amount);
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            counter, amount,
+        );
     }
     #[cfg(not(target_arch = "bpf"))]
     {

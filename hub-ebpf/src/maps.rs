@@ -14,7 +14,7 @@ use hub_common::outcome::{Outcome, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
-use hub_common::stats::{DropKey, HookTotals, Hits, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 /// Element 0: numbers for every packet. Daemon writes, programs read.
 #[btf_map]
@@ -81,8 +81,12 @@ pub(crate) static COUNTERS: PerCpuArray<SegmentCounters, { limits::SEGMENTS as u
 
 /// Drops per segment, reason and direction; made on the first such drop.
 #[btf_map]
-pub(crate) static DROPS: PerCpuHashMap<DropKey, Hits, { limits::DROPS as usize }, { BPF_F_NO_PREALLOC as usize }> =
-    PerCpuHashMap::new();
+pub(crate) static DROPS: PerCpuHashMap<
+    DropKey,
+    Hits,
+    { limits::DROPS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
 
 /// Packets that the matcher judged by each rule.
 #[btf_map]

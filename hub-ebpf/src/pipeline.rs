@@ -57,7 +57,9 @@ pub(crate) extern "C" fn hub_judge_slowly(scratch: *mut Scratch) -> u32 {
         Ok(Front::Judge) => VERDICT_ROUTE,
         Err(_) if is_failsafe(scratch) => VERDICT_SKIP,
         // Answers go out by TC, which builds them from an skb.
-        Err(_) if scratch.outcome.flags & OUTCOME_REJECT != 0 && scratch.hook == Hook::XdpIn as u32 => VERDICT_DEFER,
+        Err(_) if scratch.outcome.flags & OUTCOME_REJECT != 0 && scratch.hook == Hook::XdpIn as u32 => {
+            VERDICT_DEFER
+        }
         Err(reason) => {
             scratch.outcome.reason = reason as u32;
             VERDICT_DROP
@@ -113,7 +115,8 @@ fn is_failsafe(scratch: &Scratch) -> bool {
         return false;
     }
     let out = scratch.hook == Hook::TcOut as u32;
-    let (host, port) = if out { (packet.source, packet.source_port) } else { (packet.target, packet.target_port) };
+    let (host, port) =
+        if out { (packet.source, packet.source_port) } else { (packet.target, packet.target_port) };
     let key = Failsafe { protocol: u32::from(packet.protocol), port: u32::from(port) };
     // SAFETY: the values are not looked at.
     unsafe { FAILSAFE.get(key).is_some() && LOCALS.get(host).is_some() }

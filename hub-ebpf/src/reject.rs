@@ -8,7 +8,8 @@ use hub_common::outcome::Scratch;
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, TCP_RST, protocol};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
 use hub_common::reply::{
-    self, ERROR_V4_BYTES, ERROR_V6_BYTES, QUOTE_V4_BYTES, QUOTE_V4_OFFSET, QUOTE_V6_BYTES, QUOTE_V6_OFFSET, RESET_V4_BYTES, RESET_V6_BYTES,
+    self, ERROR_V4_BYTES, ERROR_V6_BYTES, QUOTE_V4_BYTES, QUOTE_V4_OFFSET, QUOTE_V6_BYTES, QUOTE_V6_OFFSET,
+    RESET_V4_BYTES, RESET_V6_BYTES,
 };
 use hub_common::segment::PORT_L3_ONLY;
 
@@ -69,7 +70,8 @@ pub(crate) extern "C" fn hub_build_reset(skb: *mut __sk_buff, scratch: *mut Scra
     let offset = usize::from(scratch.packet.l4_offset) & 0xfff;
     let Some(header) = frame.read::<20>(offset) else { return 0 };
     let packet = &scratch.packet;
-    let segment_bytes = packet.length_bytes.wrapping_sub(u32::from(packet.l4_offset.wrapping_sub(packet.l3_offset)));
+    let segment_bytes =
+        packet.length_bytes.wrapping_sub(u32::from(packet.l4_offset.wrapping_sub(packet.l3_offset)));
     // A checksum field that holds just the pseudo header's sum is one that hardware is to complete.
     let pseudo = reply::pseudo_header(packet, protocol::TCP, segment_bytes);
     let partial = u16::from_be_bytes([header[16], header[17]]) == fold(pseudo);

@@ -87,8 +87,11 @@ fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
     if let Some(counters) = COUNTERS.get_ptr_mut(outcome.blame) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         let counters = unsafe { &mut *counters };
-        let side =
-            if outcome.blame_direction == 0 { &mut counters.ingress_dropped } else { &mut counters.egress_dropped };
+        let side = if outcome.blame_direction == 0 {
+            &mut counters.ingress_dropped
+        } else {
+            &mut counters.egress_dropped
+        };
         hit(side, bytes);
     }
     let key = DropKey {

@@ -9,8 +9,8 @@ use aya_ebpf::programs::TcContext;
 use hub_common::event::{Hook, Reason};
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_REJECT, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT,
-    VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
+    FROM_HOST, OUTCOME_REJECT, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
+    VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse;

@@ -8,9 +8,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use hub_common::event::{Hook, Reason};
 use hub_common::limits::{self, EXTENSION_HEADERS};
-use hub_common::outcome::{
-    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE,
-};
+use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse::{self, Bytes as _};
 

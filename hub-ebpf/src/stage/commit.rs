@@ -5,8 +5,9 @@ use core::ptr::write_volatile;
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::{Flow, Hop, first_state};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP,
-    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
+    OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
+    OUTCOME_RESTAMP, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
+    VERDICT_STACK,
 };
 use hub_common::segment::PORT_XDP_TARGET;
 
@@ -40,7 +41,11 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     fragment::remember(scratch);
     let bytes = scratch.packet.length_bytes;
     let [a, b] = scratch.outcome.segment;
-    if scratch.outcome.direction == 0 { report::passed(a, b, bytes) } else { report::passed(b, a, bytes) }
+    if scratch.outcome.direction == 0 {
+        report::passed(a, b, bytes)
+    } else {
+        report::passed(b, a, bytes)
+    }
     if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 {
         report::rule_hit(scratch.outcome.rule[0], bytes);
         report::rule_hit(scratch.outcome.rule[1], bytes);
@@ -64,8 +69,7 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
         return open(scratch);
     }
     let half_open = scratch.outcome.flags & OUTCOME_HALF_OPEN != 0;
-    let entry =
-        if half_open { FLOWS_NEW.get_ptr_mut(scratch.key) } else { FLOWS.get_ptr_mut(scratch.key) };
+    let entry = if half_open { FLOWS_NEW.get_ptr_mut(scratch.key) } else { FLOWS.get_ptr_mut(scratch.key) };
     // Evicted or collected since it was found: this packet passes, the next one opens the flow again.
     let Some(entry) = entry else { return Ok(()) };
     // SAFETY: a live map value; words that other CPUs read are written one at a time.

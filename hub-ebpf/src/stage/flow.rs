@@ -14,7 +14,8 @@ use hub_common::packet::{
     PACKET_VLAN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
+    policy_slot,
 };
 
 use crate::atomic;
@@ -189,7 +190,8 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     }
     let same_segments = outcome.segment[0] == flow.segment[0] && outcome.segment[1] == flow.segment[1];
     if same_segments {
-        let kept = preserved(outcome.policy[0], flow.policy[0]) && preserved(outcome.policy[1], flow.policy[1]);
+        let kept =
+            preserved(outcome.policy[0], flow.policy[0]) && preserved(outcome.policy[1], flow.policy[1]);
         if kept {
             outcome.rule = flow.rule;
             outcome.flags |= OUTCOME_ESTABLISHED;

@@ -78,7 +78,8 @@ pub(crate) fn route(ctx: *mut c_void, scratch: &mut Scratch, settings: &Settings
     }
     hop.generation = settings.route_generation;
     let leaves_by = PORTS.get(params.ifindex % limits::PORTS);
-    let ethernet = leaves_by.is_some_and(|port| port.ifindex == params.ifindex && port.flags & PORT_L3_ONLY == 0);
+    let ethernet =
+        leaves_by.is_some_and(|port| port.ifindex == params.ifindex && port.flags & PORT_L3_ONLY == 0);
     if ethernet && params.ifindex != scratch.ingress_ifindex {
         hop.ifindex = params.ifindex;
         // SAFETY: both variants are u16; the kernel wrote the MTU on success.
