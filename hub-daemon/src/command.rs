@@ -81,6 +81,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether frames have no Ethernet header.
     pub l3_only: bool,
+    /// Its MAC address, zeros where it has none.
+    pub mac: [u8; 6],
     /// Addresses on it.
     pub addresses: Vec<IpAddr>,
 }

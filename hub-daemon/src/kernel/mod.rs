@@ -1,8 +1,10 @@
 //! Everything that talks to the kernel.
 
+pub mod attach;
 pub mod ethtool;
 pub mod inventory;
 pub mod links;
+pub mod load;
 pub mod member;
 pub mod monitor;
 pub mod namespace;
