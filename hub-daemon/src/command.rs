@@ -55,6 +55,8 @@ pub struct FileDocument {
     pub path: PathBuf,
     /// Line of the document's first key, from 1.
     pub line: u32,
+    /// Lines of its `security_policies`, from 1.
+    pub rule_lines: Vec<u32>,
     /// The persona it defines.
     pub document: PersonaDocument,
 }

@@ -1,6 +1,7 @@
 //! The hub's daemon as a library: `hubd`, `hubctl` and the tests are made of it.
 
 pub mod command;
+pub mod compile;
 pub mod datapath_view;
 pub mod desired;
 pub mod document;
