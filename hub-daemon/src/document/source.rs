@@ -18,17 +18,12 @@ pub struct Source {
 /// Parses one YAML file with any number of `kind: persona` documents. All errors at once, except that a
 /// file which is not YAML has one.
 pub fn parse(path: &Path, text: &str) -> Result<Source, Vec<Diagnostic>> {
-    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
-        let place = error.location().map(Place::from).unwrap_or_default();
-        let detail = error.without_snippet().to_string();
-        vec![Diagnostic::new(path, text, place, "", strip_place(&detail))]
-    })?;
     let mut documents = Vec::new();
     let mut errors = Vec::new();
-    for node in nodes {
+    for node in nodes(path, text)? {
         match read(path, &node) {
             Ok(document) => documents.push((document, node)),
-            Err(problems) => errors.extend(problems.iter().map(|problem| show(path, text, &node, problem))),
+            Err(problems) => errors.extend(show_all(path, text, &node, &problems)),
         }
     }
     if !errors.is_empty() {
@@ -56,6 +51,20 @@ pub fn explain(sources: &[Source], rejection: &Rejection) -> Vec<Diagnostic> {
         show(&source.path, &source.text, node, &Problem::new(rest, problem.detail.clone()))
     };
     rejection.problems.iter().map(show).collect()
+}
+
+/// The documents of a YAML text as trees.
+pub(super) fn nodes(path: &Path, text: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
+    serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
+        let place = error.location().map(Place::from).unwrap_or_default();
+        let detail = error.without_snippet().to_string();
+        vec![Diagnostic::new(path, text, place, "", strip_place(&detail))]
+    })
+}
+
+/// Shows problems of one document in place.
+pub(super) fn show_all(path: &Path, text: &str, node: &Node, problems: &[Problem]) -> Vec<Diagnostic> {
+    problems.iter().map(|problem| show(path, text, node, problem)).collect()
 }
 
 fn read(path: &Path, node: &Node) -> Result<FileDocument, Vec<Problem>> {
@@ -96,7 +105,7 @@ fn strip_place(message: &str) -> String {
 }
 
 /// Room for 100,000 personas; aliases stay bounded, so that a small file cannot become a large tree.
-pub(super) fn options() -> serde_saphyr::Options {
+fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: 40_000_000,

@@ -1,6 +1,7 @@
 //! Values that cannot be invalid: what documents become once every check has passed.
 
 pub mod bandwidth;
+pub mod config;
 pub mod endpoint;
 pub mod expiry;
 pub mod icmp;

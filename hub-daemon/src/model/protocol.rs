@@ -32,6 +32,8 @@ const NAMES: &[(&str, u8)] = &[
 pub const ICMP: u8 = 1;
 /// ICMP for IPv6.
 pub const ICMPV6: u8 = 58;
+/// UDP.
+pub const UDP: u8 = 17;
 /// TCP.
 pub const TCP: u8 = 6;
 
