@@ -156,6 +156,9 @@ pub fn attachments(
             continue;
         };
         let mut own = Vec::new();
+        if prefixes.as_slice().is_empty() {
+            problems.add(format!("{base}/prefixes"), "the list is empty: name at least one, or leave it out");
+        }
         for (pointer, text) in prefixes.pointed(&format!("{base}/prefixes")) {
             let Some(prefix) = problems.take(&pointer, prefix::matched(text)) else { continue };
             if !ranges.iter().any(|range| range.contains(&prefix)) {

@@ -146,6 +146,11 @@ impl Rule {
         set
     }
 
+    /// Directions it looks at.
+    pub fn direction(&self) -> DirectionDocument {
+        self.direction
+    }
+
     /// Protocol it names.
     pub fn protocol(&self) -> Protocol {
         self.protocol
