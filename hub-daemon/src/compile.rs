@@ -1,5 +1,8 @@
 //! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
 
+#[cfg(test)]
+mod tests;
+
 use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::limits::RULES_PER_DIRECTION;
 use hub_common::rule::{

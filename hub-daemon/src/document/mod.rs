@@ -11,3 +11,5 @@ pub mod read;
 pub mod rule;
 pub mod snippet;
 pub mod source;
+#[cfg(test)]
+mod tests;
