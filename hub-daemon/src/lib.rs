@@ -1,10 +1,13 @@
 //! The hub's daemon as a library: `hubd`, `hubctl` and the tests are made of it.
 
+pub mod cli;
 pub mod command;
 pub mod datapath_view;
 pub mod desired;
 pub mod document;
+pub mod inputs;
 pub mod kernel;
 pub mod model;
+pub mod outputs;
 pub mod reconcile;
 pub mod view;
