@@ -17,7 +17,7 @@ pub(super) fn of(persona: &PersonaView) -> HeaderValue {
 /// ones included, matches nothing: generation 0.
 pub(super) fn if_match(headers: &HeaderMap, current: Option<u64>) -> Option<u64> {
     let tags = tags(headers, &header::IF_MATCH)?;
-    if tags.iter().any(|tag| *tag == "*") {
+    if tags.contains(&"*") {
         return None;
     }
     let generations: Vec<u64> = tags.iter().filter_map(|tag| generation(tag)).collect();

@@ -72,7 +72,7 @@ pub fn router(hub: HubHandle) -> Router {
         .layer(from_fn(log))
 }
 
-/// The routes with their OpenAPI description.
+/// The routes with their `OpenAPI` description.
 fn described_routes() -> OpenApiRouter<Api> {
     openapi::described(
         OpenApiRouter::new()

@@ -1,10 +1,10 @@
-//! The API's own description: OpenAPI 3.1 at `/openapi.json`, pages that need no network at `/docs`.
+//! The API's own description: `OpenAPI` 3.1 at `/openapi.json`, pages that need no network at `/docs`.
 
 use axum::Json;
 use axum::Router;
 use axum::routing::get;
 use utoipa::OpenApi as _;
-use utoipa::ToSchema;
+use utoipa::ToSchema as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa_axum::router::OpenApiRouter;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::ProblemDetails;
+use crate::datapath_view::FlowTable;
 use crate::outputs::status::StatusView;
 use crate::view::Condition;
 
@@ -27,7 +28,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<StatusView> {
     let attachments = api.hub.attachments.borrow().clone();
     let (table, fault) = match flow_table {
         Ok(table) => (table, None),
-        Err(problem) => (Default::default(), Some(problem.detail)),
+        Err(problem) => (FlowTable::default(), Some(problem.detail)),
     };
     let mut view = StatusView::new(&snapshot, api.hub.started, attachments, table, &api.hub.reconcile);
     let unreadable = fault.map(|message| Condition { reason: "DataPathUnreadable".to_owned(), message });

@@ -77,10 +77,7 @@ fn refuse_if_taken(path: &Path) -> Result<(), ListenError> {
 }
 
 fn give_to_group(path: &Path) {
-    let group = match Group::from_name(GROUP) {
-        Ok(Some(group)) => group,
-        Ok(None) | Err(_) => return,
-    };
+    let Ok(Some(group)) = Group::from_name(GROUP) else { return };
     if let Err(error) = std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())) {
         tracing::warn!(group = GROUP, %error, "cannot give the socket to its group: only the owner can use it");
     }
