@@ -37,6 +37,7 @@ use crate::inputs::server::Peer;
 use self::idempotency::Answers;
 use self::problem::ProblemDetails;
 
+pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::decode::{DecodeError, decode};
 pub use self::events::Lagged;
 pub use self::status::Readiness;
