@@ -155,9 +155,10 @@ impl Client {
             Target::Unix(path) => path.display().to_string(),
             Target::Tcp { .. } => self.host(),
         };
-        match source.kind() {
-            ErrorKind::PermissionDenied => Failure::Forbidden { place },
-            _ => Failure::Unreachable { place, source },
+        if source.kind() == ErrorKind::PermissionDenied {
+            Failure::Forbidden { place }
+        } else {
+            Failure::Unreachable { place, source }
         }
     }
 }
@@ -209,10 +210,14 @@ pub(super) fn step(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             step.push(char::from(byte));
         } else {
-            step.push_str(&format!("%{byte:02X}"));
+            step.extend(['%', digit(byte >> 4), digit(byte & 15)]);
         }
     }
     step
+}
+
+fn digit(value: u8) -> char {
+    char::from_digit(u32::from(value), 16).unwrap_or('0').to_ascii_uppercase()
 }
 
 /// A path with query parameters; those without a value are left out.

@@ -8,16 +8,12 @@ use crate::datapath_view::{Count, HookCounts, SegmentCounts};
 use crate::inputs::rest::HubCounters;
 
 pub(super) async fn run(client: &Client, output: Output, persona: Option<&str>) -> Result<(), Failure> {
-    match persona {
-        Some(persona) => {
-            let answer = client.get(&format!("{}/counters", super::persona::path(persona))).await?;
-            output.show(&answer.body, of_persona)
-        }
-        None => {
-            let answer = client.get("/v1/counters").await?;
-            output.show(&answer.body, |counters: &HubCounters| of_hooks(&counters.hooks))
-        }
+    if let Some(persona) = persona {
+        let answer = client.get(&format!("{}/counters", super::persona::path(persona))).await?;
+        return output.show(&answer.body, of_persona);
     }
+    let answer = client.get("/v1/counters").await?;
+    output.show(&answer.body, |counters: &HubCounters| of_hooks(&counters.hooks))
 }
 
 fn of_persona(counts: &SegmentCounts) -> String {

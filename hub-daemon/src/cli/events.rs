@@ -109,8 +109,9 @@ fn typed<T: DeserializeOwned>(record: &Record) -> Result<T, Failure> {
 fn packet_line(packet: &PacketEvent) -> String {
     let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
     let persona = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
-    let mut line = format!(
-        "{} {} {} {} {} > {} on {} ({} > {}, {} B)",
+    let rule = packet.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+    format!(
+        "{} {} {} {} {} > {} on {} ({} > {}, {} B){rule}",
         packet.time,
         packet.action,
         packet.reason.as_deref().unwrap_or("-"),
@@ -121,11 +122,7 @@ fn packet_line(packet: &PacketEvent) -> String {
         persona(&packet.source_persona),
         persona(&packet.target_persona),
         packet.length_bytes
-    );
-    if let Some(rule) = packet.rule {
-        line.push_str(&format!(" rule {rule}"));
-    }
-    line
+    )
 }
 
 fn change_line(change: &ChangeEvent) -> String {

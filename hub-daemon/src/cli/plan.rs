@@ -23,9 +23,8 @@ fn describe(report: &ReloadReport, verb: &str) -> String {
     if report.changes.is_empty() {
         return format!("{documents} read; nothing {verb}");
     }
-    let mut text: String = report.changes.iter().map(describe_change).collect();
-    text.push_str(&format!("\n{documents} read; {} {verb}", count(report.changes.len(), "persona")));
-    text
+    let changes: String = report.changes.iter().map(describe_change).collect();
+    format!("{changes}\n{documents} read; {} {verb}", count(report.changes.len(), "persona"))
 }
 
 fn describe_change(change: &Change) -> String {

@@ -73,29 +73,29 @@ pub(super) async fn run(client: &Client, output: Output, asked: Asked) -> Result
 }
 
 fn describe(answer: &Answer) -> String {
-    let reason = answer.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let mut text = format!("{}{reason}: {}", answer.verdict, answer.explanation);
     let persona = |name: &Option<String>| name.clone().unwrap_or_else(|| "no persona".to_owned());
+    let in_brackets = |reason: &String| format!(" ({reason})");
+    let reason = answer.reason.as_ref().map(in_brackets).unwrap_or_default();
     let leaves = answer.leaves_by.as_ref().map(|name| format!(", out on {name}")).unwrap_or_default();
-    text.push_str(&format!(
-        "\nfrom {} to {}, in on {}{leaves}",
+    let established =
+        if answer.established { "\nan established connection lets it pass; no rule was asked" } else { "" };
+    let rules: Vec<String> = answer.rules.iter().map(describe_rule).collect();
+    format!(
+        "{}{reason}: {}\nfrom {} to {}, in on {}{leaves}{established}{}{}",
+        answer.verdict,
+        answer.explanation,
         persona(&answer.source_persona),
         persona(&answer.target_persona),
-        answer.port
-    ));
-    if answer.established {
-        text.push_str("\nan established connection lets it pass; no rule was asked");
-    }
-    let rules: Vec<String> = answer.rules.iter().map(describe_rule).collect();
-    text.push_str(&section("decided by", &rules.join("\n")));
-    let reason = answer
-        .reason
-        .as_ref()
-        .and_then(|name| Reason::ALL.iter().copied().find(|reason| reason.name() == name));
-    if let Some(reason) = reason {
-        text.push_str(&format!("\n\nhint: {}", hint(reason)));
-    }
-    text
+        answer.port,
+        section("decided by", &rules.join("\n")),
+        hint_of(answer)
+    )
+}
+
+fn hint_of(answer: &Answer) -> String {
+    let named = |reason: &&Reason| Some(reason.name()) == answer.reason.as_deref();
+    let reason = Reason::ALL.iter().find(named);
+    reason.map(|reason| format!("\n\nhint: {}", hint(*reason))).unwrap_or_default()
 }
 
 fn describe_rule(rule: &AnswerRule) -> String {
