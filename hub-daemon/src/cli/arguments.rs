@@ -101,8 +101,8 @@ pub(super) enum Verb {
     Apply,
     /// Remove the hub's programs, routes, rules and interfaces; works with the daemon dead
     Down {
-        /// Where the hub pins its programs and maps
-        #[arg(long, default_value = "/sys/fs/bpf/hub", value_name = "PATH")]
+        /// Where the BPF file system is mounted
+        #[arg(long, default_value = "/sys/fs/bpf", value_name = "PATH")]
         bpffs: PathBuf,
     },
     /// Print completions for a shell

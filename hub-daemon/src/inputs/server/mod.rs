@@ -30,7 +30,7 @@ pub use self::token::Token;
 pub use self::unix::bind_unix;
 
 /// Where the API's socket is unless the configuration says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/hub/api.sock";
+pub const DEFAULT_SOCKET: &str = "/run/hub/hubd.sock";
 /// Most connections of one listener at once.
 pub const CONNECTIONS: usize = 64;
 /// Most time for a TLS handshake, and for the header of a request.
