@@ -120,6 +120,7 @@ async fn unknown_routes_methods_and_parameters_are_refused() {
     for path in ["/nothing", "/v1/nothing", "/personas/", "/v2/personas"] {
         fake.get(path).await.assert_problem(404);
     }
+    fake.get("/personas/%ff").await.assert_problem(400);
     for (method, path, allowed) in [
         (Method::DELETE, "/personas", "POST"),
         (Method::POST, "/v1/personas/x", "PATCH"),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::ProblemDetails;
-use super::query::Parameters;
+use super::query::{Named, Parameters};
 use super::{Api, body};
 use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
 use crate::inputs::datapath::Datapath;
@@ -67,7 +67,7 @@ pub(crate) struct HubCounters {
     ))]
 pub(super) async fn persona_flows(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
     parameters: Parameters,
 ) -> Result<Json<FlowList>, ProblemDetails> {
     let segment = api.persona(&persona)?.segment;
@@ -99,7 +99,7 @@ pub(super) async fn flows(
     ))]
 pub(super) async fn persona_counters(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
 ) -> Result<Json<SegmentCounts>, ProblemDetails> {
     let segment = api.persona(&persona)?.segment;
     api.read(move |datapath| datapath.segment(segment)).await.map(Json)

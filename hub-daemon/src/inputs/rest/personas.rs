@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::filter::Filter;
 use super::problem::ProblemDetails;
-use super::query::Parameters;
+use super::query::{Named, Parameters};
 use super::{Api, body, decode, etag, idempotency};
 use crate::command::{Command, Reply};
 use crate::document::persona::PersonaDocument;
@@ -149,7 +149,7 @@ async fn admit_once(
     ))]
 pub(super) async fn show(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
     let persona = api.persona(&persona)?;
@@ -181,7 +181,7 @@ pub(super) async fn show(
     ))]
 pub(super) async fn replace(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ProblemDetails> {
@@ -216,7 +216,7 @@ pub(super) async fn replace(
     ))]
 pub(super) async fn patch(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ProblemDetails> {
@@ -278,7 +278,7 @@ fn merge(target: &mut Value, patch: &Value) {
     ))]
 pub(super) async fn delete(
     State(api): State<Api>,
-    Path(persona): Path<String>,
+    Named(persona): Named,
     headers: HeaderMap,
 ) -> Result<StatusCode, ProblemDetails> {
     let current = api.persona(&persona).ok().map(|held| held.generation);

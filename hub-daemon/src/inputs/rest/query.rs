@@ -1,6 +1,7 @@
-//! Query parameters: every one known, none twice unless it may be, all errors at once.
+//! What a request's address says: the persona in its path, and query parameters — every one known, none
+//! twice unless it may be, all errors at once.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
@@ -21,6 +22,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
             .await
             .map_err(|rejection| ProblemDetails::of_status(StatusCode::BAD_REQUEST, rejection.body_text()))?;
         Ok(Self { given, errors: Vec::new() })
+    }
+}
+
+/// Name or id of a persona in the path.
+#[derive(Debug)]
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ProblemDetails;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ProblemDetails> {
+        let Path(name) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ProblemDetails::of_status(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+        Ok(Self(name))
     }
 }
 
