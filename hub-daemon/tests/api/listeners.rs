@@ -220,6 +220,28 @@ async fn connections_that_are_all_busy_refuse_one_more() {
 }
 
 #[tokio::test]
+async fn who_does_not_read_is_given_up() {
+    let served = Served::start();
+    let mut deaf = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = UnixStream::connect(&served.socket).await.unwrap();
+        stream.write_all(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        deaf.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let stream = UnixStream::connect(&served.socket).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        match sender.send_request(get("/healthz")).await {
+            Ok(response) => break assert_eq!(response.status(), StatusCode::OK),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
 async fn malformed_requests_leave_the_server_standing() {
     let served = Served::start();
     let socket = served.socket.clone();

@@ -6,6 +6,7 @@
 
 mod connections;
 mod peer;
+mod stall;
 mod tcp;
 mod tls;
 mod token;
@@ -24,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::connections::{Connections, Slot};
 pub use self::peer::Peer;
+use self::stall::Stalling;
 pub use self::tcp::{TcpOptions, bind_plain, bind_tcp};
 pub use self::tls::TlsOptions;
 pub use self::token::Token;
@@ -193,7 +195,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
         .max_header_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Stalling::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
