@@ -1,5 +1,6 @@
 //! The hub's daemon as a library: `hubd`, `hubctl` and the tests are made of it.
 
+pub mod check;
 pub mod cli;
 pub mod command;
 pub mod compile;

@@ -104,6 +104,9 @@ pub(super) enum Verb {
         /// Where the BPF file system is mounted
         #[arg(long, default_value = "/sys/fs/bpf", value_name = "PATH")]
         bpffs: PathBuf,
+        /// Where the daemon keeps its lock and the switches of before
+        #[arg(long, default_value = "/run/hub", value_name = "PATH")]
+        runtime_dir: PathBuf,
     },
     /// Print completions for a shell
     Completions {

@@ -26,6 +26,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+pub use self::check::check_paths;
+
 use self::arguments::{Arguments, Verb};
 use self::client::Client;
 use self::exit::Failure;
@@ -57,7 +59,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Check { paths } => check::run(output, &paths)?,
         Verb::Plan => plan::plan(&client()?, output).await?,
         Verb::Apply => plan::apply(&client()?, output).await?,
-        Verb::Down { bpffs } => down::run(output, &bpffs)?,
+        Verb::Down { bpffs, runtime_dir } => down::run(output, &bpffs, &runtime_dir)?,
         Verb::Completions { shell } => generate::completions(output, shell)?,
         Verb::Man { directory } => generate::man(&directory)?,
     }

@@ -10,9 +10,9 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
-use crate::kernel::clock::{Clock, ClockError};
+use crate::kernel::clock::Clock;
 use crate::kernel::collect;
-use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::kernel::netlink::Netlink;
 use crate::model::PersonaId;
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Report, faults};
@@ -79,17 +79,6 @@ pub struct Applier {
     pub pins: PathBuf,
 }
 
-/// Why the applier cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplierError {
-    /// Netlink does not answer.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The clock cannot be related to the kernel's ticks.
-    #[error(transparent)]
-    Clock(#[from] ClockError),
-}
-
 impl Applier {
     /// Works until the sender of jobs is gone.
     pub fn work(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
@@ -116,8 +105,9 @@ impl Applier {
     /// One pass in the order of [`crate::reconcile`].
     fn pass(&mut self, revision: u64, desired: &Desired, mut inventory: Inventory) -> Pass {
         let mut failed = BTreeSet::new();
-        if let Err(error) = self.clock.recalibrate() {
-            tracing::warn!(%error, "deadlines are kept by the clock as it was");
+        match Clock::calibrate(&self.pins) {
+            Ok(clock) => self.clock = clock,
+            Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
         }
         self.network.put_links(desired, &mut failed);
         // Endpoints that were just made have an index only now.

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::applier::{Applier, ApplierError};
+use super::applier::Applier;
 use super::documents;
 use super::owner::{Channels, Owner};
 use crate::document::hub;
@@ -70,9 +70,6 @@ pub enum StartError {
     /// The state file is from another version or unreadable.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The kernel side does not start.
-    #[error(transparent)]
-    Applier(#[from] ApplierError),
     /// Netlink does not answer.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -104,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let (pins, adopted, cold_start) = (loaded.pins.clone(), loaded.adopted, loaded.cold_start.clone());
     tracing::info!(adopted, pins = %pins.display(), "data path loaded");
 
-    let clock = Clock::calibrate(&pins).map_err(ApplierError::from)?;
+    let clock = Clock::calibrate(&pins)?;
     let mut datapath = Datapath::new(loaded, &capacities)?;
     if !adopted {
         datapath.loose_tcp_for(config.loose_tcp, &clock);
@@ -274,7 +271,7 @@ fn listen(
             address: tcp.listen,
             token_file: tcp.token_file.clone(),
             tls: tcp.tls.as_ref().map(|tls| TlsOptions {
-                certificates: tls.cert.clone(),
+                certificate: tls.cert.clone(),
                 key: tls.key.clone(),
                 client_ca: tls.client_ca.clone(),
             }),

@@ -81,7 +81,14 @@ impl Place {
     /// Every place.
     pub const ALL: [Self; 3] = [Self::TcIn, Self::TcOut, Self::Xdp];
 
-    fn program(self) -> &'static str {
+    /// Number of the loaded program in the kernel.
+    pub fn program_id(self, ebpf: &Ebpf) -> Option<u32> {
+        let info = ebpf.program(self.program())?.info().ok()?;
+        Some(info.id())
+    }
+
+    /// Name of the program.
+    pub fn program(self) -> &'static str {
         match self {
             Self::TcIn => "hub_tc_in",
             Self::TcOut => "hub_tc_out",

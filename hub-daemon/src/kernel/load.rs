@@ -113,7 +113,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 23] {
+    fn maps(&self) -> [Shape; 24] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         let (index, address) = (size_of::<u32>(), size_of::<Address>());
@@ -141,6 +141,7 @@ impl Capacities {
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),
+            ("CLOCK", index, 2 * size_of::<u64>(), 1),
         ]
     }
 
@@ -151,7 +152,7 @@ impl Capacities {
 }
 
 /// TC programs.
-pub const CLASSIFIERS: [&str; 3] = ["hub_tc_in", "hub_tc_out", "hub_why"];
+pub const CLASSIFIERS: [&str; 4] = ["hub_tc_in", "hub_tc_out", "hub_why", "hub_clock"];
 /// XDP programs.
 pub const XDP_PROGRAMS: [&str; 1] = ["hub_xdp_in"];
 

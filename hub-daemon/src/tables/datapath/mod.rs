@@ -16,6 +16,7 @@ pub mod small;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aya::Ebpf;
 use hub_common::segment::Peer;
@@ -25,6 +26,7 @@ use crate::desired::Desired;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};
 use crate::model::{PersonaId, SegmentId};
+use crate::outputs::status::Attachment;
 use crate::reconcile::{Failure, Report};
 
 /// What went wrong with a map.
@@ -126,6 +128,16 @@ impl Datapath {
     /// Makes every cached next hop be looked up again.
     pub fn routes_changed(&mut self) -> Report {
         self.settings.route_again()
+    }
+
+    /// Lets TCP in mid-stream open flows for a while, after a start without the flows of before.
+    pub fn loose_tcp_for(&mut self, time: Duration, clock: &Clock) -> Report {
+        self.settings.loose_tcp_until(clock.now().saturating_add(clock.ticks(time)))
+    }
+
+    /// Where programs run.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.ports.attachments()
     }
 
     /// Fall-backs taken, for the hub's conditions: interface and reason.

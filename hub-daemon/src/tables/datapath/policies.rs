@@ -30,7 +30,7 @@ pub struct Policies {
     rule_slots: Slots,
     /// Version of the last content of each slot that was used.
     versions: BTreeMap<u32, u32>,
-    zero_hits: PerCpuValues<Hits>,
+    cpus: usize,
     retired: Vec<Built>,
 }
 
@@ -40,14 +40,12 @@ impl Policies {
         let policies: Array<_, Compiled> = take(ebpf, "POLICIES")?;
         let rules: Array<_, Rule> = take(ebpf, "RULES")?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| kernel("RULE_HITS", source.into()))?;
-        let zero_hits = PerCpuValues::try_from(vec![Hits::ZERO; cpus])
-            .map_err(|source| kernel("RULE_HITS", source.into()))?;
         let mut made = Self {
             // Slot 0 is never used: the word 0 means none.
             policy_slots: Slots::new(1, policies.len()),
             rule_slots: Slots::new(0, rules.len()),
             versions: BTreeMap::new(),
-            zero_hits,
+            cpus,
             retired: Vec::new(),
             hits: take(ebpf, "RULE_HITS")?,
             policies,
@@ -135,14 +133,17 @@ impl Policies {
             self.rules
                 .set(slot, rule, 0)
                 .map_err(|source| kernel("RULES", source))
-                .and_then(|()| {
-                    self.hits
-                        .set(slot, self.zero_hits.clone(), 0)
-                        .map_err(|source| kernel("RULE_HITS", source))
-                })
+                .and_then(|()| self.begin_hits(slot))
                 .inspect_err(|_| self.rule_slots.give(first, count))?;
         }
         Ok((first, count))
+    }
+
+    /// Hits of a slot that another rule had begin at zero.
+    fn begin_hits(&mut self, slot: u32) -> Result<(), MapFault> {
+        let zeros = PerCpuValues::try_from(vec![Hits::ZERO; self.cpus])
+            .map_err(|source| kernel("RULE_HITS", source.into()))?;
+        self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))
     }
 
     /// Takes a policy out of use: nothing points at it any more.

@@ -15,6 +15,7 @@ use crate::command::{Inventory, Link};
 use crate::desired::{Port, Role, Xdp};
 use crate::kernel::attach::{self, Place};
 use crate::kernel::ethtool;
+use crate::outputs::status::Attachment;
 use crate::reconcile::{Failure, Report};
 
 const NAME: &str = "ports";
@@ -32,6 +33,8 @@ pub struct Ports {
     live: BTreeMap<String, Live>,
     /// Ports where XDP was wanted and TC alone runs, with the reason.
     fallbacks: BTreeMap<String, String>,
+    /// Numbers of the loaded programs.
+    programs: BTreeMap<&'static str, u32>,
     /// Whether ports that an earlier run left were looked at.
     swept: bool,
 }
@@ -39,12 +42,36 @@ pub struct Ports {
 impl Ports {
     /// Takes the map of an object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
-        Ok(Self { map: take(ebpf, "PORTS")?, live: BTreeMap::new(), fallbacks: BTreeMap::new(), swept: false })
+        let programs = Place::ALL.iter().filter_map(|place| Some((place.program(), place.program_id(ebpf)?)));
+        let programs = programs.collect();
+        let map = take(ebpf, "PORTS")?;
+        Ok(Self { map, live: BTreeMap::new(), fallbacks: BTreeMap::new(), programs, swept: false })
     }
 
     /// Ports where XDP was wanted and does not run: interface and reason.
     pub fn fallbacks(&self) -> &BTreeMap<String, String> {
         &self.fallbacks
+    }
+
+    /// Where programs run.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        let mut found = Vec::new();
+        for (name, live) in &self.live {
+            let mut hooks = vec![("tc_in", "tcx", Place::TcIn), ("tc_out", "tcx", Place::TcOut)];
+            if live.xdp {
+                hooks.push(("xdp_in", "native", Place::Xdp));
+            }
+            let role = if live.entry.role == ROLE_UPLINK { "uplink" } else { "segment" };
+            found.extend(hooks.into_iter().map(|(hook, mode, place)| Attachment {
+                interface: name.clone(),
+                ifindex: live.ifindex,
+                role: role.to_owned(),
+                hook: hook.to_owned(),
+                mode: mode.to_owned(),
+                program_id: self.programs.get(place.program()).copied().unwrap_or_default(),
+            }));
+        }
+        found
     }
 
     /// Puts ports that exist, table entry first and programs second, and takes programs off all others.
@@ -82,12 +109,15 @@ impl Ports {
         let was = self.live.get(name).filter(|live| live.ifindex == link.ifindex);
         let xdp = wants_xdp(name, port, link);
         let mut entry = entry(port, link);
-        if was.is_some_and(|live| live.xdp) && xdp {
-            entry.flags |= PORT_XDP_TARGET;
-        }
-        let tried = was.is_some_and(|live| live.xdp == xdp) || (was.is_some() && self.fallbacks.contains_key(name));
-        if tried && was.is_some_and(|live| live.entry == entry) {
-            return Ok(false);
+        let is_new = was.is_none();
+        if let Some(live) = was {
+            if live.xdp && xdp {
+                entry.flags |= PORT_XDP_TARGET;
+            }
+            let tried = live.xdp == xdp || self.fallbacks.contains_key(name);
+            if tried && live.entry == entry {
+                return Ok(false);
+            }
         }
         let slot = link.ifindex % limits::PORTS;
         let holder = self.map.get(&slot, 0).map_err(|error| error.to_string())?;
@@ -95,7 +125,7 @@ impl Ports {
             return Err(format!("interface index {} shares a port slot with {}", link.ifindex, holder.ifindex));
         }
         self.set(slot, entry)?;
-        if was.is_none() {
+        if is_new {
             attach::attach(ebpf, pins, name, link.ifindex, Place::TcIn).map_err(|error| error.to_string())?;
             attach::attach(ebpf, pins, name, link.ifindex, Place::TcOut).map_err(|error| error.to_string())?;
         }

@@ -104,8 +104,10 @@ impl Prefixes {
                         report.failures.extend(failure(NAME, &error).failures);
                         continue;
                     }
-                    let net = IpNet::V6(*net);
-                    drop(id.map_or_else(|| self.live.remove(&net), |id| self.live.insert(net, id)));
+                    match id {
+                        Some(id) => self.live.insert(IpNet::V6(*net), *id),
+                        None => self.live.remove(&IpNet::V6(*net)),
+                    };
                 }
             }
             report.put += usize::from(id.is_some());
