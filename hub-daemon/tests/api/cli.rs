@@ -178,7 +178,7 @@ async fn plan_shows_changes_and_apply_shows_the_line() {
     assert!(said.contains("+ dev  (dev.yaml:1)") && said.contains("1 persona would change"), "{said}");
     let said = served.fails(5, &["apply"]).await;
     assert!(said.contains("dev.yaml:2:5: /qos/bandwidth: bandwidth `100mb`"), "{said}");
-    assert!(said.contains("^"), "{said}");
+    assert!(said.contains('^'), "{said}");
 }
 
 #[tokio::test]
