@@ -2,12 +2,16 @@
 
 pub mod cli;
 pub mod command;
+pub mod compile;
 pub mod datapath_view;
 pub mod desired;
 pub mod document;
+pub mod hub;
 pub mod inputs;
 pub mod kernel;
 pub mod model;
 pub mod outputs;
 pub mod reconcile;
+pub mod store;
+pub mod systems;
 pub mod view;

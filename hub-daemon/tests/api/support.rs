@@ -206,7 +206,7 @@ impl Task {
                 self.publish();
                 Ok(Reply::Deleted)
             }
-            Command::Documents(_) | Command::Inventory(_) | Command::Faults(_) | Command::Tick => {
+            Command::Documents(_) | Command::Inventory(_) | Command::Faults { .. } | Command::Tick => {
                 Ok(Reply::Done)
             }
         }
