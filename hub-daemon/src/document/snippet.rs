@@ -63,7 +63,8 @@ impl fmt::Display for Diagnostic {
         writeln!(f, "{margin}--> {path}:{line}:{column}")?;
         writeln!(f, "{margin} |")?;
         writeln!(f, "{line} | {}", self.source)?;
-        write!(f, "{margin} | {indent}{carets} {}", self.field)
+        let space = if self.field.is_empty() { "" } else { " " };
+        write!(f, "{margin} | {indent}{carets}{space}{}", self.field)
     }
 }
 

@@ -76,7 +76,7 @@ fn bad_values_are_shown_in_place_with_a_hint() {
         ),
         (
             "security_policies:\n  - {protocol: gre, port: 1, action: deny}",
-            "a.yaml:5:26",
+            "a.yaml:5:27",
             "port",
             "have ports",
         ),
@@ -108,7 +108,7 @@ fn bad_values_are_shown_in_place_with_a_hint() {
         ("labels: [a]", "a.yaml:4:9", "labels", "expected a map"),
         ("name: b", "a.yaml:4:1", "name", "duplicate"),
         ("qos: {bandwidth: 1", "a.yaml:", "", ""),
-        ("\tqos: 1", "a.yaml:4:", "", ""),
+        ("\tqos: 1", "a.yaml:3:", "", "tab"),
     ];
     let mut wrong = String::new();
     for (lines, place, caret, hint) in table {
