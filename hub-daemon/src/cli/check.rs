@@ -1,48 +1,47 @@
-//! `hubctl check`: documents judged without a daemon.
+//! `hubctl check`: documents judged without a daemon, by the same code: each by itself, then all together
+//! by a hub that holds nothing else.
 
 use std::path::{Path, PathBuf};
 
-use super::definition;
+use jiff::Timestamp;
+
 use super::exit::{Failure, count};
 use super::output::Output;
-use crate::document::persona::PersonaDocument;
+use crate::command::Command;
+use crate::document::source;
+use crate::hub::Hub;
 use crate::inputs::reload::FileProblem;
-use crate::inputs::rest::{DecodeError, decode};
+use crate::model::config::Config;
+use crate::model::id::IdSource;
 
 pub(super) fn run(output: Output, paths: &[PathBuf]) -> Result<(), Failure> {
     let files = files(paths)?;
-    let problems = problems(&files)?;
+    let problems = problems(&files, Timestamp::now())?;
     if problems.is_empty() {
         return output.done(&format!("{} checked; nothing wrong", count(files.len(), "file")));
     }
     Err(Failure::Documents(problems))
 }
 
-/// Every problem of these files. The one place to change when documents can be checked as a set.
-fn problems(files: &[PathBuf]) -> Result<Vec<FileProblem>, Failure> {
-    let mut problems = Vec::new();
+/// Every problem of these files.
+fn problems(files: &[PathBuf], now: Timestamp) -> Result<Vec<FileProblem>, Failure> {
+    let (mut sources, mut diagnostics) = (Vec::new(), Vec::new());
     for file in files {
-        let documents = match definition::read(file) {
-            Ok(documents) => documents,
-            Err(Failure::Documents(found)) => {
-                problems.extend(found);
-                continue;
-            }
-            Err(other) => return Err(other),
-        };
-        for document in documents {
-            let text = serde_json::to_vec(&document).map_err(Failure::answer)?;
-            if let Err(DecodeError::Document(rejection)) = decode::<PersonaDocument>(&text) {
-                problems.extend(rejection.problems.into_iter().map(|problem| FileProblem {
-                    file: file.clone(),
-                    pointer: problem.pointer,
-                    detail: problem.detail,
-                    ..FileProblem::default()
-                }));
-            }
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Failure::local("read", file.display(), error))?;
+        match source::parse(file, &text) {
+            Ok(source) => sources.push(source),
+            Err(found) => diagnostics.extend(found),
         }
     }
-    Ok(problems)
+    if diagnostics.is_empty() {
+        let command = Command::Documents(source::documents(&sources));
+        let mut hub = Hub::new(Config::default(), IdSource::new(0));
+        if let Err(rejection) = hub.handle(command, now) {
+            diagnostics = source::explain(&sources, &rejection);
+        }
+    }
+    Ok(diagnostics.iter().map(FileProblem::from).collect())
 }
 
 /// The files named, and those with a YAML name in the folders named, in order of their names.

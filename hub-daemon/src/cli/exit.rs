@@ -96,9 +96,6 @@ impl fmt::Display for Failure {
             Self::Documents(problems) => {
                 for problem in problems {
                     writeln!(f, "{problem}")?;
-                    if !problem.snippet.is_empty() {
-                        writeln!(f, "{}", problem.snippet.trim_end())?;
-                    }
                 }
                 write!(f, "{} wrong; nothing was changed", count(problems.len(), "thing"))
             }
@@ -116,12 +113,7 @@ fn show_problem(f: &mut fmt::Formatter<'_>, problem: &ProblemDetails) -> fmt::Re
     }
     for error in &problem.errors {
         match &error.place {
-            Some(place) => {
-                write!(f, "\n  {place}")?;
-                for line in place.snippet.lines() {
-                    write!(f, "\n  {line}")?;
-                }
-            }
+            Some(place) => write!(f, "\n{place}")?,
             None if error.pointer.is_empty() => write!(f, "\n  {}", error.detail)?,
             None => write!(f, "\n  {}: {}", error.pointer, error.detail)?,
         }

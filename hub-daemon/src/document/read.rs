@@ -170,7 +170,7 @@ fn step(segment: &Segment) -> Option<String> {
 }
 
 /// Escapes one step of a JSON pointer (RFC 6901 section 3).
-fn escape(key: &str) -> String {
+pub(crate) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

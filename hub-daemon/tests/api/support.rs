@@ -39,9 +39,19 @@ pub(crate) const SLOW: &str = "slow";
 /// Names that the hub finds invalid, with two problems.
 pub(crate) const INVALID: &str = "invalid";
 
-/// The definition of a persona with this name.
+/// The definition of a persona with this name: the source's example with an end to come.
 pub(crate) fn document(name: &str) -> Value {
-    json!({ "name": name })
+    json!({
+        "name": name,
+        "ip_range": "10.100.0.0/24",
+        "protocols": ["tcp", "udp"],
+        "qos": {"bandwidth": "100Mbps", "latency": "50ms"},
+        "security_policies": [
+            {"protocol": "tcp", "port": 80, "action": "allow"},
+            {"protocol": "tcp", "port": 22, "action": "deny"}
+        ],
+        "expiration": "2999-12-31T23:59:59Z"
+    })
 }
 
 /// A running stand-in.
@@ -173,7 +183,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
             message: "qos is stored and not enforced".into(),
         }],
         warnings: Vec::new(),
-        rule_sources: Vec::new(),
+        rule_sources: vec!["api".into(), "api".into()],
     }
 }
 
@@ -300,7 +310,9 @@ async fn answer_reloads(mut reloads: mpsc::Receiver<ReloadRequest>) {
                     column: 5,
                     pointer: "/qos/bandwidth".into(),
                     detail: "bandwidth `100mb`: use a unit like 100Mbps".into(),
-                    snippet: "2 |   bandwidth: 100mb\n  |              ^".into(),
+                    snippet:
+                        "error: bandwidth `100mb`: use a unit like 100Mbps\n --> dev.yaml:2:5\n  ^ bandwidth"
+                            .into(),
                 }],
             }),
         };

@@ -38,7 +38,6 @@ use self::idempotency::Answers;
 use self::problem::ProblemDetails;
 
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
-pub use self::decode::{DecodeError, decode};
 pub use self::events::Lagged;
 pub use self::status::Readiness;
 

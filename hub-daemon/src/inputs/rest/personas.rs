@@ -85,7 +85,7 @@ pub(super) async fn create(
     etag::refuse_precondition(&headers)?;
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document: PersonaDocument = body::document(&bytes)?;
+    let document = body::persona(&bytes)?;
     let wait = !prefers_async(&headers);
     let persona = match key {
         None => admit(&api, document, wait).await?,
@@ -187,7 +187,7 @@ pub(super) async fn replace(
 ) -> Result<Response, ProblemDetails> {
     let current = api.persona(&persona).ok().map(|held| held.generation);
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document: PersonaDocument = body::document(&bytes)?;
+    let document = body::persona(&bytes)?;
     let if_generation = etag::if_match(&headers, current);
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
@@ -229,7 +229,7 @@ pub(super) async fn patch(
         let mut definition = serde_json::to_value(&held.definition)
             .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
         merge(&mut definition, &patch);
-        let document: PersonaDocument = decode::decode_value(definition)?;
+        let document = decode::persona_from_value(definition)?;
         let command = Command::Replace {
             persona: held.id.0.clone(),
             document: Box::new(document),
