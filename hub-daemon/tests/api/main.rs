@@ -4,6 +4,7 @@
 
 mod cli;
 mod events;
+mod hub;
 mod listeners;
 mod metrics;
 mod openapi;
