@@ -76,7 +76,7 @@ pub fn field(pointer: &str) -> String {
     let mut text = String::new();
     for step in pointer.split('/').skip(1) {
         if step.parse::<usize>().is_ok() {
-            text.push_str(&format!("[{step}]"));
+            text.extend(["[", step, "]"]);
         } else {
             if !text.is_empty() {
                 text.push('.');
