@@ -90,7 +90,10 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Forbidden { place } => {
-                write!(f, "no permission for {place}\nhint: be root or in the socket's group")
+                write!(
+                    f,
+                    "no permission for {place}\nhint: be root or in the socket's group, or show a certificate of the hub's CA"
+                )
             }
             Self::Problem(problem) => show_problem(f, problem),
             Self::Documents(problems) => {

@@ -12,6 +12,7 @@ mod etag;
 mod events;
 mod filter;
 mod idempotency;
+mod merge;
 mod openapi;
 mod personas;
 pub mod problem;
