@@ -19,6 +19,7 @@ use crate::model::policy::{Action, Policy};
 use crate::model::port::PortRange;
 use crate::model::protocol::{self, Protocol, ProtocolSet, has_ports};
 use crate::model::rule::{Direction, Rule};
+use crate::model::tcp_flags::TcpFlags;
 
 /// `index` of compiled rules that stand in no list of rules: they come from `egress`.
 pub const SYNTHETIC_RULE: u16 = 0xffff;
@@ -161,7 +162,7 @@ fn each<T>(
 
 /// The rule without ports and prefixes, once for each protocol that it must name.
 fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
-    let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), |flags| flags.bits());
+    let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), TcpFlags::bits);
     let base = Compiled {
         action: match rule.action() {
             Action::Allow => ACTION_ALLOW,

@@ -12,6 +12,7 @@ fn policy(fields: Value) -> Policy {
     compile(&persona(fields), &[])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests read better with `json!` as it stands")]
 fn persona(fields: Value) -> Persona {
     let mut document = json!({"name": "a", "ip_range": "10.1.0.0/24"});
     document.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

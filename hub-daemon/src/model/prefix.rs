@@ -42,8 +42,13 @@ const fn v4(address: [u8; 4], length: u8) -> IpNet {
 }
 
 const fn v6(address: [u16; 8], length: u8) -> IpNet {
-    let [a, b, c, d, e, f, g, h] = address;
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
+    let mut bits = 0;
+    let mut rest: &[u16] = &address;
+    while let [first, tail @ ..] = rest {
+        bits = bits << 16 | *first as u128;
+        rest = tail;
+    }
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), length))
 }
 
 /// Reads a range that a persona owns.
