@@ -2,12 +2,15 @@
 //!
 //! `INSTA_UPDATE=always cargo test -p hub-tests --test golden` writes snapshots and schemas anew.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail with the test")]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use hub_daemon::command::{Command, Inventory, Link};
 use hub_daemon::desired::{Desired, Route, Via};
+use hub_daemon::document::snippet::Diagnostic;
 use hub_daemon::document::{hub, schemas, source};
 use hub_daemon::hub::Hub;
 use hub_daemon::model::config::Config;
@@ -33,11 +36,15 @@ fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn listed(errors: &[Diagnostic]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// What the kernel should hold for the documents of one file, on a host with the interfaces they name.
 fn desired(path: &Path) -> Desired {
     let text = fs::read_to_string(path).unwrap();
     let parsed = source::parse(path.file_name().unwrap().as_ref(), &text);
-    let source = parsed.unwrap_or_else(|errors| panic!("{}", errors[0]));
+    let source = parsed.unwrap_or_else(|errors| panic!("{}", listed(&errors)));
     let now = "2030-01-01T00:00:00Z".parse().unwrap();
     let mut hub = Hub::new(Config::default(), IdSource::new(0));
     let link = |name: &str| (name.to_owned(), Link { ifindex: 1, up: true, ..Link::default() });
@@ -156,7 +163,7 @@ fn hub_yaml_states_the_defaults() {
 fn every_hub_yaml_loads() {
     for path in yaml_files(&config()).iter().filter(|path| path.ends_with("hub.yaml")) {
         let parsed = hub::parse(path, &fs::read_to_string(path).unwrap());
-        assert!(parsed.is_ok(), "{}", parsed.unwrap_err()[0]);
+        assert!(parsed.is_ok(), "{}", listed(&parsed.unwrap_err()));
     }
 }
 
