@@ -133,6 +133,14 @@ fn egress_lists_stand_around_the_rules() {
 }
 
 #[test]
+fn egress_lists_leave_the_persona_itself_alone() {
+    let policy = policy(json!({"egress": {"deny": "10.0.0.0/8", "allow": "192.0.2.0/24"}}));
+    let egress = |target| decide(&policy, Direction::Egress, &out(6, 80, target)).0;
+    assert!(egress([10, 1, 0, 77]) && egress([192, 0, 2, 1]));
+    assert!(!egress([10, 1, 1, 0]) && !egress([10, 200, 0, 1]) && !egress([8, 8, 8, 8]));
+}
+
+#[test]
 fn egress_allow_leaves_peers_reachable() {
     let persona = persona(json!({"egress": {"allow": []}, "peers": ["b"]}));
     let policy = compile(&persona, &["10.2.0.0/24".parse().unwrap()]);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::read::{persona_from_slice, persona_from_value};
@@ -204,6 +205,84 @@ fn aliases_stay_small_and_many_documents_load() {
     let documents = source::documents(&[parsed]);
     assert_eq!(documents.len(), 10_000);
     assert_eq!((documents[1].line, documents[1].rule_lines.as_slice()), (10, [15, 16].as_slice()));
+}
+
+/// A document with anything in the place of one of its parts.
+fn disturbed() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(|number| json!(number)),
+        "[a-z0-9:./!-]{0,12}".prop_map(Into::into),
+    ];
+    let tree = leaf.prop_recursive(3, 12, 3, |below| {
+        prop_oneof![
+            prop::collection::vec(below.clone(), 0..3).prop_map(Into::into),
+            prop::collection::btree_map("[a-z_]{1,8}", below, 0..3).prop_map(|map| json!(map)),
+        ]
+    });
+    let places = prop::sample::select(vec![
+        "/name",
+        "/ip_range",
+        "/ip_range/1",
+        "/protocols/0",
+        "/qos/bandwidth",
+        "/qos/latency",
+        "/security_policies",
+        "/security_policies/0",
+        "/security_policies/0/port",
+        "/security_policies/0/port/1",
+        "/security_policies/0/source",
+        "/security_policies/0/action",
+        "/endpoints/0",
+        "/endpoints/0/address",
+        "/interfaces/0",
+        "/interfaces/0/prefixes",
+        "/egress/allow",
+        "/labels",
+    ]);
+    prop::collection::vec((places, tree), 1..4).prop_map(|changes| {
+        let mut document = json!({
+            "name": "a",
+            "ip_range": ["10.1.0.0/24", "fd00:1::/64"],
+            "protocols": ["tcp"],
+            "qos": {"bandwidth": "1Mbps", "latency": "1s"},
+            "security_policies": [{"port": [80, "81-82"], "source": "10.0.0.0/8", "action": "deny"}],
+            "endpoints": [{"name": "x", "pid": 1, "address": "10.1.0.9"}],
+            "interfaces": [{"name": "eth1", "prefixes": ["10.1.0.0/25"]}],
+            "egress": {"allow": ["192.0.2.0/24"]},
+            "labels": {"a": "b"},
+        });
+        for (place, value) in changes {
+            if let Some(slot) = document.pointer_mut(place) {
+                *slot = value;
+            }
+        }
+        document
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_tree_is_answered_and_what_is_accepted_reads_back(value in disturbed()) {
+        match persona_from_value(value.clone()) {
+            Ok(document) => prop_assert_eq!(serde_json::to_value(&document).unwrap(), value),
+            Err(problems) => {
+                prop_assert!(!problems.is_empty());
+                for problem in &problems {
+                    let start = value.pointer(problem.pointer.rsplit_once('/').map_or("", |(above, _)| above));
+                    prop_assert!(start.is_some(), "{problem:?} points nowhere in {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_answered(text in "(kind: persona\n)?([a-z:,{}\\[\\]&*|>#\"' \n\t-]{0,60})") {
+        drop(source::parse(Path::new("a.yaml"), &text));
+        drop(hub::parse(Path::new("hub.yaml"), &text));
+    }
 }
 
 #[test]
