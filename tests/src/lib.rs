@@ -9,5 +9,6 @@
 )]
 
 pub mod checksum;
+pub mod generate;
 pub mod model;
 pub mod packet;
