@@ -1,2 +1,59 @@
-//! Builds, runs, tests and measures the hub.
-fn main() {}
+//! Builds, runs, tests and measures the hub: `cargo xtask --help`.
+//!
+//! One module per verb. A verb is a module with an `Options` struct and a
+//! `run` function; it is added to `Verb` and to its `match` below.
+
+mod budget;
+mod build;
+mod check;
+mod clock;
+mod command;
+mod object;
+mod places;
+mod say;
+mod setup;
+mod strip;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{places::Places, say::complain};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, runs, tests and measures the hub")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Installs what the other verbs need; ends at once when nothing is missing
+    Setup(setup::Options),
+    /// Builds the kernel programs, then hubd and hubctl with the programs inside
+    Build(build::Options),
+    /// Builds everything and runs all tests
+    Test(test::Options),
+    /// Checks format, lints, documentation, licences and file lengths
+    Check(check::Options),
+    /// Loads every kernel program and compares its cost with its limit
+    Budget(budget::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let places = Places::of_this_workspace();
+    let outcome = match arguments.verb {
+        Verb::Setup(options) => setup::run(&places, &options),
+        Verb::Build(options) => build::run(&places, &options),
+        Verb::Test(options) => test::run(&places, &options),
+        Verb::Check(options) => Ok(check::run(&places, &options)),
+        Verb::Budget(options) => budget::run(&places, &options),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
