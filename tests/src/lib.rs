@@ -10,5 +10,8 @@
 
 pub mod checksum;
 pub mod generate;
+pub mod lab;
 pub mod model;
 pub mod packet;
+
+pub use lab::root;
