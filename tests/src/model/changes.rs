@@ -61,4 +61,12 @@ impl Model {
     fn flow_mut(&mut self, tuple: Tuple) -> &mut Flow {
         self.flows.iter_mut().find(|flow| flow.tuple() == tuple).expect("the change was made for this flow")
     }
+
+    /// Lets everything that is remembered become too old to count.
+    pub fn age(&mut self) {
+        for flow in &mut self.flows {
+            flow.last_tick = 0;
+        }
+        self.fragments.clear();
+    }
 }

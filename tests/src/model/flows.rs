@@ -154,6 +154,19 @@ impl Flow {
         now > self.last_tick + limit
     }
 
+    /// The packet that would open this flow today: what the rules are asked when a policy changed.
+    ///
+    /// TCP begins with a SYN and ICMP with its request; the ICMP code is taken from the packet at hand.
+    pub(super) fn first_packet(&self, at_hand: &Headers) -> Headers {
+        let mut first = self.opener.clone();
+        if first.protocol == 6 {
+            first.tcp_flags = SYN;
+        }
+        first.icmp_type = self.tuple().kind;
+        first.icmp_code = at_hand.icmp_code;
+        first
+    }
+
     /// Takes note of a further packet; direction 0 is the opener's.
     pub(super) fn take(&mut self, direction: usize, tcp_flags: u8, now: u64) {
         self.last_tick = now;

@@ -75,6 +75,7 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Reason> {
         (0x08, 0x00) => v4(packet).map(Parsed::Ip),
         (0x86, 0xdd) => v6(packet).map(Parsed::Ip),
         (0x08, 0x06) => Ok(Parsed::Arp),
+        (0x81, 0x00) | (0x88, 0xa8) if packet.len() < 4 => Err(Reason::Truncated),
         (0x81, 0x00) | (0x88, 0xa8) => Ok(Parsed::Tagged),
         _ => Ok(Parsed::Other),
     }

@@ -40,6 +40,22 @@ impl Model {
     fn steps(&self, entry: Entry, frame: &[u8], now: u64, changes: &mut Vec<Change>) -> Step {
         let role = self.role(entry)?;
         let packet = Self::ip(role, frame)?;
+        let failsafe = role == Role::Uplink && self.is_failsafe(entry, &packet);
+        match self.policed(entry, role, packet, now, changes) {
+            // Whatever the policies say, the host stays reachable.
+            Err(Verdict::Drop(_) | Verdict::Reject(_)) if failsafe => Err(Verdict::Skip),
+            other => other,
+        }
+    }
+
+    fn policed(
+        &self,
+        entry: Entry,
+        role: Role,
+        packet: Headers,
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Step {
         if packet.protocol == 58 && packet.source.is_ipv6() && icmp::is_neighbour(packet.icmp_type) {
             let sent_by_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
             return if sent_by_member && icmp::is_routers(packet.icmp_type) {
@@ -47,9 +63,6 @@ impl Model {
             } else {
                 Err(Verdict::Skip)
             };
-        }
-        if role == Role::Uplink && self.is_failsafe(entry, &packet) {
-            return Err(Verdict::Skip);
         }
         let mut judged = self.classify(entry, role, packet, now)?;
         for segment in judged.segments.into_iter().flatten() {
@@ -109,10 +122,15 @@ impl Model {
 
     fn classify(&self, entry: Entry, role: Role, packet: Headers, now: u64) -> Result<Judged, Verdict> {
         let source = self.segment_of(packet.source);
-        let target = self.segment_of(packet.target);
+        // The hub's own addresses are nobody's, also within the range of a segment.
+        let local = self.locals.contains(&packet.target);
+        let target = self.segment_of(packet.target).filter(|_| !local);
         let from_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
         let source = match (entry, role) {
             (Entry::In(_), Role::Uplink) if source.is_some() => return refuse(Reason::Spoof),
+            (Entry::Out { came_by, .. }, _) if came_by != 0 && source.is_some() => {
+                return refuse(Reason::Spoof);
+            }
             (Entry::Out { .. }, _) | (Entry::In(_), Role::Uplink) => None,
             (Entry::In(_), Role::Segment(bound)) if source != Some(bound) => return refuse(Reason::Spoof),
             (Entry::In(_), Role::Shared) if source.is_none() => return refuse(Reason::Spoof),
@@ -124,7 +142,7 @@ impl Model {
         if source.is_none() && target.is_none() {
             return Err(Verdict::Skip);
         }
-        let from_host = matches!(entry, Entry::Out { .. });
+        let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
         Ok(Judged { packet, segments: [source, target], from_member, from_host, now })
     }
 
@@ -132,10 +150,10 @@ impl Model {
         let Some(segment) = self.segments.get(&segment) else { return refuse(Reason::NoPolicy) };
         if segment.policy.is_none() {
             refuse(Reason::NoPolicy)
-        } else if segment.life == Life::Block {
-            refuse(Reason::Blocked)
         } else if now >= segment.expires_tick {
             refuse(Reason::Expired)
+        } else if segment.life == Life::Block {
+            refuse(Reason::Blocked)
         } else {
             Ok(())
         }
@@ -179,7 +197,7 @@ impl Model {
                 || (versions[end] != flow.versions[end] && !self.preserves(segments[end]))
         };
         if must_ask(0) || must_ask(1) {
-            if let Err(refused) = self.policies(&flow.opener, segments) {
+            if let Err(refused) = self.policies(&flow.first_packet(&judged.packet), segments) {
                 changes.push(Change::Cut(tuple));
                 return Err(refused);
             }

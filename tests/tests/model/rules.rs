@@ -18,7 +18,7 @@ fn segments_without_life_pass_nothing() {
         ("draining", |s| s.life = Life::Drain, Drop(Reason::Draining)),
         ("expires now", |s| s.expires_tick = NOW, Drop(Reason::Expired)),
         ("expires later", |s| s.expires_tick = NOW + 1, Pass),
-        ("blocked and expired", |s| (s.life, s.expires_tick) = (Life::Block, 0), Drop(Reason::Blocked)),
+        ("blocked and expired", |s| (s.life, s.expires_tick) = (Life::Block, 0), Drop(Reason::Expired)),
     ];
     for (name, change, expected) in table {
         for (interface, packet) in [
@@ -133,14 +133,9 @@ fn the_hub_itself_is_reached_by_icmp_and_failsafe_ports() {
         ("another address of the hub", SHARED, udp(MEMBER, "203.0.113.1"), Drop(Reason::HubLocal)),
         ("ping", PORT_A, Datagram::ping(ip(MEMBER), ip(HUB), 1), Pass),
         ("failsafe port from a member", PORT_A, syn(MEMBER, HUB, 22), Drop(Reason::HubLocal)),
-        ("failsafe port from outside", UPLINK, syn(REMOTE, HUB, 22), Skip),
-        (
-            "failsafe port, middle of a connection",
-            UPLINK,
-            syn(HUB, REMOTE, 22).answer(ACK),
-            Drop(Reason::NoFlow),
-        ),
-        ("other port from outside", UPLINK, syn(REMOTE, HUB, 443), Drop(Reason::DefaultDeny)),
+        ("other port from outside", UPLINK, syn(REMOTE, HUB, 443), Skip),
+        ("failsafe port", UPLINK, syn(MEMBER, HUB, 22), Skip),
+        ("other port, same spoofed source", UPLINK, syn(MEMBER, HUB, 23), Drop(Reason::Spoof)),
         ("not in any segment", UPLINK, syn(REMOTE, "203.0.113.1", 443), Skip),
     ]);
 }
@@ -155,6 +150,7 @@ fn what_leaves_the_host_is_judged_by_its_receiver() {
     assert_eq!(out(0, &syn("203.0.113.1", MEMBER, 80)), Pass);
     assert_eq!(out(77, &syn(REMOTE, MEMBER, 22)), Drop(Reason::RuleDeny), "a foreign interface");
     assert_eq!(out(0, &syn("203.0.113.1", REMOTE, 22)), Skip, "to nobody's member");
+    assert_eq!(out(77, &syn(OTHER, MEMBER, 80)), Drop(Reason::Spoof), "a member's address from there");
     let answer = syn("203.0.113.1", MEMBER, 80).answer(SYN | ACK);
     assert_eq!(model.judge(Entry::In(PORT_A), &answer.frame(), NOW), Pass, "members answer the hub");
 }
