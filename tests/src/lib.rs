@@ -9,6 +9,7 @@
 )]
 
 pub mod checksum;
+pub mod datapath;
 pub mod generate;
 pub mod lab;
 pub mod model;

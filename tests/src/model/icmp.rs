@@ -53,7 +53,8 @@ pub(super) const fn is_routers(kind: u8) -> bool {
 /// Reads the quoted packet; only its IP header and eight more bytes are certain to be there.
 pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
     let least = if v4 { 20 } else { 40 };
-    if quote.len() < least {
+    // A version is told by the first bytes, even if the header is cut off after them.
+    if quote.len() < (if v4 { 20 } else { 8 }) {
         return Err(Reason::Truncated);
     }
     let version = quote[0] >> 4;
@@ -61,6 +62,9 @@ pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
     let later_fragment = v4 && (quote[6] & 0x1f != 0 || quote[7] != 0);
     if version != (if v4 { 4 } else { 6 }) || header_bytes < least || later_fragment {
         return Err(Reason::IcmpError);
+    }
+    if quote.len() < least {
+        return Err(Reason::Truncated);
     }
     let (source, target): (IpAddr, IpAddr) = if v4 {
         let at = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&quote[at..at + 4]).unwrap());
