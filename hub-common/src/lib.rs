@@ -15,6 +15,7 @@ pub mod checksum;
 pub mod event;
 pub mod flow;
 pub mod limits;
+pub mod outcome;
 pub mod packet;
 pub mod parse;
 pub mod reply;

@@ -37,7 +37,7 @@ pub const EVENT_BYTES: u32 = 256 * 1_024;
 /// Failsafe ports of the host.
 pub const FAILSAFE: u32 = 64;
 /// IPv6 extension headers walked before the packet is dropped.
-pub const EXTENSION_HEADERS: usize = 6;
+pub const EXTENSION_HEADERS: u32 = 6;
 /// VLAN tags stripped in the data.
 pub const VLAN_TAGS: usize = 2;
 

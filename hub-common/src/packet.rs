@@ -39,6 +39,8 @@ crate::shared! {
         pub ethertype: u16,
         /// Fragment identification.
         pub fragment_id: u32,
+        /// Zero.
+        pub pad: u32,
         /// Of an ICMP error: the packet it speaks of.
         pub inner: Inner,
     }

@@ -32,7 +32,7 @@ const TTL: u8 = 64;
 #[inline(always)]
 pub fn reset(
     packet: &Packet,
-    ethernet: &[u8; ETHERNET_BYTES],
+    ethernet: &[u8; ETHERNET_BYTES + 2],
     header: &[u8; 20],
     partial: bool,
     out: &mut [u8; REPLY_BYTES],
@@ -75,44 +75,38 @@ pub fn reset(
     }
 }
 
+/// Where the quoted packet goes in a reply over IPv4.
+pub const QUOTE_V4_OFFSET: usize = ETHERNET_BYTES + 20 + 8;
+/// Where the quoted packet goes in a reply over IPv6.
+pub const QUOTE_V6_OFFSET: usize = ETHERNET_BYTES + 40 + 8;
+
 /// Writes the ICMP error "communication administratively prohibited" (RFC 1812 section 5.2.7.1, RFC 4443
-/// section 3.1). `quote` begins at the refused packet's IP header.
+/// section 3.1) around the start of the refused packet, which is in `out` already, from its IP header on.
 #[inline(always)]
-pub fn error(
-    packet: &Packet,
-    ethernet: &[u8; ETHERNET_BYTES],
-    quote: &[u8; QUOTE_V6_BYTES],
-    out: &mut [u8; REPLY_BYTES],
-) {
-    if packet.has(PACKET_V4) {
+pub fn error(packet: &Packet, ethernet: &[u8; ETHERNET_BYTES + 2], out: &mut [u8; REPLY_BYTES]) {
+    let v4 = packet.has(PACKET_V4);
+    let (at, kind, code, sum) = if v4 {
         envelope(packet, ethernet, protocol::ICMP, 8 + QUOTE_V4_BYTES as u16, out);
-        let mut body = [0; 8 + QUOTE_V4_BYTES];
-        body[0] = 3;
-        body[1] = 13;
-        body[8..].copy_from_slice(quote.first_chunk::<QUOTE_V4_BYTES>().unwrap_or(&[0; QUOTE_V4_BYTES]));
-        let checksum = finish(add_bytes(0, &body)).to_be_bytes();
-        body[2] = checksum[0];
-        body[3] = checksum[1];
-        out[34..70].copy_from_slice(&body);
+        (34, 3, 13, 0)
     } else {
         envelope(packet, ethernet, protocol::ICMPV6, 8 + QUOTE_V6_BYTES as u16, out);
-        let mut body = [0; 8 + QUOTE_V6_BYTES];
-        body[0] = 1;
-        body[1] = 1;
-        body[8..].copy_from_slice(quote);
         let pseudo = pseudo_header(packet, protocol::ICMPV6, 8 + QUOTE_V6_BYTES as u32);
-        let checksum = finish(add_bytes(pseudo, &body)).to_be_bytes();
-        body[2] = checksum[0];
-        body[3] = checksum[1];
-        out[54..110].copy_from_slice(&body);
-    }
+        (54, 1, 1, pseudo)
+    };
+    out[at] = kind;
+    out[at + 1] = code;
+    out[at + 2..at + 8].copy_from_slice(&[0; 6]);
+    let body = if v4 { &out[34..70] } else { &out[54..110] };
+    let checksum = finish(add_bytes(sum, body)).to_be_bytes();
+    out[at + 2] = checksum[0];
+    out[at + 3] = checksum[1];
 }
 
 /// Ethernet and IP headers of a reply, ends swapped.
 #[inline(always)]
 fn envelope(
     packet: &Packet,
-    ethernet: &[u8; ETHERNET_BYTES],
+    ethernet: &[u8; ETHERNET_BYTES + 2],
     next: u8,
     payload_bytes: u16,
     out: &mut [u8; REPLY_BYTES],
@@ -129,8 +123,8 @@ fn envelope(
         let total = (payload_bytes + 20).to_be_bytes();
         let (s, t) = (&packet.source, &packet.target);
         let mut ip = [
-            0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, next, 0, 0, t[12], t[13], t[14], t[15], s[12], s[13],
-            s[14], s[15],
+            0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, next, 0, 0, t[12], t[13], t[14], t[15], s[12],
+            s[13], s[14], s[15],
         ];
         let checksum = finish(add_bytes(0, &ip)).to_be_bytes();
         ip[10] = checksum[0];
@@ -183,7 +177,7 @@ mod tests {
         for v4 in [true, false] {
             let (packet, header) = syn(v4);
             let mut out = [0; REPLY_BYTES];
-            reset(&packet, &[7; 14], &header, false, &mut out);
+            reset(&packet, &[7; 16], &header, false, &mut out);
             let tcp = if v4 { &out[34..54] } else { &out[54..74] };
             assert_eq!(&tcp[..4], &[0, 80, 0x9c, 0x40]);
             assert_eq!(&tcp[8..12], &[0, 0, 0, 42]);
@@ -200,7 +194,8 @@ mod tests {
         for v4 in [true, false] {
             let (packet, _) = syn(v4);
             let mut out = [0; REPLY_BYTES];
-            error(&packet, &[7; 14], &[9; 48], &mut out);
+            out[QUOTE_V4_OFFSET..].fill(9);
+            error(&packet, &[7; 16], &mut out);
             if v4 {
                 assert_eq!(&out[34..36], &[3, 13]);
                 assert_eq!(fold(add_bytes(0, &out[34..70])), 0xffff);

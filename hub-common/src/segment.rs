@@ -50,9 +50,13 @@ crate::shared! {
         pub role: u32,
         /// `PORT_*` bits.
         pub flags: u32,
+        /// The interface's own MAC; frames to others are left to the kernel.
+        pub mac: [u8; 6],
+        /// Zero.
+        pub pad: [u8; 2],
     }
 
-    /// Key of the IPv6 table's payload: an address; used with a prefix length.
+    /// Two segments that may talk.
     pub struct Peer {
         /// The smaller segment.
         pub low: u32,
@@ -72,8 +76,8 @@ crate::shared! {
         pub timeout_ticks: [u32; 8],
         /// Ticks after which a cached next hop is confirmed by the kernel again.
         pub hop_ticks: u32,
-        /// `SETTINGS_*` bits.
-        pub flags: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// A port of the host that stays reachable whatever the policies say.
@@ -112,9 +116,6 @@ pub const PORT_L3_ONLY: u32 = 1;
 pub const PORT_XDP_TARGET: u32 = 1 << 1;
 /// Failsafe ports answer on this port.
 pub const PORT_FAILSAFE: u32 = 1 << 2;
-
-/// Settings flag: the settings are valid; until it is set, every judged packet drops.
-pub const SETTINGS_READY: u32 = 1;
 
 /// Marks an entry of the IPv4 table as a block index.
 pub const V4_BLOCK: u32 = 1 << 31;

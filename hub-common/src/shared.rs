@@ -1,5 +1,7 @@
 //! `shared!`: plain structs that cross the kernel boundary, in which padding is a compile error.
 //!
+//! Structs are aligned to eight bytes, so that both sides copy them in words.
+//!
 //! Fields are integers and arrays of them. The macro derives what maps need and, under the `user`
 //! feature, marks the type as plain data for aya.
 
@@ -11,7 +13,7 @@ macro_rules! shared {
         pub struct $name:ident { $( $(#[$field_attribute:meta])* pub $field:ident : $kind:ty ),+ $(,)? }
     )+) => { $(
         $(#[$attribute])*
-        #[repr(C)]
+        #[repr(C, align(8))]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct $name { $( $(#[$field_attribute])* pub $field : $kind ),+ }
 

@@ -7,4 +7,5 @@ pub mod document;
 pub mod kernel;
 pub mod model;
 pub mod reconcile;
+pub mod tables;
 pub mod view;

@@ -1,28 +1,58 @@
 //! The only write path to the kernel: the set difference between what is wanted and what is there.
 //!
-//! Each kernel table implements [`Table`]. A pass lists what is ours, deletes what is not wanted and puts
-//! what is missing or different. Foreign objects are never listed, so never touched.
+//! Each kernel table implements [`Table`]. A pass lists what is ours, puts what is missing or different and
+//! deletes what is not wanted. Foreign objects are never listed, so never touched.
+//!
+//! A pass over all tables puts from what is referred to to what refers, and deletes the other way round:
+//!
+//! 1. switches of the kernel, links (`tables::network::Network::put_links`);
+//! 2. maps of the data path: segments and policies, prefixes, peers, then ports with their programs;
+//! 3. addresses, routes, rules (`put_paths`): only now do packets come;
+//! 4. what this pass put for a persona of which something failed is taken back (`undo`);
+//! 5. rules, routes, addresses; maps; links, switches that are no longer wanted.
+//!
+//! A persona is in the kernel whole or not at all: once a put of it has failed, its further puts are left
+//! out, and the hub, told by [`faults`], stops wanting the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use crate::model::PersonaId;
+
 /// One kernel table, seen as a map of what is ours.
+///
+/// Calls block until the kernel has answered: system calls of this kind cannot be waited for, so a pass
+/// runs on a thread of its own.
 pub trait Table {
     /// What identifies an entry.
     type Key: Ord + Clone + Debug;
-    /// What an entry holds, in a form that reads back equal to what was put.
+    /// What an entry should hold.
     type Value: PartialEq + Clone + Debug;
+    /// What an entry was found to hold, as far as the kernel tells.
+    type Found: Clone + Debug;
     /// What may go wrong; says object and intent.
     type Error: std::error::Error;
 
     /// Name for reports and metrics.
-    fn name(&self) -> &'static str;
+    const NAME: &'static str;
+
     /// Everything of ours that the kernel holds.
-    fn list(&mut self) -> impl Future<Output = Result<BTreeMap<Self::Key, Self::Value>, Self::Error>>;
+    fn list(&mut self) -> Result<BTreeMap<Self::Key, Self::Found>, Self::Error>;
     /// Makes one entry be as given; also replaces a different one.
-    fn put(&mut self, key: &Self::Key, value: &Self::Value) -> impl Future<Output = Result<(), Self::Error>>;
+    fn put(&mut self, key: &Self::Key, value: &Self::Value) -> Result<(), Self::Error>;
     /// Removes one entry; success if it is gone already.
-    fn delete(&mut self, key: &Self::Key) -> impl Future<Output = Result<(), Self::Error>>;
+    fn delete(&mut self, key: &Self::Key) -> Result<(), Self::Error>;
+    /// Removes entries; tells which could not be removed, and why. For tables that know a faster way.
+    fn delete_all(&mut self, keys: &[Self::Key]) -> Vec<(Self::Key, Self::Error)> {
+        let failure = |key: &Self::Key| Some((key.clone(), self.delete(key).err()?));
+        keys.iter().filter_map(failure).collect()
+    }
+    /// Whether what was found is what is wanted.
+    fn holds(wanted: &Self::Value, found: &Self::Found) -> bool;
+    /// Names an entry for people.
+    fn describe(key: &Self::Key) -> String {
+        format!("{} {key:?}", Self::NAME)
+    }
 }
 
 /// Differences between wanted and found: what to put, what to delete.
@@ -35,16 +65,190 @@ pub struct Difference<K, V> {
 }
 
 /// Compares wanted with found.
-pub fn difference<K: Ord + Clone, V: PartialEq + Clone>(
-    wanted: &BTreeMap<K, V>,
-    found: &BTreeMap<K, V>,
-) -> Difference<K, V> {
+pub fn difference<T: Table>(
+    wanted: &BTreeMap<T::Key, T::Value>,
+    found: &BTreeMap<T::Key, T::Found>,
+) -> Difference<T::Key, T::Value> {
     Difference {
         put: wanted
             .iter()
-            .filter(|(key, value)| found.get(key) != Some(value))
+            .filter(|(key, value)| !found.get(key).is_some_and(|found| T::holds(value, found)))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         delete: found.keys().filter(|key| !wanted.contains_key(key)).cloned().collect(),
     }
 }
+
+/// What one pass did to one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Entries put.
+    pub put: usize,
+    /// Entries deleted.
+    pub deleted: usize,
+    /// Entries that the pass before left right and this one found missing, different or added.
+    pub drift: usize,
+    /// What could not be done.
+    pub failures: Vec<Failure>,
+}
+
+/// One thing that could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The object.
+    pub object: String,
+    /// Why, with object and intent.
+    pub error: String,
+    /// Whose the object is; `None` for what belongs to no persona.
+    pub persona: Option<PersonaId>,
+}
+
+/// Failures by persona, as `Command::Faults` wants them.
+pub fn faults(reports: &[Report]) -> BTreeMap<PersonaId, Vec<String>> {
+    let mut faults: BTreeMap<PersonaId, Vec<String>> = BTreeMap::new();
+    for failure in reports.iter().flat_map(|report| &report.failures) {
+        if let Some(persona) = &failure.persona {
+            faults.entry(persona.clone()).or_default().push(failure.error.clone());
+        }
+    }
+    faults
+}
+
+/// A table with the memory of its last pass.
+pub struct Tracked<T: Table> {
+    table: T,
+    /// What the last pass left right; `None` before the first.
+    last: Option<BTreeMap<T::Key, T::Value>>,
+    /// Left to delete in this pass.
+    delete: Vec<T::Key>,
+    /// Put in this pass.
+    put: Vec<T::Key>,
+    report: Report,
+}
+
+impl<T: Table> Tracked<T> {
+    /// Tracks a table of which nothing is known yet.
+    pub fn new(table: T) -> Self {
+        let report = Report { table: T::NAME, ..Report::default() };
+        Self { table, last: None, delete: Vec::new(), put: Vec::new(), report }
+    }
+
+    /// The table itself.
+    pub fn table(&mut self) -> &mut T {
+        &mut self.table
+    }
+
+    /// Begins a pass: lists, compares, and puts what is missing or different. Leaves out, and adds to,
+    /// the personas of which something has `failed`.
+    pub fn put(
+        &mut self,
+        wanted: &BTreeMap<T::Key, T::Value>,
+        owner: impl Fn(&T::Key) -> Option<PersonaId>,
+        failed: &mut BTreeSet<PersonaId>,
+    ) {
+        self.delete.clear();
+        let found = match self.table.list() {
+            Ok(found) => found,
+            Err(error) => return self.fail(T::NAME.to_owned(), &error, None),
+        };
+        let Difference { put, delete } = difference::<T>(wanted, &found);
+        if let Some(last) = &self.last {
+            let lost = put.iter().filter(|(key, value)| last.get(key) == Some(value)).count();
+            let added = delete.iter().filter(|key| !last.contains_key(key)).count();
+            self.report.drift += lost + added;
+        }
+        // Only a value that differs costs a copy of the whole.
+        if self.last.as_ref() != Some(wanted) {
+            self.last = Some(wanted.clone());
+        }
+        self.delete = delete;
+        for (key, value) in put {
+            self.put_one(&key, &value, owner(&key), failed);
+        }
+    }
+
+    fn put_one(
+        &mut self,
+        key: &T::Key,
+        value: &T::Value,
+        owner: Option<PersonaId>,
+        failed: &mut BTreeSet<PersonaId>,
+    ) {
+        if owner.as_ref().is_some_and(|owner| failed.contains(owner)) {
+            return self.forget(key);
+        }
+        match self.table.put(key, value) {
+            Ok(()) => {
+                self.report.put += 1;
+                self.put.push(key.clone());
+            }
+            Err(error) => {
+                failed.extend(owner.clone());
+                self.forget(key);
+                self.fail(T::describe(key), &error, owner);
+            }
+        }
+    }
+
+    /// Takes back what this pass put for personas that failed, the last first. What it replaced does not
+    /// come back: of a persona that failed nothing is wanted.
+    pub fn undo(&mut self, owner: impl Fn(&T::Key) -> Option<PersonaId>, failed: &BTreeSet<PersonaId>) {
+        for key in std::mem::take(&mut self.put).into_iter().rev() {
+            let Some(owner) = owner(&key).filter(|owner| failed.contains(owner)) else { continue };
+            self.forget(&key);
+            match self.table.delete(&key) {
+                Ok(()) => self.report.put -= 1,
+                Err(error) => self.fail(T::describe(&key), &error, Some(owner)),
+            }
+        }
+    }
+
+    /// Deletes what [`Self::put`] found and nobody wants.
+    pub fn delete(&mut self) {
+        let keys = std::mem::take(&mut self.delete);
+        let failures = self.table.delete_all(&keys);
+        self.report.deleted += keys.len() - failures.len();
+        for (key, error) in failures {
+            self.fail(T::describe(&key), &error, None);
+        }
+    }
+
+    /// Ends a pass: what it did.
+    pub fn report(&mut self) -> Report {
+        self.put.clear();
+        std::mem::replace(&mut self.report, Report { table: T::NAME, ..Report::default() })
+    }
+
+    /// Deletes everything of ours; goes on when something fails. Names what it deleted.
+    pub fn teardown(&mut self) -> (Vec<String>, Vec<Failure>) {
+        self.put(&BTreeMap::new(), |_| None, &mut BTreeSet::new());
+        let names = self.delete.iter().map(T::describe).collect::<BTreeSet<_>>();
+        self.delete();
+        let failures = self.report().failures;
+        let failed = failures.iter().map(|failure| failure.object.clone()).collect();
+        (names.difference(&failed).cloned().collect(), failures)
+    }
+
+    /// The kernel does not hold this entry, though it is wanted.
+    fn forget(&mut self, key: &T::Key) {
+        if let Some(last) = &mut self.last {
+            last.remove(key);
+        }
+    }
+
+    fn fail(&mut self, object: String, error: &T::Error, persona: Option<PersonaId>) {
+        self.report.failures.push(Failure { object, error: error.to_string(), persona });
+    }
+}
+
+/// A whole pass over one table that no persona owns entries of.
+pub fn reconcile<T: Table>(table: &mut Tracked<T>, wanted: &BTreeMap<T::Key, T::Value>) -> Report {
+    table.put(wanted, |_| None, &mut BTreeSet::new());
+    table.delete();
+    table.report()
+}
+
+#[cfg(test)]
+mod tests;

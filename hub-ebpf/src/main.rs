@@ -1,2 +1,34 @@
-//! x
+//! The hub's kernel programs: `hub_tc_in`, `hub_tc_out`, `hub_xdp_in`, and `hub_why`, which decides like
+//! them and changes nothing.
+//!
+//! An entry point reads the context, lets `pipeline` decide and turns the verdict into what its hook
+//! understands. XDP either decides finally (drop, redirect, reply) or changes nothing.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "atomic add"))]
+
+mod atomic;
+mod maps;
+mod packet;
+mod pipeline;
+mod reject;
+mod report;
+mod rewrite;
+mod stage;
+mod tc;
+mod xdp;
+
+/// The kernel gives helpers such as `bpf_fib_lookup` to GPL-compatible programs only.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The programs run in the kernel; on the host this crate is only checked.
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

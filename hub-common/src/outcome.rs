@@ -1,0 +1,112 @@
+//! What the stages decided about one packet, and the scratch space they work in.
+
+use crate::flow::{Flow, FlowKey, Hop};
+use crate::packet::Packet;
+use crate::parse::ETHERNET_BYTES;
+use crate::reply::REPLY_BYTES;
+use crate::segment::Port;
+
+crate::shared! {
+    /// The decision on one packet. Index 0 is the sender's side, 1 the receiver's, of the flow's first
+    /// packet.
+    pub struct Outcome {
+        /// One of `VERDICT_*`.
+        pub verdict: u32,
+        /// A reason number where the verdict is a drop.
+        pub reason: u32,
+        /// Segments; 0 for none.
+        pub segment: [u32; 2],
+        /// Policy words read.
+        pub policy: [u32; 2],
+        /// Rule slots that decided, or [`crate::rule::RULE_NONE`].
+        pub rule: [u32; 2],
+        /// Slots of the last matching rules with action log, or [`crate::rule::RULE_NONE`].
+        pub log_rule: [u32; 2],
+        /// 0 when the packet goes the way of the flow's first packet, 1 for replies.
+        pub direction: u32,
+        /// `OUTCOME_*` bits.
+        pub flags: u32,
+        /// Segment that the drop is counted for, 0 for none.
+        pub blame: u32,
+        /// 0 when dropped on the way to members of `blame`, 1 when on the way from them.
+        pub blame_direction: u32,
+        /// Next hop, when found.
+        pub hop: Hop,
+    }
+
+    /// Working space of one packet, one per CPU and hook.
+    pub struct Scratch {
+        /// The packet, parsed.
+        pub packet: Packet,
+        /// The flow's first packet as the rules see it.
+        pub view: Packet,
+        /// Key of the packet's flow.
+        pub key: FlowKey,
+        /// The port it came in on.
+        pub port: Port,
+        /// The decision.
+        pub outcome: Outcome,
+        /// A flow being made.
+        pub flow: Flow,
+        /// Ethernet header of a packet that is answered; zeros on ports without one.
+        pub ethernet: [u8; ETHERNET_BYTES + 2],
+        /// A reject's answer.
+        pub reply: [u8; REPLY_BYTES],
+        /// Tick at which the packet is judged.
+        pub tick: u64,
+        /// Reason the parser gave, 0 for none.
+        pub parse_reason: u32,
+        /// A hook number.
+        pub hook: u32,
+        /// Interface the packet came in on; [`FROM_HOST`] for packets that the host itself sends.
+        pub ingress_ifindex: u32,
+        /// Longest packet from the IP header on that this frame puts on a wire (a segment, if it is many).
+        pub wire_bytes: u32,
+        /// `SCRATCH_*` bits.
+        pub flags: u32,
+        /// Zero.
+        pub pad: u32,
+    }
+}
+
+/// Instead of an ingress interface: the host itself sent the packet.
+pub const FROM_HOST: u32 = u32::MAX;
+
+/// Not the hub's to judge.
+pub const VERDICT_SKIP: u32 = 0;
+/// Drop, for `reason`.
+pub const VERDICT_DROP: u32 = 1;
+/// Allowed and counted; the kernel forwards or delivers it.
+pub const VERDICT_STACK: u32 = 2;
+/// Allowed and counted; leaves by `hop`.
+pub const VERDICT_REDIRECT: u32 = 3;
+/// Allowed, nothing counted yet: the next hop must be looked up first.
+pub const VERDICT_ROUTE: u32 = 4;
+/// Allowed, nothing counted: XDP leaves it to TC, which judges it again.
+pub const VERDICT_DEFER: u32 = 5;
+
+/// No flow yet: make one.
+pub const OUTCOME_NEW: u32 = 1;
+/// The flow was judged by rules again: restamp it.
+pub const OUTCOME_RESTAMP: u32 = 1 << 1;
+/// The flow is in the table of half-open connections.
+pub const OUTCOME_HALF_OPEN: u32 = 1 << 2;
+/// Belongs to a flow but is none of its packets: an ICMP error.
+pub const OUTCOME_RELATED: u32 = 1 << 3;
+/// A rule asked to report the packet.
+pub const OUTCOME_LOG: u32 = 1 << 4;
+/// An established flow let it pass without asking rules.
+pub const OUTCOME_ESTABLISHED: u32 = 1 << 5;
+/// The drop is answered: TCP reset or ICMP error.
+pub const OUTCOME_REJECT: u32 = 1 << 7;
+/// A closed flow opens anew: the old entry goes.
+pub const OUTCOME_REOPEN: u32 = 1 << 8;
+/// The target is the hub itself.
+pub const OUTCOME_LOCAL: u32 = 1 << 9;
+/// The next hop is known but was not confirmed for long: the kernel forwards this packet.
+pub const OUTCOME_AGED: u32 = 1 << 6;
+
+/// May leave by a redirect: addressed to this port, TTL above 1, no options, an Ethernet header.
+pub const SCRATCH_REDIRECTABLE: u32 = 1;
+/// Decide only: change no map.
+pub const SCRATCH_READ_ONLY: u32 = 1 << 1;

@@ -1,0 +1,89 @@
+//! What the hub needs to know of the kernel's links, addresses and foreign routes to decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
+
+use super::netlink::{Netlink, NetlinkError};
+use crate::command::{Inventory, Link};
+use crate::desired::PROTOCOL;
+use crate::tables::family;
+
+impl Netlink {
+    /// Reads links, their addresses, and the prefixes that others route.
+    pub fn inventory(&mut self) -> Result<Inventory, NetlinkError> {
+        let mut links = BTreeMap::new();
+        for link in self.links()? {
+            let found = Link {
+                ifindex: link.index,
+                up: link.running,
+                kind: link.kind,
+                mtu: link.mtu,
+                l3_only: link.l3_only,
+                addresses: Vec::new(),
+            };
+            links.insert(link.name, found);
+        }
+        let mut addresses = self.addresses_by_index()?;
+        for link in links.values_mut() {
+            link.addresses = addresses.remove(&link.ifindex).unwrap_or_default();
+        }
+        Ok(Inventory { links, foreign_routes: self.foreign_routes()?.into_iter().collect() })
+    }
+
+    fn addresses_by_index(&mut self) -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
+        let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        for message in self.dump(&question, "list addresses")? {
+            let RouteNetlinkMessage::NewAddress(message) = message else { continue };
+            let (mut own, mut local) = (None, None);
+            for attribute in &message.attributes {
+                if let AddressAttribute::Local(address) = attribute {
+                    local = Some(*address);
+                } else if let AddressAttribute::Address(address) = attribute {
+                    own = Some(*address);
+                }
+            }
+            // On a point-to-point address IFA_ADDRESS is the other end.
+            addresses.entry(message.header.index).or_default().extend(local.or(own));
+        }
+        Ok(addresses)
+    }
+
+    fn foreign_routes(&mut self) -> Result<BTreeSet<IpNet>, NetlinkError> {
+        let mut routes = BTreeSet::new();
+        for family in family::FAMILIES {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            for message in self.dump(&RouteNetlinkMessage::GetRoute(question), "list routes")? {
+                if let RouteNetlinkMessage::NewRoute(message) = message {
+                    routes.extend(foreign(&message));
+                }
+            }
+        }
+        Ok(routes)
+    }
+}
+
+/// The target of a route that is not ours and that a persona's range could collide with.
+fn foreign(message: &RouteMessage) -> Option<IpNet> {
+    let header = &message.header;
+    let ours = header.protocol == RouteProtocol::Other(PROTOCOL) || header.flags.contains(RouteFlags::Cloned);
+    // Routes to the host's own addresses and to multicast groups are of other types.
+    if ours || header.kind != RouteType::Unicast || header.destination_prefix_length == 0 {
+        return None;
+    }
+    let target = message.attributes.iter().find_map(|attribute| {
+        if let RouteAttribute::Destination(address) = attribute { family::ip(address) } else { None }
+    })?;
+    // Every link has these.
+    if matches!(target, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address) || address.is_loopback())
+    {
+        return None;
+    }
+    IpNet::new(target, header.destination_prefix_length).ok()
+}

@@ -1,0 +1,182 @@
+//! Links as the kernel lists them, reduced to what the hub looks at.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
+use nix::errno::Errno;
+
+use super::netlink::{Netlink, NetlinkError};
+
+/// One link of a network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundLink {
+    /// Interface index.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// Kind (`veth`, `bridge`, …), empty for physical devices.
+    pub kind: String,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Whether an administrator wants it up.
+    pub up: bool,
+    /// Whether it is up and has a carrier.
+    pub running: bool,
+    /// Whether frames have no Ethernet header.
+    pub l3_only: bool,
+    /// Group number; 0 unless somebody set one.
+    pub group: u32,
+    /// Text that somebody attached to it.
+    pub alias: String,
+}
+
+impl From<LinkMessage> for FoundLink {
+    fn from(message: LinkMessage) -> Self {
+        let header = message.header;
+        let mut link = Self {
+            index: header.index,
+            up: header.flags.contains(LinkFlags::Up),
+            running: header.flags.contains(LinkFlags::Up | LinkFlags::Running),
+            // The loopback has an Ethernet header of zeros.
+            l3_only: !matches!(header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+            ..Self::default()
+        };
+        for attribute in message.attributes {
+            if let LinkAttribute::IfName(name) = attribute {
+                link.name = name;
+            } else if let LinkAttribute::Mtu(mtu) = attribute {
+                link.mtu = mtu;
+            } else if let LinkAttribute::Group(group) = attribute {
+                link.group = group;
+            } else if let LinkAttribute::IfAlias(alias) = attribute {
+                link.alias = alias;
+            } else if let LinkAttribute::LinkInfo(info) = attribute {
+                link.kind = info.iter().find_map(kind).unwrap_or_default();
+            }
+        }
+        link
+    }
+}
+
+fn kind(info: &LinkInfo) -> Option<String> {
+    if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None }
+}
+
+/// Names of links by index and the other way round, as of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct LinkNames {
+    by_name: BTreeMap<String, u32>,
+    by_index: BTreeMap<u32, String>,
+}
+
+impl LinkNames {
+    /// Index of the link of this name.
+    pub fn index(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Name of the link of this index.
+    pub fn name(&self, index: u32) -> Option<&str> {
+        self.by_index.get(&index).map(String::as_str)
+    }
+}
+
+impl Netlink {
+    /// Every link of the namespace.
+    pub fn links(&mut self) -> Result<Vec<FoundLink>, NetlinkError> {
+        let found = self.dump(&RouteNetlinkMessage::GetLink(question()), "list links")?;
+        Ok(found.into_iter().filter_map(link).collect())
+    }
+
+    /// Names of every link.
+    pub fn link_names(&mut self) -> Result<LinkNames, NetlinkError> {
+        let mut names = LinkNames::default();
+        for link in self.links()? {
+            names.by_name.insert(link.name.clone(), link.index);
+            names.by_index.insert(link.index, link.name);
+        }
+        Ok(names)
+    }
+
+    /// One link, if it exists.
+    pub fn link(&mut self, name: &str) -> Result<Option<FoundLink>, NetlinkError> {
+        let mut message = question();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.get(RouteNetlinkMessage::GetLink(message), format_args!("look up interface `{name}`")) {
+            Ok(found) => Ok(found.into_iter().find_map(link)),
+            Err(error) if error.is(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Index of a link that an object needs.
+    pub fn index(&mut self, name: &str, intent: impl Display) -> Result<u32, NetlinkError> {
+        match self.link(name)? {
+            Some(link) => Ok(link.index),
+            None => Err(NetlinkError::NoInterface { intent: intent.to_string(), interface: name.to_owned() }),
+        }
+    }
+
+    /// Sets a link up and gives it what `attributes` say.
+    pub fn set_up(
+        &mut self,
+        index: u32,
+        attributes: Vec<LinkAttribute>,
+        intent: impl Display,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = attributes;
+        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+    }
+
+    /// Moves a link to another group; success if it is gone.
+    pub fn set_group(&mut self, name: &str, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Group(group)];
+        let intent = format_args!("set the group of interface `{name}`");
+        match self.change(RouteNetlinkMessage::SetLink(message), 0, intent) {
+            Err(error) if !error.is(Errno::ENODEV) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes all links of a group in one step; success if there are none.
+    pub fn delete_group(&mut self, group: u32) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        let intent = format_args!("delete the interfaces of group {group}");
+        match self.change(RouteNetlinkMessage::DelLink(message), 0, intent) {
+            Err(error) if !error.is(Errno::ENODEV) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Removes a link; success if it is gone already.
+    pub fn delete_link(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.change(RouteNetlinkMessage::DelLink(message), 0, format_args!("delete interface `{name}`"))
+        {
+            Err(error) if !error.is(Errno::ENODEV) => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Counters make up most of a link message, and nobody here reads them.
+fn question() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+fn link(message: RouteNetlinkMessage) -> Option<FoundLink> {
+    if let RouteNetlinkMessage::NewLink(message) = message { Some(message.into()) } else { None }
+}

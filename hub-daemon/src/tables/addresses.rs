@@ -1,0 +1,179 @@
+//! Addresses that the hub puts on interfaces of its namespace.
+//!
+//! Ours carry protocol 177 (`IFA_PROTO`, Linux 5.18 and later, which is older than anything else here
+//! runs on). A foreign address that is equal to a wanted one is a failure, not ours. An address with an
+//! expiry has it in the kernel too, as a lifetime that counts down whether the daemon lives or not. None
+//! brings a route for its prefix: the routes table says where packets go. IPv6 duplicate detection is off,
+//! since the hub is the only other end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
+use nix::errno::Errno;
+
+use super::family;
+use crate::desired::{Address, PROTOCOL};
+use crate::kernel::links::LinkNames;
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::reconcile::Table;
+
+/// A lifetime that never ends.
+const FOREVER: u32 = u32::MAX;
+/// Lifetimes are whole seconds and count down between writing and reading.
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+
+/// The addresses of a namespace.
+pub struct Addresses {
+    netlink: Netlink,
+    names: LinkNames,
+    ours: BTreeSet<(String, IpNet)>,
+}
+
+impl Addresses {
+    /// The addresses of the namespace that the socket belongs to.
+    pub fn new(netlink: Netlink) -> Self {
+        Self { netlink, names: LinkNames::default(), ours: BTreeSet::new() }
+    }
+
+    fn index(&mut self, intent: &str, interface: &str) -> Result<u32, NetlinkError> {
+        match self.names.index(interface) {
+            Some(index) => Ok(index),
+            None => self.netlink.index(interface, intent),
+        }
+    }
+
+    fn found(&self, message: &AddressMessage, now: Timestamp) -> Option<((String, IpNet), Address)> {
+        let interface = self.names.name(message.header.index)?.to_owned();
+        let (mut address, mut local, mut expires, mut ours) = (None, None, None, false);
+        for attribute in &message.attributes {
+            if let AddressAttribute::Address(found) = attribute {
+                address = Some(*found);
+            } else if let AddressAttribute::Local(found) = attribute {
+                local = Some(*found);
+            } else if let AddressAttribute::Protocol(protocol) = attribute {
+                ours = *protocol == AddressProtocol::Other(PROTOCOL);
+            } else if let AddressAttribute::CacheInfo(lifetime) = attribute
+                && lifetime.ifa_valid != FOREVER
+            {
+                expires = now.checked_add(SignedDuration::from_secs(lifetime.ifa_valid.into())).ok();
+            }
+        }
+        // On a point-to-point address IFA_ADDRESS is the other end.
+        let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+        ours.then_some(((interface, net), Address { expires }))
+    }
+}
+
+impl Table for Addresses {
+    type Key = (String, IpNet);
+    type Value = Address;
+    type Found = Address;
+    type Error = NetlinkError;
+    const NAME: &'static str = "addresses";
+
+    fn list(&mut self) -> Result<BTreeMap<(String, IpNet), Address>, NetlinkError> {
+        self.names = self.netlink.link_names()?;
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.netlink.dump(&question, "list addresses")?;
+        let now = Timestamp::now();
+        let found: BTreeMap<_, _> = messages
+            .iter()
+            .filter_map(|message| {
+                if let RouteNetlinkMessage::NewAddress(message) = message {
+                    self.found(message, now)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        self.ours = found.keys().cloned().collect();
+        Ok(found)
+    }
+
+    fn put(&mut self, key: &(String, IpNet), value: &Address) -> Result<(), NetlinkError> {
+        let intent = format!("put {}", Self::describe(key));
+        let mut message = message(key, self.index(&intent, &key.0)?);
+        let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(flags));
+        message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime(value.expires, Timestamp::now())));
+        let flag = if self.ours.contains(key) { NLM_F_REPLACE } else { NLM_F_EXCL };
+        self.netlink.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | flag, intent)?;
+        self.ours.insert(key.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &(String, IpNet)) -> Result<(), NetlinkError> {
+        // An address goes with its interface.
+        let Some(link) = self.netlink.link(&key.0)? else { return Ok(()) };
+        let message = RouteNetlinkMessage::DelAddress(message(key, link.index));
+        match self.netlink.change(message, 0, format_args!("delete {}", Self::describe(key))) {
+            Err(error) if !error.is(Errno::EADDRNOTAVAIL) => Err(error),
+            Ok(()) | Err(_) => {
+                self.ours.remove(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn holds(wanted: &Address, found: &Address) -> bool {
+        match (wanted.expires, found.expires) {
+            (Some(wanted), Some(found)) => wanted.duration_since(found).abs() <= TOLERANCE,
+            (wanted, found) => wanted == found,
+        }
+    }
+
+    fn describe((interface, net): &(String, IpNet)) -> String {
+        format!("address {net} on {interface}")
+    }
+}
+
+/// The parts of an address that identify it.
+fn message((_, net): &(String, IpNet), index: u32) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family::of(net.addr());
+    message.header.prefix_len = net.prefix_len();
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(net.addr()), AddressAttribute::Address(net.addr())];
+    message
+}
+
+/// Seconds until an address goes, rounded up; at least one, for the kernel refuses none.
+fn lifetime(expires: Option<Timestamp>, now: Timestamp) -> CacheInfo {
+    let seconds = expires.map_or(FOREVER, |expires| {
+        let left = expires.duration_since(now).as_millis().max(1);
+        u32::try_from(left.unsigned_abs().div_ceil(1000)).unwrap_or(FOREVER)
+    });
+    let mut lifetime = CacheInfo::default();
+    lifetime.ifa_preferred = seconds;
+    lifetime.ifa_valid = seconds;
+    lifetime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetime_rounds_up_and_never_ends_at_once() {
+        let now = Timestamp::UNIX_EPOCH;
+        let seconds =
+            |milliseconds| lifetime(Some(now + SignedDuration::from_millis(milliseconds)), now).ifa_valid;
+        assert_eq!([seconds(-5), seconds(0), seconds(1001), seconds(2000)], [1, 1, 2, 2]);
+        assert_eq!(lifetime(None, now).ifa_valid, FOREVER);
+    }
+
+    #[test]
+    fn expiry_within_two_seconds_is_the_same() {
+        let at = |seconds| Address { expires: Timestamp::from_second(seconds).ok() };
+        assert!(Addresses::holds(&at(100), &at(102)));
+        assert!(!Addresses::holds(&at(100), &at(97)));
+        assert!(!Addresses::holds(&at(100), &Address { expires: None }));
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per table of the kernel, each a [`crate::reconcile::Table`].
+
+pub mod addresses;
+pub mod endpoints;
+pub(crate) mod family;
+pub mod network;
+pub mod routes;
+pub mod rules;
+pub mod sysctls;

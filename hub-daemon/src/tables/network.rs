@@ -1,0 +1,154 @@
+//! The tables that netlink and `/proc/sys` give access to, in the order of [`crate::reconcile`].
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::addresses::Addresses;
+use super::endpoints::Endpoints;
+use super::routes::{self, Routes};
+use super::rules::{self, Rules};
+use super::sysctls::{self, Scope, Sysctls};
+use crate::desired::{Desired, RouteKey, Rule, TABLE_BASE};
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::model::{PersonaId, SegmentId};
+use crate::reconcile::{Failure, Report, Tracked};
+
+/// Links, addresses, routes, rules and switches of one network namespace.
+pub struct Network {
+    host_switches: Tracked<Sysctls>,
+    endpoints: Tracked<Endpoints>,
+    switches: Tracked<Sysctls>,
+    addresses: Tracked<Addresses>,
+    routes: Tracked<Routes>,
+    rules: Tracked<Rules>,
+}
+
+/// What a teardown did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Teardown {
+    /// Every object that is gone, in words.
+    pub removed: Vec<String>,
+    /// Every object that is not.
+    pub failures: Vec<Failure>,
+}
+
+impl Network {
+    /// The tables of the namespace that the calling thread is in. Values of switches from before are kept
+    /// in `runtime_dir`.
+    pub fn open(runtime_dir: &Path) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            host_switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Host)),
+            endpoints: Tracked::new(Endpoints::new(Netlink::open()?)),
+            switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Interface)),
+            addresses: Tracked::new(Addresses::new(Netlink::open()?)),
+            routes: Tracked::new(Routes::new(Netlink::open()?)),
+            rules: Tracked::new(Rules::new(Netlink::open()?)),
+        })
+    }
+
+    /// A whole pass, where nothing comes between links and paths.
+    pub fn apply(&mut self, desired: &Desired) -> Vec<Report> {
+        let mut failed = BTreeSet::new();
+        self.put_links(desired, &mut failed);
+        self.put_paths(desired, &mut failed);
+        self.undo(desired, &failed);
+        self.delete();
+        self.reports()
+    }
+
+    /// Puts switches and endpoints: what ports of the data path refer to.
+    pub fn put_links(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
+        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, failed);
+        self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), failed);
+        let wanted = sysctls::wanted(desired, Scope::Interface);
+        self.switches.put(&wanted, |key| switch_owner(desired, key), failed);
+    }
+
+    /// Puts addresses, routes and rules: what brings packets to the data path.
+    pub fn put_paths(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
+        self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), failed);
+        self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), failed);
+        self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), failed);
+    }
+
+    /// Takes back what this pass put for personas that failed.
+    pub fn undo(&mut self, desired: &Desired, failed: &BTreeSet<PersonaId>) {
+        self.rules.undo(|rule| rule_owner(desired, rule), failed);
+        self.routes.undo(|key| route_owner(desired, key), failed);
+        self.addresses.undo(|(name, _)| port_owner(desired, name), failed);
+        self.switches.undo(|key| switch_owner(desired, key), failed);
+        self.endpoints.undo(|name| port_owner(desired, name), failed);
+    }
+
+    /// Deletes what nobody wants, paths first.
+    pub fn delete(&mut self) {
+        self.delete_paths();
+        self.delete_links();
+    }
+
+    /// Deletes rules, routes and addresses that nobody wants.
+    pub fn delete_paths(&mut self) {
+        self.rules.delete();
+        self.routes.delete();
+        self.addresses.delete();
+    }
+
+    /// Deletes endpoints and puts switches back that nobody wants.
+    pub fn delete_links(&mut self) {
+        self.switches.delete();
+        self.endpoints.delete();
+        self.host_switches.delete();
+    }
+
+    /// Ends a pass: what it did, in the order of puts.
+    pub fn reports(&mut self) -> Vec<Report> {
+        vec![
+            self.host_switches.report(),
+            self.endpoints.report(),
+            self.switches.report(),
+            self.addresses.report(),
+            self.routes.report(),
+            self.rules.report(),
+        ]
+    }
+
+    /// Removes every object of ours; goes on when something fails. Needs no daemon and no documents.
+    pub fn teardown(&mut self) -> Teardown {
+        let mut teardown = Teardown::default();
+        for (removed, failures) in [
+            self.rules.teardown(),
+            self.routes.teardown(),
+            self.addresses.teardown(),
+            self.switches.teardown(),
+            self.endpoints.teardown(),
+            self.host_switches.teardown(),
+        ] {
+            teardown.removed.extend(removed);
+            teardown.failures.extend(failures);
+        }
+        teardown
+    }
+}
+
+/// Whose the only segment behind a port is.
+fn port_owner(desired: &Desired, port: &str) -> Option<PersonaId> {
+    let segment = desired.ports.get(port)?.segment?;
+    Some(desired.segments.get(&segment)?.persona.clone())
+}
+
+fn switch_owner(desired: &Desired, key: &str) -> Option<PersonaId> {
+    port_owner(desired, sysctls::interface(key)?)
+}
+
+fn route_owner(desired: &Desired, key: &RouteKey) -> Option<PersonaId> {
+    let exact = desired.routes.get(key);
+    // IPv6 metric 0 reads back as another one.
+    let route = exact.or_else(|| desired.routes.get(&RouteKey { metric: 0, ..key.clone() }))?;
+    Some(route.persona.clone())
+}
+
+/// The table of a segment is `TABLE_BASE` plus its number.
+fn rule_owner(desired: &Desired, rule: &Rule) -> Option<PersonaId> {
+    let segment = SegmentId(rule.table.checked_sub(TABLE_BASE)?);
+    Some(desired.segments.get(&segment)?.persona.clone())
+}

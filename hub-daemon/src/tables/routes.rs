@@ -1,0 +1,211 @@
+//! Routes of all tables of the kernel that carry our protocol number.
+//!
+//! A route of ours never displaces a foreign one: what we do not own yet is put with `NLM_F_EXCL`, and only
+//! our own is replaced, in one step, so that packets always find the old route or the new one. A gateway
+//! whose interface is named is reached on that link whatever addresses the interface has (`onlink`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use nix::errno::Errno;
+
+use super::family;
+use crate::desired::{Desired, PROTOCOL, RouteKey, Via};
+use crate::kernel::links::LinkNames;
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::reconcile::Table;
+
+/// What the kernel makes of metric 0 in IPv6 (`IP6_RT_PRIO_USER`).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// The routing tables.
+pub struct Routes {
+    netlink: Netlink,
+    names: LinkNames,
+    ours: BTreeSet<RouteKey>,
+}
+
+impl Routes {
+    /// The tables of the namespace that the socket belongs to.
+    pub fn new(netlink: Netlink) -> Self {
+        Self { netlink, names: LinkNames::default(), ours: BTreeSet::new() }
+    }
+
+    fn index(&mut self, key: &RouteKey, interface: &str) -> Result<u32, NetlinkError> {
+        match self.names.index(interface) {
+            Some(index) => Ok(index),
+            None => self.netlink.index(interface, format_args!("put {}", Self::describe(key))),
+        }
+    }
+
+    /// Attributes of a next hop, and the type of a route that leads there.
+    fn hop(&mut self, key: &RouteKey, via: &Via, message: &mut RouteMessage) -> Result<(), NetlinkError> {
+        message.header.kind = RouteType::Unicast;
+        match via {
+            Via::Interface(interface) => {
+                message.header.scope = RouteScope::Link;
+                message.attributes.push(RouteAttribute::Oif(self.index(key, interface)?));
+            }
+            Via::Gateway { gateway, interface } => {
+                message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(*gateway)));
+                if let Some(interface) = interface {
+                    message.header.flags |= RouteFlags::Onlink;
+                    message.attributes.push(RouteAttribute::Oif(self.index(key, interface)?));
+                }
+            }
+            Via::Unreachable => message.header.kind = RouteType::Unreachable,
+            Via::Blackhole => message.header.kind = RouteType::BlackHole,
+        }
+        Ok(())
+    }
+
+    fn found(&self, message: &RouteMessage) -> Option<(RouteKey, Option<Via>)> {
+        let header = &message.header;
+        // Exceptions that the kernel learned (path MTU, redirects) come with the route they belong to.
+        if header.protocol != RouteProtocol::Other(PROTOCOL) || header.flags.contains(RouteFlags::Cloned) {
+            return None;
+        }
+        let mut table = u32::from(header.table);
+        let mut metric = 0;
+        let mut target = family::unspecified(header.address_family)?;
+        let (mut gateway, mut interface, mut strange) = (None, None, header.tos != 0);
+        for attribute in &message.attributes {
+            if let RouteAttribute::Table(number) = attribute {
+                table = *number;
+            } else if let RouteAttribute::Priority(number) = attribute {
+                metric = *number;
+            } else if let RouteAttribute::Destination(address) = attribute {
+                target = family::ip(address)?;
+            } else if let RouteAttribute::Gateway(address) = attribute {
+                gateway = family::ip(address);
+            } else if let RouteAttribute::Oif(index) = attribute {
+                interface = Some(self.names.name(*index).map_or_else(|| format!("#{index}"), str::to_owned));
+            } else if matches!(
+                attribute,
+                RouteAttribute::MultiPath(_)
+                    | RouteAttribute::Encap(_)
+                    | RouteAttribute::Via(_)
+                    | RouteAttribute::Source(_)
+                    | RouteAttribute::PrefSource(_)
+                    | RouteAttribute::NhId(_)
+            ) {
+                strange = true;
+            }
+        }
+        let via = via(header.kind, gateway, interface).filter(|_| !strange);
+        let target = IpNet::new(target, header.destination_prefix_length).ok()?;
+        Some((RouteKey { table, target, metric }, via))
+    }
+}
+
+impl Table for Routes {
+    type Key = RouteKey;
+    type Value = Via;
+    /// `None`: a route of ours in a shape that the hub never puts.
+    type Found = Option<Via>;
+    type Error = NetlinkError;
+    const NAME: &'static str = "routes";
+
+    fn list(&mut self) -> Result<BTreeMap<RouteKey, Option<Via>>, NetlinkError> {
+        self.names = self.netlink.link_names()?;
+        let mut found = BTreeMap::new();
+        for family in family::FAMILIES {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            question.header.protocol = RouteProtocol::Other(PROTOCOL);
+            for message in self.netlink.dump(&RouteNetlinkMessage::GetRoute(question), "list routes")? {
+                if let RouteNetlinkMessage::NewRoute(message) = message {
+                    found.extend(self.found(&message));
+                }
+            }
+        }
+        self.ours = found.keys().cloned().collect();
+        Ok(found)
+    }
+
+    fn put(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
+        let mut message = message(key);
+        self.hop(key, via, &mut message)?;
+        // Without EXCL or REPLACE, IPv6 makes a multipath route of the old next hop and the new one.
+        let flag = if self.ours.contains(key) { NLM_F_REPLACE } else { NLM_F_EXCL };
+        let intent = format_args!("put {}", Self::describe(key));
+        self.netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, intent)?;
+        self.ours.insert(key.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &RouteKey) -> Result<(), NetlinkError> {
+        let mut message = message(key);
+        message.header.scope = RouteScope::NoWhere;
+        let intent = format_args!("delete {}", Self::describe(key));
+        match self.netlink.change(RouteNetlinkMessage::DelRoute(message), 0, intent) {
+            Err(error) if !error.is(Errno::ESRCH) => Err(error),
+            Ok(()) | Err(_) => {
+                self.ours.remove(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn holds(wanted: &Via, found: &Option<Via>) -> bool {
+        match (wanted, found) {
+            // The kernel tells the interface that it chose.
+            (
+                Via::Gateway { gateway: wanted, interface: None },
+                Some(Via::Gateway { gateway: found, interface: _ }),
+            ) => wanted == found,
+            (wanted, found) => found.as_ref() == Some(wanted),
+        }
+    }
+
+    fn describe(key: &RouteKey) -> String {
+        format!("route {} metric {} table {}", key.target, key.metric, key.table)
+    }
+}
+
+/// The routes wanted, under the keys that the kernel reads back.
+pub fn wanted(desired: &Desired) -> BTreeMap<RouteKey, Via> {
+    desired.routes.iter().map(|(key, route)| (read_back(key), route.via.clone())).collect()
+}
+
+/// A key as the kernel reads it back: no host bits, and IPv6 without metric 0.
+pub fn read_back(key: &RouteKey) -> RouteKey {
+    let metric =
+        if key.target.addr().is_ipv6() && key.metric == 0 { IPV6_DEFAULT_METRIC } else { key.metric };
+    RouteKey { table: key.table, target: key.target.trunc(), metric }
+}
+
+fn via(kind: RouteType, gateway: Option<IpAddr>, interface: Option<String>) -> Option<Via> {
+    if kind == RouteType::Unreachable {
+        Some(Via::Unreachable)
+    } else if kind == RouteType::BlackHole {
+        Some(Via::Blackhole)
+    } else if kind != RouteType::Unicast {
+        None
+    } else if let Some(gateway) = gateway {
+        Some(Via::Gateway { gateway, interface })
+    } else {
+        interface.map(Via::Interface)
+    }
+}
+
+/// The parts of a route that identify it.
+fn message(key: &RouteKey) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family::of(key.target.addr());
+    message.header.destination_prefix_length = key.target.prefix_len();
+    message.header.protocol = RouteProtocol::Other(PROTOCOL);
+    // Tables above 255 do not fit the header; the attribute counts in any case.
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::from(key.target.network())),
+        RouteAttribute::Table(key.table),
+        RouteAttribute::Priority(key.metric),
+    ];
+    message
+}

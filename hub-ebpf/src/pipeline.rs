@@ -1,0 +1,123 @@
+//! The order of stages, one for all hooks.
+//!
+//! ```text
+//! parse ─ fast? ──────────────────────────────────────────────────────────▶ redirect / stack
+//!    └─ front ─ classify + anti-spoof ─ alive ─ fragments ─ flow ─ rules ─┐
+//!                                                                         ├▶ route ─ commit ─▶ …
+//!                                        drop ◀─ failsafe? ◀─ any reason ─┘
+//! ```
+//! Everything up to `commit` only reads maps, so XDP can give up at any point and leave the packet to TC,
+//! and `hub_why` can ask without leaving a trace. The one exception is `fast`, which commits by itself.
+
+use hub_common::event::{Hook, Reason};
+use hub_common::flow::is_impossible;
+use hub_common::outcome::{
+    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_ROUTE, VERDICT_SKIP,
+};
+use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
+use hub_common::rule::{RULE_NONE, has_ports};
+use hub_common::segment::{Failsafe, PORT_FAILSAFE};
+
+use crate::maps::{FAILSAFE, LOCALS, SETTINGS};
+use crate::report::refuse;
+use crate::stage::classify::{alive, classify};
+use crate::stage::front::{Front, front};
+use crate::stage::{flow, fragment};
+
+/// Resets the outcome of the packet before.
+#[inline(always)]
+fn begin(scratch: &mut Scratch) {
+    scratch.outcome = Outcome::ZERO;
+    scratch.outcome.rule = [RULE_NONE; 2];
+    scratch.outcome.log_rule = [RULE_NONE; 2];
+}
+
+/// Decides on a parsed packet. Returns one of `VERDICT_*`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_judge(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return VERDICT_DROP };
+    let Some(settings) = SETTINGS.get(0) else { return VERDICT_DROP };
+    match flow::fast(scratch, settings) {
+        Some(verdict) => verdict,
+        None => hub_judge_slowly(scratch),
+    }
+}
+
+/// As [`hub_judge`], for packets that no established flow answers for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_judge_slowly(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return VERDICT_DROP };
+    begin(scratch);
+    let verdict = match stages(scratch) {
+        Ok(Front::Skip) => VERDICT_SKIP,
+        Ok(Front::Judge) => VERDICT_ROUTE,
+        Err(_) if is_failsafe(scratch) => VERDICT_SKIP,
+        // Answers go out by TC, which builds them from an skb.
+        Err(_) if scratch.outcome.flags & OUTCOME_REJECT != 0 && scratch.hook == Hook::XdpIn as u32 => {
+            VERDICT_DEFER
+        }
+        Err(reason) => {
+            scratch.outcome.reason = reason as u32;
+            VERDICT_DROP
+        }
+    };
+    scratch.outcome.verdict = verdict;
+    verdict
+}
+
+#[inline(always)]
+fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
+    let Some(settings) = SETTINGS.get(0) else { return Err(Reason::Internal) };
+    match front(scratch) {
+        Ok(Front::Skip) => return Ok(Front::Skip),
+        Ok(Front::Judge) => {}
+        Err(reason) => {
+            refuse(&mut scratch.outcome, reason, scratch.port.segment, true);
+            return Err(reason);
+        }
+    }
+    if classify(scratch)? {
+        scratch.outcome.flags |= OUTCOME_LOCAL;
+    }
+    let [sender, receiver] = scratch.outcome.segment;
+    if sender == 0 && receiver == 0 {
+        return Ok(Front::Skip);
+    }
+    alive(scratch)?;
+    let (blame, from_members) = if sender != 0 { (sender, true) } else { (receiver, false) };
+    if !fragment::complete(scratch) {
+        refuse(&mut scratch.outcome, Reason::FragmentUnknown, blame, from_members);
+        return Err(Reason::FragmentUnknown);
+    }
+    let packet = &scratch.packet;
+    let later = packet.has(PACKET_FRAGMENT_LATER);
+    if packet.protocol == protocol::TCP && !later && is_impossible(packet.tcp_flags) {
+        refuse(&mut scratch.outcome, Reason::TcpFlags, blame, from_members);
+        return Err(Reason::TcpFlags);
+    }
+    flow::settle(scratch, settings)?;
+    Ok(Front::Judge)
+}
+
+/// Whether the packet belongs to a service of the host that no policy may cut off.
+#[inline(always)]
+fn is_failsafe(scratch: &Scratch) -> bool {
+    let packet = &scratch.packet;
+    if scratch.port.flags & PORT_FAILSAFE == 0
+        || scratch.parse_reason != 0
+        || !packet.has_any(PACKET_V4 | PACKET_V6)
+        || !has_ports(packet.protocol)
+    {
+        return false;
+    }
+    let out = scratch.hook == Hook::TcOut as u32;
+    let (host, port) =
+        if out { (packet.source, packet.source_port) } else { (packet.target, packet.target_port) };
+    let key = Failsafe { protocol: u32::from(packet.protocol), port: u32::from(port) };
+    // SAFETY: the values are not looked at.
+    unsafe { FAILSAFE.get(key).is_some() && LOCALS.get(host).is_some() }
+}

@@ -1,0 +1,187 @@
+//! Counters and events.
+
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use hub_common::event::{EVENT_DROP, EVENT_LOG, Event, REASON_SLOTS, Reason};
+use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
+use hub_common::packet::protocol;
+use hub_common::rule::RULE_NONE;
+use hub_common::stats::{DropKey, Hits, HookTotals};
+
+use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, REASONS, RULE_HITS, TOTALS};
+
+/// Wake-ups are the reader's business: it polls.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Counts one packet in a hook's totals.
+#[inline(always)]
+pub(crate) fn total(hook: u32, count: impl FnOnce(&mut HookTotals)) {
+    if let Some(totals) = TOTALS.get_ptr_mut(hook) {
+        // SAFETY: a per-CPU element; only this CPU writes it, and the hook does not nest.
+        let totals = unsafe { &mut *totals };
+        totals.received += 1;
+        count(totals);
+    }
+}
+
+#[inline(always)]
+fn hit(hits: &mut Hits, bytes: u32) {
+    hits.packets += 1;
+    hits.bytes += u64::from(bytes);
+}
+
+/// Counts a passed packet for the segments of its sender and receiver.
+#[inline(always)]
+pub(crate) fn passed(sender: u32, receiver: u32, bytes: u32) {
+    if sender != 0
+        && let Some(counters) = COUNTERS.get_ptr_mut(sender)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        hit(unsafe { &mut (*counters).egress }, bytes);
+    }
+    if receiver != 0
+        && let Some(counters) = COUNTERS.get_ptr_mut(receiver)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        hit(unsafe { &mut (*counters).ingress }, bytes);
+    }
+}
+
+/// Counts a packet that the matcher judged.
+#[inline(always)]
+pub(crate) fn rule_hit(slot: u32, bytes: u32) {
+    if slot != RULE_NONE
+        && let Some(hits) = RULE_HITS.get_ptr_mut(slot)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        hit(unsafe { &mut *hits }, bytes);
+    }
+}
+
+/// Counts a drop everywhere it belongs, and reports it if asked or if nothing of the kind was reported
+/// in this tick.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let bytes = scratch.packet.length_bytes;
+    let outcome = &scratch.outcome;
+    let reason = outcome.reason % REASON_SLOTS;
+    if let Some(count) = REASONS.get_ptr_mut(scratch.hook * REASON_SLOTS + reason) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { *count += 1 };
+    }
+    rule_hit(outcome.rule[0], bytes);
+    rule_hit(outcome.rule[1], bytes);
+    if outcome.blame != 0 {
+        blame(outcome, scratch.hook, bytes);
+    }
+    if outcome.flags & OUTCOME_LOG != 0 || gate(reason, scratch.tick) {
+        event(scratch, EVENT_DROP);
+    }
+    0
+}
+
+#[inline(always)]
+fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(outcome.blame) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        let counters = unsafe { &mut *counters };
+        let side = if outcome.blame_direction == 0 {
+            &mut counters.ingress_dropped
+        } else {
+            &mut counters.egress_dropped
+        };
+        hit(side, bytes);
+    }
+    let key = DropKey {
+        segment: outcome.blame,
+        reason: outcome.reason as u16,
+        direction: outcome.blame_direction as u16,
+    };
+    if let Some(hits) = DROPS.get_ptr_mut(key) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        hit(unsafe { &mut *hits }, bytes);
+        return;
+    }
+    let first = Hits { packets: 1, bytes: u64::from(bytes) };
+    if DROPS.insert(key, first, 0).is_err()
+        && let Some(totals) = TOTALS.get_ptr_mut(hook)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { (*totals).drops_unattributed += 1 };
+    }
+}
+
+/// Whether an event of this reason may be sampled in this tick.
+#[inline(always)]
+fn gate(reason: u32, tick: u64) -> bool {
+    let Some(last) = EVENT_GATE.get_ptr_mut(reason) else { return false };
+    // SAFETY: a per-CPU element; only this CPU writes it.
+    let last = unsafe { &mut *last };
+    let open = *last != tick;
+    *last = tick;
+    open
+}
+
+/// Reports a passed packet that a rule with `log` matched.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_log_pass(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    event(scratch, EVENT_LOG);
+    0
+}
+
+#[inline(always)]
+fn event(scratch: &Scratch, kind: u8) {
+    let (packet, outcome) = (&scratch.packet, &scratch.outcome);
+    // The side that decided: the receiver's rule is asked last.
+    let side = usize::from(outcome.rule[1] != RULE_NONE || outcome.rule[0] == RULE_NONE);
+    let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
+    let record = Event {
+        // SAFETY: a helper without arguments.
+        time_ns: unsafe { bpf_ktime_get_boot_ns() },
+        source: packet.source,
+        target: packet.target,
+        source_port: packet.source_port,
+        target_port: packet.target_port,
+        ifindex: scratch.ingress_ifindex,
+        length_bytes: packet.length_bytes,
+        reason: if kind == EVENT_DROP { outcome.reason } else { 0 },
+        rule: outcome.rule[side],
+        source_segment: if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] },
+        target_segment: if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] },
+        policy: outcome.policy[side],
+        hook: scratch.hook as u8,
+        protocol: packet.protocol,
+        kind,
+        detail: if icmp { packet.icmp_type } else { packet.tcp_flags },
+        pad: 0,
+    };
+    if EVENTS.output(record, BPF_RB_NO_WAKEUP).is_err()
+        && let Some(totals) = TOTALS.get_ptr_mut(scratch.hook)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { (*totals).events_lost += 1 };
+    }
+}
+
+/// Marks the outcome as a drop and says which side of which segment it is counted for.
+#[inline(always)]
+pub(crate) fn refuse(outcome: &mut Outcome, reason: Reason, segment: u32, from_members: bool) {
+    outcome.reason = reason as u32;
+    outcome.blame = segment;
+    outcome.blame_direction = u32::from(from_members);
+}
+
+/// Counts a drop of a packet that was not parsed: nothing is known but the reason.
+#[inline(always)]
+pub(crate) fn bare_drop(hook: u32, reason: Reason) {
+    if let Some(count) = REASONS.get_ptr_mut(hook * REASON_SLOTS + reason as u32) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { *count += 1 };
+    }
+    total(hook, |totals| totals.dropped += 1);
+}

@@ -1,0 +1,264 @@
+//! The flow table: established connections pass without asking rules.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use hub_common::event::Reason;
+use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
+use hub_common::outcome::{
+    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_RELATED,
+    OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT,
+    VERDICT_STACK,
+};
+use hub_common::packet::{
+    PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
+    PACKET_VLAN, protocol,
+};
+use hub_common::segment::{
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
+    policy_slot,
+};
+
+use crate::atomic;
+use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::report::{self, refuse};
+use crate::stage::filter::filter;
+use crate::stage::route;
+
+const ICMP_REDIRECT: u8 = 5;
+
+/// The live entry of a key, and whether it is half-open.
+#[inline(always)]
+fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
+    let (flow, half_open) = match FLOWS.get_ptr_mut(key) {
+        Some(flow) => (flow, false),
+        None => (FLOWS_NEW.get_ptr_mut(key)?, true),
+    };
+    // SAFETY: map values stay readable while the program runs; a reused slot shows another flow's values,
+    // which the checks on policy, classification and port refuse.
+    let stale = unsafe { (*flow).is_stale(tick, &settings.timeout_ticks) };
+    if stale { None } else { Some((flow, half_open)) }
+}
+
+/// Finishes a packet of an established flow whose next hop is known and whose policies did not change.
+/// Anything else is `None` and changes nothing.
+#[inline(always)]
+pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
+    const SLOW: u16 =
+        PACKET_FRAGMENT_FIRST | PACKET_FRAGMENT_LATER | PACKET_ICMP_ERROR | PACKET_VLAN | PACKET_NEIGHBOUR;
+    let packet = &scratch.packet;
+    if scratch.parse_reason != 0 || packet.has_any(SLOW) || scratch.flags & SCRATCH_READ_ONLY != 0 {
+        return None;
+    }
+    let tcp = packet.protocol == protocol::TCP;
+    if tcp && is_impossible(packet.tcp_flags) {
+        return None;
+    }
+    let (key, from_high) = FlowKey::of(packet);
+    scratch.key = key;
+    // A half-open flow's first reply must move it to the other table: only the slow way does that.
+    let (flow, half_open) = find(&scratch.key, scratch.tick, settings)?;
+    // SAFETY: a live map value; fields that other CPUs write are single words, the hop is checked below.
+    let flow = unsafe { &mut *flow };
+    let direction = flow.direction(from_high);
+    if (half_open && direction == 1)
+        || (tcp && is_opening(packet.tcp_flags))
+        || flow.class_generation != settings.class_generation
+        || !unchanged(flow, scratch.tick)
+    {
+        return None;
+    }
+    // VERIFIER(6.18): an index that was only compared is not bounded; two constants are.
+    let hop = if direction == 0 { &raw const flow.hop[0] } else { &raw const flow.hop[1] };
+    // SAFETY: the generation is written last and zeroed first; reading it before and after the copy
+    // finds a copy that was overtaken by a writer.
+    let (before, copy, after) = unsafe {
+        let generation = &raw const (*hop).generation;
+        (read_volatile(generation), *hop, read_volatile(generation))
+    };
+    if before != settings.route_generation
+        || after != before
+        || copy.ingress_ifindex != scratch.ingress_ifindex
+        || (scratch.tick as u32).wrapping_sub(copy.checked_tick) > settings.hop_ticks
+    {
+        return None;
+    }
+    let leaves = copy.ifindex != 0;
+    if leaves
+        && (scratch.flags & SCRATCH_REDIRECTABLE == 0 || scratch.wire_bytes > copy.mtu_bytes)
+        && !route::is_xdp(scratch)
+    {
+        scratch.outcome.hop = copy;
+        return Some(finish(scratch, flow, direction, VERDICT_STACK));
+    }
+    if route::is_xdp(scratch) && !route::xdp_may_send(scratch, &copy, PORT_XDP_TARGET) {
+        return None;
+    }
+    scratch.outcome.hop = copy;
+    let verdict = if leaves { VERDICT_REDIRECT } else { VERDICT_STACK };
+    Some(finish(scratch, flow, direction, verdict))
+}
+
+/// Whether both segments are alive and still point at the policies that admitted the flow.
+#[inline(always)]
+fn unchanged(flow: &Flow, tick: u64) -> bool {
+    let mut side = 0;
+    while side < 2 {
+        let id = flow.segment[side];
+        if id != 0 {
+            let Some(segment) = SEGMENTS.get(id) else { return false };
+            let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
+            if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+                return false;
+            }
+        }
+        side += 1;
+    }
+    true
+}
+
+#[inline(always)]
+fn finish(scratch: &mut Scratch, flow: &mut Flow, direction: usize, verdict: u32) -> u32 {
+    touch(scratch, flow, direction);
+    let [a, b] = flow.segment;
+    let (sender, receiver) = if direction == 0 { (a, b) } else { (b, a) };
+    report::passed(sender, receiver, scratch.packet.length_bytes);
+    verdict
+}
+
+/// Enters one packet into its flow: time, counts, TCP state.
+#[inline(always)]
+pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
+    let packet = &scratch.packet;
+    if flow.last_tick != scratch.tick {
+        // SAFETY: a field of a live map value; one word.
+        unsafe { write_volatile(&raw mut flow.last_tick, scratch.tick) };
+    }
+    let direction = direction & 1;
+    atomic::add(&mut flow.packets[direction], 1);
+    atomic::add(&mut flow.bytes[direction], u64::from(packet.length_bytes));
+    let seen = flow.tcp_seen[direction] | packet.tcp_flags;
+    let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
+    if state_may_change {
+        flow.tcp_seen[direction] = seen;
+        flow.state = next_state(flow.state, packet.protocol, direction, flow.tcp_seen);
+    }
+}
+
+/// Decides on a packet whose segments are known and alive: by its flow, or by the rules as a new flow.
+#[inline(always)]
+pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
+    if scratch.packet.has(PACKET_ICMP_ERROR) {
+        return related(scratch, settings);
+    }
+    let (key, from_high) = FlowKey::of(&scratch.packet);
+    scratch.key = key;
+    if let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings) {
+        // SAFETY: as in `fast`.
+        let flow = unsafe { &*flow };
+        let opening = scratch.packet.protocol == protocol::TCP && is_opening(scratch.packet.tcp_flags);
+        if opening && reopens(flow.state, scratch.packet.tcp_flags) {
+            scratch.outcome.flags |= OUTCOME_REOPEN;
+        } else {
+            if half_open {
+                scratch.outcome.flags |= OUTCOME_HALF_OPEN;
+            }
+            let direction = flow.direction(from_high);
+            let hop = if direction == 0 { &flow.hop[0] } else { &flow.hop[1] };
+            if hop.generation == settings.route_generation
+                && hop.ingress_ifindex == scratch.ingress_ifindex
+                && hop.ifindex != 0
+                && (scratch.tick as u32).wrapping_sub(hop.checked_tick) > settings.hop_ticks
+            {
+                scratch.outcome.flags |= OUTCOME_AGED;
+            }
+            return known(scratch, flow, direction);
+        }
+    }
+    scratch.outcome.flags |= OUTCOME_NEW;
+    admit_new(scratch, settings)?;
+    filter(scratch, false)
+}
+
+/// A packet of a known flow: passes if nothing changed, else the rules are asked about its first packet.
+#[inline(always)]
+fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Reason> {
+    let outcome = &mut scratch.outcome;
+    outcome.direction = direction as u32;
+    if direction == 1 {
+        outcome.segment = [outcome.segment[1], outcome.segment[0]];
+        outcome.policy = [outcome.policy[1], outcome.policy[0]];
+    }
+    let same_segments = outcome.segment[0] == flow.segment[0] && outcome.segment[1] == flow.segment[1];
+    if same_segments {
+        let kept =
+            preserved(outcome.policy[0], flow.policy[0]) && preserved(outcome.policy[1], flow.policy[1]);
+        if kept {
+            outcome.rule = flow.rule;
+            outcome.flags |= OUTCOME_ESTABLISHED;
+            return Ok(());
+        }
+    }
+    outcome.flags |= OUTCOME_RESTAMP;
+    let verdict = filter(scratch, direction == 1);
+    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 {
+        // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
+        let _ = FLOWS.remove(scratch.key);
+        let _ = FLOWS_NEW.remove(scratch.key);
+    }
+    verdict
+}
+
+/// Whether a flow admitted by policy word `then` may stay under `word` without asking rules.
+#[inline(always)]
+fn preserved(word: u32, then: u32) -> bool {
+    word == then || POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_PRESERVE != 0)
+}
+
+/// What may begin a flow at all.
+#[inline(always)]
+fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
+    let packet = &scratch.packet;
+    let outcome = &mut scratch.outcome;
+    let mut side = 0;
+    while side < 2 {
+        let id = outcome.segment[side];
+        if id != 0 && SEGMENTS.get(id).is_some_and(|segment| segment.state == STATE_DRAIN) {
+            refuse(outcome, Reason::Draining, id, side == 0);
+            return Err(Reason::Draining);
+        }
+        side += 1;
+    }
+    let from_members = outcome.segment[0] != 0;
+    let blame = if from_members { outcome.segment[0] } else { outcome.segment[1] };
+    let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
+    let loose = scratch.tick < settings.loose_tcp_until_tick;
+    let stray_tcp = packet.protocol == protocol::TCP && !is_opening(packet.tcp_flags) && !loose;
+    let stray_reply = icmp && !packet.has(PACKET_ICMP_REQUEST) && packet.kind != packet.icmp_type;
+    if stray_tcp || stray_reply {
+        refuse(outcome, Reason::NoFlow, blame, from_members);
+        return Err(Reason::NoFlow);
+    }
+    if scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0 && !icmp {
+        refuse(outcome, Reason::HubLocal, blame, from_members);
+        return Err(Reason::HubLocal);
+    }
+    Ok(())
+}
+
+/// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.
+#[inline(always)]
+fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
+    let (key, _) = FlowKey::of_inner(&scratch.packet);
+    scratch.key = key;
+    let found = find(&scratch.key, scratch.tick, settings).is_some();
+    let packet = &scratch.packet;
+    let redirect = packet.icmp_type == ICMP_REDIRECT && packet.protocol == protocol::ICMP;
+    if found && !redirect && packet.target == packet.inner.source {
+        scratch.outcome.flags |= OUTCOME_RELATED;
+        return Ok(());
+    }
+    let [sender, receiver] = scratch.outcome.segment;
+    let blame = if sender != 0 { sender } else { receiver };
+    refuse(&mut scratch.outcome, Reason::IcmpError, blame, sender != 0);
+    Err(Reason::IcmpError)
+}

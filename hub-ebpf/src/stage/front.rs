@@ -1,0 +1,43 @@
+//! Before classification: what is not the hub's to judge, and what no port lets in.
+
+use hub_common::event::Reason;
+use hub_common::outcome::Scratch;
+use hub_common::packet::{
+    PACKET_ARP, PACKET_NEIGHBOUR, PACKET_OTHER, PACKET_ROUTER, PACKET_V4, PACKET_V6, PACKET_VLAN,
+};
+use hub_common::segment::ROLE_SEGMENT;
+
+/// Whether to go on judging.
+pub(crate) enum Front {
+    /// An IP packet to be judged.
+    Judge,
+    /// Left to the kernel untouched.
+    Skip,
+}
+
+/// Sorts out ARP, neighbour discovery, foreign ethertypes, tags and parse errors.
+#[inline(always)]
+pub(crate) fn front(scratch: &Scratch) -> Result<Front, Reason> {
+    let packet = &scratch.packet;
+    let on_segment = scratch.port.role == ROLE_SEGMENT;
+    if packet.has(PACKET_ARP) && !packet.has(PACKET_VLAN) {
+        return Ok(Front::Skip);
+    }
+    if packet.has(PACKET_VLAN) {
+        // A VLAN device of the kernel takes tagged frames; whatever it forwards meets `hub_tc_out`.
+        return if on_segment { Err(Reason::Vlan) } else { Ok(Front::Skip) };
+    }
+    if let Some(reason) = Reason::from_number(scratch.parse_reason) {
+        return Err(reason);
+    }
+    if packet.has(PACKET_OTHER) || !packet.has_any(PACKET_V4 | PACKET_V6) {
+        return if on_segment { Err(Reason::Ethertype) } else { Ok(Front::Skip) };
+    }
+    if packet.has(PACKET_NEIGHBOUR) {
+        if packet.has(PACKET_ROUTER) && on_segment {
+            return Err(Reason::RouterAdvertisement);
+        }
+        return Ok(Front::Skip);
+    }
+    Ok(Front::Judge)
+}

@@ -1,0 +1,352 @@
+//! TC entry points: the reference data path.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_pull_data, bpf_skb_store_bytes};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use hub_common::event::{Hook, Reason};
+use hub_common::limits::{self, EXTENSION_HEADERS};
+use hub_common::outcome::{
+    FROM_HOST, OUTCOME_REJECT, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
+    VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
+};
+use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
+use hub_common::parse;
+use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, Port, ROLE_UPLINK};
+
+use crate::maps::{ANSWER, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
+use crate::packet::Frame;
+use crate::report::{self, hub_count_drop};
+use crate::stage::commit::hub_commit;
+use crate::stage::route::route;
+use crate::{pipeline, reject, rewrite};
+
+/// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
+const NEXT: i32 = -1;
+/// Drop (`TC_ACT_SHOT`).
+const SHOT: i32 = 2;
+/// Frames addressed to another host: seen in promiscuous mode only.
+const PACKET_OTHERHOST: u32 = 3;
+/// Header bytes pulled into the linear part when the parser needs more than is there.
+const PULL_BYTES: u32 = 2_304;
+/// `BPF_F_RECOMPUTE_CSUM`.
+const RECOMPUTE_CSUM: u64 = 1;
+
+/// Added to a reason number where small numbers mean something else.
+pub(crate) const REASON_BASE: u32 = 1_024;
+
+/// The readable part of an skb.
+#[inline(always)]
+pub(crate) fn frame(skb: *mut __sk_buff) -> Frame {
+    let ctx = TcContext::new(skb);
+    Frame { start: ctx.data(), end: ctx.data_end(), bytes: ctx.len() as usize }
+}
+
+/// Judges what comes in on a port.
+#[classifier]
+pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::TcIn as u32) else { return SHOT };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
+    // SAFETY: fields of the context.
+    let (ifindex, pkt_type) = unsafe { ((*skb).ifindex, (*skb).pkt_type) };
+    if pkt_type == PACKET_OTHERHOST {
+        report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
+        return NEXT;
+    }
+    start(scratch, Hook::TcIn as u32, ifindex);
+    let Some(port) = port(ifindex) else { return drop_early(scratch, Reason::NoPort) };
+    scratch.port = *port;
+    read(skb, scratch);
+    if pkt_type == 0 {
+        allow_redirect(skb, scratch);
+    }
+    let mut verdict = pipeline::hub_judge(scratch);
+    if verdict == VERDICT_ROUTE {
+        hub_route_tc(skb, scratch);
+        verdict = hub_commit(scratch);
+    }
+    match verdict {
+        VERDICT_REDIRECT => send(skb, scratch),
+        VERDICT_SKIP => {
+            report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
+            NEXT
+        }
+        VERDICT_STACK => {
+            report::total(Hook::TcIn as u32, |totals| totals.passed += 1);
+            NEXT
+        }
+        _ => refuse(skb, scratch),
+    }
+}
+
+/// Judges what the host itself sends, and what it forwards from interfaces that are not ports.
+#[classifier]
+pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    // SAFETY: fields of the context.
+    let (out, came_by) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex) };
+    if came_by != 0 && port(came_by).is_some() {
+        // Judged when it came in.
+        report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
+        return NEXT;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::TcOut as u32) else { return SHOT };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
+    start(scratch, Hook::TcOut as u32, if came_by == 0 { FROM_HOST } else { came_by });
+    let Some(port) = port(out) else { return drop_early(scratch, Reason::NoPort) };
+    scratch.port = outward(*port);
+    read(skb, scratch);
+    let mut verdict = pipeline::hub_judge(scratch);
+    if verdict == VERDICT_ROUTE {
+        scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
+        verdict = hub_commit(scratch);
+    }
+    match verdict {
+        VERDICT_DROP => {
+            hub_count_drop(scratch);
+            report::total(Hook::TcOut as u32, |totals| totals.dropped += 1);
+            SHOT
+        }
+        VERDICT_SKIP => {
+            report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
+            NEXT
+        }
+        _ => {
+            report::total(Hook::TcOut as u32, |totals| totals.passed += 1);
+            NEXT
+        }
+    }
+}
+
+/// Decides as `hub_tc_in` would, or `hub_tc_out` for interfaces that are no ports, and changes nothing but
+/// the answer. Run with `BPF_PROG_TEST_RUN`.
+#[classifier]
+pub(crate) fn hub_why(ctx: TcContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let Some(scratch) = SCRATCH.get_ptr_mut(SCRATCH_WHY) else { return SHOT };
+    // SAFETY: a per-CPU element of this program; the daemon runs it once at a time.
+    let scratch = unsafe { &mut *scratch };
+    // SAFETY: a field of the context.
+    let ifindex = unsafe { (*skb).ifindex };
+    match port(ifindex) {
+        Some(port) => {
+            start(scratch, Hook::TcIn as u32, ifindex);
+            scratch.port = *port;
+        }
+        None => {
+            start(scratch, Hook::TcOut as u32, if ifindex <= 1 { FROM_HOST } else { ifindex });
+            scratch.port = outward(Port::ZERO);
+        }
+    }
+    read(skb, scratch);
+    scratch.flags = SCRATCH_READ_ONLY;
+    pipeline::hub_judge(scratch);
+    if let Some(answer) = ANSWER.get_ptr_mut(0) {
+        // SAFETY: a map value; the daemon reads it after the run.
+        unsafe { *answer = scratch.outcome };
+    }
+    NEXT
+}
+
+/// What leaves a port is judged like what comes from the rest of the network.
+#[inline(always)]
+fn outward(mut port: Port) -> Port {
+    port.role = ROLE_UPLINK;
+    port.flags |= PORT_FAILSAFE;
+    port
+}
+
+#[inline(always)]
+fn port(ifindex: u32) -> Option<&'static Port> {
+    PORTS.get(ifindex % limits::PORTS).filter(|port| port.ifindex == ifindex && ifindex != 0)
+}
+
+#[inline(always)]
+fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
+    // SAFETY: a helper without arguments.
+    scratch.tick = unsafe { bpf_jiffies64() };
+    scratch.hook = hook;
+    scratch.ingress_ifindex = ingress_ifindex;
+    scratch.flags = 0;
+}
+
+/// Parses, pulling headers into the linear part where they are not.
+#[inline(always)]
+fn read(skb: *mut __sk_buff, scratch: &mut Scratch) {
+    let mut reason = parse_linear(skb, scratch);
+    if reason == Reason::Truncated as u32 {
+        let frame = frame(skb);
+        if frame.end.wrapping_sub(frame.start) < frame.bytes {
+            // SAFETY: the context is the hook's own. A failure leaves the packet as it was.
+            let failed = unsafe { bpf_skb_pull_data(skb, PULL_BYTES.min((*skb).len)) } != 0;
+            reason = if failed { Reason::Nonlinear as u32 } else { parse_linear(skb, scratch) };
+        }
+    }
+    scratch.parse_reason = reason;
+}
+
+/// Parses the linear part of an skb. Returns a reason number, 0 when all is well.
+#[inline(always)]
+fn parse_linear(skb: *mut __sk_buff, scratch: &mut Scratch) -> u32 {
+    let reason = hub_network_tc(skb, scratch);
+    if reason != 0 || !scratch.packet.has_any(PACKET_V4 | PACKET_V6) {
+        return reason;
+    }
+    if scratch.packet.has(PACKET_V4 | PACKET_OPTIONS) {
+        let (mut at, mut options) = (0, 0);
+        // Forty bytes hold at most forty options.
+        while options < 40 && at < parse::v4_options_bytes(&scratch.packet) {
+            at = hub_option_tc(skb, scratch, at);
+            if at >= REASON_BASE {
+                return at - REASON_BASE;
+            }
+            options += 1;
+        }
+    }
+    let mut step = 0;
+    while step <= EXTENSION_HEADERS && parse::has_extensions(&scratch.packet) {
+        let reason = hub_extension_tc(skb, scratch, step);
+        if reason != 0 {
+            return reason;
+        }
+        step += 1;
+    }
+    hub_transport_tc(skb, scratch)
+}
+
+/// Looks at the IPv4 option at an offset into the options. Returns where the next begins, or
+/// [`REASON_BASE`] and a reason number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_option_tc(skb: *mut __sk_buff, scratch: *mut Scratch, at: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return REASON_BASE + Reason::Internal as u32 };
+    match parse::v4_option(&frame(skb), at, &scratch.packet) {
+        Ok(next) => next,
+        Err(reason) => REASON_BASE + reason as u32,
+    }
+}
+
+/// Walks one IPv6 extension header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_extension_tc(skb: *mut __sk_buff, scratch: *mut Scratch, step: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    number(parse::extension(&frame(skb), step, &mut scratch.packet))
+}
+
+/// Parses the transport header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_transport_tc(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    number(parse::transport(&frame(skb), &mut scratch.packet))
+}
+
+/// The number of a parser's reason, 0 for none.
+#[inline(always)]
+pub(crate) fn number(parsed: Result<(), Reason>) -> u32 {
+    match parsed {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+/// Parses link and network header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_network_tc(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    let frame = frame(skb);
+    let packet = &mut scratch.packet;
+    *packet = Packet::ZERO;
+    // SAFETY: fields of the context.
+    let (vlan, ethertype) = unsafe { ((*skb).vlan_present, (*skb).protocol as u16) };
+    if vlan != 0 {
+        packet.flags |= PACKET_VLAN;
+    }
+    let parsed = if scratch.port.flags & PORT_L3_ONLY != 0 {
+        parse::network(&frame, u16::from_be(ethertype), 0, packet)
+    } else {
+        parse::ethernet(&frame, packet)
+    };
+    number(parsed)
+}
+
+/// Notes whether the packet may leave by a redirect, and how long its wire packets are.
+#[inline(always)]
+fn allow_redirect(skb: *mut __sk_buff, scratch: &mut Scratch) {
+    let packet = &scratch.packet;
+    // SAFETY: a field of the context.
+    let gso_size = unsafe { (*skb).gso_size };
+    scratch.wire_bytes = if gso_size == 0 {
+        packet.length_bytes
+    } else {
+        let headers = packet.l4_offset.wrapping_sub(packet.l3_offset).wrapping_add(packet.l4_bytes);
+        gso_size.wrapping_add(u32::from(headers))
+    };
+    let plain = packet.ttl > 1 && !packet.has_any(PACKET_OPTIONS | PACKET_VLAN);
+    if plain && scratch.port.flags & PORT_L3_ONLY == 0 {
+        scratch.flags |= SCRATCH_REDIRECTABLE;
+    }
+}
+
+/// Looks up the next hop with TC's context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_route_tc(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(settings) = SETTINGS.get(0) else { return 0 };
+    route(skb.cast::<c_void>(), scratch, settings);
+    0
+}
+
+#[inline(always)]
+fn send(skb: *mut __sk_buff, scratch: &Scratch) -> i32 {
+    let hop = &scratch.outcome.hop;
+    let frame = frame(skb);
+    if !rewrite::forward(&frame, &scratch.packet, hop) {
+        return drop_early(scratch, Reason::Internal);
+    }
+    if scratch.packet.has(PACKET_V6) {
+        let limit = [scratch.packet.ttl.wrapping_sub(1)];
+        let offset = rewrite::hop_limit_offset(&scratch.packet) as u32;
+        // SAFETY: the context is the hook's own; one byte is read from the array.
+        if unsafe { bpf_skb_store_bytes(skb, offset, limit.as_ptr().cast(), 1, RECOMPUTE_CSUM) } != 0 {
+            return drop_early(scratch, Reason::Internal);
+        }
+    }
+    report::total(Hook::TcIn as u32, |totals| totals.redirected += 1);
+    // SAFETY: a helper with plain arguments.
+    (unsafe { bpf_redirect(hop.ifindex, 0) }) as i32
+}
+
+#[inline(always)]
+fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
+    hub_count_drop(scratch);
+    if scratch.outcome.flags & OUTCOME_REJECT != 0 {
+        let ifindex = reject::hub_reject(skb, scratch);
+        if ifindex != 0 {
+            report::total(Hook::TcIn as u32, |totals| totals.replied += 1);
+            // SAFETY: a helper with plain arguments.
+            return (unsafe { bpf_redirect(ifindex, 0) }) as i32;
+        }
+    }
+    report::total(Hook::TcIn as u32, |totals| totals.dropped += 1);
+    SHOT
+}
+
+#[inline(always)]
+fn drop_early(scratch: &Scratch, reason: Reason) -> i32 {
+    report::bare_drop(scratch.hook, reason);
+    SHOT
+}

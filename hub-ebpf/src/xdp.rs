@@ -1,0 +1,190 @@
+//! XDP entry point: the same decisions on raw frames, or none at all.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_xdp_get_buff_len};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use hub_common::event::{Hook, Reason};
+use hub_common::limits::{self, EXTENSION_HEADERS};
+use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
+use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
+use hub_common::parse::{self, Bytes as _};
+
+use crate::maps::{PORTS, SCRATCH, SETTINGS};
+use crate::packet::Frame;
+use crate::report::{self, hub_count_drop};
+use crate::stage::commit::hub_commit;
+use crate::stage::route::route;
+use crate::tc::{REASON_BASE, number};
+use crate::{pipeline, rewrite};
+
+/// Judges what comes in on a port before the kernel makes an skb of it.
+#[xdp(frags)]
+pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::XdpIn as u32) else { return xdp_action::XDP_PASS };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
+    let ifindex = ctx.ingress_ifindex() as u32;
+    // A port that is not in the table is being set up: TC decides.
+    let Some(port) = PORTS.get(ifindex % limits::PORTS) else { return xdp_action::XDP_PASS };
+    if port.ifindex != ifindex {
+        return xdp_action::XDP_PASS;
+    }
+    // SAFETY: a helper without arguments.
+    scratch.tick = unsafe { bpf_jiffies64() };
+    scratch.hook = Hook::XdpIn as u32;
+    scratch.ingress_ifindex = ifindex;
+    scratch.flags = 0;
+    scratch.port = *port;
+    let frame = Frame { start: ctx.data(), end: ctx.data_end(), bytes: 0 };
+    let Some(target) = frame.read::<6>(0) else { return xdp_action::XDP_PASS };
+    if target != scratch.port.mac {
+        // Broadcast, multicast, or another host's: the kernel's business.
+        return xdp_action::XDP_PASS;
+    }
+    read(ctx.ctx, scratch);
+    let packet = &scratch.packet;
+    scratch.wire_bytes = packet.length_bytes;
+    if packet.ttl > 1 && !packet.has_any(PACKET_OPTIONS | PACKET_VLAN) {
+        scratch.flags |= SCRATCH_REDIRECTABLE;
+    }
+    let mut verdict = pipeline::hub_judge(scratch);
+    if verdict == VERDICT_ROUTE {
+        hub_route_xdp(ctx.ctx, scratch);
+        verdict = hub_commit(scratch);
+    }
+    match verdict {
+        VERDICT_REDIRECT => send(&ctx, scratch),
+        VERDICT_DROP => {
+            hub_count_drop(scratch);
+            report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
+            xdp_action::XDP_DROP
+        }
+        _ => xdp_action::XDP_PASS,
+    }
+}
+
+/// Parses; a frame in several buffers is measured whole only when its headers ask for it.
+#[inline(always)]
+fn read(ctx: *mut xdp_md, scratch: &mut Scratch) {
+    let mut reason = parse_first_buffer(ctx, scratch, 0);
+    if reason == Reason::Truncated as u32 {
+        // SAFETY: the context is the hook's own.
+        let whole = unsafe { bpf_xdp_get_buff_len(ctx) } as u32;
+        // SAFETY: fields of the context.
+        let linear = unsafe { (*ctx).data_end.wrapping_sub((*ctx).data) };
+        if whole > linear {
+            reason = parse_first_buffer(ctx, scratch, whole);
+            if reason == Reason::Truncated as u32 {
+                reason = Reason::Nonlinear as u32;
+            }
+        }
+    }
+    scratch.parse_reason = reason;
+}
+
+/// Parses the first buffer of a frame of `whole` bytes, or of one that is all there when `whole` is 0.
+#[inline(always)]
+fn parse_first_buffer(ctx: *mut xdp_md, scratch: &mut Scratch, whole: u32) -> u32 {
+    let reason = hub_network_xdp(ctx, scratch, whole);
+    if reason != 0 || !scratch.packet.has_any(PACKET_V4 | PACKET_V6) {
+        return reason;
+    }
+    if scratch.packet.has(PACKET_V4 | PACKET_OPTIONS) {
+        let (mut at, mut options) = (0, 0);
+        // Forty bytes hold at most forty options.
+        while options < 40 && at < parse::v4_options_bytes(&scratch.packet) {
+            at = hub_option_xdp(ctx, scratch, at);
+            if at >= REASON_BASE {
+                return at - REASON_BASE;
+            }
+            options += 1;
+        }
+    }
+    let mut step = 0;
+    while step <= EXTENSION_HEADERS && parse::has_extensions(&scratch.packet) {
+        let reason = hub_extension_xdp(ctx, scratch, step);
+        if reason != 0 {
+            return reason;
+        }
+        step += 1;
+    }
+    hub_transport_xdp(ctx, scratch)
+}
+
+#[inline(always)]
+fn frame(ctx: *mut xdp_md, whole: u32) -> Frame {
+    let ctx = XdpContext::new(ctx);
+    let (start, end) = (ctx.data(), ctx.data_end());
+    let bytes = if whole == 0 { end.wrapping_sub(start) } else { whole as usize };
+    Frame { start, end, bytes }
+}
+
+/// Parses link and network header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_network_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, whole: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    scratch.packet = Packet::ZERO;
+    number(parse::ethernet(&frame(ctx, whole), &mut scratch.packet))
+}
+
+/// Looks at the IPv4 option at an offset into the options. Returns where the next begins, or
+/// [`REASON_BASE`] and a reason number.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_option_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, at: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return REASON_BASE + Reason::Internal as u32 };
+    match parse::v4_option(&frame(ctx, 0), at, &scratch.packet) {
+        Ok(next) => next,
+        Err(reason) => REASON_BASE + reason as u32,
+    }
+}
+
+/// Walks one IPv6 extension header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_extension_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, step: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    number(parse::extension(&frame(ctx, 0), step, &mut scratch.packet))
+}
+
+/// Parses the transport header. Returns a reason number, 0 when all is well.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_transport_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    number(parse::transport(&frame(ctx, 0), &mut scratch.packet))
+}
+
+/// Looks up the next hop with XDP's context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_route_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(settings) = SETTINGS.get(0) else { return 0 };
+    route(ctx.cast::<c_void>(), scratch, settings);
+    0
+}
+
+#[inline(always)]
+fn send(ctx: &XdpContext, scratch: &Scratch) -> u32 {
+    let hop = &scratch.outcome.hop;
+    let frame = Frame { start: ctx.data(), end: ctx.data_end(), bytes: 0 };
+    let written = rewrite::forward(&frame, &scratch.packet, hop)
+        && (!scratch.packet.has(PACKET_V6) || rewrite::hop_limit(&frame, &scratch.packet));
+    if !written {
+        report::bare_drop(Hook::XdpIn as u32, Reason::Internal);
+        return xdp_action::XDP_DROP;
+    }
+    report::total(Hook::XdpIn as u32, |totals| totals.redirected += 1);
+    // SAFETY: a helper with plain arguments.
+    (unsafe { bpf_redirect(hop.ifindex, 0) }) as u32
+}
