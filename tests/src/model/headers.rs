@@ -167,14 +167,21 @@ fn v6(packet: &[u8]) -> Result<Headers, Reason> {
 
 /// Walks extension headers to the transport.
 fn extensions(first: u8, payload: &[u8]) -> Result<(u8, Piece, &[u8]), Reason> {
+    /// No extension header begins further into a frame than this.
+    const FARTHEST: usize = 2_048;
     let (mut kind, mut rest, mut piece) = (first, payload, Piece::Whole);
     for number in 0.. {
         if ![0, 43, 44, 51, 60, 135, 139, 140].contains(&kind) {
             break;
         }
+        let too_many = number == hub_common::limits::EXTENSION_HEADERS as usize;
+        let too_far = 14 + 40 + (payload.len() - rest.len()) > FARTHEST;
         let late_hop_by_hop = kind == 0 && number > 0;
-        if number == hub_common::limits::EXTENSION_HEADERS || late_hop_by_hop || rest.len() < 8 {
+        if too_many || too_far || late_hop_by_hop {
             return Err(Reason::ExtensionHeaders);
+        }
+        if rest.len() < 8 {
+            return Err(Reason::Truncated);
         }
         if kind == 43 && rest[2] == 0 {
             return Err(Reason::SourceRoute);
@@ -185,6 +192,9 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(u8, Piece, &[u8]), Reason> {
             51 => 4 * (usize::from(rest[1]) + 2),
             _ => 8 * (usize::from(rest[1]) + 1),
         };
+        if size > rest.len() {
+            return Err(Reason::Truncated);
+        }
         if kind == 44 {
             let id = u32::from(word(rest, 4)) << 16 | u32::from(word(rest, 6));
             let (position, more) = (word(rest, 2) >> 3, rest[3] & 1 == 1);
@@ -194,9 +204,6 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(u8, Piece, &[u8]), Reason> {
             if more {
                 piece = Piece::First(id);
             }
-        }
-        if size > rest.len() {
-            return Err(Reason::ExtensionHeaders);
         }
         rest = &rest[size..];
         kind = next;
