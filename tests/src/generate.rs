@@ -93,6 +93,18 @@ impl World {
         self.model.segments.insert(number, segment);
     }
 
+    /// Takes a range from its segment and gives it to another, or to none.
+    pub fn move_prefix(&mut self, random: &mut Random) {
+        let prefixes = &mut self.model.prefixes;
+        if prefixes.len() > 4 {
+            let mut prefix = prefixes.swap_remove(random.below(prefixes.len()));
+            if random.chance(60) {
+                prefix.segment = 1 + random.below(SEGMENTS as usize) as u32;
+                prefixes.push(prefix);
+            }
+        }
+    }
+
     fn segment(&mut self, random: &mut Random) -> Segment {
         let life = random.one_of(&[(93, Life::Active), (4, Life::Drain), (3, Life::Block)]);
         let policy = self.policy(random);

@@ -37,7 +37,6 @@ const FOREVER_TICKS: u32 = 1 << 30;
 impl DataPath {
     /// Makes the maps describe a model's hub. Flows stay.
     pub fn fill(&mut self, model: &Model) {
-        self.fill_prefixes(model);
         for number in 1..=SEGMENTS {
             self.fill_segment(model, number);
         }
@@ -49,6 +48,13 @@ impl DataPath {
             .iter()
             .map(|(protocol, port)| (Failsafe { protocol: u32::from(*protocol), port: u32::from(*port) }, 1));
         self.replace_all::<Failsafe, u32>("FAILSAFE", failsafe);
+        self.fill_prefixes(model);
+    }
+
+    /// Makes the maps describe the ranges of all segments, and lets flows be classified again.
+    pub fn fill_prefixes(&mut self, model: &Model) {
+        self.fill_v4(model);
+        self.fill_v6(model);
         self.filled.class_generation += 1;
         let settings = Settings {
             route_generation: 1,
@@ -109,7 +115,7 @@ impl DataPath {
         self.array::<Policy>("POLICIES").set(slot, compiled, 0).unwrap();
     }
 
-    fn fill_prefixes(&mut self, model: &Model) {
+    fn fill_v4(&mut self, model: &Model) {
         let table = V4Table::new(&model.prefixes);
         let old = std::mem::take(&mut self.filled.root);
         let mut root = self.array::<u32>("V4_ROOT");
@@ -124,6 +130,9 @@ impl DataPath {
         for (index, block) in (0..).zip(&table.blocks) {
             blocks.set(index, block, 0).unwrap();
         }
+    }
+
+    fn fill_v6(&mut self, model: &Model) {
         let old = std::mem::take(&mut self.filled.prefixes);
         let mut trie: LpmTrie<&mut MapData, Address, u32> =
             LpmTrie::try_from(self.map_mut("V6_PREFIXES")).unwrap();

@@ -5,15 +5,15 @@ use std::net::IpAddr;
 use super::damage::{damage, oddity};
 use super::policy::PROTOCOLS;
 use super::{Random, World};
-use crate::model::Role;
+use crate::model::{Entry, Role};
 use crate::packet::flags::{ACK, FIN, PSH, RST, SYN};
 use crate::packet::{Datagram, Transport};
 
-/// A frame with the interface that it comes in by.
+/// A frame with the place where it meets the hub.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    /// Interface index.
-    pub interface: u32,
+    /// Where.
+    pub entry: Entry,
     /// The frame.
     pub frame: Vec<u8>,
 }
@@ -34,12 +34,12 @@ impl Traffic {
     pub fn packet(&mut self, random: &mut Random, world: &World) -> Packet {
         self.remembered_last = false;
         let datagram = self.datagram(random, world);
-        let interface = interface(random, world, datagram.source);
+        let entry = entry(random, world, &datagram);
         let mut frame = datagram.frame();
         if random.chance(6) {
             frame = damage(random, frame);
         }
-        Packet { interface, frame }
+        Packet { entry, frame }
     }
 
     /// Takes note that the last packet did not pass: most senders give up.
@@ -78,8 +78,10 @@ impl Traffic {
 
     /// Cuts a packet up and returns the first piece, or now and then another one.
     fn in_pieces(&mut self, random: &mut Random, datagram: Datagram) -> Datagram {
-        let size = random.pick(&[8, 16, 24, 40]).unwrap();
-        let mut pieces = datagram.with_payload(&[7; 60]).with_id(random.byte().into()).fragments(size);
+        let size = random.pick(&[8, 16, 24, 40, 64]).unwrap();
+        let mut datagram = datagram.with_id(random.byte().into());
+        datagram.transport.payload().resize(80, 7);
+        let mut pieces = datagram.fragments(size);
         if random.chance(10) {
             pieces.swap(0, 1);
         }
@@ -87,6 +89,18 @@ impl Traffic {
         self.pieces = pieces;
         now
     }
+}
+
+/// Where a packet meets the hub: behind its source, as a rule, or on its way out to a member.
+fn entry(random: &mut Random, world: &World, datagram: &Datagram) -> Entry {
+    let from_host = world.model.locals.contains(&datagram.source);
+    if from_host && random.chance(70) || random.chance(2) {
+        let port = interface(random, world, datagram.target);
+        let foreign = random.one_of(&[(4, world.interfaces.unknown), (1, world.interfaces.uplink)]);
+        // The host sends from its own addresses only.
+        return Entry::Out { port, came_by: if from_host { 0 } else { foreign } };
+    }
+    Entry::In(interface(random, world, datagram.source))
 }
 
 /// The interface behind which an address is, as a rule.
@@ -121,8 +135,9 @@ fn first(random: &mut Random, world: &World) -> Datagram {
         0..45 => (&remotes, &members),
         45..75 => (&members, &remotes),
         75..90 => (&members, &members),
-        90..94 => (&members, &locals),
-        94..98 => (&remotes, &locals),
+        90..93 => (&members, &locals),
+        93..95 => (&remotes, &locals),
+        95..98 => (&locals, &members),
         _ => (&remotes, &remotes),
     };
     let mut source = random.pick(from).unwrap_or(remotes[0]);

@@ -78,7 +78,8 @@ impl Model {
             Some(flow) => self.established(flow, &judged, changes)?,
             None => self.first_packet(&judged, changes)?,
         }
-        if matches!(judged.packet.piece, Piece::First(_)) {
+        // An ICMP error is too short to be cut up (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+        if matches!(judged.packet.piece, Piece::First(_)) && judged.packet.quoted.is_none() {
             let until = now + self.timeouts.fragment;
             changes.push(Change::Remember(Box::new(judged.packet), until));
         }
@@ -86,12 +87,15 @@ impl Model {
     }
 
     fn role(&self, entry: Entry) -> Result<Role, Verdict> {
-        let port = match entry {
+        let (port, outward) = match entry {
             // The port it came in by has judged it.
             Entry::Out { came_by, .. } if self.ports.contains_key(&came_by) => return Err(Verdict::Skip),
-            Entry::In(port) | Entry::Out { port, .. } => port,
+            Entry::Out { port, .. } => (port, true),
+            Entry::In(port) => (port, false),
         };
-        self.ports.get(&port).copied().map_or_else(|| refuse(Reason::NoPort), Ok)
+        let Some(role) = self.ports.get(&port) else { return refuse(Reason::NoPort) };
+        // What leaves the hub is judged like what comes from the rest of the network.
+        Ok(if outward { Role::Uplink } else { *role })
     }
 
     fn ip(role: Role, frame: &[u8]) -> Result<Headers, Verdict> {
@@ -126,7 +130,9 @@ impl Model {
         let local = self.locals.contains(&packet.target);
         let target = self.segment_of(packet.target).filter(|_| !local);
         let from_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
+        let own = self.locals.contains(&packet.source);
         let source = match (entry, role) {
+            (Entry::In(_), _) if own => return refuse(Reason::Spoof),
             (Entry::In(_), Role::Uplink) if source.is_some() => return refuse(Reason::Spoof),
             (Entry::Out { came_by, .. }, _) if came_by != 0 && source.is_some() => {
                 return refuse(Reason::Spoof);

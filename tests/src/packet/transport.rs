@@ -133,7 +133,8 @@ impl Transport {
         }
     }
 
-    pub(super) fn payload(&mut self) -> &mut Vec<u8> {
+    /// What follows the header.
+    pub fn payload(&mut self) -> &mut Vec<u8> {
         match self {
             Self::Tcp { payload, .. }
             | Self::Udp { payload, .. }

@@ -130,6 +130,8 @@ fn sources_belong_behind_their_port() {
         ("link-local", PORT_A, udp("fe80::5", REMOTE6), spoof),
         ("a member's, from outside", UPLINK, udp(MEMBER, OTHER), spoof),
         ("a member's, from outside to nobody", UPLINK, udp(MEMBER6, REMOTE6), spoof),
+        ("the hub's own, from a member", PORT_A, udp(HUB, REMOTE), spoof),
+        ("the hub's own, from outside", UPLINK, udp("203.0.113.1", MEMBER), spoof),
         ("foreign traffic", UPLINK, udp(REMOTE, "198.51.100.1"), Skip),
         ("foreign multicast", UPLINK, udp(REMOTE, "224.0.0.5"), Skip),
     ]);
