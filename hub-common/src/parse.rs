@@ -176,6 +176,7 @@ pub fn v4_option(bytes: &impl Bytes, at: u32, packet: &Packet) -> Result<u32, Re
         0 => v4_options_bytes(packet),
         1 => at + 1,
         131 | 137 => return Err(Reason::SourceRoute),
+        _ if at + 1 == v4_options_bytes(packet) => return Err(Reason::BadHeader),
         _ => {
             let Some([_, _, size]) = bytes.read::<3>(offset) else { return Err(Reason::Truncated) };
             if size < 2 {
