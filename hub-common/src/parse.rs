@@ -246,6 +246,10 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
         51 => (header[1] as usize + 2) * 4,
         _ => (header[1] as usize + 1) * 8,
     };
+    // Bytes behind the packet's end are padding of the frame, never headers.
+    if at + length > packet.l3_offset as usize + packet.length_bytes as usize {
+        return Err(Reason::Truncated);
+    }
     packet.protocol = header[0];
     packet.l4_offset = (at + length) as u16;
     if kind == 44 {
@@ -350,10 +354,16 @@ fn icmp(
     }
     packet.flags |= PACKET_ICMP_ERROR;
     if v4 {
-        inner_v4(bytes, offset + 8, &mut packet.inner)
+        inner_v4(bytes, offset + 8, room - 8, &mut packet.inner)
     } else {
-        inner_v6(bytes, offset + 8, &mut packet.inner)
+        inner_v6(bytes, offset + 8, room - 8, &mut packet.inner)
     }
+}
+
+/// Whether bytes 4 and 5 of the message are an identifier that a reply repeats.
+#[inline(always)]
+const fn has_identifier(kind: u8, v4: bool) -> bool {
+    if v4 { matches!(kind, 0 | 8 | 13..=18) } else { matches!(kind, 128 | 129) }
 }
 
 /// Whether an ICMP type is a request, and the request type of its pair.
@@ -387,11 +397,17 @@ fn inner_v4(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), 
     inner.source = mapped([header[12], header[13], header[14], header[15]]);
     inner.target = mapped([header[16], header[17], header[18], header[19]]);
     inner.protocol = header[9];
+    if room < header_bytes + 8 {
+        return Err(Reason::Truncated);
+    }
     inner_ports(bytes, offset + header_bytes, inner, true)
 }
 
 #[inline(always)]
-fn inner_v6(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), Reason> {
+fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -> Result<(), Reason> {
+    if room < 8 {
+        return Err(Reason::Truncated);
+    }
     let header = bytes.read::<8>(offset).ok_or(Reason::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::IcmpError);
@@ -399,6 +415,9 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), 
     inner.source = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
     inner.target = bytes.read::<16>(offset + 24).ok_or(Reason::Truncated)?;
     inner.protocol = header[6];
+    if room < 48 {
+        return Err(Reason::Truncated);
+    }
     if is_multicast(&inner.source) {
         return Err(Reason::IcmpError);
     }
