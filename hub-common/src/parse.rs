@@ -337,8 +337,7 @@ fn icmp(
     if request {
         packet.flags |= PACKET_ICMP_REQUEST;
     }
-    let is_query = if v4 { kind != header[0] || request } else { matches!(header[0], 128 | 129) };
-    if is_query {
+    if has_identifier(header[0], v4) {
         packet.source_port = id;
         packet.target_port = id;
     }
@@ -387,7 +386,10 @@ const fn v6_query(kind: u8) -> (bool, u8) {
 }
 
 #[inline(always)]
-fn inner_v4(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), Reason> {
+fn inner_v4(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -> Result<(), Reason> {
+    if room < 20 {
+        return Err(Reason::Truncated);
+    }
     let header = bytes.read::<20>(offset).ok_or(Reason::Truncated)?;
     let header_bytes = (header[0] & 0xf) as usize * 4;
     let later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
@@ -432,11 +434,13 @@ fn inner_ports(bytes: &impl Bytes, offset: usize, inner: &mut Inner, v4: bool) -
     if has_ports(protocol) {
         inner.source_port = u16::from_be_bytes([header[0], header[1]]);
         inner.target_port = u16::from_be_bytes([header[2], header[3]]);
-    } else if protocol == protocol::ICMP || protocol == protocol::ICMPV6 {
-        let id = u16::from_be_bytes([header[4], header[5]]);
-        inner.source_port = id;
-        inner.target_port = id;
+    } else if protocol == if v4 { protocol::ICMP } else { protocol::ICMPV6 } {
         inner.kind = if v4 { v4_query(header[0]).1 } else { v6_query(header[0]).1 };
+        if has_identifier(header[0], v4) {
+            let id = u16::from_be_bytes([header[4], header[5]]);
+            inner.source_port = id;
+            inner.target_port = id;
+        }
     }
     Ok(())
 }
