@@ -38,7 +38,10 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
         report::refuse(&mut scratch.outcome, reason, blame, sender != 0);
         return VERDICT_DROP;
     }
-    fragment::remember(scratch);
+    // ICMP errors are too short to be cut up (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+    if flags & OUTCOME_RELATED == 0 {
+        fragment::remember(scratch);
+    }
     let bytes = scratch.packet.length_bytes;
     let [a, b] = scratch.outcome.segment;
     if scratch.outcome.direction == 0 {
