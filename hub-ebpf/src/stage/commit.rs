@@ -3,7 +3,7 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Flow, Hop, first_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
     OUTCOME_RESTAMP, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
@@ -105,7 +105,7 @@ fn open(scratch: &mut Scratch) -> Result<(), Reason> {
         let _ = FLOWS_NEW.remove(scratch.key);
     }
     let packet = &scratch.packet;
-    let from_high = scratch.key.high == packet.source && scratch.key.high_port == packet.source_port;
+    let (_, from_high) = FlowKey::of(packet);
     let new = &mut scratch.flow;
     *new = Flow::ZERO;
     new.last_tick = scratch.tick;
