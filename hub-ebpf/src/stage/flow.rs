@@ -230,7 +230,7 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
     }
     let from_members = outcome.segment[0] != 0;
     let blame = if from_members { outcome.segment[0] } else { outcome.segment[1] };
-    let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
+    let icmp = packet.protocol == if packet.has(PACKET_V4) { protocol::ICMP } else { protocol::ICMPV6 };
     let loose = scratch.tick < settings.loose_tcp_until_tick;
     let stray_tcp = packet.protocol == protocol::TCP && !is_opening(packet.tcp_flags) && !loose;
     let stray_reply = icmp && !packet.has(PACKET_ICMP_REQUEST) && packet.kind != packet.icmp_type;
