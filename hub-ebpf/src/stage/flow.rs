@@ -200,7 +200,9 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     }
     outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
-    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 {
+    // XDP leaves a reject to TC, which must find the flow as it was.
+    let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
+    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
         // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
         let _ = FLOWS.remove(scratch.key);
         let _ = FLOWS_NEW.remove(scratch.key);
