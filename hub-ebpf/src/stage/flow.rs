@@ -5,13 +5,13 @@ use core::ptr::{read_volatile, write_volatile};
 use hub_common::event::Reason;
 use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_RELATED,
-    OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
+    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_VLAN, protocol,
+    PACKET_V4, PACKET_VLAN, protocol,
 };
 use hub_common::segment::{
     POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
@@ -250,12 +250,24 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
 /// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.
 #[inline(always)]
 fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
-    let (key, _) = FlowKey::of_inner(&scratch.packet);
+    let (key, from_high) = FlowKey::of_inner(&scratch.packet);
     scratch.key = key;
-    let found = find(&scratch.key, scratch.tick, settings).is_some();
+    let fits = match find(&scratch.key, scratch.tick, settings) {
+        None => false,
+        Some((flow, _)) => {
+            // SAFETY: as in `fast`.
+            let flow = unsafe { &*flow };
+            let [first, other] = flow.segment;
+            let (quoted_sender, quoted_receiver) =
+                if flow.direction(from_high) == 0 { (first, other) } else { (other, first) };
+            let [sender, receiver] = scratch.outcome.segment;
+            // The error goes back the way of the quoted packet; the host is a router on every way.
+            receiver == quoted_sender && (sender == quoted_receiver || scratch.ingress_ifindex == FROM_HOST)
+        }
+    };
     let packet = &scratch.packet;
     let redirect = packet.icmp_type == ICMP_REDIRECT && packet.protocol == protocol::ICMP;
-    if found && !redirect && packet.target == packet.inner.source {
+    if fits && !redirect && packet.target == packet.inner.source {
         scratch.outcome.flags |= OUTCOME_RELATED;
         return Ok(());
     }
