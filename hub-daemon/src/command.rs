@@ -42,8 +42,13 @@ pub enum Command {
     Documents(Vec<FileDocument>),
     /// The kernel's links and addresses changed.
     Inventory(Inventory),
-    /// Reconcile reports what it could not do, by persona; an empty map clears.
-    Faults(BTreeMap<PersonaId, Vec<String>>),
+    /// A pass of reconcile is over.
+    Faults {
+        /// `Hub::revision` just before the pass's `Hub::desired`: personas admitted later wait for the next.
+        revision: u64,
+        /// What could not be done, by persona; an empty map clears.
+        faults: BTreeMap<PersonaId, Vec<String>>,
+    },
     /// Time passed a deadline: look at `now`.
     Tick,
 }
@@ -55,6 +60,8 @@ pub struct FileDocument {
     pub path: PathBuf,
     /// Line of the document's first key, from 1.
     pub line: u32,
+    /// Lines of its `security_policies`, from 1.
+    pub rule_lines: Vec<u32>,
     /// The persona it defines.
     pub document: PersonaDocument,
 }
@@ -81,6 +88,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether frames have no Ethernet header.
     pub l3_only: bool,
+    /// Its MAC address, zeros where it has none.
+    pub mac: [u8; 6],
     /// Addresses on it.
     pub addresses: Vec<IpAddr>,
 }
@@ -108,7 +117,7 @@ pub struct Rejection {
 }
 
 /// Kinds of refusal, with the HTTP status each becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RejectionKind {
     /// 422: the document says something that cannot be.
     Invalid,

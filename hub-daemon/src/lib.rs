@@ -1,11 +1,20 @@
 //! The hub's daemon as a library: `hubd`, `hubctl` and the tests are made of it.
 
+pub mod check;
+pub mod cli;
 pub mod command;
+pub mod compile;
+pub mod daemon;
 pub mod datapath_view;
 pub mod desired;
 pub mod document;
+pub mod hub;
+pub mod inputs;
 pub mod kernel;
 pub mod model;
+pub mod outputs;
 pub mod reconcile;
+pub mod store;
+pub mod systems;
 pub mod tables;
 pub mod view;

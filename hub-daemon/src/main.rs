@@ -1,2 +1,70 @@
-//! hubd.
-fn main() {}
+//! hubd: the daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use hub_daemon::daemon::{self, start};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// A virtual traffic hub: filters and routes between networks by documents.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the hub in the foreground.
+    Run {
+        /// Configuration file; without one, every default.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check configuration and documents without running anything. Exits with 5 when something is wrong.
+    Check {
+        /// Files and folders: `hub.yaml`, persona documents.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Run { config } => run(config),
+        Verb::Check { paths } => hub_daemon::cli::check_paths(&paths),
+    }
+}
+
+fn run(config: Option<PathBuf>) -> ExitCode {
+    log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = start::config(config.as_deref()).and_then(|config| runtime.block_on(daemon::run(config)));
+    // The applier's thread and blocked reads end with the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to the journal under systemd, else to standard error. `RUST_LOG` filters; the default is `info`.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
+    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    let console = journal.is_none().then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+    tracing_subscriber::registry().with(filter).with(journal).with(console).init();
+}

@@ -120,6 +120,10 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch, 4> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static ANSWER: Array<Outcome, 1> = Array::new();
 
+/// What `hub_clock` read: {`bpf_jiffies64`, `CLOCK_BOOTTIME` in nanoseconds}. The daemon reads it after a run.
+#[btf_map]
+pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
+
 /// Element of [`SCRATCH`] that `hub_why` uses.
 pub(crate) const SCRATCH_WHY: u32 = 3;
 

@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_pull_data, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_redirect, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{Hook, Reason};
@@ -16,7 +18,7 @@ use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Pack
 use hub_common::parse;
 use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, Port, ROLE_UPLINK};
 
-use crate::maps::{ANSWER, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
+use crate::maps::{ANSWER, CLOCK, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
@@ -149,6 +151,20 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
     if let Some(answer) = ANSWER.get_ptr_mut(0) {
         // SAFETY: a map value; the daemon reads it after the run.
         unsafe { *answer = scratch.outcome };
+    }
+    NEXT
+}
+
+/// Tells which tick it is: user space has no way of its own to know. Run with `BPF_PROG_TEST_RUN`.
+#[classifier]
+pub(crate) fn hub_clock(_ctx: TcContext) -> i32 {
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: a helper without arguments.
+        let tick = unsafe { bpf_jiffies64() };
+        // SAFETY: as above.
+        let boot_ns = unsafe { bpf_ktime_get_boot_ns() };
+        // SAFETY: a map value; a mix of two runs at once is still right to a few microseconds.
+        unsafe { *clock = [tick, boot_ns] };
     }
     NEXT
 }

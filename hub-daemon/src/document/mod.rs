@@ -1,3 +1,15 @@
 //! Documents: what operators write, as they write it.
+//!
+//! These types hold text and numbers as given, so that a definition reads back in the form it was
+//! written in. What the text means is the business of [`crate::model`].
 
+pub mod hub;
+pub mod located;
+pub mod parts;
 pub mod persona;
+pub mod read;
+pub mod rule;
+pub mod snippet;
+pub mod source;
+#[cfg(test)]
+mod tests;

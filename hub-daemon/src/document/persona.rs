@@ -1,12 +1,148 @@
-//! The persona document.
+//! The persona document: the source's JSON, and what operators need beside it.
+//!
+//! The same structure comes as a REST body and as YAML with `kind: persona`. Fields that are left out
+//! stay out when it is written again, so a stored definition can be merged with a patch.
 
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Stand-in until the document module lands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+use super::parts::{BandwidthDocument, InterfaceDocument, OneOrMany, Scalar};
+use super::rule::RuleDocument;
+
+/// A network persona: address range, permitted protocols, rules, quality of service and an end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["name", "ip_range"]))]
 pub struct PersonaDocument {
-    /// Unique name.
+    /// Kind of the document; `persona` and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<PersonaKind>,
+    /// Unique name: 1–63 letters, digits, `-`, `_` or `.`, a letter or digit first.
+    #[serde(default)]
+    #[schema(required = true, example = "TempDevNetwork")]
     pub name: String,
+    /// Prefix or prefixes in CIDR notation, IPv4 or IPv6, host bits zero.
+    #[serde(default)]
+    #[schema(required = true, value_type = OneOrMany<String>)]
+    pub ip_range: OneOrMany<String>,
+    /// IP protocols that may pass at all, by name or number; default `[tcp, udp, icmp]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocols: Option<Vec<Scalar>>,
+    /// Bandwidth and latency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qos: Option<QosDocument>,
+    /// Rules, first match wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_policies: Option<Vec<RuleDocument>>,
+    /// When the persona ends: RFC 3339 with offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2030-12-31T23:59:59Z")]
+    pub expiration: Option<String>,
+    /// Life from admission on, instead of `expiration`: `4h`, `2d12h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// Existing interfaces whose traffic belongs to the persona.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Vec<InterfaceDocument>>,
+    /// Veth pairs that the hub makes, one end in a member's network namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<EndpointDocument>>,
+    /// Names of personas it may talk to; each must name the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<String>>,
+    /// Where members may go outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressDocument>,
+    /// What a change of rules means for connections that exist; default `reevaluate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub established: Option<EstablishedDocument>,
+    /// What happens when no rule matches a protocol that rules speak of; default `deny`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_action: Option<DefaultActionDocument>,
+    /// Whether `default_action` applies to protocols that no rule mentions as well; default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+    /// Free text for the operator's own order: at most 32 keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// The one kind of document there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PersonaKind {
+    /// A persona.
+    Persona,
+}
+
+/// Quality of service. Source: persona `qos`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QosDocument {
+    /// Bits per second, decimal multiples: `100Mbps`, `1.5Gbit`, `12.5MB/s`, or a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<BandwidthDocument>,
+    /// Longest queueing delay that the hub may add: `50ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<String>,
+}
+
+/// A veth pair into a member's network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointDocument {
+    /// Name of the endpoint, unique in the persona.
+    pub name: String,
+    /// Network namespace: a name below `/run/netns`, or an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Process whose network namespace it is, instead of `namespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Name of the interface there; default `eth0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// `auto` (the default: one address per family of the range), or addresses from the range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<OneOrMany<String>>,
+}
+
+/// Where members may go outside the persona and its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EgressDocument {
+    /// Prefixes that members may reach; with this list, no others but those that rules allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<OneOrMany<String>>,
+    /// Prefixes that members may never reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny: Option<OneOrMany<String>>,
+    /// Router for the persona's own default route; default: the host's routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<OneOrMany<String>>,
+}
+
+/// What a change of rules means for connections that exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EstablishedDocument {
+    /// They are judged again by the rules as they are.
+    #[default]
+    Reevaluate,
+    /// They stay.
+    Preserve,
+}
+
+/// What happens to packets that no rule matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultActionDocument {
+    /// Drop in silence.
+    #[default]
+    Deny,
+    /// Drop and tell the sender.
+    Reject,
 }

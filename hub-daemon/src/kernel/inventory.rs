@@ -24,6 +24,7 @@ impl Netlink {
                 kind: link.kind,
                 mtu: link.mtu,
                 l3_only: link.l3_only,
+                mac: link.mac,
                 addresses: Vec::new(),
             };
             links.insert(link.name, found);

@@ -28,6 +28,8 @@ pub struct FoundLink {
     pub running: bool,
     /// Whether frames have no Ethernet header.
     pub l3_only: bool,
+    /// MAC address, zeros where it has none.
+    pub mac: [u8; 6],
     /// Group number; 0 unless somebody set one.
     pub group: u32,
     /// Text that somebody attached to it.
@@ -50,6 +52,8 @@ impl From<LinkMessage> for FoundLink {
                 link.name = name;
             } else if let LinkAttribute::Mtu(mtu) = attribute {
                 link.mtu = mtu;
+            } else if let LinkAttribute::Address(address) = attribute {
+                link.mac = address.try_into().unwrap_or_default();
             } else if let LinkAttribute::Group(group) = attribute {
                 link.group = group;
             } else if let LinkAttribute::IfAlias(alias) = attribute {

@@ -1,32 +1,20 @@
 //! Values that cannot be invalid: what documents become once every check has passed.
 
+pub mod bandwidth;
+pub mod config;
+pub mod endpoint;
+pub mod expiry;
+pub mod icmp;
+pub mod id;
+pub mod names;
+pub mod persona;
 pub mod policy;
+pub mod port;
+pub mod prefix;
+pub mod problems;
+pub mod protocol;
+pub mod rule;
+pub mod span;
+pub mod tcp_flags;
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-/// Identity of a persona: a ULID, so ids sort by creation time.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
-pub struct PersonaId(pub String);
-
-impl fmt::Display for PersonaId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Index of a persona in the data path, from 1.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
-)]
-#[serde(transparent)]
-pub struct SegmentId(pub u32);
-
-impl fmt::Display for SegmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub use id::{PersonaId, SegmentId};

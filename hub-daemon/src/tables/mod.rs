@@ -1,6 +1,7 @@
 //! One file per table of the kernel, each a [`crate::reconcile::Table`].
 
 pub mod addresses;
+pub mod datapath;
 pub mod endpoints;
 pub(crate) mod family;
 pub mod network;

@@ -1,0 +1,78 @@
+//! Judges files as the daemon would, without one: `hubd check`, `hubctl check`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::command::Command;
+use crate::document::hub::{self, unreadable};
+use crate::document::snippet::Diagnostic;
+use crate::document::source;
+use crate::hub::Hub;
+use crate::model::config::Config;
+use crate::model::id::IdSource;
+
+/// Name of the configuration file; every other file holds documents.
+const CONFIG: &str = "hub.yaml";
+
+/// Checks files, and the YAML files of folders with what is below them, as one set: each by itself, then
+/// the documents against each other and the configuration among them. Returns the number of files.
+pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
+    let mut files = Vec::new();
+    let mut problems = Vec::new();
+    for path in paths {
+        if let Err(error) = gather(path, &mut files) {
+            problems.push(unreadable(path, &error));
+        }
+    }
+    let mut config = Config::default();
+    let mut sources = Vec::new();
+    for file in &files {
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.push(unreadable(file, &error));
+                continue;
+            }
+        };
+        if file.file_name().is_some_and(|name| name == CONFIG) {
+            match hub::parse(file, &text) {
+                Ok(read) => config = read,
+                Err(found) => problems.extend(found),
+            }
+            continue;
+        }
+        match source::parse(file, &text) {
+            Ok(source) => sources.push(source),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        let documents = source::documents(&sources);
+        if let Err(rejection) =
+            Hub::new(config, IdSource::new(0)).handle(Command::Documents(documents), Timestamp::now())
+        {
+            problems.extend(source::explain(&sources, &rejection));
+        }
+    }
+    if problems.is_empty() { Ok(files.len()) } else { Err(problems) }
+}
+
+fn gather(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    entries.sort();
+    for entry in entries {
+        let is_yaml = entry.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if entry.is_dir() || is_yaml {
+            gather(&entry, files)?;
+        }
+    }
+    Ok(())
+}

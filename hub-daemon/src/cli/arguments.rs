@@ -1,0 +1,237 @@
+//! The arguments of hubctl.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use super::exit::TABLE;
+use super::why::Asked;
+use crate::inputs::server::DEFAULT_SOCKET;
+
+/// Control a running hub
+#[derive(Debug, Parser)]
+#[command(name = "hubctl", version, after_help = TABLE, max_term_width = 100)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) connection: Connection,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// How to reach the hub, and how to show its answers.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Connection {
+    /// The hub's unix socket
+    #[arg(long, global = true, env = "HUB_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub(super) socket: PathBuf,
+    /// Reach the hub over TCP instead: http://HOST:PORT or https://HOST:PORT
+    #[arg(long, global = true, env = "HUB_URL")]
+    pub(super) url: Option<String>,
+    /// File with the bearer token
+    #[arg(long, global = true, env = "HUB_TOKEN_FILE", value_name = "PATH")]
+    pub(super) token_file: Option<PathBuf>,
+    /// CA of the hub's certificate, PEM
+    #[arg(long, global = true, env = "HUB_CA", value_name = "PATH")]
+    pub(super) ca: Option<PathBuf>,
+    /// Certificate to show to the hub, PEM
+    #[arg(long, global = true, env = "HUB_CERT", value_name = "PATH", requires = "key")]
+    pub(super) cert: Option<PathBuf>,
+    /// Key of that certificate, PEM
+    #[arg(long, global = true, env = "HUB_KEY", value_name = "PATH", requires = "cert")]
+    pub(super) key: Option<PathBuf>,
+    /// Form of the answer; personas in yaml are documents as `persona create -f` takes them
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Same as --output json
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Connection {
+    /// The form that was asked for.
+    pub(super) fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.output }
+    }
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    Table,
+    /// For programs, as the API gives it
+    Json,
+    /// For files
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Show the hub's own condition: personas, conditions, programs, tables
+    Status,
+    /// List, show, create, edit, extend or delete personas
+    #[command(subcommand)]
+    Persona(PersonaVerb),
+    /// List live connections
+    Flows {
+        /// Only those of this persona
+        persona: Option<String>,
+        /// Most connections to list
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show counters of a persona, or the totals of the data path
+    Counters {
+        /// Name or id
+        persona: Option<String>,
+    },
+    /// Show dropped and logged packets and changes as they happen
+    Events(EventsAsked),
+    /// Ask what the data path would do with a packet, and why: exit code 0 if it passes, 1 if not
+    Why(Asked),
+    /// Check documents without a daemon; prints every error with its place
+    Check {
+        /// Files, or folders of .yaml files
+        #[arg(required = true, value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+    },
+    /// Show what `apply` would change
+    Plan,
+    /// Read the documents folder and make it what the hub wants, as SIGHUP does
+    Apply,
+    /// Remove the hub's programs, routes, rules and interfaces; works with the daemon dead
+    Down {
+        /// Where the BPF file system is mounted
+        #[arg(long, default_value = "/sys/fs/bpf", value_name = "PATH")]
+        bpffs: PathBuf,
+        /// Where the daemon keeps its lock and the switches of before
+        #[arg(long, default_value = "/run/hub", value_name = "PATH")]
+        runtime_dir: PathBuf,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// Existing folder
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PersonaVerb {
+    /// List personas
+    List(ListAsked),
+    /// Show one persona
+    Show {
+        /// Name or id
+        persona: String,
+    },
+    /// Create personas from a file, or one from flags
+    Create(Box<CreateAsked>),
+    /// Edit a definition in $VISUAL or $EDITOR
+    Edit {
+        /// Name or id
+        persona: String,
+    },
+    /// Move the end of a persona
+    Extend {
+        /// Name or id
+        persona: String,
+        #[command(flatten)]
+        end: NewEnd,
+    },
+    /// Delete personas
+    Delete {
+        /// Names or ids
+        #[arg(required = true)]
+        personas: Vec<String>,
+    },
+}
+
+/// Which personas to list.
+#[derive(Debug, Args)]
+pub(super) struct ListAsked {
+    /// provisioning, active, expired or failed
+    #[arg(long)]
+    pub(super) state: Option<String>,
+    /// api or file
+    #[arg(long)]
+    pub(super) origin: Option<String>,
+    /// Label that the persona has; may be given several times
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    pub(super) labels: Vec<String>,
+}
+
+/// A new persona, from a file or from flags.
+#[derive(Debug, Args)]
+#[group(id = "definition", required = true, args = ["file", "name"])]
+pub(super) struct CreateAsked {
+    /// YAML or JSON with one or several documents; - is standard input
+    #[arg(short, long, conflicts_with = "name", value_hint = ValueHint::FilePath)]
+    pub(super) file: Option<PathBuf>,
+    /// Unique name
+    pub(super) name: Option<String>,
+    /// Prefix in CIDR notation; may be given several times
+    #[arg(long, value_name = "PREFIX")]
+    pub(super) ip_range: Vec<String>,
+    /// Protocol that may pass at all; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub(super) protocols: Vec<String>,
+    /// Rule, first match wins: allow:tcp/80, deny:udp/53, reject:tcp/8000-8080, log:icmp
+    #[arg(long = "rule", value_name = "ACTION:PROTOCOL[/PORT]")]
+    pub(super) rules: Vec<String>,
+    /// Bits per second, as 100Mbps
+    #[arg(long)]
+    pub(super) bandwidth: Option<String>,
+    /// Longest queueing delay that the hub may add, as 50ms
+    #[arg(long)]
+    pub(super) latency: Option<String>,
+    /// Existing interface whose traffic belongs to it; may be given several times
+    #[arg(long = "interface", value_name = "NAME")]
+    pub(super) interfaces: Vec<String>,
+    /// Persona it may talk to; may be given several times
+    #[arg(long = "peer", value_name = "NAME")]
+    pub(super) peers: Vec<String>,
+    /// Label; may be given several times
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    pub(super) labels: Vec<String>,
+    /// Life from here on, as 4h or 2d12h
+    #[arg(long, conflicts_with = "until")]
+    pub(super) ttl: Option<String>,
+    /// When it ends, as 2030-12-31T23:59:59Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+}
+
+/// When a persona shall end.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct NewEnd {
+    /// Life from here on, as 4h or 2d12h
+    #[arg(long)]
+    pub(super) ttl: Option<String>,
+    /// When it ends, as 2030-12-31T23:59:59Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<jiff::Timestamp>,
+}
+
+/// Which events to show.
+#[derive(Debug, Args)]
+pub(super) struct EventsAsked {
+    /// Go on; without it, ends after a second without events
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// End after this many
+    #[arg(short = 'n', long)]
+    pub(super) count: Option<u64>,
+    /// packet or change
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(super) kind: Option<String>,
+    /// Only events about this persona
+    #[arg(long)]
+    pub(super) persona: Option<String>,
+}

@@ -1,0 +1,70 @@
+//! `hubctl counters`.
+
+use super::client::Client;
+use super::exit::Failure;
+use super::output::Output;
+use super::table::{section, table};
+use crate::datapath_view::{Count, HookCounts, SegmentCounts};
+use crate::inputs::rest::HubCounters;
+
+pub(super) async fn run(client: &Client, output: Output, persona: Option<&str>) -> Result<(), Failure> {
+    if let Some(persona) = persona {
+        let answer = client.get(&format!("{}/counters", super::persona::path(persona))).await?;
+        return output.show(&answer.body, of_persona);
+    }
+    let answer = client.get("/v1/counters").await?;
+    output.show(&answer.body, |counters: &HubCounters| of_hooks(&counters.hooks))
+}
+
+fn of_persona(counts: &SegmentCounts) -> String {
+    let row = |direction: &str, verdict: &str, count: &Count| {
+        [direction.to_owned(), verdict.to_owned(), count.packets.to_string(), count.bytes.to_string()]
+    };
+    let totals = [
+        row("ingress", "passed", &counts.ingress),
+        row("ingress", "dropped", &counts.ingress_dropped),
+        row("egress", "passed", &counts.egress),
+        row("egress", "dropped", &counts.egress_dropped),
+    ];
+    let mut text = table(["DIRECTION", "VERDICT", "PACKETS", "BYTES"], totals);
+    if !counts.drops.is_empty() {
+        let rows = counts.drops.iter().map(|drop| row(&drop.direction, &drop.reason, &drop.count));
+        text.push_str(&section("drops", &table(["DIRECTION", "REASON", "PACKETS", "BYTES"], rows)));
+    }
+    if !counts.rules.is_empty() {
+        let rows = counts.rules.iter().map(|hit| row(&hit.direction, &hit.rule.to_string(), &hit.count));
+        text.push_str(&section("rules", &table(["DIRECTION", "RULE", "PACKETS", "BYTES"], rows)));
+    }
+    text
+}
+
+fn of_hooks(hooks: &[HookCounts]) -> String {
+    let columns =
+        ["HOOK", "RECEIVED", "REDIRECTED", "PASSED", "SKIPPED", "REPLIED", "DROPPED", "EVENTS LOST"];
+    let rows = hooks.iter().map(|hook| {
+        let number = |value: u64| value.to_string();
+        [
+            hook.hook.clone(),
+            number(hook.received),
+            number(hook.redirected),
+            number(hook.passed),
+            number(hook.skipped),
+            number(hook.replied),
+            number(hook.dropped),
+            number(hook.events_lost),
+        ]
+    });
+    let mut text = table(columns, rows);
+    let reasons: Vec<[String; 3]> = hooks
+        .iter()
+        .flat_map(|hook| {
+            hook.reasons
+                .iter()
+                .map(|(reason, packets)| [hook.hook.clone(), reason.clone(), packets.to_string()])
+        })
+        .collect();
+    if !reasons.is_empty() {
+        text.push_str(&section("drops", &table(["HOOK", "REASON", "PACKETS"], reasons)));
+    }
+    text
+}

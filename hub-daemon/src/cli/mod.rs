@@ -1,0 +1,67 @@
+//! `hubctl`: asks the hub over its REST API and shows the answers to people and programs.
+//!
+//! Everything it knows of personas comes from the API's answers. Only `check` and `down` work without a
+//! daemon. Each command is one file; they return a [`Failure`], which alone decides the exit code.
+
+mod arguments;
+mod check;
+mod client;
+mod counters;
+mod definition;
+mod down;
+mod edit;
+mod events;
+mod exit;
+mod flows;
+mod generate;
+mod output;
+mod persona;
+mod plan;
+mod status;
+mod table;
+mod tls;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use self::check::check_paths;
+
+use self::arguments::{Arguments, Verb};
+use self::client::Client;
+use self::exit::Failure;
+use self::output::Output;
+
+/// Runs hubctl with the arguments of the process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.connection.format());
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => return output.failed(&Failure::local("start", "hubctl", source)),
+    };
+    match runtime.block_on(run(arguments, output)) {
+        Ok(code) => code,
+        Err(failure) => output.failed(&failure),
+    }
+}
+
+async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> {
+    let client = || Client::new(&arguments.connection);
+    match arguments.verb {
+        Verb::Status => status::run(&client()?, output).await?,
+        Verb::Persona(verb) => persona::run(&client()?, output, verb).await?,
+        Verb::Flows { persona, limit } => flows::run(&client()?, output, persona.as_deref(), limit).await?,
+        Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,
+        Verb::Events(asked) => events::run(&client()?, output, &asked).await?,
+        Verb::Why(asked) => return why::run(&client()?, output, asked).await,
+        Verb::Check { paths } => check::run(output, &paths)?,
+        Verb::Plan => plan::plan(&client()?, output).await?,
+        Verb::Apply => plan::apply(&client()?, output).await?,
+        Verb::Down { bpffs, runtime_dir } => down::run(output, &bpffs, &runtime_dir)?,
+        Verb::Completions { shell } => generate::completions(output, shell)?,
+        Verb::Man { directory } => generate::man(&directory)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,246 @@
+//! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
+
+#[cfg(test)]
+mod tests;
+
+use hub_common::address::{Address, V4_OFFSET_BITS};
+use hub_common::limits::RULES_PER_DIRECTION;
+use hub_common::rule::{
+    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_REJECT, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG,
+    RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule as Compiled,
+};
+use hub_common::segment::{POLICY_DEFAULT_REJECT, POLICY_PRESERVE};
+use ipnet::IpNet;
+
+use crate::document::persona::{DefaultActionDocument, EstablishedDocument};
+use crate::model::icmp::IcmpNumber;
+use crate::model::persona::{PEERS, Persona, RANGES};
+use crate::model::policy::{Action, Policy};
+use crate::model::port::PortRange;
+use crate::model::protocol::{self, Protocol, ProtocolSet, has_ports};
+use crate::model::rule::{Direction, Rule};
+
+/// `index` of compiled rules that stand in no list of rules: they come from `egress`.
+pub const SYNTHETIC_RULE: u16 = 0xffff;
+
+/// Most compiled rules that are made to be counted. Mixed address families may shrink them.
+const EXPANSIONS: usize = 16 * RULES_PER_DIRECTION as usize;
+
+/// Too many compiled rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the {direction} rules become {count} after lists are expanded: use at most {RULES_PER_DIRECTION}, \
+     for example with port ranges or wider prefixes"
+)]
+pub struct TooManyRules {
+    direction: &'static str,
+    count: usize,
+}
+
+/// Checks that a persona's rules fit the data path, whichever peers it gets.
+pub fn check(persona: &Persona) -> Result<(), TooManyRules> {
+    let placeholder: IpNet = IpNet::V4(ipnet::Ipv4Net::default());
+    let peers = vec![placeholder; persona.peers().len().min(PEERS) * RANGES];
+    let peers = if persona.rules.egress_allow.is_some() { peers } else { Vec::new() };
+    for direction in Direction::ALL {
+        // Lists multiply: a small document must not become a large table before it is refused.
+        let applied = persona.rules.rules.iter().filter(|rule| rule.applies(direction));
+        let count = applied.map(|rule| expansions(persona, rule)).fold(0, usize::saturating_add);
+        if count > EXPANSIONS {
+            return Err(TooManyRules { direction: direction.name(), count });
+        }
+    }
+    let policy = compile(persona, &peers);
+    for (direction, rules) in [(Direction::Ingress, &policy.ingress), (Direction::Egress, &policy.egress)] {
+        if rules.len() > RULES_PER_DIRECTION as usize {
+            return Err(TooManyRules { direction: direction.name(), count: rules.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Compiles a persona that may talk to `peers`, the ranges of its peers.
+pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
+    let rules = &persona.rules;
+    let [ingress_default, egress_default] = Direction::ALL.map(|direction| default(persona, direction));
+    let [ingress, mut egress] = Direction::ALL.map(|direction| {
+        let applied = rules.rules.iter().filter(|rule| rule.applies(direction));
+        applied.flat_map(|rule| expand(persona, rule)).collect::<Vec<_>>()
+    });
+    let denied = denied(persona);
+    egress.splice(0..0, rules.egress_deny.iter().filter_map(|prefix| toward(prefix, None, denied)));
+    let mut egress_passes = egress_default;
+    if let Some(allow) = &rules.egress_allow {
+        egress.extend(ceiling(persona, allow, peers));
+        egress_passes = ProtocolSet::NONE;
+    }
+    let preserve = rules.established == EstablishedDocument::Preserve;
+    let reject = rules.default_action == DefaultActionDocument::Reject;
+    Policy {
+        protocols: rules.permitted.words(),
+        ingress_default: ingress_default.words(),
+        egress_default: egress_passes.words(),
+        ingress,
+        egress,
+        flags: u32::from(preserve) * POLICY_PRESERVE + u32::from(reject) * POLICY_DEFAULT_REJECT,
+    }
+}
+
+/// Protocols that pass when no rule matches: the permitted ones that no rule of this direction speaks of.
+/// A rule without protocol speaks of all; a rule that only logs decides nothing and speaks of none.
+pub fn default(persona: &Persona, direction: Direction) -> ProtocolSet {
+    if persona.rules.strict { ProtocolSet::NONE } else { unmentioned(persona, direction) }
+}
+
+fn unmentioned(persona: &Persona, direction: Direction) -> ProtocolSet {
+    let deciding = |rule: &&Rule| rule.applies(direction) && rule.action() != Action::Log;
+    let rules = persona.rules.rules.iter().filter(deciding);
+    rules.fold(persona.rules.permitted, |left, rule| left.without(&rule.protocols()))
+}
+
+/// The end of an egress list with `egress.allow`: what would pass by default passes to these prefixes,
+/// and nothing passes elsewhere.
+fn ceiling(persona: &Persona, allow: &[IpNet], peers: &[IpNet]) -> Vec<Compiled> {
+    let passing = unmentioned(persona, Direction::Egress);
+    let protocols: Vec<Option<u8>> =
+        if passing == persona.rules.permitted { vec![None] } else { passing.iter().map(Some).collect() };
+    let mut rules: Vec<Compiled> = allow
+        .iter()
+        .chain(peers)
+        .flat_map(|prefix| protocols.iter().filter_map(|protocol| toward(prefix, *protocol, ACTION_ALLOW)))
+        .collect();
+    rules.push(Compiled { action: denied(persona), index: SYNTHETIC_RULE, ..Compiled::ZERO });
+    rules
+}
+
+fn toward(prefix: &IpNet, protocol: Option<u8>, action: u8) -> Option<Compiled> {
+    let base = Compiled { action, index: SYNTHETIC_RULE, ..Compiled::ZERO };
+    let base = match protocol {
+        Some(protocol) => Compiled { protocol, flags: RULE_PROTOCOL, ..base },
+        None => base,
+    };
+    between(base, None, Some(prefix))
+}
+
+fn denied(persona: &Persona) -> u8 {
+    match persona.rules.default_action {
+        DefaultActionDocument::Deny => ACTION_DENY,
+        DefaultActionDocument::Reject => ACTION_REJECT,
+    }
+}
+
+/// One document rule as compiled rules: protocols × port ranges × prefixes, in that order.
+fn expand(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
+    let mut rules = bases(persona, rule);
+    rules = each(&rules, rule.source_ports(), |base, range: &PortRange| {
+        Some(Compiled { source_port: range.bounds(), flags: base.flags | RULE_SOURCE_PORT, ..base })
+    });
+    rules = each(&rules, rule.ports(), |base, range: &PortRange| {
+        Some(Compiled { target_port: range.bounds(), flags: base.flags | RULE_TARGET_PORT, ..base })
+    });
+    rules = each(&rules, rule.sources(), |base, prefix| between(base, Some(prefix), None));
+    each(&rules, rule.targets(), |base, prefix| between(base, None, Some(prefix)))
+}
+
+/// Most rules that [`expand`] can make of one.
+fn expansions(persona: &Persona, rule: &Rule) -> usize {
+    let lists = [rule.source_ports().len(), rule.ports().len(), rule.sources().len(), rule.targets().len()];
+    lists.iter().fold(bases(persona, rule).len(), |product, length| product.saturating_mul((*length).max(1)))
+}
+
+fn each<T>(
+    rules: &[Compiled],
+    values: &[T],
+    apply: impl Fn(Compiled, &T) -> Option<Compiled>,
+) -> Vec<Compiled> {
+    if values.is_empty() {
+        return rules.to_vec();
+    }
+    rules.iter().flat_map(|rule| values.iter().filter_map(|value| apply(*rule, value))).collect()
+}
+
+/// The rule without ports and prefixes, once for each protocol that it must name.
+fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
+    let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), |flags| flags.bits());
+    let base = Compiled {
+        action: match rule.action() {
+            Action::Allow => ACTION_ALLOW,
+            Action::Deny => ACTION_DENY,
+            Action::Reject => ACTION_REJECT,
+            Action::Log => ACTION_LOG,
+        },
+        tcp_mask,
+        tcp_value,
+        flags: if rule.logs() { RULE_LOG } else { 0 },
+        index: rule.index(),
+        ..Compiled::ZERO
+    };
+    let named = |number: u8| Compiled { protocol: number, flags: base.flags | RULE_PROTOCOL, ..base };
+    match rule.protocol() {
+        Protocol::Any if !rule.has_ports() => vec![base],
+        Protocol::Any => {
+            persona.rules.permitted.iter().filter(|number| has_ports(*number)).map(named).collect()
+        }
+        Protocol::Number(protocol::ICMP) => icmp(named(protocol::ICMP), rule, |number| number.v4),
+        Protocol::Number(protocol::ICMPV6) => icmp(named(protocol::ICMPV6), rule, |number| number.v6),
+        Protocol::Number(number) => vec![named(number)],
+        Protocol::Icmp => {
+            let (v4, v6) = (persona.has_family(true), persona.has_family(false));
+            let v4_only = v4 && rule.icmp_type().is_some_and(|number| !number.named);
+            let mut rules = Vec::new();
+            if v4 {
+                let base = Compiled { flags: base.flags | RULE_PROTOCOL | RULE_V4, ..named(protocol::ICMP) };
+                rules.extend(icmp(base, rule, |number| number.v4));
+            }
+            if v6 && !v4_only {
+                let base =
+                    Compiled { flags: base.flags | RULE_PROTOCOL | RULE_V6, ..named(protocol::ICMPV6) };
+                rules.extend(icmp(base, rule, |number| number.v6));
+            }
+            rules
+        }
+    }
+}
+
+/// Adds ICMP type and code; nothing if the family has no such type or code.
+fn icmp(mut base: Compiled, rule: &Rule, family: fn(&IcmpNumber) -> Option<u8>) -> Vec<Compiled> {
+    if let Some(number) = rule.icmp_type() {
+        let Some(number) = family(&number) else { return Vec::new() };
+        base.icmp_type = number;
+        base.flags |= RULE_ICMP_TYPE;
+    }
+    if let Some(number) = rule.icmp_code() {
+        let Some(number) = family(&number) else { return Vec::new() };
+        base.icmp_code = number;
+        base.flags |= RULE_ICMP_CODE;
+    }
+    vec![base]
+}
+
+/// Adds prefixes; nothing if they are of another family than the rule so far.
+fn between(mut base: Compiled, source: Option<&IpNet>, target: Option<&IpNet>) -> Option<Compiled> {
+    for prefix in source.iter().chain(target.iter()) {
+        let family = if prefix.addr().is_ipv4() { RULE_V4 } else { RULE_V6 };
+        if base.flags & (RULE_V4 | RULE_V6) & !family != 0 {
+            return None;
+        }
+        base.flags |= family;
+    }
+    if let Some(prefix) = source {
+        (base.source, base.source_bits) = bits(prefix);
+    }
+    if let Some(prefix) = target {
+        (base.target, base.target_bits) = bits(prefix);
+    }
+    Some(base)
+}
+
+/// A prefix in 16 bytes, its length counted from the mapped start.
+pub fn bits(prefix: &IpNet) -> (Address, u8) {
+    match prefix {
+        IpNet::V4(prefix) => {
+            (hub_common::address::mapped(prefix.network().octets()), V4_OFFSET_BITS + prefix.prefix_len())
+        }
+        IpNet::V6(prefix) => (prefix.network().octets(), prefix.prefix_len()),
+    }
+}

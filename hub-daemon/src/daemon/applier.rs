@@ -1,0 +1,134 @@
+//! The thread that makes the kernel equal to what is wanted. The only writer of kernel state.
+//!
+//! System calls of this kind block, so they have a thread of their own; one job at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::command::Inventory;
+use crate::desired::Desired;
+use crate::kernel::clock::Clock;
+use crate::kernel::collect;
+use crate::kernel::netlink::Netlink;
+use crate::model::PersonaId;
+use crate::outputs::status::Attachment;
+use crate::reconcile::{Report, faults};
+use crate::tables::datapath::Datapath;
+use crate::tables::network::Network;
+
+/// What the applier is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Read links, addresses and foreign routes.
+    Look,
+    /// Make the kernel equal to this.
+    Pass {
+        /// `Hub::revision` before `Hub::desired`.
+        revision: u64,
+        /// What is wanted.
+        desired: Box<Desired>,
+        /// What the hub knew of the kernel when it wanted that.
+        inventory: Inventory,
+    },
+    /// Routes or neighbours changed: cached next hops are void.
+    RoutesChanged,
+    /// Remove flows that have been idle for too long.
+    Collect,
+}
+
+/// What the applier did.
+#[derive(Debug)]
+pub enum Done {
+    /// Links, addresses and foreign routes.
+    Looked(Result<Inventory, String>),
+    /// A pass.
+    Passed(Box<Pass>),
+    /// Flows were collected: how many went, how many stay.
+    Collected(Result<collect::Collected, String>),
+}
+
+/// What a pass did.
+#[derive(Debug)]
+pub struct Pass {
+    /// The revision that it made the kernel equal to.
+    pub revision: u64,
+    /// What it did, table by table.
+    pub reports: Vec<Report>,
+    /// What could not be done, by persona.
+    pub faults: BTreeMap<PersonaId, Vec<String>>,
+    /// Ports where XDP was wanted and does not run: interface and reason.
+    pub fallbacks: BTreeMap<String, String>,
+    /// Where programs run.
+    pub attachments: Vec<Attachment>,
+}
+
+/// What the applier works with.
+pub struct Applier {
+    /// Links, addresses, routes, rules, switches.
+    pub network: Network,
+    /// Maps and programs.
+    pub datapath: Datapath,
+    /// Questions to the kernel.
+    pub netlink: Netlink,
+    /// Ticks of the data path.
+    pub clock: Clock,
+    /// Folder of the pinned maps.
+    pub pins: PathBuf,
+}
+
+impl Applier {
+    /// Works until the sender of jobs is gone.
+    pub fn work(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
+        for job in jobs {
+            let answer = match job {
+                Job::Look => {
+                    Done::Looked(self.netlink.inventory().map_err(|error| error.to_string()))
+                }
+                Job::Pass { revision, desired, inventory } => {
+                    Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
+                }
+                Job::RoutesChanged => {
+                    self.datapath.routes_changed();
+                    continue;
+                }
+                Job::Collect => Done::Collected(collect::run(&self.pins, &self.clock).map_err(|e| e.to_string())),
+            };
+            if done.send(answer).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One pass in the order of [`crate::reconcile`].
+    fn pass(&mut self, revision: u64, desired: &Desired, mut inventory: Inventory) -> Pass {
+        let mut failed = BTreeSet::new();
+        match Clock::calibrate(&self.pins) {
+            Ok(clock) => self.clock = clock,
+            Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
+        }
+        self.network.put_links(desired, &mut failed);
+        // Endpoints that were just made have an index only now.
+        if desired.endpoints.keys().any(|name| !inventory.links.contains_key(name))
+            && let Ok(fresh) = self.netlink.inventory()
+        {
+            inventory = fresh;
+        }
+        let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut failed);
+        self.network.put_paths(desired, &mut failed);
+        self.network.undo(desired, &failed);
+        self.network.delete_paths();
+        reports.extend(self.datapath.delete(desired));
+        self.network.delete_links();
+        reports.extend(self.network.reports());
+        Pass {
+            revision,
+            faults: faults(&reports),
+            fallbacks: self.datapath.fallbacks().clone(),
+            attachments: self.datapath.attachments(),
+            reports,
+        }
+    }
+}

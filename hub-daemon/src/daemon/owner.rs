@@ -1,0 +1,369 @@
+//! The task that owns the hub: commands in, passes out, snapshots and events to everybody.
+//!
+//! A change by the API is stored on disk before it is answered, and answered when the kernel holds it.
+//! Passes do not overlap; what changes during one is in the next.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc as blocking};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::applier::{Done, Job, Pass};
+use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
+use crate::datapath_view::{ChangeEvent, EventView};
+use crate::hub::Hub;
+use crate::inputs::CommandRequest;
+use crate::kernel::monitor::Change;
+use crate::model::PersonaId;
+use crate::outputs::stats::ReconcileStats;
+use crate::outputs::status::{Attachment, state_name};
+use crate::store::Store;
+use crate::view::{PersonaView, Snapshot};
+
+/// Deadlines are looked at this often, so that steps of the wall clock are seen in time.
+const LOOK_AT_CLOCK: Duration = Duration::from_millis(200);
+/// Changes of the kernel's state are gathered for this long.
+const SETTLE: Duration = Duration::from_millis(20);
+/// A pass without any cause, to find what no message told.
+const FULL_PASS: Duration = Duration::from_secs(30);
+/// Idle flows are removed this often.
+const COLLECT: Duration = Duration::from_secs(10);
+/// Part of the flow table in use that is worth a condition, in percent.
+const CROWDED_PERCENT: u64 = 80;
+
+/// Everything that the owner hears from and talks to.
+pub struct Channels {
+    /// Requests to change what the hub wants.
+    pub commands: mpsc::Receiver<CommandRequest>,
+    /// Changes of the kernel's state.
+    pub changes: mpsc::Receiver<Change>,
+    /// Texts of refused reads of the documents.
+    pub refused: mpsc::Receiver<String>,
+    /// What the applier did.
+    pub done: UnboundedReceiver<Done>,
+    /// To the applier.
+    pub jobs: blocking::Sender<Job>,
+    /// To everybody who reads.
+    pub snapshot: watch::Sender<Arc<Snapshot>>,
+    /// To everybody who follows.
+    pub events: broadcast::Sender<EventView>,
+    /// Where programs run.
+    pub attachments: watch::Sender<Vec<Attachment>>,
+}
+
+/// The task's state.
+pub struct Owner {
+    hub: Hub,
+    store: Store,
+    channels: Channels,
+    stats: Arc<ReconcileStats>,
+    inventory: Inventory,
+    /// A pass is under way.
+    busy: bool,
+    /// Something changed since the last pass began.
+    dirty: bool,
+    /// The kernel is to be looked at before the next pass.
+    look_at: Option<Instant>,
+    flows_max: u64,
+    waiting: Vec<Waiting>,
+}
+
+/// An answer that waits for the kernel.
+struct Waiting {
+    revision: u64,
+    reply: Reply,
+    answer: oneshot::Sender<Result<Reply, Rejection>>,
+}
+
+impl Owner {
+    /// An owner of a hub as it was restored.
+    pub fn new(hub: Hub, store: Store, channels: Channels, stats: Arc<ReconcileStats>) -> Self {
+        let flows_max = u64::from(hub.config().limits.flows);
+        Self {
+            hub,
+            store,
+            channels,
+            stats,
+            inventory: Inventory::default(),
+            busy: false,
+            dirty: true,
+            look_at: None,
+            flows_max,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Works until every sender of commands is gone or the applier has died.
+    pub async fn work(mut self) {
+        self.send(Job::Look);
+        let mut full_pass = tokio::time::interval(FULL_PASS);
+        let mut collect = tokio::time::interval(COLLECT);
+        let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
+        let far = Duration::from_secs(3_600);
+        loop {
+            let look_at = self.look_at.unwrap_or_else(|| deadline_in(far));
+            tokio::select! {
+                request = self.channels.commands.recv() => match request {
+                    Some((command, answer)) => self.command(command, answer),
+                    None => return,
+                },
+                Some(change) = self.channels.changes.recv() => self.change(&change),
+                Some(text) = self.channels.refused.recv() => {
+                    self.hub.documents_failed(text);
+                    self.publish();
+                }
+                done = self.channels.done.recv() => match done {
+                    Some(done) => self.done(done),
+                    None => {
+                        tracing::error!("the applier has died: the kernel is no longer kept in step");
+                        return;
+                    }
+                },
+                () = sleep_until(look_at), if self.look_at.is_some() => {
+                    self.look_at = None;
+                    self.send(Job::Look);
+                }
+                _ = full_pass.tick() => self.send(Job::Look),
+                _ = collect.tick() => self.send(Job::Collect),
+                _ = clock.tick() => self.look_at_clock(),
+            }
+        }
+    }
+
+    fn send(&self, job: Job) {
+        if self.channels.jobs.send(job).is_err() {
+            tracing::error!("the applier does not take work");
+        }
+    }
+
+    /// Does what a command asks, stores it, and answers when the kernel holds it.
+    fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Reply, Rejection>>) {
+        let now = Timestamp::now();
+        let before = self.hub.clone();
+        let result = self.hub.handle(command, now).and_then(|reply| {
+            self.store.save(&self.hub.state()).map_err(|error| {
+                tracing::error!(%error, "change refused: it cannot be stored");
+                Rejection {
+                    kind: RejectionKind::Full,
+                    problems: vec![Problem::new("", format!("the change cannot be stored: {error}"))],
+                }
+            })?;
+            Ok(reply)
+        });
+        match result {
+            Ok(reply) => {
+                let revision = self.hub.revision();
+                self.waiting.push(Waiting { revision, reply, answer });
+                self.publish();
+                self.dirty = true;
+                self.begin_pass();
+            }
+            Err(rejection) => {
+                self.hub = before;
+                // Who asked may have gone.
+                drop(answer.send(Err(rejection)));
+            }
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Neighbours => self.send(Job::RoutesChanged),
+            Change::Resync => {
+                self.stats.resyncs.add(1);
+                tracing::warn!("kernel messages were lost: everything is read again");
+                self.send(Job::RoutesChanged);
+                self.look_soon();
+            }
+            Change::Links | Change::Routes | Change::Addresses | Change::Rules => {
+                self.send(Job::RoutesChanged);
+                self.look_soon();
+            }
+        }
+    }
+
+    fn look_soon(&mut self) {
+        self.look_at.get_or_insert_with(|| deadline_in(SETTLE));
+    }
+
+    fn look_at_clock(&mut self) {
+        let now = Timestamp::now();
+        if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
+            self.internal(Command::Tick, now);
+            self.dirty = true;
+            if let Err(error) = self.store.save(&self.hub.state()) {
+                tracing::error!(%error, "state cannot be stored");
+                self.hub.set_condition("StateNotStored", Some(error.to_string()));
+            }
+            self.publish();
+            self.begin_pass();
+        }
+    }
+
+    /// A command of our own cannot be refused.
+    fn internal(&mut self, command: Command, now: Timestamp) {
+        if let Err(rejection) = self.hub.handle(command, now) {
+            tracing::error!(?rejection, "the hub refused its own command");
+        }
+    }
+
+    fn begin_pass(&mut self) {
+        if self.busy || !self.dirty {
+            return;
+        }
+        let now = Timestamp::now();
+        let revision = self.hub.revision();
+        let desired = Box::new(self.hub.desired(now));
+        self.busy = true;
+        self.dirty = false;
+        self.send(Job::Pass { revision, desired, inventory: self.inventory.clone() });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Looked(Ok(inventory)) => {
+                self.internal(Command::Inventory(inventory.clone()), Timestamp::now());
+                self.inventory = inventory;
+                self.hub.set_condition("KernelUnreadable", None);
+                self.dirty = true;
+                self.begin_pass();
+            }
+            Done::Looked(Err(error)) => {
+                tracing::error!(error, "links and routes cannot be read");
+                self.hub.set_condition("KernelUnreadable", Some(error));
+                self.look_at = Some(deadline_in(Duration::from_secs(1)));
+            }
+            Done::Passed(pass) => self.passed(*pass),
+            Done::Collected(Ok(collected)) => self.collected(collected.kept),
+            Done::Collected(Err(error)) => tracing::warn!(error, "idle flows cannot be removed"),
+        }
+    }
+
+    fn collected(&mut self, flows: u64) {
+        let crowded = flows * 100 >= self.flows_max * CROWDED_PERCENT;
+        let message = format!("{flows} of {} flows are in use: raise `limits.flows`", self.flows_max);
+        self.hub.set_condition("FlowTableCrowded", crowded.then_some(message));
+        self.publish();
+    }
+
+    fn passed(&mut self, pass: Pass) {
+        self.busy = false;
+        let now = Timestamp::now();
+        self.count(&pass, now);
+        self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);
+        let fallbacks: Vec<String> = pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
+        self.hub.set_condition("XdpFallback", (!fallbacks.is_empty()).then(|| fallbacks.join("; ")));
+        let faults: Vec<String> = pass
+            .reports
+            .iter()
+            .flat_map(|report| &report.failures)
+            .filter(|failure| failure.persona.is_none())
+            .map(|failure| failure.error.clone())
+            .collect();
+        self.hub.set_condition("KernelRefused", (!faults.is_empty()).then(|| faults.join("; ")));
+        self.channels.attachments.send_replace(pass.attachments);
+        self.publish();
+        self.answer(pass.revision);
+        // What failed is wanted no longer, or again later: another pass makes the kernel follow.
+        if self.hub.revision() != pass.revision && !self.dirty {
+            self.dirty = self.hub.deadline().is_some() || !faults.is_empty();
+        }
+        self.begin_pass();
+    }
+
+    fn count(&self, pass: &Pass, now: Timestamp) {
+        self.stats.passes.add(1);
+        let mut failures = 0;
+        for report in &pass.reports {
+            let table = self.stats.table(report.table);
+            table.puts.add(report.put as u64);
+            table.deletes.add(report.deleted as u64);
+            table.failures.add(report.failures.len() as u64);
+            table.drift.add(report.drift as u64);
+            failures += report.failures.len();
+            for failure in &report.failures {
+                tracing::warn!(table = report.table, object = failure.object, error = failure.error, "refused");
+            }
+            if report.drift > 0 {
+                tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
+                self.event("drift", None, format!("{} entries of {} were put right", report.drift, report.table));
+            }
+        }
+        if failures == 0 {
+            self.stats.succeeded(now);
+        }
+    }
+
+    /// Answers what waited for this revision with the state as it is now.
+    fn answer(&mut self, revision: u64) {
+        let snapshot = self.channels.snapshot.borrow().clone();
+        let fresh = |view: &PersonaView| {
+            Box::new(snapshot.personas.get(&view.id).map_or_else(|| view.clone(), |view| PersonaView::clone(view)))
+        };
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.revision <= revision);
+        self.waiting = waiting;
+        for Waiting { reply, answer, .. } in ready {
+            let reply = match reply {
+                Reply::Created(view) => Reply::Created(fresh(&view)),
+                Reply::Updated(view) => Reply::Updated(fresh(&view)),
+                other @ (Reply::Deleted | Reply::Done) => other,
+            };
+            // Who asked may have gone.
+            drop(answer.send(Ok(reply)));
+        }
+    }
+
+    fn publish(&mut self) {
+        let snapshot = Arc::new(self.hub.snapshot(Timestamp::now()));
+        let before = self.channels.snapshot.send_replace(Arc::clone(&snapshot));
+        self.announce(&before.personas, &snapshot.personas);
+    }
+
+    fn announce(
+        &self,
+        before: &BTreeMap<PersonaId, Arc<PersonaView>>,
+        after: &BTreeMap<PersonaId, Arc<PersonaView>>,
+    ) {
+        for (id, view) in after {
+            let name = &view.definition.name;
+            match before.get(id) {
+                Some(old) if Arc::ptr_eq(old, view) => {}
+                Some(old) => {
+                    if old.generation != view.generation {
+                        self.event("updated", Some(name), format!("{name} is at generation {}", view.generation));
+                    }
+                    if old.state != view.state {
+                        self.event(state_name(view.state), Some(name), format!("{name} is {}", state_name(view.state)));
+                    }
+                }
+                None => self.event("created", Some(name), format!("{name} was admitted")),
+            }
+        }
+        for (id, view) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
+            let name = &view.definition.name;
+            self.event("deleted", Some(name), format!("{name} ({id}) is gone"));
+        }
+    }
+
+    fn event(&self, what: &str, persona: Option<&str>, message: String) {
+        tracing::info!(what, persona, message, "change");
+        let event = ChangeEvent {
+            time: Timestamp::now(),
+            what: what.to_owned(),
+            persona: persona.map(ToOwned::to_owned),
+            message,
+        };
+        // Nobody may be following.
+        drop(self.channels.events.send(EventView::Change(event)));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the owner's timer; the hub itself reads no clock")]
+fn deadline_in(wait: Duration) -> Instant {
+    Instant::now() + wait
+}

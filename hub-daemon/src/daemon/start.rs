@@ -1,0 +1,305 @@
+//! Starts the daemon: configuration, lock, kernel side, state, inputs, and the end by a signal.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc as blocking};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::applier::Applier;
+use super::documents;
+use super::owner::{Channels, Owner};
+use crate::document::hub;
+use crate::document::snippet::Diagnostic;
+use crate::hub::Hub;
+use crate::inputs::reload::{ReloadMode, ReloadRequest};
+use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
+use crate::inputs::{HubHandle, rest};
+use crate::kernel::clock::Clock;
+use crate::kernel::events;
+use crate::kernel::load::{self, Capacities, LoadError};
+use crate::kernel::monitor::{self, Monitor};
+use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::kernel::reader::{ReadError, Reader};
+use crate::model::config::{Config, Limits};
+use crate::model::id::IdSource;
+use crate::outputs::metrics;
+use crate::outputs::stats::ReconcileStats;
+use crate::store::{Store, StoreError};
+use crate::tables::datapath::{Datapath, MapFault};
+use crate::tables::network::Network;
+use crate::view::Snapshot;
+
+/// Requests that wait for their turn before senders wait.
+const QUEUE: usize = 64;
+/// Events kept for slow followers.
+const EVENTS: usize = 4_096;
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Config(Vec<Diagnostic>),
+    /// Another hub runs here.
+    #[error("another hubd holds {0}: stop it, or give this one its own `runtime_dir` and `bpffs`")]
+    Running(PathBuf),
+    /// A folder cannot be used.
+    #[error("{path}: {source}", path = .path.display())]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The data path cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A map is not as it should be.
+    #[error(transparent)]
+    Map(#[from] MapFault),
+    /// A map cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state file is from another version or unreadable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Netlink does not answer.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The runtime cannot be set up.
+    #[error("set up signals and threads: {0}")]
+    Runtime(#[from] io::Error),
+}
+
+/// Reads the configuration; without a file, every default.
+pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
+    let Some(path) = path else { return Ok(Config::default()) };
+    let text =
+        fs::read_to_string(path).map_err(|error| StartError::Config(vec![hub::unreadable(path, &error)]))?;
+    hub::parse(path, &text).map_err(StartError::Config)
+}
+
+/// Runs until SIGTERM or SIGINT. The data path stays as it is: `hubctl down` takes it away.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let _lock = lock(&config.runtime_dir)?;
+    let mounted = load::ensure_bpffs(&config.bpffs)?;
+    if mounted {
+        tracing::info!(path = %config.bpffs.display(), "mounted a BPF file system");
+    }
+    let capacities = capacities(&config.limits);
+    let loaded = load::load(&config.bpffs, &capacities)?;
+    let (pins, adopted, cold_start) = (loaded.pins.clone(), loaded.adopted, loaded.cold_start.clone());
+    tracing::info!(adopted, pins = %pins.display(), "data path loaded");
+
+    let clock = Clock::calibrate(&pins)?;
+    let mut datapath = Datapath::new(loaded, &capacities)?;
+    if !adopted {
+        datapath.loose_tcp_for(config.loose_tcp, &clock);
+    }
+    let applier = Applier {
+        network: Network::open(&config.runtime_dir)?,
+        datapath,
+        netlink: Netlink::open()?,
+        clock,
+        pins: pins.clone(),
+    };
+
+    let store = Store::new(&config.state_dir);
+    let stored = store.load()?;
+    let now = Timestamp::now();
+    let seed = now.as_nanosecond() as u64 ^ u64::from(std::process::id());
+    let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
+    hub.set_condition("StateRecovered", stored.trouble);
+    hub.set_condition("ColdStart", cold_start);
+
+    let (handle, channels, receivers) = wire(&pins, applier)?;
+    let (closing, closed) = watch::channel(false);
+    let listeners = listen(&config, &handle, &closed)?;
+    let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
+    let documents = tokio::spawn(documents::serve(
+        config.documents.clone(),
+        handle.clone(),
+        receivers.reloads,
+        receivers.refused,
+    ));
+    let monitor = tokio::spawn(watch_kernel(receivers.changes));
+    let follow = tokio::spawn(events::follow(pins, handle.snapshot.clone(), handle.events.clone()));
+
+    reload(&handle).await;
+    supervise(&handle, owner).await?;
+
+    closing.send_replace(true);
+    for task in listeners {
+        // A panic in a listener was logged when it happened.
+        drop(task.await);
+    }
+    documents.abort();
+    monitor.abort();
+    follow.abort();
+    Ok(())
+}
+
+/// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
+async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut ready = handle.snapshot.clone();
+    let mut told = false;
+    let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 3);
+    let mut alive = tokio::time::interval(watchdog);
+    loop {
+        tokio::select! {
+            () = received(&mut terminate) => break,
+            () = received(&mut interrupt) => break,
+            () = received(&mut hangup) => reload(handle).await,
+            result = ready.wait_for(|snapshot| snapshot.ready), if !told => {
+                told = true;
+                if result.is_ok() {
+                    tracing::info!("ready");
+                    notify(&[sd_notify::NotifyState::Ready]);
+                }
+            }
+            _ = alive.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+            end = &mut owner => {
+                return Err(StartError::Runtime(io::Error::other(format!("the owner of the hub ended: {end:?}"))));
+            }
+        }
+    }
+    tracing::info!("ending; the data path stays");
+    notify(&[sd_notify::NotifyState::Stopping]);
+    owner.abort();
+    Ok(())
+}
+
+async fn received(signal: &mut Signal) {
+    signal.recv().await;
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+async fn reload(handle: &HubHandle) {
+    let (answer, answered) = oneshot::channel();
+    if handle.reload.send(ReloadRequest { mode: ReloadMode::Apply, answer }).await.is_ok() {
+        // The outcome is logged and in the status.
+        drop(answered.await);
+    }
+}
+
+struct Receivers {
+    reloads: mpsc::Receiver<ReloadRequest>,
+    refused: mpsc::Sender<String>,
+    changes: mpsc::Sender<monitor::Change>,
+}
+
+/// Makes the channels and starts the applier's thread.
+fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers), StartError> {
+    let (command_sender, commands) = mpsc::channel(QUEUE);
+    let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    let (events, _) = broadcast::channel(EVENTS);
+    let (reload, reloads) = mpsc::channel(QUEUE);
+    let (refused, refusals) = mpsc::channel(QUEUE);
+    let (attachments, attached) = watch::channel(Vec::new());
+    let (change_sender, changes) = mpsc::channel(QUEUE);
+    let (jobs, work) = blocking::channel();
+    let (done_sender, done) = mpsc::unbounded_channel();
+    std::thread::Builder::new().name("applier".to_owned()).spawn(move || applier.work(&work, &done_sender))?;
+    let reader = Reader::open(pins, snapshots.clone())?;
+    let handle = HubHandle {
+        commands: command_sender,
+        snapshot: snapshots,
+        events: events.clone(),
+        datapath: Arc::new(reader),
+        reload,
+        attachments: attached,
+        reconcile: Arc::new(ReconcileStats::default()),
+        started: Timestamp::now(),
+    };
+    let channels = Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
+    Ok((handle, channels, Receivers { reloads, refused, changes: change_sender }))
+}
+
+/// Listens to the kernel; a socket that fails is opened anew, and everything is read again.
+async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
+    loop {
+        let ended = match Monitor::open(monitor::BUFFER_BYTES) {
+            Ok(monitor) => monitor.run(changes.clone()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            tracing::error!(%error, "the kernel's messages cannot be read");
+        }
+        if changes.is_closed() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // An error means that the owner is gone, which the check above sees.
+        drop(changes.send(monitor::Change::Resync).await);
+    }
+}
+
+fn listen(
+    config: &Config,
+    handle: &HubHandle,
+    closed: &watch::Receiver<bool>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    if let Some(folder) = config.api.socket.parent() {
+        fs::create_dir_all(folder).map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
+    }
+    let api = rest::router(handle.clone());
+    let mut tasks = vec![tokio::spawn(server::serve(
+        server::bind_unix(&config.api.socket)?,
+        api.clone(),
+        closed.clone(),
+    ))];
+    if let Some(tcp) = &config.api.tcp {
+        let options = TcpOptions {
+            address: tcp.listen,
+            token_file: tcp.token_file.clone(),
+            tls: tcp.tls.as_ref().map(|tls| TlsOptions {
+                certificate: tls.cert.clone(),
+                key: tls.key.clone(),
+                client_ca: tls.client_ca.clone(),
+            }),
+        };
+        tasks.push(tokio::spawn(server::serve(server::bind_tcp(&options)?, api, closed.clone())));
+    }
+    let plain = server::bind_plain(config.metrics)?;
+    tasks.push(tokio::spawn(server::serve(plain, metrics::router(handle.clone()), closed.clone())));
+    Ok(tasks)
+}
+
+/// Keeps a second hub away.
+fn lock(runtime_dir: &Path) -> Result<Flock<File>, StartError> {
+    let path = runtime_dir.join("hubd.lock");
+    let failed = |source| StartError::Folder { path: path.clone(), source };
+    fs::create_dir_all(runtime_dir).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_held| StartError::Running(path.clone()))
+}
+
+fn capacities(limits: &Limits) -> Capacities {
+    Capacities {
+        segments: limits.segments(),
+        rules: limits.rules,
+        flows: limits.flows,
+        opening_flows: limits.opening_flows,
+        v6_prefixes: limits.ipv6_prefixes,
+        peers: limits.peers,
+        ..Capacities::default()
+    }
+}

@@ -1,0 +1,172 @@
+//! `hub.yaml`, as written. Every key may be left out; the defaults are in [`crate::model::config`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::located::Place;
+use super::parts::OneOrMany;
+use super::read::Reading;
+use super::snippet::Diagnostic;
+use super::source;
+use crate::desired::{Role, Xdp};
+use crate::model::config::Config;
+
+/// Configuration of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HubDocument {
+    /// Where the REST API listens.
+    pub api: ApiDocument,
+    /// Where Prometheus metrics are served.
+    pub metrics: MetricsDocument,
+    /// Folder of what was created at run time; default `/var/lib/hub`.
+    pub state_dir: Option<PathBuf>,
+    /// Folder of sockets and locks; default `/run/hub`.
+    pub runtime_dir: Option<PathBuf>,
+    /// Where the BPF file system is mounted; default `/sys/fs/bpf`.
+    pub bpffs: Option<PathBuf>,
+    /// Folder of persona documents; default `/etc/hub/documents`.
+    pub documents: Option<PathBuf>,
+    /// Interfaces that the hub filters on; default none.
+    pub interfaces: Vec<HubInterfaceDocument>,
+    /// What stays reachable on the host whatever the policies say.
+    pub failsafe: FailsafeDocument,
+    /// Sizes of the data path's tables.
+    pub limits: LimitsDocument,
+    /// Idle timeouts of connections by state.
+    pub timeouts: TimeoutsDocument,
+    /// Prefixes by name that no persona may overlap: they are kept for allocation.
+    pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
+    pub loose_tcp: Option<String>,
+}
+
+/// Where the REST API listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiDocument {
+    /// Unix socket; default `/run/hub/hubd.sock`.
+    pub socket: Option<PathBuf>,
+    /// TCP address and port; needs `token_file`, or `tls` with `client_ca`. Default: none.
+    pub listen: Option<String>,
+    /// File with the bearer token that TCP clients must present.
+    pub token_file: Option<PathBuf>,
+    /// Certificates for TCP.
+    pub tls: Option<TlsDocument>,
+}
+
+/// Certificates for the API on TCP; PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsDocument {
+    /// Certificate chain of the server.
+    pub cert: PathBuf,
+    /// Private key of the server.
+    pub key: PathBuf,
+    /// Authority whose client certificates are accepted.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Where metrics are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsDocument {
+    /// TCP address and port; default `127.0.0.1:9178`.
+    pub listen: Option<String>,
+}
+
+/// An interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HubInterfaceDocument {
+    /// Its name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Pattern of names with `*` and `?`, instead of `name`.
+    #[serde(default, rename = "match")]
+    pub pattern: Option<String>,
+    /// Which side of the hub it is on.
+    pub role: Role,
+    /// Whether XDP runs there beside TC; default `auto`.
+    #[serde(default)]
+    pub xdp: Xdp,
+}
+
+/// What stays reachable on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FailsafeDocument {
+    /// Ports like `tcp/22`; replaces the default `[tcp/22, udp/68, udp/546]`.
+    pub ports: Option<Vec<String>>,
+}
+
+/// Sizes of the data path's tables; memory is taken for them at start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsDocument {
+    /// Personas at once.
+    pub personas: Option<u32>,
+    /// Compiled rules over all personas.
+    pub rules: Option<u32>,
+    /// Established connections.
+    pub flows: Option<u32>,
+    /// Half-open connections.
+    pub opening_flows: Option<u32>,
+    /// IPv6 prefixes over all personas.
+    pub ipv6_prefixes: Option<u32>,
+    /// Pairs of peers.
+    pub peers: Option<u32>,
+}
+
+/// Idle timeouts of connections, for example `2h`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsDocument {
+    /// TCP before the handshake is complete.
+    pub opening: Option<String>,
+    /// TCP with traffic in both directions.
+    pub established: Option<String>,
+    /// TCP after a reset or both FINs.
+    pub closed: Option<String>,
+    /// Others without an answer.
+    pub one_way: Option<String>,
+    /// Others with an answer.
+    pub two_way: Option<String>,
+    /// ICMP requests.
+    pub icmp: Option<String>,
+    /// TCP after the first FIN.
+    pub closing: Option<String>,
+}
+
+/// Reads `hub.yaml`. An empty file is the default configuration. All errors at once.
+pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Diagnostic>> {
+    let mut nodes = source::nodes(path, text)?;
+    if let Some(second) = nodes.get(1) {
+        let detail = "a second document: hub.yaml holds one; personas go into the `documents` folder";
+        return Err(vec![Diagnostic::new(path, text, second.place(), "", detail)]);
+    }
+    let Some(node) = nodes.pop() else { return Ok(Config::default()) };
+    let mut reading = Reading::<HubDocument>::new(node.to_value());
+    let config = reading.document.as_ref().map(Config::new);
+    let config = match config {
+        Some(Ok(config)) => Some(config),
+        Some(Err(problems)) => {
+            reading.add(problems);
+            None
+        }
+        None => None,
+    };
+    match config {
+        Some(config) if reading.problems.is_empty() => Ok(config),
+        _ => Err(source::show_all(path, text, &node, &reading.problems)),
+    }
+}
+
+/// The error for a file that cannot be read at all.
+pub fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(path, "", Place::default(), "", format!("cannot be read: {error}"))
+}

@@ -1,0 +1,249 @@
+//! The core: one value that owns what the hub wants. No IO, no clock; `now` is an argument.
+//!
+//! [`Hub::handle`] changes it whole or not at all. [`Hub::desired`] says what the kernel should hold,
+//! [`Hub::snapshot`] what the outside may see, [`Hub::deadline`] when time alone changes either.
+
+mod admit;
+mod documents;
+mod output;
+mod segments;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
+use crate::model::PersonaId;
+use crate::model::config::Config;
+use crate::model::id::IdSource;
+use crate::systems::persona::claims::{Claims, Prefixes};
+use crate::systems::persona::{Life, Record};
+use crate::view::{Condition, Origin};
+use segments::Segments;
+
+/// How long the number of a segment rests before another persona gets it: longer than any packet or flow
+/// that knew the old one.
+pub const QUARANTINE: SignedDuration = SignedDuration::from_secs(60);
+/// How long a persona that ended stays readable, and its segment keeps dropping the packets of its range.
+pub const TOMBSTONE: SignedDuration = SignedDuration::from_hours(24);
+/// First and longest wait before a persona that the kernel refused is tried again.
+const RETRY: [SignedDuration; 2] = [SignedDuration::from_secs(2), SignedDuration::from_secs(60)];
+
+/// What the hub wants, and for whom.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    config: Config,
+    ids: IdSource,
+    records: BTreeMap<PersonaId, Record>,
+    claims: Claims,
+    /// Ranges of personas that ended, whose segments still drop packets.
+    graves: Prefixes,
+    segments: Segments,
+    inventory: Inventory,
+    conditions: Vec<Condition>,
+    documents_read: Option<Timestamp>,
+    documents_error: Option<String>,
+    ready: bool,
+    revision: u64,
+}
+
+impl Hub {
+    /// A hub without personas. `ids` must differ from run to run.
+    pub fn new(config: Config, ids: IdSource) -> Self {
+        let segments = Segments::new(config.limits.segments());
+        Self {
+            config,
+            ids,
+            records: BTreeMap::new(),
+            claims: Claims::default(),
+            graves: Prefixes::default(),
+            segments,
+            inventory: Inventory::default(),
+            conditions: Vec::new(),
+            documents_read: None,
+            documents_error: None,
+            ready: false,
+            revision: 0,
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Counts changes of what is desired, seen or stored. A pass of reconcile belongs to the revision
+    /// before its [`Hub::desired`].
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Does what a command asks, whole or not at all.
+    pub fn handle(&mut self, command: Command, now: Timestamp) -> Result<Reply, Rejection> {
+        self.advance(now);
+        match command {
+            Command::Create { document } => self.create(*document, now),
+            Command::Replace { persona, document, if_generation } => {
+                self.replace(&persona, *document, if_generation, now)
+            }
+            Command::Delete { persona, if_generation } => self.delete(&persona, if_generation, now),
+            Command::Documents(documents) => self.documents(documents, now),
+            Command::Inventory(inventory) => {
+                self.look(inventory, now);
+                Ok(Reply::Done)
+            }
+            Command::Faults { revision, faults } => {
+                self.faults(revision, faults, now);
+                Ok(Reply::Done)
+            }
+            Command::Tick => Ok(Reply::Done),
+        }
+    }
+
+    /// Takes note of the kernel's state. A range that somebody else routes is no longer a tombstone's.
+    fn look(&mut self, inventory: Inventory, now: Timestamp) {
+        if self.inventory == inventory {
+            return;
+        }
+        for route in &inventory.foreign_routes {
+            for (_, grave) in self.graves.overlapping(route) {
+                self.release(&grave, now);
+            }
+        }
+        self.inventory = inventory;
+        self.revision += 1;
+    }
+
+    /// Replaces a condition of the hub itself, by its reason; `None` clears it.
+    pub fn set_condition(&mut self, reason: &str, message: Option<String>) {
+        self.conditions.retain(|condition| condition.reason != reason);
+        self.conditions.extend(message.map(|message| Condition { reason: reason.to_owned(), message }));
+        self.revision += 1;
+    }
+
+    /// Notes that the folder of documents could not be read, or was refused: what was there stays.
+    pub fn documents_failed(&mut self, error: String) {
+        self.documents_error = Some(error);
+        self.revision += 1;
+    }
+
+    /// When time alone changes what is desired or seen.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let of_records = self.records.values().filter_map(|record| match record.life {
+            Life::Provisioning | Life::Active => record.expires_at,
+            Life::Failed { retry_at } => Some(record.expires_at.map_or(retry_at, |end| end.min(retry_at))),
+            Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
+        });
+        of_records.chain(self.segments.deadline()).min()
+    }
+
+    /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
+    fn advance(&mut self, now: Timestamp) {
+        if self.deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        self.revision += 1;
+        self.segments.wake(now);
+        let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
+        for id in ids {
+            let Some(record) = self.records.get_mut(&id) else { continue };
+            if record.has_not_ended() && !record.is_live(now) {
+                self.end(&id, now);
+                continue;
+            }
+            match record.life {
+                Life::Failed { retry_at } if retry_at <= now => {
+                    record.life = Life::Provisioning;
+                    record.since = self.revision;
+                }
+                Life::Expired { at, listed, .. } if after(at, TOMBSTONE) <= now => {
+                    self.release(&id, now);
+                    if !listed {
+                        self.records.remove(&id);
+                    }
+                }
+                Life::Provisioning | Life::Active | Life::Failed { .. } | Life::Expired { .. } => {}
+            }
+        }
+    }
+
+    /// Turns a persona into a tombstone. Its segment stays, so that packets of its range have an answer.
+    fn end(&mut self, id: &PersonaId, now: Timestamp) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        let listed = matches!(record.origin, Origin::File { .. });
+        self.claims.remove(record);
+        self.graves.insert(&record.persona, id);
+        record.life = Life::Expired { at: now, holds: true, listed };
+        record.faults.clear();
+    }
+
+    /// Takes a tombstone out of the data path; its number rests.
+    fn release(&mut self, id: &PersonaId, now: Timestamp) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        let Life::Expired { at, holds: true, listed } = record.life else { return };
+        record.life = Life::Expired { at, holds: false, listed };
+        self.graves.remove(&record.persona, id);
+        self.segments.rest(record.segment, after(now, QUARANTINE));
+    }
+
+    /// Removes a persona, alive or ended, from everything.
+    fn remove(&mut self, id: &PersonaId, now: Timestamp) {
+        self.release(id, now);
+        let Some(record) = self.records.remove(id) else { return };
+        if record.has_not_ended() {
+            self.claims.remove(&record);
+            self.segments.rest(record.segment, after(now, QUARANTINE));
+        }
+        self.revision += 1;
+    }
+
+    fn faults(&mut self, revision: u64, faults: BTreeMap<PersonaId, Vec<String>>, now: Timestamp) {
+        let mut faults = faults;
+        self.ready = true;
+        self.revision += 1;
+        for (id, record) in &mut self.records {
+            let found = faults.remove(id).unwrap_or_default();
+            match record.life {
+                Life::Provisioning if record.since > revision => {}
+                Life::Provisioning if found.is_empty() => {
+                    record.life = Life::Active;
+                    record.attempts = 0;
+                    record.faults.clear();
+                }
+                Life::Provisioning => {
+                    let [first, longest] = RETRY;
+                    let wait = first.saturating_mul(1 << record.attempts.min(5)).min(longest);
+                    record.life = Life::Failed { retry_at: after(now, wait) };
+                    record.attempts = record.attempts.saturating_add(1);
+                    record.faults = found;
+                }
+                Life::Active => record.faults = found,
+                Life::Failed { .. } | Life::Expired { .. } => {}
+            }
+        }
+    }
+
+    /// The persona with this id or name; a live one before one that ended.
+    fn find(&self, persona: &str) -> Option<&Record> {
+        let by_id = self.records.get(&PersonaId(persona.to_owned()));
+        let by_name = || self.claims.named(persona).and_then(|id| self.records.get(id));
+        let ended = || self.records.values().rev().find(|record| record.persona.name() == persona);
+        by_id.or_else(by_name).or_else(ended)
+    }
+
+    /// The persona alive under this name.
+    fn named(&self, name: &str) -> Option<&Record> {
+        self.claims.named(name).and_then(|id| self.records.get(id))
+    }
+}
+
+fn after(time: Timestamp, span: SignedDuration) -> Timestamp {
+    time.saturating_add(span).unwrap_or(Timestamp::MAX)
+}
+
+fn refused(kind: RejectionKind, pointer: &str, detail: impl Into<String>) -> Rejection {
+    Rejection { kind, problems: vec![Problem::new(pointer, detail)] }
+}

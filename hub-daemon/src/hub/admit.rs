@@ -1,0 +1,311 @@
+//! Admission: a persona comes, changes or goes. What is admitted compiles and fits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::{Hub, refused};
+use crate::command::{Rejection, RejectionKind, Reply};
+use crate::compile;
+use crate::document::parts::OneOrMany;
+use crate::document::persona::PersonaDocument;
+use crate::model::expiry::Expiry;
+use crate::model::persona::Persona;
+use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::claims::World;
+use crate::systems::persona::seats::{self, Seat};
+use crate::systems::persona::{Life, Record, lint};
+use crate::view::Origin;
+
+/// Who gives a definition, and where it is written.
+#[derive(Clone, Debug)]
+pub(super) struct Author {
+    pub(super) origin: Origin,
+    pub(super) rule_lines: Vec<u32>,
+}
+
+impl Author {
+    fn api() -> Self {
+        Self { origin: Origin::Api, rule_lines: Vec::new() }
+    }
+}
+
+impl Hub {
+    pub(super) fn create(&mut self, document: PersonaDocument, now: Timestamp) -> Result<Reply, Rejection> {
+        let id = self.admit(document, Author::api(), now)?;
+        self.reply(&id, now, Reply::Created)
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        persona: &str,
+        document: PersonaDocument,
+        if_generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let id = self.writable(persona, if_generation)?;
+        self.change(&id, document, Author::api(), now)?;
+        self.reply(&id, now, Reply::Updated)
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        persona: &str,
+        if_generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let id = self.writable(persona, if_generation)?;
+        self.remove(&id, now);
+        Ok(Reply::Deleted)
+    }
+
+    fn reply(
+        &mut self,
+        id: &PersonaId,
+        now: Timestamp,
+        wrap: fn(Box<crate::view::PersonaView>) -> Reply,
+    ) -> Result<Reply, Rejection> {
+        let view = self.view(id, now).ok_or_else(|| not_found(&id.0))?;
+        Ok(wrap(Box::new(view.as_ref().clone())))
+    }
+
+    /// The persona that the API may change.
+    fn writable(&self, persona: &str, if_generation: Option<u64>) -> Result<PersonaId, Rejection> {
+        let record = self.find(persona).ok_or_else(|| not_found(persona))?;
+        let forgotten = matches!(record.life, Life::Expired { listed: false, .. });
+        if let Origin::File { path, line } = &record.origin
+            && !forgotten
+        {
+            let detail = format!(
+                "managed_by_file: `{}` is defined in {}:{line}: change it there",
+                record.persona.name(),
+                path.display()
+            );
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        if let Some(expected) = if_generation.filter(|expected| *expected != record.generation) {
+            let detail = format!("generation is {}, not {expected}: read it again", record.generation);
+            return Err(refused(RejectionKind::Changed, "", detail));
+        }
+        Ok(record.id.clone())
+    }
+
+    /// Admits a persona.
+    pub(super) fn admit(
+        &mut self,
+        document: PersonaDocument,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<PersonaId, Rejection> {
+        let draft = Draft::new(document, None, now)?;
+        self.check(&draft, &[])?;
+        let seats = seats(&draft.persona, &BTreeMap::new())?;
+        self.make_room(now);
+        let segment = self.segments.take().ok_or_else(|| {
+            let detail = "the hub is full: every segment number is in use or rests; try again in a minute";
+            refused(RejectionKind::Full, "", detail)
+        })?;
+        let id = self.fresh_id(now);
+        self.revision += 1;
+        let record = draft.record(id.clone(), segment, author, seats, now, self.revision);
+        self.bury(&record.persona, now);
+        self.claims.insert(&record);
+        self.records.insert(id.clone(), record);
+        Ok(id)
+    }
+
+    /// Gives a live persona another definition; its identity, segment and seats stay.
+    pub(super) fn change(
+        &mut self,
+        id: &PersonaId,
+        document: PersonaDocument,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let Some(old) = self.records.get(id).cloned() else { return Err(not_found(&id.0)) };
+        if !old.has_not_ended() {
+            let detail = "expired: a persona that ended never comes back; create another one";
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        if *old.document == document {
+            self.moved(id, author);
+            return Ok(());
+        }
+        let draft = Draft::new(document, Some(&old), now)?;
+        self.claims.remove(&old);
+        let admitted =
+            self.check(&draft, old.persona.ranges()).and_then(|()| seats(&draft.persona, &old.seats));
+        let seats = match admitted {
+            Ok(seats) => seats,
+            Err(rejection) => {
+                self.claims.insert(&old);
+                return Err(rejection);
+            }
+        };
+        self.bury(&draft.persona, now);
+        self.revision += 1;
+        let changed = draft.record(id.clone(), old.segment, author, seats, old.created_at, self.revision);
+        let record = Record {
+            generation: old.generation + 1,
+            life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
+            faults: old.faults,
+            ..changed
+        };
+        self.claims.insert(&record);
+        self.records.insert(id.clone(), record);
+        Ok(())
+    }
+
+    /// Notes that the same definition is written elsewhere.
+    pub(super) fn moved(&mut self, id: &PersonaId, author: Author) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        if record.origin != author.origin || record.rule_lines != author.rule_lines {
+            record.origin = author.origin;
+            record.rule_lines = author.rule_lines;
+            record.view = None;
+            self.revision += 1;
+        }
+    }
+
+    /// Keeps a persona that had ended before it was read, so that its end can be seen.
+    pub(super) fn stillborn(
+        &mut self,
+        document: PersonaDocument,
+        end: Timestamp,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let draft = Draft::checked(document, Some(end))?;
+        let id = self.fresh_id(now);
+        self.revision += 1;
+        let record = draft.record(id.clone(), SegmentId(0), author, BTreeMap::new(), now, self.revision);
+        let life = Life::Expired { at: end, holds: false, listed: true };
+        self.records.insert(id, Record { life, ..record });
+        Ok(())
+    }
+
+    fn check(&self, draft: &Draft, held: &[IpNet]) -> Result<(), Rejection> {
+        let describe = |id: &PersonaId| match self.records.get(id) {
+            Some(record) => format!("persona `{}` ({})", record.persona.name(), record.written()),
+            None => format!("persona {id}"),
+        };
+        let single_range = matches!(draft.document.ip_range, OneOrMany::One(_));
+        let world =
+            World { config: &self.config, inventory: &self.inventory, describe: &describe, single_range };
+        let problems = self.claims.conflicts(&draft.persona, held, &world);
+        if !problems.is_empty() {
+            return Err(Rejection { kind: RejectionKind::Conflict, problems });
+        }
+        self.claims.room(&draft.persona, &draft.policy, &self.config)
+    }
+
+    /// Takes tombstones out of the data path whose ranges are wanted again.
+    fn bury(&mut self, persona: &Persona, now: Timestamp) {
+        for range in persona.ranges() {
+            for (_, grave) in self.graves.overlapping(range) {
+                self.release(&grave, now);
+            }
+        }
+    }
+
+    /// While numbers of segments are scarce, each newcomer takes the oldest tombstone out of the data path.
+    fn make_room(&mut self, now: Timestamp) {
+        if !self.segments.are_scarce() {
+            return;
+        }
+        let holding = self.records.values().filter_map(|record| match record.life {
+            Life::Expired { at, holds: true, .. } => Some((at, record.id.clone())),
+            Life::Provisioning | Life::Active | Life::Failed { .. } | Life::Expired { .. } => None,
+        });
+        if let Some((_, oldest)) = holding.min() {
+            self.release(&oldest, now);
+        }
+    }
+
+    fn fresh_id(&mut self, now: Timestamp) -> PersonaId {
+        loop {
+            let id = self.ids.next(now);
+            if !self.records.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// A definition on its way in.
+pub(super) struct Draft {
+    pub(super) document: PersonaDocument,
+    pub(super) persona: Persona,
+    policy: crate::model::policy::Policy,
+    expires_at: Option<Timestamp>,
+}
+
+impl Draft {
+    /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
+    fn new(document: PersonaDocument, old: Option<&Record>, now: Timestamp) -> Result<Self, Rejection> {
+        let mut draft = Self::checked(document, None)?;
+        let expiry = draft.persona.expiry();
+        let kept = old.filter(|old| matches!(expiry, Expiry::After(_)) && old.persona.expiry() == expiry);
+        draft.expires_at = match kept {
+            Some(old) => old.expires_at,
+            None => expiry.resolve(now).map_err(|problem| invalid(vec![problem]))?,
+        };
+        Ok(draft)
+    }
+
+    /// Checks a definition whose end is known.
+    pub(super) fn checked(
+        document: PersonaDocument,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Self, Rejection> {
+        let persona = Persona::new(&document).map_err(invalid)?;
+        let policy = compile::compile(&persona, &[]);
+        Ok(Self { document, persona, policy, expires_at })
+    }
+
+    pub(super) fn record(
+        self,
+        id: PersonaId,
+        segment: SegmentId,
+        author: Author,
+        seats: BTreeMap<String, Seat>,
+        created_at: Timestamp,
+        since: u64,
+    ) -> Record {
+        let written = self.document.security_policies.as_deref().unwrap_or_default();
+        let warnings = lint::warnings(&self.persona, written);
+        Record {
+            id,
+            segment,
+            generation: 1,
+            created_at,
+            expires_at: self.expires_at,
+            origin: author.origin,
+            rule_lines: author.rule_lines,
+            document: Arc::new(self.document),
+            persona: Arc::new(self.persona),
+            policy: Arc::new(self.policy),
+            warnings: Arc::new(warnings),
+            seats,
+            life: Life::Provisioning,
+            faults: Vec::new(),
+            attempts: 0,
+            since,
+            view: None,
+        }
+    }
+}
+
+fn seats(persona: &Persona, before: &BTreeMap<String, Seat>) -> Result<BTreeMap<String, Seat>, Rejection> {
+    seats::assign(persona, before).map_err(invalid)
+}
+
+fn invalid(problems: Vec<crate::command::Problem>) -> Rejection {
+    Rejection { kind: RejectionKind::Invalid, problems }
+}
+
+fn not_found(persona: &str) -> Rejection {
+    refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
+}

@@ -1,0 +1,161 @@
+//! What survives a restart: definitions made at run time, and the numbers that personas were given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Hub;
+use super::admit::{Author, Draft};
+use crate::document::persona::PersonaDocument;
+use crate::model::config::Config;
+use crate::model::id::IdSource;
+use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::seats::Seat;
+use crate::systems::persona::{Life, Record};
+use crate::view::{Condition, Origin};
+
+/// Version of the form below.
+pub const VERSION: u32 = 1;
+
+/// The stored form of a hub.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Personas, alive and ended, files' and the API's.
+    pub personas: Vec<StoredPersona>,
+    /// Segment numbers that rest, until when.
+    pub resting: BTreeMap<SegmentId, Timestamp>,
+}
+
+/// The stored form of a persona.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredPersona {
+    /// Identity.
+    pub id: PersonaId,
+    /// Index in the data path.
+    pub segment: SegmentId,
+    /// Counts changes.
+    pub generation: u64,
+    /// When it was admitted.
+    pub created_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Who owns it.
+    pub origin: Origin,
+    /// Lines of its rules.
+    pub rule_lines: Vec<u32>,
+    /// Where it stands.
+    pub life: StoredLife,
+    /// What its endpoints got.
+    pub seats: BTreeMap<String, Seat>,
+    /// The definition as given.
+    pub definition: PersonaDocument,
+}
+
+/// The stored form of [`Life`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoredLife {
+    /// Not known to have been in the kernel whole.
+    Provisioning,
+    /// Was in the kernel.
+    Active,
+    /// Ended.
+    Expired {
+        /// When that was seen.
+        at: Timestamp,
+        /// Whether its segment still drops packets.
+        holds: bool,
+        /// Whether a file still had it.
+        listed: bool,
+    },
+}
+
+impl Hub {
+    /// What to store.
+    pub fn state(&self) -> State {
+        State {
+            version: VERSION,
+            personas: self.records.values().map(stored).collect(),
+            resting: self.segments.resting().clone(),
+        }
+    }
+
+    /// A hub as it was stored. What does not fit any more is left out and reported as a condition.
+    pub fn restore(config: Config, ids: IdSource, state: State, now: Timestamp) -> Self {
+        let mut hub = Self::new(config, ids);
+        for (segment, until) in state.resting {
+            if hub.segments.take_again(segment) {
+                hub.segments.rest(segment, until);
+            }
+        }
+        let mut lost = Vec::new();
+        for stored in state.personas {
+            let name = stored.definition.name.clone();
+            if let Err(why) = hub.revive(stored) {
+                lost.push(format!("persona `{name}` is not restored: {why}"));
+            }
+        }
+        hub.conditions.extend(
+            lost.into_iter().map(|message| Condition { reason: "StateIncomplete".to_owned(), message }),
+        );
+        hub.advance(now);
+        hub
+    }
+
+    fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
+        let draft = Draft::checked(stored.definition, stored.expires_at).map_err(|rejection| {
+            rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
+        })?;
+        let (live, holds) = match stored.life {
+            StoredLife::Provisioning | StoredLife::Active => (true, true),
+            StoredLife::Expired { holds, .. } => (false, holds),
+        };
+        if self.records.contains_key(&stored.id) || (live && self.named(draft.persona.name()).is_some()) {
+            return Err("its id or name is there twice".to_owned());
+        }
+        if holds && !self.segments.take_again(stored.segment) {
+            return Err(format!("segment {} is taken or outside the table", stored.segment));
+        }
+        let author = Author { origin: stored.origin, rule_lines: stored.rule_lines };
+        let life = match stored.life {
+            StoredLife::Provisioning => Life::Provisioning,
+            StoredLife::Active => Life::Active,
+            StoredLife::Expired { at, holds, listed } => Life::Expired { at, holds, listed },
+        };
+        let record =
+            draft.record(stored.id.clone(), stored.segment, author, stored.seats, stored.created_at, 0);
+        let record = Record { generation: stored.generation, life, ..record };
+        if live {
+            self.claims.insert(&record);
+        } else if holds {
+            self.graves.insert(&record.persona, &record.id);
+        }
+        self.records.insert(stored.id, record);
+        Ok(())
+    }
+}
+
+fn stored(record: &Record) -> StoredPersona {
+    StoredPersona {
+        id: record.id.clone(),
+        segment: record.segment,
+        generation: record.generation,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+        origin: record.origin.clone(),
+        rule_lines: record.rule_lines.clone(),
+        life: match record.life {
+            Life::Active => StoredLife::Active,
+            Life::Provisioning | Life::Failed { .. } => StoredLife::Provisioning,
+            Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
+        },
+        seats: record.seats.clone(),
+        definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
+    }
+}

@@ -1,0 +1,181 @@
+//! Random sequences of commands keep what must always hold.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::desired::Via;
+use crate::model::{SegmentId, prefix};
+use crate::systems::persona::place::MAIN_TABLE;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8, u8, Option<u8>),
+    Replace(u8, u8, Option<u8>),
+    Delete(u8),
+    Documents(Vec<(u8, u8, Option<u8>)>),
+    Link(bool, bool),
+    Faults(u8),
+    Pass(u32),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let one = || (0_u8..12, 0_u8..10, prop::option::of(1_u8..100));
+    prop_oneof![
+        4 => one().prop_map(|(name, range, ttl)| Step::Create(name, range, ttl)),
+        3 => one().prop_map(|(name, range, ttl)| Step::Replace(name, range, ttl)),
+        2 => (0_u8..12).prop_map(Step::Delete),
+        2 => prop::collection::vec(one(), 0..4).prop_map(Step::Documents),
+        1 => any::<(bool, bool)>().prop_map(|(there, up)| Step::Link(there, up)),
+        2 => (0_u8..4).prop_map(Step::Faults),
+        3 => prop_oneof![1_u32..5, 10_u32..90, 80_000_u32..90_000].prop_map(Step::Pass),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
+    // Ranges 8 and 9 hold the others: overlaps are common.
+    let range =
+        if range < 8 { format!("10.0.{range}.0/24") } else { format!("10.0.{}.0/22", (range - 8) * 4) };
+    let mut document = persona(&format!("n{name}"), &range);
+    if let Some(ttl) = ttl {
+        document = with(document, json!({"ttl": format!("{ttl}s")}));
+    }
+    match name % 3 {
+        0 => {
+            with(document, json!({"endpoints": [{"name": "e", "pid": u32::from(name) + 1}], "peers": ["n1"]}))
+        }
+        1 => with(document, json!({"peers": ["n0"], "egress": {"allow": "10.9.0.0/16"}})),
+        _ => with(document, json!({"interfaces": ["lan"], "egress": {"next_hop": "192.0.2.1"}})),
+    }
+}
+
+/// What must hold after any step.
+fn check(script: &mut Script) {
+    let snapshot = script.hub.snapshot(script.now);
+    let desired = script.desired();
+    let live: BTreeSet<&PersonaId> = snapshot
+        .personas
+        .values()
+        .filter(|view| view.state != PersonaState::Expired && view.state != PersonaState::Failed)
+        .map(|view| &view.id)
+        .collect();
+    let segment_of = |id: SegmentId| &desired.segments[&id];
+    for route in desired.routes.values() {
+        assert!(live.contains(&route.persona), "a route of nobody alive: {route:?}");
+    }
+    for (id, segment) in &desired.segments {
+        assert_eq!(segment.state == SegmentState::Active, live.contains(&segment.persona), "{id}");
+        assert_eq!(snapshot.personas[&segment.persona].segment, *id);
+    }
+    let prefixes: Vec<_> = desired.prefixes.iter().collect();
+    for (index, (one, owner)) in prefixes.iter().enumerate() {
+        assert!(desired.segments.contains_key(owner), "a prefix of no segment");
+        let rest = prefixes.iter().skip(index + 1);
+        assert!(rest.into_iter().all(|(other, _)| !prefix::overlaps(one, other)), "two owners of {one}");
+    }
+    for (name, port) in &desired.ports {
+        assert!(port.segment.is_none_or(|id| segment_of(id).state == SegmentState::Active), "{name}");
+    }
+    assert!(desired.endpoints.keys().all(|name| desired.ports.contains_key(name) && name.len() <= 15));
+    assert!(desired.addresses.keys().all(|(name, _)| desired.ports.contains_key(name)));
+    for (low, high) in &desired.peers {
+        assert!(low < high && desired.segments.contains_key(low) && desired.segments.contains_key(high));
+    }
+    for route in desired.routes.values() {
+        if let Via::Interface(name) = &route.via {
+            assert!(desired.ports.contains_key(name), "a route to a port without programs");
+        }
+    }
+    for view in snapshot.personas.values().filter(|view| live.contains(&view.id)) {
+        let range = view.definition.ip_range.as_slice()[0].parse().unwrap();
+        let covered = desired.routes.keys().any(|key| key.table == MAIN_TABLE && key.target == range);
+        assert!(covered, "packets to {range} would leave by the default route");
+    }
+    let names: Vec<_> = live.iter().map(|id| &snapshot.personas[*id].definition.name).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name twice");
+    assert!(script.hub.deadline().is_none_or(|deadline| deadline > script.now), "a deadline was missed");
+}
+
+fn run(steps: Vec<Step>) -> [u32; 2] {
+    let mut script = Script::new();
+    let mut outcomes = [0, 0];
+    let mut ended: BTreeSet<PersonaId> = BTreeSet::new();
+    let mut freed: BTreeMap<SegmentId, Timestamp> = BTreeMap::new();
+    for (seed, step) in (1..).zip(steps) {
+        let before: BTreeMap<SegmentId, PersonaId> =
+            script.desired().segments.into_iter().map(|(id, segment)| (id, segment.persona)).collect();
+        let done = match step {
+            Step::Create(name, range, ttl) => script.create(document(name, range, ttl)).is_ok(),
+            Step::Replace(name, range, ttl) => {
+                script.replace(&format!("n{name}"), document(name, range, ttl)).is_ok()
+            }
+            Step::Delete(name) => script.delete(&format!("n{name}")).is_ok(),
+            Step::Documents(list) => {
+                let list: Vec<_> =
+                    list.into_iter().map(|(name, range, ttl)| document(name, range, ttl)).collect();
+                script.documents(&list).is_ok()
+            }
+            Step::Link(there, up) => {
+                script.links(if there { &[("lan", true)] } else { &[] });
+                script.links(if there { if up { &[("lan", true)] } else { &[("lan", false)] } } else { &[] });
+                true
+            }
+            Step::Faults(skip) => {
+                let ids: Vec<_> = before.values().skip(skip.into()).step_by(3).cloned().collect();
+                let faults: Vec<_> = ids.iter().map(|id| (id, "no")).collect();
+                script.reconciled(&faults);
+                true
+            }
+            Step::Pass(seconds) => {
+                script.pass(seconds.into());
+                true
+            }
+            Step::Restart => {
+                let text = serde_json::to_string(&script.hub.state()).unwrap();
+                let state = serde_json::from_str(&text).unwrap();
+                let inventory = script.hub.inventory.clone();
+                script.hub = Hub::restore(Config::default(), IdSource::new(seed), state, script.now);
+                script.inventory(inventory);
+                true
+            }
+        };
+        outcomes[usize::from(done)] += 1;
+        check(&mut script);
+        for view in script.hub.snapshot(script.now).personas.values() {
+            let expired = view.state == PersonaState::Expired;
+            assert!(expired || !ended.contains(&view.id), "{} came back", view.id);
+            if expired {
+                ended.insert(view.id.clone());
+            }
+        }
+        let after = script.desired().segments;
+        for (id, owner) in before {
+            if after.get(&id).is_none_or(|segment| segment.persona != owner) {
+                assert!(!after.contains_key(&id), "segment {id} changed hands at once");
+                freed.insert(id, script.now);
+            }
+        }
+        for id in after.keys() {
+            if let Some(at) = freed.remove(id) {
+                assert!(script.now.duration_since(at) >= QUARANTINE, "segment {id} did not rest");
+            }
+        }
+    }
+    outcomes
+}
+
+#[test]
+fn a_thousand_random_lives_keep_the_invariants() {
+    use proptest::strategy::ValueTree as _;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut outcomes = [0, 0];
+    for _ in 0..1_000 {
+        let steps = prop::collection::vec(step(), 1..40).new_tree(&mut runner).unwrap().current();
+        let [refused, done] = run(steps);
+        outcomes = [outcomes[0] + refused, outcomes[1] + done];
+    }
+    assert!(outcomes[0] > 2_000 && outcomes[1] > 2_000, "refused and done: {outcomes:?}");
+}

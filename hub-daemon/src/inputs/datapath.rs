@@ -1,0 +1,43 @@
+//! What inputs and metrics read from the data path, so that tests can stand in for the kernel.
+
+use std::fmt::Debug;
+
+use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use crate::kernel::reader::{ReadError, Reader};
+use crate::model::SegmentId;
+
+/// Reads the data path; every call blocks briefly and may come from any thread.
+pub trait Datapath: Debug + Send + Sync {
+    /// Counters of one persona.
+    fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
+    /// Totals of every hook.
+    fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
+    /// Live connections, of one persona or of all, at most `limit`.
+    fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
+    /// How full the flow table is.
+    fn flow_table(&self) -> Result<FlowTable, ReadError>;
+    /// What the loaded program would do with a packet; changes nothing.
+    fn why(&self, question: &Question) -> Result<Answer, ReadError>;
+}
+
+impl Datapath for Reader {
+    fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
+        Self::segment(self, segment)
+    }
+
+    fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
+        Self::hooks(self)
+    }
+
+    fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
+        Self::flows(self, segment, limit)
+    }
+
+    fn flow_table(&self) -> Result<FlowTable, ReadError> {
+        Self::flow_table(self)
+    }
+
+    fn why(&self, question: &Question) -> Result<Answer, ReadError> {
+        Self::why(self, question)
+    }
+}

@@ -1,0 +1,64 @@
+//! Reading a request's body: JSON of bounded size, within bounded time.
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use utoipa::PartialSchema;
+
+use super::decode::{DecodeError, decode};
+use super::problem::ProblemDetails;
+use super::{BODY_BYTES, BODY_TIME};
+
+/// Media types that a document may have.
+pub(super) const JSON: &[&str] = &["application/json"];
+/// Media types that a merge patch may have (RFC 7396).
+pub(super) const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
+
+/// The body's bytes, when it is of one of the `accepted` media types.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    accepted: &[&str],
+) -> Result<Bytes, ProblemDetails> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = given.split(';').next().unwrap_or_default().trim();
+    if !accepted.iter().any(|accepted| media_type.eq_ignore_ascii_case(accepted)) {
+        let detail = format!("content type `{given}`: use {}", accepted.join(" or "));
+        return Err(ProblemDetails::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let too_large = || {
+        let detail = format!("the body is larger than {BODY_BYTES} bytes");
+        ProblemDetails::of_status(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|bytes: u64| bytes > BODY_BYTES as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+        Ok(Err(error)) => Err(ProblemDetails::of_status(StatusCode::BAD_REQUEST, error.to_string())),
+        Err(_elapsed) => Err(ProblemDetails::of_status(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {} s", BODY_TIME.as_secs()),
+        )),
+    }
+}
+
+fn is_limit(error: &axum::Error) -> bool {
+    std::error::Error::source(error)
+        .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+}
+
+/// The document in a body.
+pub(super) fn document<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T, ProblemDetails> {
+    decode(bytes).map_err(|error| match error {
+        DecodeError::Syntax(detail) => syntax(&detail),
+        DecodeError::Document(rejection) => rejection.into(),
+    })
+}
+
+/// The body is no JSON.
+pub(super) fn syntax(detail: &str) -> ProblemDetails {
+    ProblemDetails::of_status(StatusCode::BAD_REQUEST, format!("the body is not JSON: {detail}"))
+}

@@ -1,0 +1,111 @@
+//! `Idempotency-Key`: a request that is sent again gets the answer of the first, and is done once.
+//!
+//! Only successes are kept: a refusal changed nothing, so trying again is safe and may succeed. Keys live
+//! for [`KEY_TIME`] or until [`KEYS`] later ones have come, and not longer than the daemon.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, StatusCode};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
+
+use super::problem::ProblemDetails;
+use crate::view::PersonaView;
+
+/// How long a key is remembered.
+const KEY_TIME: Duration = Duration::from_hours(24);
+/// Most keys remembered.
+const KEYS: usize = 4_096;
+/// Most bytes of a key.
+const KEY_BYTES: usize = 255;
+
+/// Name of the header.
+pub(super) const HEADER: &str = "idempotency-key";
+
+/// The answer that requests with one key share.
+type Answer = Arc<OnceCell<Box<PersonaView>>>;
+
+/// Answers by key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers {
+    kept: Arc<Mutex<BTreeMap<String, Kept>>>,
+    hasher: RandomState,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    body: u64,
+    answer: Answer,
+}
+
+/// The key of a request, if it has one.
+pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ProblemDetails> {
+    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= KEY_BYTES => Ok(Some(key.to_owned())),
+        Ok(_) | Err(_) => {
+            let detail = format!("Idempotency-Key: use 1 to {KEY_BYTES} ASCII characters");
+            Err(ProblemDetails::of_status(StatusCode::BAD_REQUEST, detail))
+        }
+    }
+}
+
+impl Answers {
+    /// The place for the answer to `body` under `key`. Requests that come while the first is under way
+    /// wait for it there.
+    pub(super) async fn place(&self, key: String, body: &[u8]) -> Result<Answer, ProblemDetails> {
+        let body = self.hasher.hash_one(body);
+        let now = Instant::now();
+        let mut kept = self.kept.lock().await;
+        kept.retain(|_, entry| now.duration_since(entry.since) < KEY_TIME);
+        if let Some(entry) = kept.get(&key) {
+            if entry.body == body {
+                return Ok(Arc::clone(&entry.answer));
+            }
+            let detail = "Idempotency-Key: used before with another body";
+            return Err(ProblemDetails::of_status(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
+        if kept.len() >= KEYS {
+            let oldest = kept.iter().min_by_key(|(_, entry)| entry.since).map(|(key, _)| key.clone());
+            oldest.and_then(|key| kept.remove(&key));
+        }
+        let answer = Answer::default();
+        kept.insert(key, Kept { since: now, body, answer: Arc::clone(&answer) });
+        Ok(answer)
+    }
+
+    /// Forgets a key whose request was refused.
+    pub(super) async fn forget(&self, key: &str, answer: &Answer) {
+        let mut kept = self.kept.lock().await;
+        let refused = kept.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.answer, answer));
+        if refused && !answer.initialized() {
+            kept.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_bounded_in_time_and_number() {
+        let answers = Answers::default();
+        let first = answers.place("first".into(), b"a").await.unwrap();
+        assert!(Arc::ptr_eq(&first, &answers.place("first".into(), b"a").await.unwrap()));
+        assert!(answers.place("first".into(), b"b").await.is_err());
+        tokio::time::advance(KEY_TIME).await;
+        answers.place("first".into(), b"b").await.unwrap();
+
+        for number in 0..KEYS + 10 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            answers.place(number.to_string(), b"").await.unwrap();
+        }
+        assert_eq!(answers.kept.lock().await.len(), KEYS);
+        assert!(!answers.kept.lock().await.contains_key("first"));
+    }
+}

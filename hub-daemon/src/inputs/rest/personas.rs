@@ -1,0 +1,353 @@
+//! `/personas`: making, reading, changing and removing personas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::filter::Filter;
+use super::problem::ProblemDetails;
+use super::query::{Named, Parameters};
+use super::{Api, body, decode, etag, idempotency};
+use crate::command::{Command, Reply};
+use crate::document::persona::PersonaDocument;
+use crate::view::{PersonaState, PersonaView, Snapshot};
+
+/// Most time that a POST waits for the kernel to take the persona; the answer then says `provisioning`.
+const PROVISIONING_TIME: Duration = Duration::from_secs(2);
+/// Attempts at a patch whose persona changes in between, when the client did not say `If-Match`.
+const PATCH_ATTEMPTS: usize = 4;
+
+/// One page of personas, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PersonaPage {
+    /// The personas.
+    pub(crate) personas: Vec<PersonaView>,
+    /// `cursor` of the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// Lists personas
+#[utoipa::path(get, path = "/personas", tag = "personas",
+    params(
+        ("state" = Option<String>, Query, description = "provisioning, active, expired or failed"),
+        ("name" = Option<String>, Query, description = "exact name"),
+        ("origin" = Option<String>, Query, description = "api or file"),
+        ("label" = Option<String>, Query, description = "key=value; may be given several times"),
+        ("limit" = Option<u32>, Query, description = "1 to 1000, default 100"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = PersonaPage), (status = 400, description = "a parameter is wrong")))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    parameters: Parameters,
+) -> Result<Json<PersonaPage>, ProblemDetails> {
+    let filter = Filter::read(parameters)?;
+    let snapshot = Arc::clone(&api.hub.snapshot.borrow());
+    let (personas, next_cursor) = filter.page(&snapshot);
+    Ok(Json(PersonaPage { personas, next_cursor }))
+}
+
+/// Creates a persona
+///
+/// Waits up to two seconds for the kernel to take it, unless the request says `Prefer: respond-async`.
+#[utoipa::path(post, path = "/personas", tag = "personas", request_body = PersonaDocument,
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "the same key with the same body gets the same answer, for 24 hours"),
+        ("Prefer" = Option<String>, Header, description = "respond-async: do not wait for the kernel"),
+    ),
+    responses(
+        (status = 201, body = PersonaView, headers(("Location" = String), ("ETag" = String))),
+        (status = 400, description = "not JSON"),
+        (status = 409, description = "the name or the range is taken"),
+        (status = 412, description = "If-Match makes no sense here"),
+        (status = 413, description = "larger than 1 MiB"),
+        (status = 415, description = "not application/json"),
+        (status = 422, description = "the document is invalid, or the key was used with another body"),
+        (status = 503, description = "the hub is busy or stopping"),
+        (status = 507, description = "a limit of the hub is reached"),
+    ))]
+pub(super) async fn create(
+    State(api): State<Api>,
+    OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ProblemDetails> {
+    etag::refuse_precondition(&headers)?;
+    let key = idempotency::key(&headers)?;
+    let bytes = body::read(&headers, body, body::JSON).await?;
+    let document: PersonaDocument = body::document(&bytes)?;
+    let wait = !prefers_async(&headers);
+    let persona = match key {
+        None => admit(&api, document, wait).await?,
+        Some(key) => admit_once(api, key, &bytes, document, wait).await?,
+    };
+    let location = format!("{}/{}", uri.path(), persona.id);
+    let mut response = (StatusCode::CREATED, with_tag(&persona)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+async fn admit(api: &Api, document: PersonaDocument, wait: bool) -> Result<Box<PersonaView>, ProblemDetails> {
+    let reply = api.command(Command::Create { document: Box::new(document) }).await?;
+    let persona = changed(reply)?;
+    if !wait || persona.state != PersonaState::Provisioning {
+        return Ok(persona);
+    }
+    let mut snapshots = api.hub.snapshot.clone();
+    let provisioned = snapshots.wait_for(|snapshot| {
+        snapshot.personas.get(&persona.id).is_some_and(|held| held.state != PersonaState::Provisioning)
+    });
+    match tokio::time::timeout(PROVISIONING_TIME, provisioned).await {
+        Ok(Ok(snapshot)) => {
+            Ok(snapshot.personas.get(&persona.id).map_or(persona, |held| Box::new((**held).clone())))
+        }
+        Ok(Err(_)) | Err(_) => Ok(persona),
+    }
+}
+
+/// Admits in a task of its own: a client that goes away must not make its next attempt a second persona.
+async fn admit_once(
+    api: Api,
+    key: String,
+    bytes: &[u8],
+    document: PersonaDocument,
+    wait: bool,
+) -> Result<Box<PersonaView>, ProblemDetails> {
+    let answer = api.answers.place(key.clone(), bytes).await?;
+    let task = tokio::spawn(async move {
+        let admitted = answer.get_or_try_init(|| admit(&api, document, wait)).await.cloned();
+        if admitted.is_err() {
+            api.answers.forget(&key, &answer).await;
+        }
+        admitted
+    });
+    task.await.map_err(|error| ProblemDetails::unavailable(&error.to_string()))?
+}
+
+/// Shows a persona
+#[utoipa::path(get, path = "/personas/{persona}", tag = "personas",
+    params(
+        ("persona" = String, Path, description = "id or name"),
+        ("If-None-Match" = Option<String>, Header, description = "an ETag"),
+    ),
+    responses(
+        (status = 200, body = PersonaView, headers(("ETag" = String))),
+        (status = 304, description = "it is what the client has"),
+        (status = 404, description = "no such persona"),
+    ))]
+pub(super) async fn show(
+    State(api): State<Api>,
+    Named(persona): Named,
+    headers: HeaderMap,
+) -> Result<Response, ProblemDetails> {
+    let persona = api.persona(&persona)?;
+    if etag::known(&headers, &persona) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag::of(&persona))]).into_response());
+    }
+    Ok(with_tag(&persona))
+}
+
+/// Replaces a persona's definition
+///
+/// Identity, segment and flows stay.
+#[utoipa::path(put, path = "/personas/{persona}", tag = "personas", request_body = PersonaDocument,
+    params(
+        ("persona" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "an ETag"),
+    ),
+    responses(
+        (status = 200, body = PersonaView, headers(("ETag" = String))),
+        (status = 400, description = "not JSON"),
+        (status = 404, description = "no such persona"),
+        (status = 409, description = "a file owns it, or the name or the range is taken"),
+        (status = 412, description = "it changed in between"),
+        (status = 413, description = "larger than 1 MiB"),
+        (status = 415, description = "not application/json"),
+        (status = 422, description = "the document is invalid"),
+        (status = 503, description = "the hub is busy or stopping"),
+        (status = 507, description = "a limit of the hub is reached"),
+    ))]
+pub(super) async fn replace(
+    State(api): State<Api>,
+    Named(persona): Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ProblemDetails> {
+    let current = api.persona(&persona).ok().map(|held| held.generation);
+    let bytes = body::read(&headers, body, body::JSON).await?;
+    let document: PersonaDocument = body::document(&bytes)?;
+    let if_generation = etag::if_match(&headers, current);
+    let command = Command::Replace { persona, document: Box::new(document), if_generation };
+    Ok(with_tag(&*changed(api.command(command).await?)?))
+}
+
+/// Changes part of a persona's definition
+///
+/// A merge patch (RFC 7396) on `definition`: what is given replaces, `null` removes.
+#[utoipa::path(patch, path = "/personas/{persona}", tag = "personas",
+    request_body(content = Object, content_type = "application/merge-patch+json"),
+    params(
+        ("persona" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "an ETag"),
+    ),
+    responses(
+        (status = 200, body = PersonaView, headers(("ETag" = String))),
+        (status = 400, description = "not JSON"),
+        (status = 404, description = "no such persona"),
+        (status = 409, description = "a file owns it, or the name or the range is taken"),
+        (status = 412, description = "it changed in between"),
+        (status = 413, description = "larger than 1 MiB"),
+        (status = 415, description = "not application/merge-patch+json"),
+        (status = 422, description = "the document is invalid"),
+        (status = 503, description = "the hub is busy or stopping"),
+        (status = 507, description = "a limit of the hub is reached"),
+    ))]
+pub(super) async fn patch(
+    State(api): State<Api>,
+    Named(persona): Named,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ProblemDetails> {
+    let bytes = body::read(&headers, body, body::MERGE_PATCH).await?;
+    let patch: Value = serde_json::from_slice(&bytes).map_err(|error| body::syntax(&error.to_string()))?;
+    let mut attempts = PATCH_ATTEMPTS;
+    loop {
+        let held = api.persona(&persona)?;
+        let asked = etag::if_match(&headers, Some(held.generation));
+        let mut definition = serde_json::to_value(&held.definition)
+            .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
+        merge(&mut definition, &patch);
+        let document: PersonaDocument = decode::decode_value(definition)?;
+        let command = Command::Replace {
+            persona: held.id.0.clone(),
+            document: Box::new(document),
+            if_generation: asked.or(Some(held.generation)),
+        };
+        attempts -= 1;
+        match api.command(command).await {
+            Err(problem)
+                if asked.is_none() && attempts > 0 && problem.status == StatusCode::PRECONDITION_FAILED => {}
+            reply => return Ok(with_tag(&*changed(reply?)?)),
+        }
+    }
+}
+
+/// Applies a merge patch (RFC 7396 section 2).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(fields) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            fields.shift_remove(key);
+        } else {
+            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// Deletes a persona
+#[utoipa::path(delete, path = "/personas/{persona}", tag = "personas",
+    params(
+        ("persona" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "an ETag"),
+    ),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = 404, description = "no such persona, or not any more"),
+        (status = 409, description = "a file owns it"),
+        (status = 412, description = "it changed in between"),
+        (status = 503, description = "the hub is busy or stopping"),
+    ))]
+pub(super) async fn delete(
+    State(api): State<Api>,
+    Named(persona): Named,
+    headers: HeaderMap,
+) -> Result<StatusCode, ProblemDetails> {
+    let current = api.persona(&persona).ok().map(|held| held.generation);
+    let if_generation = etag::if_match(&headers, current);
+    api.command(Command::Delete { persona, if_generation }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn with_tag(persona: &PersonaView) -> Response {
+    ([(header::ETAG, etag::of(persona))], Json(persona)).into_response()
+}
+
+fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
+    match reply {
+        Reply::Created(persona) | Reply::Updated(persona) => Ok(persona),
+        Reply::Deleted | Reply::Done => Err(ProblemDetails::unavailable("the hub gave no persona")),
+    }
+}
+
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("respond-async"))
+}
+
+/// The persona of that id or name; of several with one name, the one that is alive, else the last.
+pub(super) fn find<'a>(snapshot: &'a Snapshot, persona: &str) -> Option<&'a Arc<PersonaView>> {
+    let by_id = snapshot.personas.iter().find(|(id, _)| id.0 == persona).map(|(_, held)| held);
+    by_id.or_else(|| {
+        let named = snapshot.personas.values().filter(|held| held.definition.name == persona);
+        named.max_by_key(|held| (held.state != PersonaState::Expired, held.id.clone()))
+    })
+}
+
+impl Api {
+    /// The persona of that id or name.
+    pub(super) fn persona(&self, persona: &str) -> Result<Arc<PersonaView>, ProblemDetails> {
+        find(&self.hub.snapshot.borrow(), persona).cloned().ok_or_else(|| ProblemDetails::no_persona(persona))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The examples of RFC 7396 appendix A.
+    #[test]
+    fn merge_patch_follows_the_rfc() {
+        for (target, patch, result) in [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
+            (json!({"a": "b"}), json!({"a": null}), json!({})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a": "b"}), json!(["c"]), json!(["c"])),
+            (json!({"a": "foo"}), json!(null), json!(null)),
+            (json!({"a": "foo"}), json!("bar"), json!("bar")),
+            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
+            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
+            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+        ] {
+            let mut merged = target.clone();
+            merge(&mut merged, &patch);
+            assert_eq!(merged, result, "{target} with {patch}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Puts the programs on interfaces, with links that outlive the daemon.
+//!
+//! A link that an earlier run left pinned is given the new program atomically: no packet meets neither.
+//! Links are pinned as `<pins>/link/<ifindex>-<program>`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{LinkOrder, ProgramError, TcAttachType};
+
+use super::load::{self, LoadError};
+
+/// Why a program is not on an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The program cannot be had.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel refused.
+    #[error("attach {program} to {interface}: {}", cause(source))]
+    Attach {
+        /// Name of the program.
+        program: &'static str,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// The link cannot be kept.
+    #[error("pin the link of {program} on {interface}: {detail}")]
+    Pin {
+        /// Name of the program.
+        program: &'static str,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        detail: String,
+    },
+}
+
+/// The innermost error, where the outer ones only name system calls; a hint where one helps.
+fn cause(error: &ProgramError) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    let text = inner.to_string();
+    if text.contains("os error 16") {
+        return format!("{text}: another program is there; it stays, and TC judges this port's packets");
+    }
+    if text.contains("os error 22") || text.contains("os error 95") {
+        return format!("{text}: TC links need Linux 6.6, XDP needs a driver that supports it");
+    }
+    text
+}
+
+impl AttachError {
+    /// Whether the kernel said that another program is there.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Attach { source, .. } if cause(source).contains("os error 16"))
+    }
+}
+
+/// Where a program goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// TC ingress: `hub_tc_in`.
+    TcIn,
+    /// TC egress: `hub_tc_out`.
+    TcOut,
+    /// XDP in the driver: `hub_xdp_in`.
+    Xdp,
+}
+
+impl Place {
+    /// Every place.
+    pub const ALL: [Self; 3] = [Self::TcIn, Self::TcOut, Self::Xdp];
+
+    /// Number of the loaded program in the kernel.
+    pub fn program_id(self, ebpf: &Ebpf) -> Option<u32> {
+        let info = ebpf.program(self.program())?.info().ok()?;
+        Some(info.id())
+    }
+
+    /// Name of the program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::TcIn => "hub_tc_in",
+            Self::TcOut => "hub_tc_out",
+            Self::Xdp => "hub_xdp_in",
+        }
+    }
+
+    fn link(self, pins: &Path, ifindex: u32) -> PathBuf {
+        pins.join("link").join(format!("{ifindex}-{}", self.program()))
+    }
+}
+
+/// Makes the loaded program run at a place, taking over a link that is pinned.
+pub fn attach(
+    ebpf: &mut Ebpf,
+    pins: &Path,
+    interface: &str,
+    ifindex: u32,
+    place: Place,
+) -> Result<(), AttachError> {
+    let program = place.program();
+    let failed = |source| AttachError::Attach { program, interface: interface.to_owned(), source };
+    let path = place.link(pins, ifindex);
+    if let Ok(pinned) = PinnedLink::from_pin(&path) {
+        match take_over(ebpf, pinned, place) {
+            Ok(()) => return Ok(()),
+            // The interface it was on is gone; its index was given to another.
+            Err(error) => tracing::debug!(%error, path = %path.display(), "old link is dead"),
+        }
+        drop(fs::remove_file(&path));
+    }
+    let link: FdLink = match place {
+        Place::Xdp => {
+            let xdp = load::xdp(ebpf, program)?;
+            let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver).map_err(failed)?;
+            let link: Result<FdLink, LinkError> = xdp.take_link(id).map_err(failed)?.try_into();
+            link.map_err(|error| pin_error(place, interface, &error))?
+        }
+        Place::TcIn | Place::TcOut => {
+            let kind = if place == Place::TcIn { TcAttachType::Ingress } else { TcAttachType::Egress };
+            let tc = load::classifier(ebpf, program)?;
+            // First of all: what the hub drops, nobody else needs to see.
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = tc.attach_with_options(interface, kind, options).map_err(failed)?;
+            let link: Result<FdLink, LinkError> = tc.take_link(id).map_err(failed)?.try_into();
+            link.map_err(|error| pin_error(place, interface, &error))?
+        }
+    };
+    link.pin(&path).map_err(|error| pin_error(place, interface, &error))?;
+    Ok(())
+}
+
+fn pin_error(place: Place, interface: &str, error: &dyn std::error::Error) -> AttachError {
+    AttachError::Pin { program: place.program(), interface: interface.to_owned(), detail: error.to_string() }
+}
+
+fn take_over(ebpf: &mut Ebpf, pinned: PinnedLink, place: Place) -> Result<(), Box<dyn std::error::Error>> {
+    let fd = FdLink::from(pinned);
+    match place {
+        Place::Xdp => {
+            let program = load::xdp(ebpf, place.program())?;
+            let id = program.attach_to_link(XdpLink::try_from(fd)?)?;
+            drop(program.take_link(id)?);
+        }
+        Place::TcIn | Place::TcOut => {
+            let program = load::classifier(ebpf, place.program())?;
+            let id = program.attach_to_link(SchedClassifierLink::try_from(fd)?)?;
+            drop(program.take_link(id)?);
+        }
+    }
+    Ok(())
+}
+
+/// Takes a program off a place; success if it is not there.
+pub fn detach(pins: &Path, ifindex: u32, place: Place) -> io::Result<()> {
+    match fs::remove_file(place.link(pins, ifindex)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Interfaces and places that links are pinned for.
+pub fn pinned(pins: &Path) -> Vec<(u32, Place)> {
+    let Ok(folder) = fs::read_dir(pins.join("link")) else { return Vec::new() };
+    let parse = |name: &str| {
+        let (ifindex, program) = name.split_once('-')?;
+        let place = Place::ALL.into_iter().find(|place| place.program() == program)?;
+        Some((ifindex.parse().ok()?, place))
+    };
+    folder.flatten().filter_map(|entry| parse(entry.file_name().to_str()?)).collect()
+}

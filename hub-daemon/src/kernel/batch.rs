@@ -1,0 +1,329 @@
+//! Whole maps in few calls: the batch commands of bpf(2), which aya does not offer.
+//!
+//! A hash map is walked bucket by bucket, so entries that come and go meanwhile are seen or not, and no entry
+//! is seen twice. Kernels and map kinds without the commands are walked key by key, to the same effect but
+//! slower, and there an entry may be seen again when its neighbour was removed meanwhile.
+//!
+//! The only `unsafe` of the daemon: every pointer goes to a buffer that is sized here, from what the kernel
+//! says of the map.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::Pod;
+use aya::maps::{MapData, MapError, MapType};
+use hub_common::shared::Zero;
+use nix::errno::Errno;
+
+/// Entries asked for at once; doubled when a bucket holds more.
+const CHUNK: usize = 1_024;
+/// Largest key of a map, and room for the kernel's own position in it.
+const KEY_BYTES: usize = 64;
+/// `ENOTSUPP`: what some kernels answer to a command that a map kind lacks.
+const NOT_SUPPORTED: i32 = 524;
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+
+/// `union bpf_attr` for the batch commands.
+#[repr(C)]
+#[derive(Default)]
+struct Batch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// `union bpf_attr` for the commands on one element; `value` is `next_key` where one is asked for.
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// A key, or the kernel's position in a map.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Token([u8; KEY_BYTES]);
+
+/// Calls `each` with every entry until it breaks off; per-CPU maps have a value for each possible CPU.
+pub fn entries<K: Pod + Zero, V: Pod + Zero>(
+    map: &MapData,
+    mut each: impl FnMut(&K, &[V]) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut walk = Walk::<K, V>::new(map)?;
+    loop {
+        match walk.next(usize::MAX) {
+            Err(error) if walk.position.is_none() && is_unsupported(&error) => {
+                return one_by_one(map, None, usize::MAX, &mut each);
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        if walk.deliver(&mut each).is_break() || walk.ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Calls `each` with `count` elements of an array from index `first` on, or as many as there are.
+pub fn range<V: Pod + Zero>(
+    map: &MapData,
+    first: u32,
+    count: u32,
+    mut each: impl FnMut(u32, &[V]),
+) -> io::Result<()> {
+    let mut each = |key: &u32, values: &[V]| {
+        each(*key, values);
+        ControlFlow::Continue(())
+    };
+    let start = first.checked_sub(1);
+    let mut left = count as usize;
+    let mut walk = Walk::<u32, V>::new(map)?;
+    // An array's position is the index before.
+    walk.position = start.map(|index| Token::from(&index));
+    while left > 0 && !walk.ended {
+        match walk.next(left) {
+            Err(error) if left == count as usize && is_unsupported(&error) => {
+                return one_by_one(map, start, left, &mut each);
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        left = left.saturating_sub(walk.count);
+        // `each` never breaks off.
+        let _goes_on = walk.deliver(&mut each);
+    }
+    Ok(())
+}
+
+/// Removes entries by key; keys that are gone already do not matter. Returns how many it removed.
+pub fn remove<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<usize> {
+    check_key::<K>(map)?;
+    let (mut rest, mut removed) = (keys, 0);
+    while !rest.is_empty() {
+        let mut batch = Batch {
+            keys: rest.as_ptr().addr() as u64,
+            count: u32::try_from(rest.len()).unwrap_or(u32::MAX),
+            map_fd: fd(map),
+            ..Batch::default()
+        };
+        // SAFETY: `keys` holds `count` keys of the size that the map has, checked above.
+        let result = unsafe { call(BPF_MAP_DELETE_BATCH, &mut batch) };
+        let done = batch.count as usize;
+        match result {
+            Err(error) if is_unsupported(&error) => return Ok(removed + remove_one_by_one(map, rest)?),
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+            // It stopped at a key that is gone.
+            Err(_) => rest = rest.get(done + 1..).unwrap_or_default(),
+            Ok(()) => rest = rest.get(done.max(1)..).unwrap_or_default(),
+        }
+        removed += done;
+    }
+    Ok(removed)
+}
+
+/// Buffers of a walk through a map.
+struct Walk<'a, K, V> {
+    map: &'a MapData,
+    width: usize,
+    keys: Vec<K>,
+    values: Vec<V>,
+    position: Option<Token>,
+    count: usize,
+    ended: bool,
+}
+
+impl<'a, K: Pod + Zero, V: Pod + Zero> Walk<'a, K, V> {
+    fn new(map: &'a MapData) -> io::Result<Self> {
+        let width = width::<K, V>(map)?;
+        let mut walk =
+            Self { map, width, keys: Vec::new(), values: Vec::new(), position: None, count: 0, ended: false };
+        walk.grow(CHUNK);
+        Ok(walk)
+    }
+
+    fn grow(&mut self, room: usize) {
+        self.keys.resize(room, K::ZERO);
+        self.values.resize(room * self.width, V::ZERO);
+    }
+
+    /// Reads the next entries, at most `most`.
+    fn next(&mut self, most: usize) -> io::Result<()> {
+        loop {
+            let mut out = self.position.unwrap_or(Token([0; KEY_BYTES]));
+            let mut batch = Batch {
+                in_batch: self.position.as_ref().map_or(0, |token| token.0.as_ptr().addr() as u64),
+                out_batch: out.0.as_mut_ptr().addr() as u64,
+                keys: self.keys.as_mut_ptr().addr() as u64,
+                values: self.values.as_mut_ptr().addr() as u64,
+                count: u32::try_from(self.keys.len().min(most)).unwrap_or(u32::MAX),
+                map_fd: fd(self.map),
+                ..Batch::default()
+            };
+            // SAFETY: `keys` and `values` have room for `count` entries of the sizes that the map has, and
+            // the positions for its largest key; all of them outlive the call.
+            let result = unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut batch) };
+            match result {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    self.grow(self.keys.len() * 2);
+                    continue;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
+                Err(error) => return Err(error),
+                Ok(()) => {}
+            }
+            self.count = (batch.count as usize).min(self.keys.len());
+            self.position = Some(out);
+            return Ok(());
+        }
+    }
+
+    fn deliver(&self, each: &mut impl FnMut(&K, &[V]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let values = self.values.chunks_exact(self.width);
+        self.keys.iter().zip(values).take(self.count).try_for_each(|(key, values)| each(key, values))
+    }
+}
+
+/// As [`entries`] and [`range`], a call or two for each entry. `most` and the map's size bound the walk.
+fn one_by_one<K: Pod + Zero, V: Pod + Zero>(
+    map: &MapData,
+    start: Option<K>,
+    most: usize,
+    each: &mut impl FnMut(&K, &[V]) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let width = width::<K, V>(map)?;
+    let room = map.info().map_err(from_map)?.max_entries() as usize;
+    let mut previous = start;
+    let mut values = vec![V::ZERO; width];
+    for _ in 0..most.min(room) {
+        let mut key = K::ZERO;
+        let mut next = Element {
+            map_fd: fd(map),
+            key: previous.as_ref().map_or(0, |key| (&raw const *key).addr() as u64),
+            value: (&raw mut key).addr() as u64,
+            ..Element::default()
+        };
+        // SAFETY: both keys have the size that the map has, which `width` checked.
+        match unsafe { call(BPF_MAP_GET_NEXT_KEY, &mut next) } {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+            result => result?,
+        }
+        let mut look_up = Element {
+            map_fd: fd(map),
+            key: (&raw const key).addr() as u64,
+            value: values.as_mut_ptr().addr() as u64,
+            ..Element::default()
+        };
+        previous = Some(key);
+        // SAFETY: as above, and `values` holds one value for each possible CPU where the map has them.
+        match unsafe { call(BPF_MAP_LOOKUP_ELEM, &mut look_up) } {
+            // Removed since the walk met its key.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+            result => result?,
+        }
+        if each(&key, &values).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn remove_one_by_one<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<usize> {
+    let mut removed = 0;
+    for key in keys {
+        let mut element =
+            Element { map_fd: fd(map), key: (&raw const *key).addr() as u64, ..Element::default() };
+        // SAFETY: the caller checked that keys have the size that the map has.
+        match unsafe { call(BPF_MAP_DELETE_ELEM, &mut element) } {
+            Ok(()) => removed += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+/// Calls bpf(2).
+///
+/// # Safety
+/// Addresses in `attribute` are zero or lead to as many bytes as the command reads or writes there.
+unsafe fn call<T>(command: libc::c_long, attribute: &mut T) -> io::Result<()> {
+    // SAFETY: the caller vouches for what `attribute` leads to; its own size is passed with it.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, size_of::<T>()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Number of values per entry, after checking that the map's sizes are those of the types.
+fn width<K: Pod, V: Pod>(map: &MapData) -> io::Result<usize> {
+    check_key::<K>(map)?;
+    let info = map.info().map_err(from_map)?;
+    if info.value_size() as usize != size_of::<V>() {
+        return Err(misfit("value", info.value_size(), size_of::<V>()));
+    }
+    if !matches!(
+        info.map_type().map_err(from_map)?,
+        MapType::PerCpuHash | MapType::PerCpuArray | MapType::LruPerCpuHash
+    ) {
+        return Ok(1);
+    }
+    // The kernel rounds a CPU's value up to eight bytes; ours are multiples of it.
+    if size_of::<V>() % 8 != 0 {
+        return Err(misfit("value of a CPU", info.value_size(), size_of::<V>().next_multiple_of(8)));
+    }
+    aya::util::nr_cpus().map_err(|(_, error)| error)
+}
+
+fn check_key<K: Pod>(map: &MapData) -> io::Result<()> {
+    let bytes = map.info().map_err(from_map)?.key_size();
+    if bytes as usize == size_of::<K>() && size_of::<K>() <= KEY_BYTES {
+        Ok(())
+    } else {
+        Err(misfit("key", bytes, size_of::<K>()))
+    }
+}
+
+fn misfit(what: &str, found: u32, wanted: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the {what} has {found} bytes, not {wanted}: the map is of another version"),
+    )
+}
+
+/// What the kernel said, out of aya's error.
+pub fn from_map(error: MapError) -> io::Error {
+    if let MapError::SyscallError(error) = error { error.io_error } else { io::Error::other(error) }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    let unsupported = [libc::EINVAL, Errno::ENOTSUP as i32, NOT_SUPPORTED];
+    error.raw_os_error().is_some_and(|code| unsupported.contains(&code))
+}
+
+fn fd(map: &MapData) -> u32 {
+    map.fd().as_fd().as_raw_fd().cast_unsigned()
+}
+
+impl From<&u32> for Token {
+    fn from(index: &u32) -> Self {
+        let mut bytes = [0; KEY_BYTES];
+        for (to, from) in bytes.iter_mut().zip(index.to_ne_bytes()) {
+            *to = from;
+        }
+        Self(bytes)
+    }
+}

@@ -1,0 +1,347 @@
+//! The daemon's configuration, checked, with defaults filled in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
+use hub_common::limits;
+use ipnet::IpNet;
+
+use super::problems::Problems;
+use super::protocol::{self, Protocol};
+use super::{names, prefix, span};
+use crate::command::Problem;
+use crate::desired::{Role, Xdp};
+use crate::document::hub::{
+    ApiDocument, HubDocument, HubInterfaceDocument, LimitsDocument, TimeoutsDocument,
+};
+
+/// Configuration of the daemon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the REST API listens.
+    pub api: Api,
+    /// Where metrics are served.
+    pub metrics: SocketAddr,
+    /// Folder of what was created at run time.
+    pub state_dir: PathBuf,
+    /// Folder of sockets and locks.
+    pub runtime_dir: PathBuf,
+    /// Where the BPF file system is mounted.
+    pub bpffs: PathBuf,
+    /// Folder of persona documents.
+    pub documents: PathBuf,
+    /// Interfaces that the hub filters on; the first that fits a name decides.
+    pub interfaces: Vec<Interface>,
+    /// Ports of the host that stay reachable: (protocol, port).
+    pub failsafe: BTreeSet<(u8, u16)>,
+    /// Sizes of the data path's tables.
+    pub limits: Limits,
+    /// Idle timeouts in seconds by flow state (`hub_common::flow::FLOW_STATES`).
+    pub timeout_seconds: [u32; 8],
+    /// Prefixes that no persona may overlap, by the name of their pool.
+    pub pools: BTreeMap<String, Vec<IpNet>>,
+    /// How long after a cold start TCP may go on in mid-stream.
+    pub loose_tcp: Duration,
+}
+
+/// Where the REST API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Unix socket.
+    pub socket: PathBuf,
+    /// TCP, never without authentication.
+    pub tcp: Option<ApiTcp>,
+}
+
+/// The API on TCP: at least one of a token and a client authority is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTcp {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// File with the bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Certificates.
+    pub tls: Option<Tls>,
+}
+
+/// PEM files for TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain of the server.
+    pub cert: PathBuf,
+    /// Private key of the server.
+    pub key: PathBuf,
+    /// Authority whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Interfaces of one role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Name, or pattern with `*` and `?`.
+    pub pattern: String,
+    /// Whether `pattern` is a pattern.
+    pub is_glob: bool,
+    /// Which side of the hub they are on.
+    pub role: Role,
+    /// Whether XDP runs there beside TC.
+    pub xdp: Xdp,
+}
+
+impl Interface {
+    /// Whether it means the interface of this name.
+    pub fn fits(&self, name: &str) -> bool {
+        if self.is_glob { glob(self.pattern.as_bytes(), name.as_bytes()) } else { self.pattern == name }
+    }
+}
+
+/// Sizes of the data path's tables, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Personas at once.
+    pub personas: u32,
+    /// Compiled rules over all personas.
+    pub rules: u32,
+    /// Established connections.
+    pub flows: u32,
+    /// Half-open connections.
+    pub opening_flows: u32,
+    /// IPv6 prefixes over all personas.
+    pub ipv6_prefixes: u32,
+    /// Pairs of peers.
+    pub peers: u32,
+}
+
+impl Limits {
+    /// Slots of the segment table: room for personas that ended, whose numbers rest.
+    pub fn segments(&self) -> u32 {
+        let wanted = self.personas.saturating_add(self.personas / 4).next_power_of_two();
+        wanted.clamp(limits::SEGMENTS, limits::SEGMENTS_MAX)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            personas: 10_000,
+            rules: limits::RULES,
+            flows: limits::FLOWS,
+            opening_flows: limits::FLOWS_NEW,
+            ipv6_prefixes: limits::V6_PREFIXES,
+            peers: limits::PEERS,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            api: Api { socket: "/run/hub/hubd.sock".into(), tcp: None },
+            metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9178)),
+            state_dir: "/var/lib/hub".into(),
+            runtime_dir: "/run/hub".into(),
+            bpffs: "/sys/fs/bpf".into(),
+            documents: "/etc/hub/documents".into(),
+            interfaces: Vec::new(),
+            // SSH, and the answers of DHCP servers (RFC 2131, RFC 8415).
+            failsafe: BTreeSet::from([(6, 22), (17, 68), (17, 546)]),
+            limits: Limits::default(),
+            timeout_seconds: TIMEOUT_SECONDS,
+            pools: BTreeMap::new(),
+            loose_tcp: Duration::from_mins(1),
+        }
+    }
+}
+
+impl Config {
+    /// Checks a document. Problems carry JSON pointers into it.
+    pub fn new(document: &HubDocument) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        let default = Self::default();
+        let runtime_dir = document.runtime_dir.clone().unwrap_or(default.runtime_dir);
+        let config = Self {
+            api: api(&mut problems, &document.api, runtime_dir.join("hubd.sock")),
+            metrics: listen(&mut problems, "/metrics/listen", document.metrics.listen.as_deref())
+                .unwrap_or(default.metrics),
+            state_dir: document.state_dir.clone().unwrap_or(default.state_dir),
+            runtime_dir,
+            bpffs: document.bpffs.clone().unwrap_or(default.bpffs),
+            documents: document.documents.clone().unwrap_or(default.documents),
+            interfaces: interfaces(&mut problems, &document.interfaces),
+            failsafe: match &document.failsafe.ports {
+                Some(ports) => failsafe(&mut problems, ports),
+                None => default.failsafe,
+            },
+            limits: table_sizes(&mut problems, &document.limits),
+            timeout_seconds: timeouts(&mut problems, &document.timeouts),
+            pools: pools(&mut problems, document),
+            loose_tcp: match document.loose_tcp.as_deref() {
+                Some("0" | "0s") => Duration::ZERO,
+                Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
+                None => default.loose_tcp,
+            },
+        };
+        for (pointer, path) in [
+            ("/state_dir", &config.state_dir),
+            ("/runtime_dir", &config.runtime_dir),
+            ("/bpffs", &config.bpffs),
+            ("/documents", &config.documents),
+            ("/api/socket", &config.api.socket),
+        ] {
+            if !path.is_absolute() {
+                problems.add(pointer, format!("path `{}`: use an absolute path", path.display()));
+            }
+        }
+        problems.settle(config)
+    }
+}
+
+fn listen(problems: &mut Problems, pointer: &str, written: Option<&str>) -> Option<SocketAddr> {
+    let text = written?;
+    let address = text.parse().map_err(|_format| {
+        format!("address `{text}`: use an IP address and a port, for example 127.0.0.1:9178 or [::1]:9178")
+    });
+    problems.take(pointer, address)
+}
+
+fn api(problems: &mut Problems, document: &ApiDocument, socket: PathBuf) -> Api {
+    let tls = document.tls.as_ref().map(|tls| Tls {
+        cert: tls.cert.clone(),
+        key: tls.key.clone(),
+        client_ca: tls.client_ca.clone(),
+    });
+    let client_ca = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if document.listen.is_some() && document.token_file.is_none() && !client_ca {
+        let detail = "TCP needs authentication: add `token_file`, or `tls` with `client_ca`, \
+                      or use the socket only";
+        problems.add("/api/listen", detail);
+    }
+    let tcp = listen(problems, "/api/listen", document.listen.as_deref());
+    Api {
+        socket: document.socket.clone().unwrap_or(socket),
+        tcp: tcp.map(|listen| ApiTcp { listen, token_file: document.token_file.clone(), tls }),
+    }
+}
+
+fn interfaces(problems: &mut Problems, written: &[HubInterfaceDocument]) -> Vec<Interface> {
+    let mut interfaces = Vec::new();
+    for (index, document) in written.iter().enumerate() {
+        let base = format!("/interfaces/{index}");
+        let (pattern, is_glob) = match (&document.name, &document.pattern) {
+            (Some(name), None) => (name.clone(), false),
+            (None, Some(pattern)) => (pattern.clone(), true),
+            _ => {
+                problems.add(base, "give either `name` or `match`");
+                continue;
+            }
+        };
+        problems
+            .take(&format!("{base}/{}", if is_glob { "match" } else { "name" }), names::interface(&pattern));
+        interfaces.push(Interface { pattern, is_glob, role: document.role, xdp: document.xdp });
+    }
+    interfaces
+}
+
+fn failsafe(problems: &mut Problems, written: &[String]) -> BTreeSet<(u8, u16)> {
+    if written.len() > limits::FAILSAFE as usize {
+        problems.add("/failsafe/ports", format!("{} ports: use at most {}", written.len(), limits::FAILSAFE));
+    }
+    let mut ports = BTreeSet::new();
+    for (index, text) in written.iter().enumerate() {
+        match port(text) {
+            Some(port) => _ = ports.insert(port),
+            None => problems.add(
+                format!("/failsafe/ports/{index}"),
+                format!("port `{text}`: use tcp/PORT or udp/PORT, for example tcp/22"),
+            ),
+        }
+    }
+    ports
+}
+
+fn port(text: &str) -> Option<(u8, u16)> {
+    let (name, port) = text.split_once('/')?;
+    match Protocol::parse(&name.into()) {
+        Ok(Protocol::Number(number)) if number == protocol::TCP || number == protocol::UDP => {
+            Some((number, port.parse().ok().filter(|port| *port != 0)?))
+        }
+        _ => None,
+    }
+}
+
+fn table_sizes(problems: &mut Problems, document: &LimitsDocument) -> Limits {
+    let default = Limits::default();
+    let mut size = |name: &str, written: Option<u32>, default: u32, max: u32| {
+        let size = written.unwrap_or(default);
+        if !(1..=max).contains(&size) {
+            problems.add(format!("/limits/{name}"), format!("limit {size}: use 1 to {max}"));
+        }
+        size
+    };
+    Limits {
+        personas: size("personas", document.personas, default.personas, 100_000),
+        rules: size("rules", document.rules, default.rules, 4_194_304),
+        flows: size("flows", document.flows, default.flows, 16_777_216),
+        opening_flows: size("opening_flows", document.opening_flows, default.opening_flows, 16_777_216),
+        ipv6_prefixes: size("ipv6_prefixes", document.ipv6_prefixes, default.ipv6_prefixes, 1_048_576),
+        peers: size("peers", document.peers, default.peers, 1_048_576),
+    }
+}
+
+fn timeouts(problems: &mut Problems, document: &TimeoutsDocument) -> [u32; 8] {
+    let mut seconds = TIMEOUT_SECONDS;
+    let written = [
+        &document.opening,
+        &document.established,
+        &document.closed,
+        &document.one_way,
+        &document.two_way,
+        &document.icmp,
+        &document.closing,
+    ];
+    for ((slot, name), written) in seconds.iter_mut().zip(FLOW_STATES).zip(written) {
+        let Some(text) = written else { continue };
+        let pointer = format!("/timeouts/{name}");
+        let Some(span) = problems.take(&pointer, span::parse(text)) else { continue };
+        match u32::try_from(span.as_secs()) {
+            Ok(whole) if (1..=30 * 86_400).contains(&whole) => *slot = whole,
+            _ => problems.add(pointer, format!("timeout `{text}`: use 1s to 30d")),
+        }
+    }
+    seconds
+}
+
+fn pools(problems: &mut Problems, document: &HubDocument) -> BTreeMap<String, Vec<IpNet>> {
+    let mut taken: Vec<IpNet> = Vec::new();
+    let mut pools = BTreeMap::new();
+    for (name, written) in &document.pools {
+        let base = format!("/pools/{name}");
+        problems.take(&base, names::persona(name));
+        let mut prefixes = Vec::new();
+        for (pointer, text) in written.pointed(&base) {
+            let Some(prefix) = problems.take(&pointer, prefix::owned(text)) else { continue };
+            if let Some(other) = taken.iter().find(|other| prefix::overlaps(other, &prefix)) {
+                problems.add(pointer, format!("prefix {prefix} overlaps {other} of a pool"));
+                continue;
+            }
+            taken.push(prefix);
+            prefixes.push(prefix);
+        }
+        pools.insert(name.clone(), prefixes);
+    }
+    pools
+}
+
+/// Whether a name fits a pattern of letters, `*` (any number of letters) and `?` (one letter).
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern, name) {
+        ([], []) => true,
+        ([b'*', rest @ ..], _) => glob(rest, name) || matches!(name, [_, tail @ ..] if glob(pattern, tail)),
+        ([b'?', rest @ ..], [_, tail @ ..]) => glob(rest, tail),
+        ([letter, rest @ ..], [first, tail @ ..]) => letter == first && glob(rest, tail),
+        _ => false,
+    }
+}

@@ -1,0 +1,308 @@
+//! A persona whose document was checked whole; time and other personas are not asked here.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hub_common::limits::RULES_PER_PERSONA;
+use ipnet::IpNet;
+
+use super::bandwidth::Bandwidth;
+use super::endpoint::{self, Attachment, Endpoint};
+use super::expiry::Expiry;
+use super::problems::Problems;
+use super::protocol::{self, Protocol, ProtocolSet};
+use super::rule::Rule;
+use super::{names, prefix, span};
+use crate::command::Problem;
+use crate::compile;
+use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
+use crate::document::persona::{
+    DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument, QosDocument,
+};
+
+/// Most ranges of one persona.
+pub const RANGES: usize = 16;
+/// Most peers of one persona.
+pub const PEERS: usize = 64;
+/// Most prefixes in each list of `egress`.
+pub const EGRESS_PREFIXES: usize = 256;
+const LABELS: usize = 32;
+const LABEL_BYTES: usize = 256;
+
+/// A checked persona. Source: "a persona is defined by" range, protocols, qos, policies, expiration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Persona {
+    name: String,
+    ranges: Vec<IpNet>,
+    pub(crate) rules: RuleSet,
+    qos: Option<Qos>,
+    expiry: Expiry,
+    attachments: Vec<Attachment>,
+    endpoints: Vec<Endpoint>,
+    peers: BTreeSet<String>,
+    next_hops: Vec<IpAddr>,
+}
+
+/// What a policy is compiled from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RuleSet {
+    pub(crate) permitted: ProtocolSet,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) default_action: DefaultActionDocument,
+    pub(crate) strict: bool,
+    pub(crate) established: EstablishedDocument,
+    pub(crate) egress_allow: Option<Vec<IpNet>>,
+    pub(crate) egress_deny: Vec<IpNet>,
+}
+
+/// Quality of service asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Qos {
+    /// Towards members.
+    pub ingress: Option<Bandwidth>,
+    /// From members.
+    pub egress: Option<Bandwidth>,
+    /// Longest queueing delay added by the hub.
+    pub latency: Option<Duration>,
+}
+
+impl Persona {
+    /// Checks a document. Problems carry JSON pointers into it.
+    pub fn new(document: &PersonaDocument) -> Result<Self, Vec<Problem>> {
+        let mut problems = Problems::default();
+        problems.take("/name", names::persona(&document.name));
+        let ranges = ranges(&mut problems, &document.ip_range);
+        let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
+        let qos = document.qos.as_ref().map(|written| qos(&mut problems, written));
+        let rules = rules(&mut problems, document);
+        let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
+        let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
+        let interfaces = document.interfaces.as_deref().unwrap_or_default();
+        let attachments = endpoint::attachments(&mut problems, interfaces, &ranges);
+        let written = document.endpoints.as_deref().unwrap_or_default();
+        let endpoints = endpoint::endpoints(&mut problems, written, &ranges);
+        let peers = peers(&mut problems, document);
+        let egress = document.egress.clone().unwrap_or_default();
+        let (egress_allow, egress_deny) = egress_lists(&mut problems, &egress);
+        let next_hops = next_hops(&mut problems, &egress, &ranges);
+        labels(&mut problems, document);
+        let persona = Self {
+            name: document.name.clone(),
+            ranges,
+            rules: RuleSet {
+                permitted,
+                rules,
+                default_action: document.default_action.unwrap_or_default(),
+                strict: document.strict.unwrap_or(false),
+                established: document.established.unwrap_or_default(),
+                egress_allow,
+                egress_deny,
+            },
+            qos,
+            expiry: expiry.unwrap_or(Expiry::Never),
+            attachments,
+            endpoints,
+            peers,
+            next_hops,
+        };
+        if problems.is_empty() {
+            problems.take("/security_policies", compile::check(&persona));
+        }
+        problems.settle(persona)
+    }
+
+    /// Unique name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its prefixes; none overlaps another.
+    pub fn ranges(&self) -> &[IpNet] {
+        &self.ranges
+    }
+
+    /// Quality of service asked for.
+    pub fn qos(&self) -> Option<Qos> {
+        self.qos
+    }
+
+    /// When it ends.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry
+    }
+
+    /// Existing interfaces that belong to it.
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Veth pairs to make for it.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Names of personas that it wants to talk to.
+    pub fn peers(&self) -> &BTreeSet<String> {
+        &self.peers
+    }
+
+    /// Routers of its own default routes, at most one per family.
+    pub fn next_hops(&self) -> &[IpAddr] {
+        &self.next_hops
+    }
+
+    /// Whether it has a range of the family.
+    pub fn has_family(&self, v4: bool) -> bool {
+        self.ranges.iter().any(|range| range.addr().is_ipv4() == v4)
+    }
+}
+
+fn ranges(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {
+    if written.as_slice().is_empty() {
+        problems.add("/ip_range", "a range is missing: give a prefix like 10.100.0.0/24");
+    }
+    if written.as_slice().len() > RANGES {
+        problems.add("/ip_range", format!("{} ranges: use at most {RANGES}", written.as_slice().len()));
+    }
+    let mut ranges: Vec<IpNet> = Vec::new();
+    for (pointer, text) in written.pointed("/ip_range") {
+        let Some(range) = problems.take(&pointer, prefix::owned(text)) else { continue };
+        match ranges.iter().find(|other| prefix::overlaps(other, &range)) {
+            Some(other) => problems.add(pointer, format!("prefix `{text}` overlaps {other} of this list")),
+            None => ranges.push(range),
+        }
+    }
+    ranges
+}
+
+fn permitted(problems: &mut Problems, written: Option<&[Scalar]>, ranges: &[IpNet]) -> ProtocolSet {
+    let default = [Scalar::from("tcp"), Scalar::from("udp"), Scalar::from("icmp")];
+    let written = written.unwrap_or(&default);
+    if written.is_empty() {
+        problems.add("/protocols", "the list is empty: name at least one protocol, for example tcp");
+    }
+    let mut permitted = ProtocolSet::NONE;
+    for (index, written) in written.iter().enumerate() {
+        match problems.take(&format!("/protocols/{index}"), Protocol::parse(written)) {
+            Some(Protocol::Any) => return ProtocolSet::ALL,
+            Some(Protocol::Icmp) => {
+                permitted.insert(protocol::ICMP);
+                if ranges.iter().any(|range| range.addr().is_ipv6()) {
+                    permitted.insert(protocol::ICMPV6);
+                }
+            }
+            Some(Protocol::Number(number)) => permitted.insert(number),
+            None => {}
+        }
+    }
+    permitted
+}
+
+fn qos(problems: &mut Problems, written: &QosDocument) -> Qos {
+    let mut bandwidth = |pointer: &str, written: Option<&Scalar>| {
+        written.and_then(|written| problems.take(pointer, Bandwidth::parse(written)))
+    };
+    let (ingress, egress) = match &written.bandwidth {
+        None => (None, None),
+        Some(BandwidthDocument::Both(both)) => {
+            let both = bandwidth("/qos/bandwidth", Some(both));
+            (both, both)
+        }
+        Some(BandwidthDocument::Each(each)) => (
+            bandwidth("/qos/bandwidth/ingress", each.ingress.as_ref()),
+            bandwidth("/qos/bandwidth/egress", each.egress.as_ref()),
+        ),
+    };
+    let latency = written.latency.as_ref().and_then(|text| {
+        let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "latency", 1));
+        problems.take("/qos/latency", parsed)
+    });
+    Qos { ingress, egress, latency }
+}
+
+fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {
+    let written = document.security_policies.as_deref().unwrap_or_default();
+    if written.len() > RULES_PER_PERSONA as usize {
+        let detail = format!("{} rules: use at most {RULES_PER_PERSONA}", written.len());
+        problems.add("/security_policies", detail);
+        return Vec::new();
+    }
+    let mut rules = Vec::with_capacity(written.len());
+    for (index, rule) in (0_u16..).zip(written) {
+        match Rule::new(index, rule) {
+            Ok(rule) => rules.push(rule),
+            Err(found) => problems.extend(found),
+        }
+    }
+    rules
+}
+
+fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String> {
+    let written = document.peers.as_deref().unwrap_or_default();
+    if written.len() > PEERS {
+        problems.add("/peers", format!("{} peers: use at most {PEERS}", written.len()));
+    }
+    for (index, peer) in written.iter().enumerate() {
+        let pointer = format!("/peers/{index}");
+        problems.take(&pointer, names::persona(peer));
+        if *peer == document.name {
+            problems.add(pointer, "a persona is no peer of itself: remove the entry");
+        }
+    }
+    written.iter().cloned().collect()
+}
+
+fn egress_lists(problems: &mut Problems, egress: &EgressDocument) -> (Option<Vec<IpNet>>, Vec<IpNet>) {
+    let mut list = |base: &str, written: &OneOrMany<String>| {
+        let count = written.as_slice().len();
+        if count > EGRESS_PREFIXES {
+            problems.add(base, format!("{count} prefixes: use at most {EGRESS_PREFIXES}"));
+        }
+        let parsed = written.pointed(base);
+        let parsed = parsed.filter_map(|(pointer, text)| problems.take(&pointer, prefix::matched(text)));
+        parsed.collect::<Vec<IpNet>>()
+    };
+    let allow = egress.allow.as_ref().map(|written| list("/egress/allow", written));
+    let deny = egress.deny.as_ref().map(|written| list("/egress/deny", written));
+    (allow, deny.unwrap_or_default())
+}
+
+fn next_hops(problems: &mut Problems, egress: &EgressDocument, ranges: &[IpNet]) -> Vec<IpAddr> {
+    let Some(written) = &egress.next_hop else { return Vec::new() };
+    let mut hops: Vec<IpAddr> = Vec::new();
+    for (pointer, text) in written.pointed("/egress/next_hop") {
+        let Ok(hop) = text.parse::<IpAddr>() else {
+            problems.add(
+                pointer,
+                format!("next hop `{text}`: use the address of a router, for example 192.0.2.1"),
+            );
+            continue;
+        };
+        if hop.is_loopback() || hop.is_multicast() || hop.is_unspecified() {
+            problems.add(pointer, format!("next hop {hop} is not the address of a router"));
+        } else if !ranges.iter().any(|range| range.addr().is_ipv4() == hop.is_ipv4()) {
+            problems.add(pointer, format!("next hop {hop} is of a family that ip_range does not have"));
+        } else if ranges.iter().any(|range| range.contains(&hop)) {
+            problems.add(pointer, format!("next hop {hop} is inside ip_range: use a router outside"));
+        } else if hops.iter().any(|other| other.is_ipv4() == hop.is_ipv4()) {
+            problems.add(pointer, format!("next hop {hop} is the second of its family: keep one"));
+        } else {
+            hops.push(hop);
+        }
+    }
+    hops
+}
+
+fn labels(problems: &mut Problems, document: &PersonaDocument) {
+    let Some(labels) = &document.labels else { return };
+    if labels.len() > LABELS {
+        problems.add("/labels", format!("{} labels: use at most {LABELS}", labels.len()));
+    }
+    for (key, value) in labels {
+        if key.is_empty() || key.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
+            let pointer = format!("/labels/{}", key.replace('~', "~0").replace('/', "~1"));
+            problems.add(pointer, format!("label: use 1 to {LABEL_BYTES} bytes for key and value"));
+        }
+    }
+}

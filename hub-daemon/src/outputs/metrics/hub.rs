@@ -1,0 +1,143 @@
+//! Metrics of the hub as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::series::Series;
+use crate::datapath_view::HookCounts;
+use crate::inputs::HubHandle;
+use crate::outputs::stats::TableView;
+use crate::outputs::status::count_states;
+use crate::view::{Condition, Snapshot};
+
+pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapshot) -> fmt::Result {
+    series.gauges(
+        "hub_build",
+        "Always 1; the version of hubd is the label",
+        [([("version", env!("CARGO_PKG_VERSION"))], 1)],
+    )?;
+    series.gauge(
+        "hub_start_timestamp_seconds",
+        "When hubd started, seconds since 1970",
+        seconds(hub.started),
+    )?;
+    series.gauge("hub_ready", "1 once the kernel held what the documents say", u64::from(snapshot.ready))?;
+    let states = count_states(snapshot);
+    let states = states.iter().map(|(state, count)| ([("state", state.as_str())], *count));
+    series.gauges("hub_personas", "Personas by state", states)?;
+    conditions(series, snapshot)?;
+    documents(series, snapshot)?;
+    reconcile(series, hub)?;
+    datapath(series, hub)
+}
+
+fn conditions(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let count = |conditions: &mut dyn Iterator<Item = &Condition>| {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for condition in conditions {
+            *counts.entry(condition.reason.clone()).or_default() += 1;
+        }
+        counts
+    };
+    let hub = count(&mut snapshot.conditions.iter());
+    let hub = hub.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
+    series.gauges("hub_condition", "Fall-backs and faults of the hub itself", hub)?;
+    let personas = count(&mut snapshot.personas.values().flat_map(|persona| &persona.conditions));
+    let personas = personas.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
+    series.gauges("hub_personas_with_condition", "Conditions of personas, by reason", personas)
+}
+
+fn documents(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
+    series.gauge(
+        "hub_documents_last_success_timestamp_seconds",
+        "When the documents were last read without error, seconds since 1970",
+        snapshot.documents_read.map(seconds),
+    )?;
+    series.gauge(
+        "hub_documents_last_reload_successful",
+        "1 if the last read of the documents had no error",
+        u64::from(snapshot.documents_error.is_none()),
+    )
+}
+
+fn reconcile(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
+    let stats = &hub.reconcile;
+    let tables = stats.tables();
+    let of = |value: fn(&TableView) -> u64| {
+        tables.iter().map(move |view| ([("table", view.table.as_str())], value(view)))
+    };
+    series.counters("hub_reconcile_puts", "Entries put into a kernel table", of(|view| view.puts))?;
+    series.counters(
+        "hub_reconcile_deletes",
+        "Entries deleted from a kernel table",
+        of(|view| view.deletes),
+    )?;
+    series.counters("hub_reconcile_failures", "Changes that the kernel refused", of(|view| view.failures))?;
+    series.counters(
+        "hub_reconcile_drift",
+        "Entries that somebody else had changed",
+        of(|view| view.drift),
+    )?;
+    series.counter("hub_reconcile_passes", "Passes over all tables", stats.passes.get())?;
+    series.counter("hub_reconcile_resyncs", "Passes forced by lost netlink messages", stats.resyncs.get())?;
+    series.gauge(
+        "hub_reconcile_last_success_timestamp_seconds",
+        "When the kernel last equalled what is wanted, seconds since 1970",
+        stats.last_success().map(seconds),
+    )
+}
+
+fn datapath(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
+    let (hooks, flows) = match (hub.datapath.hooks(), hub.datapath.flow_table()) {
+        (Ok(hooks), Ok(flows)) => (hooks, flows),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::warn!(%error, "metrics without the data path");
+            return series.gauge("hub_datapath_readable", "1 if the kernel's maps could be read", 0);
+        }
+    };
+    series.gauge("hub_datapath_readable", "1 if the kernel's maps could be read", 1)?;
+    let received = hooks.iter().map(|hook| ([("hook", hook.hook.as_str())], hook.received));
+    series.counters("hub_hook_received_packets", "Packets that entered a hook", received)?;
+    let outcomes = hooks.iter().flat_map(|hook| {
+        outcomes(hook)
+            .map(|(outcome, packets)| ([("hook", hook.hook.as_str()), ("outcome", outcome)], packets))
+    });
+    series.counters("hub_hook_packets", "Packets by what a hook did; the sum is what entered", outcomes)?;
+    let drops = hooks.iter().flat_map(|hook| {
+        hook.reasons
+            .iter()
+            .map(|(reason, packets)| ([("hook", hook.hook.as_str()), ("reason", reason.as_str())], *packets))
+    });
+    series.counters("hub_hook_drops", "Packets dropped or rejected, by reason", drops)?;
+    let sum = |value: fn(&HookCounts) -> u64| hooks.iter().map(value).sum::<u64>();
+    series.counter("hub_events_lost", "Events that had no room", sum(|hook| hook.events_lost))?;
+    series.counter(
+        "hub_drops_unattributed",
+        "Drops that had no room in the table of personas and reasons",
+        sum(|hook| hook.drops_unattributed),
+    )?;
+    let tiers = [("established", flows.established), ("opening", flows.opening)];
+    series.gauges(
+        "hub_flows",
+        "Connections in the flow table",
+        tiers.map(|(tier, n)| ([("tier", tier)], n)),
+    )?;
+    let room = [("established", flows.established_max), ("opening", flows.opening_max)];
+    series.gauges("hub_flows_max", "Room in the flow table", room.map(|(tier, n)| ([("tier", tier)], n)))
+}
+
+fn outcomes(hook: &HookCounts) -> [(&'static str, u64); 5] {
+    [
+        ("redirected", hook.redirected),
+        ("passed", hook.passed),
+        ("skipped", hook.skipped),
+        ("replied", hook.replied),
+        ("dropped", hook.dropped),
+    ]
+}
+
+fn seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_second()).unwrap_or_default()
+}

@@ -1,0 +1,68 @@
+//! Writes one metric family with all its series.
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelValue, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+/// Labels of one series, and its value.
+pub(super) type Sample<V, const N: usize> = ([(&'static str, V); N], u64);
+
+/// Where families are written to.
+#[derive(Debug)]
+pub(super) struct Series<'a>(DescriptorEncoder<'a>);
+
+impl<'a> Series<'a> {
+    pub(super) fn new(encoder: DescriptorEncoder<'a>) -> Self {
+        Self(encoder)
+    }
+
+    /// A family of numbers that only grow; `_total` is added to the name.
+    pub(super) fn counters<V: EncodeLabelValue, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<V, N>>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// One number that only grows; `_total` is added to the name.
+    pub(super) fn counter(&mut self, name: &'static str, help: &str, value: u64) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, u64, u64>(&value, None)
+    }
+
+    /// A family of numbers that go up and down.
+    pub(super) fn gauges<V: EncodeLabelValue, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<V, N>>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            // Gauges are signed; none of ours reaches 2^63.
+            family.encode_family(&labels)?.encode_gauge(&value.cast_signed())?;
+        }
+        Ok(())
+    }
+
+    /// One number that goes up and down; absent when there is none.
+    pub(super) fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        value: impl Into<Option<u64>>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        match value.into() {
+            Some(value) => family.encode_gauge(&value.cast_signed()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What the hub shows of itself: metrics and status.
+
+pub mod metrics;
+pub mod stats;
+pub mod status;

@@ -1,0 +1,200 @@
+//! The state file: what was created at run time survives a restart.
+//!
+//! A save is written beside, synced, and put in place by a rename, so that the file is always whole. The
+//! save before is kept as `state.json.old` for the day when a disk loses data that it said it had.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::hub::state::{State, VERSION};
+
+const FILE: &str = "state.json";
+const OLD: &str = "state.json.old";
+const NEXT: &str = "state.json.new";
+const BROKEN: &str = "state.json.broken";
+
+/// Why state could not be stored or read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("{intent} {path}: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        intent: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The state has no JSON form.
+    #[error("write the state as JSON: {0}")]
+    Form(serde_json::Error),
+    /// Another version wrote it.
+    #[error(
+        "{path} has version {found}, this hubd knows {VERSION}: run the hubd that wrote it, or move the file away",
+        path = path.display()
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+}
+
+/// State as it was read.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The state; empty if there is none.
+    pub state: State,
+    /// What was wrong and what was done about it; for a condition of the hub.
+    pub trouble: Option<String>,
+}
+
+/// The folder with the state file.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+impl Store {
+    /// The state in this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Writes the state; when it returns, the state is on the disk.
+    pub fn save(&self, state: &State) -> Result<(), StoreError> {
+        let text = serde_json::to_vec(state).map_err(StoreError::Form)?;
+        let (file, old, next) = (self.path(FILE), self.path(OLD), self.path(NEXT));
+        fs::create_dir_all(&self.folder).map_err(failed("make folder", &self.folder))?;
+        let mut out = File::create(&next).map_err(failed("create", &next))?;
+        out.write_all(&text).and_then(|()| out.sync_all()).map_err(failed("write", &next))?;
+        if file.exists() {
+            if old.exists() {
+                fs::remove_file(&old).map_err(failed("remove", &old))?;
+            }
+            fs::hard_link(&file, &old).map_err(failed("link", &old))?;
+        }
+        fs::rename(&next, &file).map_err(failed("rename to", &file))?;
+        let folder = File::open(&self.folder).map_err(failed("open", &self.folder))?;
+        folder.sync_all().map_err(failed("sync", &self.folder))
+    }
+
+    /// Reads the state. A broken file is put aside and the save before it is taken.
+    pub fn load(&self) -> Result<Loaded, StoreError> {
+        let (file, old, broken) = (self.path(FILE), self.path(OLD), self.path(BROKEN));
+        let why = match read(&file)? {
+            Read::Good(state) => return Ok(Loaded { state, trouble: None }),
+            Read::Missing if old.exists() => "is missing".to_owned(),
+            Read::Missing => return Ok(Loaded::default()),
+            Read::Broken(why) => {
+                fs::rename(&file, &broken).map_err(failed("rename to", &broken))?;
+                format!("was unreadable ({why}) and is kept as {}", broken.display())
+            }
+        };
+        let (state, instead) = match read(&old)? {
+            Read::Good(state) => (state, "the save before it was taken".to_owned()),
+            Read::Missing => (State::default(), "there is no older save: starting without state".to_owned()),
+            Read::Broken(why) => (State::default(), format!("the save before is unreadable too ({why})")),
+        };
+        Ok(Loaded { state, trouble: Some(format!("{} {why}; {instead}", file.display())) })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+enum Read {
+    Good(State),
+    Missing,
+    Broken(String),
+}
+
+fn read(path: &Path) -> Result<Read, StoreError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Read::Missing),
+        Err(error) => return Err(failed("read", path)(error)),
+    };
+    let value: serde_json::Value = match serde_json::from_slice(&text) {
+        Ok(value) => value,
+        Err(error) => return Ok(Read::Broken(error.to_string())),
+    };
+    match value.get("version").and_then(serde_json::Value::as_u64) {
+        Some(found) if found > u64::from(VERSION) => {
+            return Err(StoreError::Version { path: path.to_owned(), found });
+        }
+        _ => {}
+    }
+    Ok(serde_json::from_value(value).map_or_else(|error| Read::Broken(error.to_string()), Read::Good))
+}
+
+fn failed(intent: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File { intent, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("hub-store-{name}-{}", std::process::id()));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        folder
+    }
+
+    fn state(resting: u32) -> State {
+        let resting = [(crate::model::SegmentId(resting), jiff::Timestamp::UNIX_EPOCH)].into();
+        State { version: VERSION, resting, ..State::default() }
+    }
+
+    #[test]
+    fn what_was_saved_is_read() {
+        let store = Store::new(folder("saved"));
+        assert_eq!(store.load().unwrap().state, State::default());
+        store.save(&state(1)).unwrap();
+        store.save(&state(2)).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.state, loaded.trouble), (state(2), None));
+    }
+
+    #[test]
+    fn a_torn_file_falls_back_to_the_save_before() {
+        let store = Store::new(folder("torn"));
+        store.save(&state(1)).unwrap();
+        store.save(&state(2)).unwrap();
+        let text = fs::read(store.path(FILE)).unwrap();
+        fs::write(store.path(FILE), &text[..text.len() / 2]).unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.state, state(1));
+        assert!(loaded.trouble.unwrap().contains("the save before it was taken"));
+        assert!(store.path(BROKEN).exists(), "the torn file is kept");
+        store.save(&state(3)).unwrap();
+        assert_eq!(store.load().unwrap().state, state(3));
+    }
+
+    #[test]
+    fn nothing_readable_starts_empty_and_says_so() {
+        let store = Store::new(folder("empty"));
+        store.save(&state(1)).unwrap();
+        store.save(&state(2)).unwrap();
+        fs::write(store.path(FILE), b"").unwrap();
+        fs::write(store.path(OLD), b"{").unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!(loaded.state, State::default());
+        assert!(loaded.trouble.unwrap().contains("unreadable too"));
+    }
+
+    #[test]
+    fn a_later_version_is_not_overwritten() {
+        let store = Store::new(folder("later"));
+        store.save(&State { version: VERSION + 1, ..State::default() }).unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Version { found: 2, .. })));
+    }
+}

@@ -1,0 +1,5 @@
+//! The systems: what each kind of document adds to the tables that the kernel should hold.
+//!
+//! They are functions of the hub's records and do no IO.
+
+pub mod persona;

@@ -1,0 +1,252 @@
+//! What personas that are alive hold, and what a newcomer must not take from them.
+
+use std::collections::BTreeMap;
+
+use hub_common::limits::V4_BLOCKS;
+use ipnet::IpNet;
+
+use super::Record;
+use crate::command::{Inventory, Problem, Rejection, RejectionKind};
+use crate::desired::{Namespace, Role};
+use crate::model::PersonaId;
+use crate::model::config::Config;
+use crate::model::persona::Persona;
+use crate::model::policy::Policy;
+use crate::model::prefix;
+use crate::model::problems::Problems;
+
+/// Prefixes with their owners; no two overlap.
+#[derive(Clone, Debug, Default)]
+pub struct Prefixes(BTreeMap<IpNet, PersonaId>);
+
+impl Prefixes {
+    /// Owners of prefixes that overlap this one.
+    pub fn overlapping(&self, prefix: &IpNet) -> Vec<(IpNet, PersonaId)> {
+        // Without overlaps among them, what contains the prefix is the nearest before it.
+        let before = self.0.range(..prefix).next_back().filter(|(other, _)| other.contains(prefix));
+        let inside = self.0.range(prefix..).take_while(|(other, _)| prefix.contains(*other));
+        before.into_iter().chain(inside).map(|(other, owner)| (*other, owner.clone())).collect()
+    }
+
+    /// Adds the ranges of a persona.
+    pub fn insert(&mut self, persona: &Persona, owner: &PersonaId) {
+        self.0.extend(persona.ranges().iter().map(|range| (*range, owner.clone())));
+    }
+
+    /// Removes the ranges of a persona, as far as they are its own.
+    pub fn remove(&mut self, persona: &Persona, owner: &PersonaId) {
+        for range in persona.ranges() {
+            if self.0.get(range) == Some(owner) {
+                self.0.remove(range);
+            }
+        }
+    }
+}
+
+/// Everything that only one persona can have, and sums that have a limit.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    names: BTreeMap<String, PersonaId>,
+    prefixes: Prefixes,
+    interfaces: BTreeMap<String, PersonaId>,
+    places: BTreeMap<(Namespace, String), PersonaId>,
+    blocks: BTreeMap<(u8, u32), usize>,
+    totals: Totals,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    personas: usize,
+    rules: usize,
+    v6_prefixes: usize,
+    peers: usize,
+}
+
+impl Totals {
+    fn of(persona: &Persona, policy: &Policy) -> Self {
+        Self {
+            personas: 1,
+            rules: policy.ingress.len() + policy.egress.len(),
+            v6_prefixes: persona.ranges().iter().filter(|range| range.addr().is_ipv6()).count(),
+            peers: persona.peers().len(),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            personas: self.personas + other.personas,
+            rules: self.rules + other.rules,
+            v6_prefixes: self.v6_prefixes + other.v6_prefixes,
+            peers: self.peers + other.peers,
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            personas: self.personas - other.personas,
+            rules: self.rules - other.rules,
+            v6_prefixes: self.v6_prefixes - other.v6_prefixes,
+            peers: self.peers - other.peers,
+        }
+    }
+}
+
+impl Claims {
+    /// The persona of this name.
+    pub fn named(&self, name: &str) -> Option<&PersonaId> {
+        self.names.get(name)
+    }
+
+    /// Whether a persona owns the interface.
+    pub fn owns_interface(&self, name: &str) -> bool {
+        self.interfaces.contains_key(name)
+    }
+
+    /// Adds what a persona claims.
+    pub fn insert(&mut self, record: &Record) {
+        let (persona, id) = (&record.persona, &record.id);
+        self.names.insert(persona.name().to_owned(), id.clone());
+        self.prefixes.insert(persona, id);
+        for attachment in persona.attachments() {
+            self.interfaces.insert(attachment.name.clone(), id.clone());
+        }
+        for endpoint in persona.endpoints() {
+            self.places.insert((endpoint.namespace.clone(), endpoint.interface.clone()), id.clone());
+        }
+        for block in persona.ranges().iter().flat_map(blocks) {
+            *self.blocks.entry(block).or_default() += 1;
+        }
+        self.totals = self.totals.plus(Totals::of(persona, &record.policy));
+    }
+
+    /// Removes what a persona claims; nothing if it let go already.
+    pub fn remove(&mut self, record: &Record) {
+        let (persona, id) = (&record.persona, &record.id);
+        if self.names.get(persona.name()) != Some(id) {
+            return;
+        }
+        self.names.remove(persona.name());
+        self.prefixes.remove(persona, id);
+        for attachment in persona.attachments() {
+            self.interfaces.remove(&attachment.name);
+        }
+        for endpoint in persona.endpoints() {
+            self.places.remove(&(endpoint.namespace.clone(), endpoint.interface.clone()));
+        }
+        for block in persona.ranges().iter().flat_map(blocks) {
+            if let Some(count) = self.blocks.get_mut(&block) {
+                *count -= 1;
+                if *count == 0 {
+                    self.blocks.remove(&block);
+                }
+            }
+        }
+        self.totals = self.totals.minus(Totals::of(persona, &record.policy));
+    }
+
+    /// Refuses a persona that would exceed a limit of the data path.
+    pub fn room(&self, persona: &Persona, policy: &Policy, config: &Config) -> Result<(), Rejection> {
+        let limits = &config.limits;
+        let after = self.totals.plus(Totals::of(persona, policy));
+        let fresh = persona.ranges().iter().flat_map(blocks).filter(|block| !self.blocks.contains_key(block));
+        let blocks = self.blocks.len() + fresh.count();
+        let mut problems = Problems::default();
+        for (pointer, what, count, limit) in [
+            ("", "personas", after.personas, limits.personas as usize),
+            ("/security_policies", "compiled rules", after.rules, limits.rules as usize),
+            ("/ip_range", "IPv6 prefixes", after.v6_prefixes, limits.ipv6_prefixes as usize),
+            ("/ip_range", "blocks of the IPv4 table", blocks, V4_BLOCKS as usize),
+            ("/peers", "peers", after.peers, limits.peers as usize),
+        ] {
+            if count > limit {
+                problems.add(pointer, format!("the hub is full: {count} {what}, limit {limit}"));
+            }
+        }
+        problems.settle(()).map_err(|problems| Rejection { kind: RejectionKind::Full, problems })
+    }
+
+    /// What stands against a persona, its own claims not being among these. Ranges in `held` are not
+    /// compared with foreign routes: the persona has them already.
+    pub fn conflicts(&self, persona: &Persona, held: &[IpNet], world: &World<'_>) -> Vec<Problem> {
+        let mut problems = Problems::default();
+        if let Some(id) = self.names.get(persona.name()) {
+            problems.add("/name", format!("name `{}` belongs to {}", persona.name(), (world.describe)(id)));
+        }
+        for (index, range) in persona.ranges().iter().enumerate() {
+            let pointer = range_pointer(world.single_range, index);
+            for (other, owner) in self.prefixes.overlapping(range) {
+                problems.add(&pointer, format!("{range} overlaps {other} of {}", (world.describe)(&owner)));
+            }
+            for (pool, prefixes) in &world.config.pools {
+                if let Some(other) = prefixes.iter().find(|other| prefix::overlaps(other, range)) {
+                    problems.add(&pointer, format!("{range} overlaps {other} of pool `{pool}`"));
+                }
+            }
+            if held.contains(range) {
+                continue;
+            }
+            let foreign = world.inventory.foreign_routes.iter().filter(|other| !is_default(other));
+            if let Some(other) = foreign.clone().find(|other| prefix::overlaps(other, range)) {
+                problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already"));
+            }
+        }
+        self.place_conflicts(&mut problems, persona, world);
+        problems.into_vec()
+    }
+
+    fn place_conflicts(&self, problems: &mut Problems, persona: &Persona, world: &World<'_>) {
+        for (index, attachment) in persona.attachments().iter().enumerate() {
+            let name = &attachment.name;
+            let pointer = format!("/interfaces/{index}");
+            if let Some(owner) = self.interfaces.get(name) {
+                problems.add(&pointer, format!("interface `{name}` belongs to {}", (world.describe)(owner)));
+            }
+            let role = world.config.interfaces.iter().find(|interface| interface.fits(name));
+            if role.is_some_and(|interface| interface.role == Role::Uplink) {
+                problems.add(&pointer, format!("interface `{name}` is an uplink of the hub"));
+            }
+        }
+        for (index, endpoint) in persona.endpoints().iter().enumerate() {
+            let place = (endpoint.namespace.clone(), endpoint.interface.clone());
+            if let Some(owner) = self.places.get(&place) {
+                let detail = format!(
+                    "`{}` in that namespace is made by {}: use another `interface`",
+                    endpoint.interface,
+                    (world.describe)(owner)
+                );
+                problems.add(format!("/endpoints/{index}/interface"), detail);
+            }
+        }
+    }
+}
+
+/// What is around personas when one is admitted.
+pub struct World<'a> {
+    /// Configuration.
+    pub config: &'a Config,
+    /// State of the kernel.
+    pub inventory: &'a Inventory,
+    /// Names a persona in messages.
+    pub describe: &'a dyn Fn(&PersonaId) -> String,
+    /// Whether `ip_range` was written without a list.
+    pub single_range: bool,
+}
+
+fn range_pointer(single: bool, index: usize) -> String {
+    if single { "/ip_range".to_owned() } else { format!("/ip_range/{index}") }
+}
+
+/// Routes so wide that they are default routes in pieces, as VPN clients make them.
+fn is_default(route: &IpNet) -> bool {
+    route.prefix_len() < 8
+}
+
+/// Blocks of the data path's IPv4 table that a range needs: one for each /16 that it divides, and one
+/// for each /24.
+fn blocks(range: &IpNet) -> impl Iterator<Item = (u8, u32)> + use<> {
+    let (start, length) = match range {
+        IpNet::V4(range) => (u32::from(range.network()), range.prefix_len()),
+        IpNet::V6(_) => (0, 0),
+    };
+    [16, 24].into_iter().filter(move |level| length > *level).map(move |level| (level, start >> (32 - level)))
+}

@@ -1,0 +1,63 @@
+//! Things to know about a persona that are no errors: computed, never stored.
+
+use jiff::Timestamp;
+
+use super::place::Placement;
+use super::{Life, Record};
+use crate::view::{Condition, PersonaState};
+
+/// Looks a persona up by name.
+pub type Find<'a> = dyn Fn(&str) -> Option<&'a Record> + 'a;
+
+/// State shown to the outside.
+pub fn state(record: &Record, now: Timestamp) -> PersonaState {
+    if !record.is_live(now) {
+        return PersonaState::Expired;
+    }
+    match record.life {
+        Life::Provisioning => PersonaState::Provisioning,
+        Life::Active => PersonaState::Active,
+        Life::Failed { .. } => PersonaState::Failed,
+        Life::Expired { .. } => PersonaState::Expired,
+    }
+}
+
+/// Conditions of a persona.
+pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: Timestamp) -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    let mut add = |reason: &str, message: String| {
+        conditions.push(Condition { reason: reason.to_owned(), message });
+    };
+    if !record.is_live(now) {
+        let message = "its deadline has passed; a persona that ended never comes back".to_owned();
+        add("Expired", message);
+        return conditions;
+    }
+    if record.persona.qos().is_some() {
+        add("QosNotEnforced", "qos is checked and stored, but not enforced by this version".to_owned());
+    }
+    if placement.no_port {
+        let message = "no interfaces, no endpoints, and not exactly one segment interface in hub.yaml: \
+                       packets to its range are dropped";
+        add("NoPort", message.to_owned());
+    }
+    for name in &placement.missing {
+        add("InterfaceMissing", format!("interface `{name}` does not exist: its packets are dropped"));
+    }
+    for name in &placement.down {
+        add("InterfaceDown", format!("interface `{name}` is down: its packets are dropped"));
+    }
+    for peer in record.persona.peers() {
+        match find(peer) {
+            None => add("PeerMissing", format!("there is no persona `{peer}`")),
+            Some(other) if !other.persona.peers().contains(record.persona.name()) => {
+                add("PeerNotMutual", format!("persona `{peer}` does not name this one as its peer"));
+            }
+            Some(_) => {}
+        }
+    }
+    for fault in &record.faults {
+        add("Fault", fault.clone());
+    }
+    conditions
+}

@@ -1,0 +1,118 @@
+//! Lint: rules that are legal, but probably not meant.
+
+use crate::compile;
+use crate::document::persona::DefaultActionDocument;
+use crate::document::rule::{DirectionDocument, RuleDocument};
+use crate::model::persona::Persona;
+use crate::model::policy::Action;
+use crate::model::protocol::{self, Protocol, ProtocolSet};
+use crate::model::rule::{Direction, Rule};
+
+/// Warnings about a persona's rules, in the order of the rules.
+pub fn warnings(persona: &Persona, written: &[RuleDocument]) -> Vec<String> {
+    let rules = &persona.rules.rules;
+    let mut warnings = Vec::new();
+    for (position, rule) in rules.iter().enumerate() {
+        let name = title(position, written.get(position));
+        if rule.protocols().without(&persona.rules.permitted) == rule.protocols() {
+            let listed = named(rule.protocols());
+            warnings.push(format!("{name} never matches: protocols does not permit {listed}"));
+            continue;
+        }
+        let earlier = rules.iter().take(position);
+        if let Some(cover) = earlier.into_iter().find(|earlier| decides(earlier) && covers(earlier, rule)) {
+            warnings.push(format!("{name} never decides: rule {} matches all it matches", cover.index() + 1));
+        } else if redundant(persona, rule) {
+            warnings.push(format!("{name} is shadowed by the default: without it the outcome is the same"));
+        }
+    }
+    for direction in Direction::ALL {
+        warnings.extend(unreachable(persona, direction));
+    }
+    warnings
+}
+
+fn title(position: usize, written: Option<&RuleDocument>) -> String {
+    match written.and_then(|rule| rule.name.as_ref()) {
+        Some(name) => format!("rule {} ({name})", position + 1),
+        None => format!("rule {}", position + 1),
+    }
+}
+
+fn named(set: ProtocolSet) -> String {
+    set.iter().map(protocol::name).collect::<Vec<_>>().join(", ")
+}
+
+fn decides(rule: &Rule) -> bool {
+    rule.action() != Action::Log
+}
+
+/// Whether every packet that `inner` matches is matched by `outer`. May say no where it is so.
+fn covers(outer: &Rule, inner: &Rule) -> bool {
+    let directions = outer.direction() == DirectionDocument::Both || outer.direction() == inner.direction();
+    let protocols = match (outer.protocol(), inner.protocol()) {
+        // A number alone says nothing of the family.
+        (Protocol::Icmp, Protocol::Number(_)) => false,
+        _ => inner.protocols().without(&outer.protocols()) == ProtocolSet::NONE,
+    };
+    let flags = match (outer.tcp_flags(), inner.tcp_flags()) {
+        (None, _) => true,
+        (Some(outer), Some(inner)) => outer.covers(inner),
+        (Some(_), None) => false,
+    };
+    directions
+        && protocols
+        && flags
+        && (outer.icmp_type().is_none() || outer.icmp_type() == inner.icmp_type())
+        && (outer.icmp_code().is_none() || outer.icmp_code() == inner.icmp_code())
+        && within(inner.ports(), outer.ports(), |inner, outer| outer.covers(*inner))
+        && within(inner.source_ports(), outer.source_ports(), |inner, outer| outer.covers(*inner))
+        && within(inner.sources(), outer.sources(), |inner, outer| outer.contains(inner))
+        && within(inner.targets(), outer.targets(), |inner, outer| outer.contains(inner))
+}
+
+/// Whether each of `inner` is inside one of `outer`, where an empty list is everything.
+fn within<T>(inner: &[T], outer: &[T], inside: impl Fn(&T, &T) -> bool) -> bool {
+    outer.is_empty()
+        || (!inner.is_empty() && inner.iter().all(|inner| outer.iter().any(|outer| inside(inner, outer))))
+}
+
+/// Whether the default would do the same to all that a rule matches, no later rule of another action being
+/// in between.
+fn redundant(persona: &Persona, rule: &Rule) -> bool {
+    let refusal = match persona.rules.default_action {
+        DefaultActionDocument::Deny => Action::Deny,
+        DefaultActionDocument::Reject => Action::Reject,
+    };
+    if rule.action() != refusal || rule.logs() {
+        return false;
+    }
+    let later = persona.rules.rules.iter().skip(usize::from(rule.index()) + 1);
+    let shared = |other: &Rule| Direction::ALL.iter().any(|way| other.applies(*way) && rule.applies(*way));
+    let meets = |other: &Rule| other.protocols().without(&rule.protocols()) != other.protocols();
+    if later.into_iter().any(|other| shared(other) && meets(other) && other.action() != refusal) {
+        return false;
+    }
+    // It must not be the rule that makes the default apply to its protocols.
+    Direction::ALL.into_iter().filter(|way| rule.applies(*way)).all(|way| {
+        let others = persona.rules.rules.iter().filter(|other| other.index() != rule.index());
+        let speaking = others.filter(|other| other.applies(way) && decides(other));
+        let left = speaking.fold(rule.protocols(), |left, other| left.without(&other.protocols()));
+        let permitted = left.without(&left.without(&persona.rules.permitted));
+        persona.rules.strict || permitted == ProtocolSet::NONE
+    })
+}
+
+/// Permitted protocols of which no packet can pass in a direction.
+fn unreachable(persona: &Persona, direction: Direction) -> Option<String> {
+    let passing = compile::default(persona, direction);
+    let allowing =
+        persona.rules.rules.iter().filter(|rule| rule.applies(direction) && rule.action() == Action::Allow);
+    let closed = allowing
+        .fold(persona.rules.permitted.without(&passing), |left, rule| left.without(&rule.protocols()));
+    // With every protocol permitted, the list would not be read.
+    if closed == ProtocolSet::NONE || closed.iter().count() > 16 {
+        return None;
+    }
+    Some(format!("{} is permitted, but no {} rule allows it", named(closed), direction.name()))
+}

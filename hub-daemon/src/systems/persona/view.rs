@@ -1,0 +1,36 @@
+//! A persona as the outside sees it.
+
+use jiff::Timestamp;
+
+use super::Record;
+use super::condition::{self, Find};
+use super::place::Placement;
+use crate::view::{Origin, PersonaView};
+
+/// Makes the view of a persona.
+pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timestamp) -> PersonaView {
+    PersonaView {
+        id: record.id.clone(),
+        state: condition::state(record, now),
+        generation: record.generation,
+        segment: record.segment,
+        created_at: record.created_at,
+        expires_at: record.expires_at,
+        origin: record.origin.clone(),
+        definition: record.document.as_ref().clone(),
+        conditions: condition::conditions(record, placement, find, now),
+        warnings: record.warnings.as_ref().clone(),
+        rule_sources: rule_sources(record),
+    }
+}
+
+/// Where each rule was written.
+fn rule_sources(record: &Record) -> Vec<String> {
+    let rules = record.document.security_policies.as_ref().map_or(0, Vec::len);
+    match &record.origin {
+        Origin::Api => vec!["api".to_owned(); rules],
+        Origin::File { path, line } => (0..rules)
+            .map(|rule| format!("{}:{}", path.display(), record.rule_lines.get(rule).unwrap_or(line)))
+            .collect(),
+    }
+}

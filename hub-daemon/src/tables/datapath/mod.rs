@@ -1,0 +1,153 @@
+//! The maps of the data path, made equal to what is wanted.
+//!
+//! The daemon is their only writer, so what they hold is remembered here instead of read back; only what
+//! an earlier run left is read once. Changes go from what is referred to to what refers: policies before
+//! the segments that point at them, segments before the prefixes that lead to them, the port table before
+//! programs run on a port. Freed slots are used again after a grace period.
+
+pub mod grace;
+pub mod policies;
+pub mod ports;
+pub mod prefixes;
+pub mod segments;
+pub mod settings;
+mod slots;
+pub mod small;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aya::Ebpf;
+use hub_common::segment::Peer;
+
+use crate::command::Inventory;
+use crate::desired::Desired;
+use crate::kernel::clock::Clock;
+use crate::kernel::load::{Capacities, Loaded};
+use crate::model::{PersonaId, SegmentId};
+use crate::outputs::status::Attachment;
+use crate::reconcile::{Failure, Report};
+
+/// What went wrong with a map.
+#[derive(Debug, thiserror::Error)]
+pub enum MapFault {
+    /// The kernel refused.
+    #[error("map {map}: {source}")]
+    Kernel {
+        /// Name of the map.
+        map: &'static str,
+        /// What aya said.
+        source: aya::maps::MapError,
+    },
+    /// There is no room.
+    #[error("map {map} is full at {capacity} entries: raise `limits` in hub.yaml")]
+    Full {
+        /// Name of the map.
+        map: &'static str,
+        /// Its capacity.
+        capacity: u32,
+    },
+    /// The object has no such map.
+    #[error("the kernel object has no map {0}")]
+    Missing(&'static str),
+}
+
+/// Takes a typed map out of the object.
+pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault>
+where
+    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(MapFault::Missing(name))?;
+    M::try_from(map).map_err(|source| MapFault::Kernel { map: name, source })
+}
+
+/// All maps that the daemon writes.
+pub struct Datapath {
+    ebpf: Ebpf,
+    pins: PathBuf,
+    segments: segments::Segments,
+    prefixes: prefixes::Prefixes,
+    small: small::Small,
+    ports: ports::Ports,
+    settings: settings::SettingsMap,
+}
+
+impl Datapath {
+    /// Takes the maps of a loaded object and reads what an earlier run left in them.
+    pub fn new(loaded: Loaded, capacities: &Capacities) -> Result<Self, MapFault> {
+        let Loaded { mut ebpf, pins, adopted, .. } = loaded;
+        let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
+        let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
+        let small = small::Small::new(&mut ebpf)?;
+        let ports = ports::Ports::new(&mut ebpf)?;
+        let settings = settings::SettingsMap::new(&mut ebpf)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+    }
+
+    /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
+    pub fn put(
+        &mut self,
+        desired: &Desired,
+        inventory: &Inventory,
+        clock: &Clock,
+        failed: &mut BTreeSet<PersonaId>,
+    ) -> Vec<Report> {
+        let mut reports = vec![self.settings.put(&desired.settings, clock)];
+        reports.push(self.segments.put(&desired.segments, clock, failed));
+        let live = |id: &SegmentId| {
+            desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
+        };
+        let prefixes: BTreeMap<_, _> =
+            desired.prefixes.iter().filter(|(_, id)| live(id)).map(|(net, id)| (*net, *id)).collect();
+        let peers = desired.peers.iter().filter(|(a, b)| live(a) && live(b));
+        let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
+        reports.push(self.small.put_peers(&peers));
+        reports.push(self.small.put_locals(inventory));
+        reports.push(self.small.put_failsafe(&desired.settings.failsafe));
+        let moved = self.prefixes.put(&prefixes);
+        let ports = self.ports.put(&mut self.ebpf, &self.pins, &desired.ports, inventory);
+        if moved.put + moved.deleted + ports.put + ports.deleted > 0 {
+            reports.push(self.settings.classify_again());
+        }
+        reports.extend([moved, ports]);
+        reports
+    }
+
+    /// Deletes what is no longer wanted and waits until no packet can see freed slots.
+    pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
+        let report = self.segments.delete(&desired.segments);
+        if self.segments.has_retired() || self.prefixes.has_retired() {
+            grace::wait();
+            self.segments.reuse();
+            self.prefixes.reuse();
+        }
+        vec![report]
+    }
+
+    /// Makes every cached next hop be looked up again.
+    pub fn routes_changed(&mut self) -> Report {
+        self.settings.route_again()
+    }
+
+    /// Lets TCP in mid-stream open flows for a while, after a start without the flows of before.
+    pub fn loose_tcp_for(&mut self, time: Duration, clock: &Clock) -> Report {
+        self.settings.loose_tcp_until(clock.now().saturating_add(clock.ticks(time)))
+    }
+
+    /// Where programs run.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.ports.attachments()
+    }
+
+    /// Fall-backs taken, for the hub's conditions: interface and reason.
+    pub fn fallbacks(&self) -> &BTreeMap<String, String> {
+        self.ports.fallbacks()
+    }
+}
+
+/// A report of one map with one failure that belongs to no persona.
+pub(crate) fn failure(table: &'static str, error: &MapFault) -> Report {
+    let failure = Failure { object: table.to_owned(), error: error.to_string(), persona: None };
+    Report { table, failures: vec![failure], ..Report::default() }
+}

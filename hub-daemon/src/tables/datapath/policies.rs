@@ -1,0 +1,175 @@
+//! Policies as immutable values: built into free slots, named by one word.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
+use hub_common::rule::Rule;
+use hub_common::segment::{Policy as Compiled, policy_slot, policy_word};
+use hub_common::stats::Hits;
+
+use super::slots::Slots;
+use super::{MapFault, take};
+use crate::model::policy::Policy;
+
+/// Slots that one policy occupies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The word that a segment points with.
+    pub word: u32,
+    ingress: (u32, u32),
+    egress: (u32, u32),
+}
+
+/// The policy, rule and rule counter maps.
+pub struct Policies {
+    policies: Array<MapData, Compiled>,
+    rules: Array<MapData, Rule>,
+    hits: PerCpuArray<MapData, Hits>,
+    policy_slots: Slots,
+    rule_slots: Slots,
+    /// Version of the last content of each slot that was used.
+    versions: BTreeMap<u32, u32>,
+    cpus: usize,
+    retired: Vec<Built>,
+}
+
+impl Policies {
+    /// Takes the maps of an object; `live` are the words that segments of an earlier run point with.
+    pub fn new(ebpf: &mut Ebpf, live: impl Iterator<Item = u32>, adopted: bool) -> Result<Self, MapFault> {
+        let policies: Array<_, Compiled> = take(ebpf, "POLICIES")?;
+        let rules: Array<_, Rule> = take(ebpf, "RULES")?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| kernel("RULE_HITS", source.into()))?;
+        let mut made = Self {
+            // Slot 0 is never used: the word 0 means none.
+            policy_slots: Slots::new(1, policies.len()),
+            rule_slots: Slots::new(0, rules.len()),
+            versions: BTreeMap::new(),
+            cpus,
+            retired: Vec::new(),
+            hits: take(ebpf, "RULE_HITS")?,
+            policies,
+            rules,
+        };
+        if adopted {
+            made.adopt(live)?;
+        }
+        Ok(made)
+    }
+
+    /// Claims the slots of live policies, and notes the version of every slot ever used, so that a flow
+    /// stamped with an old word never meets that word again.
+    fn adopt(&mut self, live: impl Iterator<Item = u32>) -> Result<(), MapFault> {
+        for slot in 1..self.policies.len() {
+            let policy = self.policies.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
+            if policy.word != 0 {
+                self.versions.insert(slot, policy.word >> hub_common::limits::POLICY_SLOT_BITS);
+            }
+        }
+        for word in live {
+            let slot = policy_slot(word);
+            let policy = self.policies.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
+            self.policy_slots.claim(slot, 1);
+            self.rule_slots.claim(policy.ingress_first, policy.ingress_count);
+            self.rule_slots.claim(policy.egress_first, policy.egress_count);
+        }
+        Ok(())
+    }
+
+    /// The slots behind a word that an earlier run left.
+    pub fn find(&self, word: u32) -> Option<Built> {
+        let policy = self.policies.get(&policy_slot(word), 0).ok()?;
+        Some(Built {
+            word,
+            ingress: (policy.ingress_first, policy.ingress_count),
+            egress: (policy.egress_first, policy.egress_count),
+        })
+    }
+
+    /// Writes a policy into free slots. Nothing points at it yet; on an error nothing is kept.
+    pub fn build(&mut self, policy: &Policy) -> Result<Built, MapFault> {
+        let full = |slots: &Slots, map| MapFault::Full { map, capacity: slots.capacity() };
+        let slot = self.policy_slots.take(1).ok_or_else(|| full(&self.policy_slots, "POLICIES"))?;
+        let version = self.versions.get(&slot).copied().unwrap_or_default().wrapping_add(1);
+        let mut built = Built { word: policy_word(slot, version), ingress: (0, 0), egress: (0, 0) };
+        let written = self.write(policy, &mut built);
+        match written {
+            Ok(()) => {
+                self.versions.insert(slot, version);
+                Ok(built)
+            }
+            Err(error) => {
+                self.give(&built);
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&mut self, policy: &Policy, built: &mut Built) -> Result<(), MapFault> {
+        built.ingress = self.write_rules(&policy.ingress)?;
+        built.egress = self.write_rules(&policy.egress)?;
+        let compiled = Compiled {
+            protocols: policy.protocols,
+            ingress_default: policy.ingress_default,
+            egress_default: policy.egress_default,
+            ingress_first: built.ingress.0,
+            ingress_count: built.ingress.1,
+            egress_first: built.egress.0,
+            egress_count: built.egress.1,
+            flags: policy.flags,
+            word: built.word,
+            pad: [0; 2],
+        };
+        self.policies
+            .set(policy_slot(built.word), compiled, 0)
+            .map_err(|source| kernel("POLICIES", source))
+    }
+
+    fn write_rules(&mut self, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
+        let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
+        let capacity = self.rule_slots.capacity();
+        let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
+        for (slot, rule) in (first..).zip(rules) {
+            self.rules
+                .set(slot, rule, 0)
+                .map_err(|source| kernel("RULES", source))
+                .and_then(|()| self.begin_hits(slot))
+                .inspect_err(|_| self.rule_slots.give(first, count))?;
+        }
+        Ok((first, count))
+    }
+
+    /// Hits of a slot that another rule had begin at zero.
+    fn begin_hits(&mut self, slot: u32) -> Result<(), MapFault> {
+        let zeros = PerCpuValues::try_from(vec![Hits::ZERO; self.cpus])
+            .map_err(|source| kernel("RULE_HITS", source.into()))?;
+        self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))
+    }
+
+    /// Takes a policy out of use: nothing points at it any more.
+    pub fn retire(&mut self, built: Built) {
+        self.retired.push(built);
+    }
+
+    /// Whether slots wait for a grace period.
+    pub fn has_retired(&self) -> bool {
+        !self.retired.is_empty()
+    }
+
+    /// Frees the slots of retired policies; call after a grace period.
+    pub fn reuse(&mut self) {
+        for built in std::mem::take(&mut self.retired) {
+            self.give(&built);
+        }
+    }
+
+    fn give(&mut self, built: &Built) {
+        self.rule_slots.give(built.ingress.0, built.ingress.1);
+        self.rule_slots.give(built.egress.0, built.egress.1);
+        self.policy_slots.give(policy_slot(built.word), 1);
+    }
+}
+
+fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
+    MapFault::Kernel { map, source }
+}

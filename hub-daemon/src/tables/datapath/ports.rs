@@ -1,0 +1,231 @@
+//! The port table and the programs on the ports.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use hub_common::limits;
+use hub_common::segment::{
+    PORT_FAILSAFE, PORT_L3_ONLY, PORT_XDP_TARGET, Port as Entry, ROLE_SEGMENT, ROLE_UPLINK,
+};
+
+use super::{MapFault, take};
+use crate::command::{Inventory, Link};
+use crate::desired::{Port, Role, Xdp};
+use crate::kernel::attach::{self, Place};
+use crate::kernel::ethtool;
+use crate::outputs::status::Attachment;
+use crate::reconcile::{Failure, Report};
+
+const NAME: &str = "ports";
+
+/// What is on one port.
+struct Live {
+    ifindex: u32,
+    entry: Entry,
+    xdp: bool,
+}
+
+/// The port map, and which programs run where.
+pub struct Ports {
+    map: Array<MapData, Entry>,
+    live: BTreeMap<String, Live>,
+    /// Ports where XDP was wanted and TC alone runs, with the reason.
+    fallbacks: BTreeMap<String, String>,
+    /// Numbers of the loaded programs.
+    programs: BTreeMap<&'static str, u32>,
+    /// Whether ports that an earlier run left were looked at.
+    swept: bool,
+}
+
+impl Ports {
+    /// Takes the map of an object.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+        let programs = Place::ALL.iter().filter_map(|place| Some((place.program(), place.program_id(ebpf)?)));
+        let programs = programs.collect();
+        let map = take(ebpf, "PORTS")?;
+        Ok(Self { map, live: BTreeMap::new(), fallbacks: BTreeMap::new(), programs, swept: false })
+    }
+
+    /// Ports where XDP was wanted and does not run: interface and reason.
+    pub fn fallbacks(&self) -> &BTreeMap<String, String> {
+        &self.fallbacks
+    }
+
+    /// Where programs run.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        let mut found = Vec::new();
+        for (name, live) in &self.live {
+            let mut hooks = vec![("tc_in", "tcx", Place::TcIn), ("tc_out", "tcx", Place::TcOut)];
+            if live.xdp {
+                hooks.push(("xdp_in", "native", Place::Xdp));
+            }
+            let role = if live.entry.role == ROLE_UPLINK { "uplink" } else { "segment" };
+            found.extend(hooks.into_iter().map(|(hook, mode, place)| Attachment {
+                interface: name.clone(),
+                ifindex: live.ifindex,
+                role: role.to_owned(),
+                hook: hook.to_owned(),
+                mode: mode.to_owned(),
+                program_id: self.programs.get(place.program()).copied().unwrap_or_default(),
+            }));
+        }
+        found
+    }
+
+    /// Puts ports that exist, table entry first and programs second, and takes programs off all others.
+    pub fn put(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: &Path,
+        wanted: &BTreeMap<String, Port>,
+        inventory: &Inventory,
+    ) -> Report {
+        let mut report = Report { table: NAME, ..Report::default() };
+        self.remove_gone(pins, wanted, inventory, &mut report);
+        for (name, port) in wanted {
+            let Some(link) = inventory.links.get(name) else { continue };
+            match self.put_one(ebpf, pins, name, port, link) {
+                Ok(changed) => report.put += usize::from(changed),
+                Err(error) => report.failures.push(Failure { object: format!("port {name}"), error, persona: None }),
+            }
+        }
+        if !self.swept {
+            self.sweep(pins, &mut report);
+            self.swept = true;
+        }
+        report
+    }
+
+    fn put_one(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: &Path,
+        name: &str,
+        port: &Port,
+        link: &Link,
+    ) -> Result<bool, String> {
+        let was = self.live.get(name).filter(|live| live.ifindex == link.ifindex);
+        let xdp = wants_xdp(name, port, link);
+        let mut entry = entry(port, link);
+        let is_new = was.is_none();
+        if let Some(live) = was {
+            if live.xdp && xdp {
+                entry.flags |= PORT_XDP_TARGET;
+            }
+            let tried = live.xdp == xdp || self.fallbacks.contains_key(name);
+            if tried && live.entry == entry {
+                return Ok(false);
+            }
+        }
+        let slot = link.ifindex % limits::PORTS;
+        let holder = self.map.get(&slot, 0).map_err(|error| error.to_string())?;
+        if holder.ifindex != 0 && holder.ifindex != link.ifindex && self.is_ours(holder.ifindex) {
+            return Err(format!("interface index {} shares a port slot with {}", link.ifindex, holder.ifindex));
+        }
+        self.set(slot, entry)?;
+        if is_new {
+            attach::attach(ebpf, pins, name, link.ifindex, Place::TcIn).map_err(|error| error.to_string())?;
+            attach::attach(ebpf, pins, name, link.ifindex, Place::TcOut).map_err(|error| error.to_string())?;
+        }
+        self.fallbacks.remove(name);
+        let mut runs_xdp = false;
+        if xdp {
+            match attach::attach(ebpf, pins, name, link.ifindex, Place::Xdp) {
+                Ok(()) => {
+                    runs_xdp = true;
+                    entry.flags |= PORT_XDP_TARGET;
+                    self.set(slot, entry)?;
+                }
+                Err(error) => {
+                    tracing::warn!(port = name, %error, "XDP does not run here, TC does");
+                    self.fallbacks.insert(name.to_owned(), error.to_string());
+                }
+            }
+        } else {
+            attach::detach(pins, link.ifindex, Place::Xdp).map_err(|error| error.to_string())?;
+        }
+        self.live.insert(name.to_owned(), Live { ifindex: link.ifindex, entry, xdp: runs_xdp });
+        Ok(true)
+    }
+
+    fn set(&mut self, slot: u32, entry: Entry) -> Result<(), String> {
+        self.map.set(slot, entry, 0).map_err(|error| format!("map PORTS: {error}"))
+    }
+
+    fn is_ours(&self, ifindex: u32) -> bool {
+        self.live.values().any(|live| live.ifindex == ifindex)
+    }
+
+    fn remove_gone(
+        &mut self,
+        pins: &Path,
+        wanted: &BTreeMap<String, Port>,
+        inventory: &Inventory,
+        report: &mut Report,
+    ) {
+        let stays = |name: &String, live: &Live| {
+            wanted.contains_key(name) && inventory.links.get(name).is_some_and(|link| link.ifindex == live.ifindex)
+        };
+        let gone: Vec<String> =
+            self.live.iter().filter(|(name, live)| !stays(name, live)).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            let Some(live) = self.live.remove(&name) else { continue };
+            self.fallbacks.remove(&name);
+            self.take_off(pins, live.ifindex, &name, report);
+        }
+    }
+
+    /// Programs first, so that no packet meets a program without its port.
+    fn take_off(&mut self, pins: &Path, ifindex: u32, name: &str, report: &mut Report) {
+        let mut errors: Vec<String> = Place::ALL
+            .iter()
+            .filter_map(|place| attach::detach(pins, ifindex, *place).err())
+            .map(|error| error.to_string())
+            .collect();
+        let slot = ifindex % limits::PORTS;
+        if self.map.get(&slot, 0).is_ok_and(|entry| entry.ifindex == ifindex) {
+            errors.extend(self.set(slot, Entry::ZERO).err());
+        }
+        report.deleted += 1;
+        let failure = |error| Failure { object: format!("port {name}"), error, persona: None };
+        report.failures.extend(errors.into_iter().map(failure));
+    }
+
+    /// Takes programs of an earlier run off interfaces that are no ports any more.
+    fn sweep(&mut self, pins: &Path, report: &mut Report) {
+        for (ifindex, place) in attach::pinned(pins) {
+            if !self.is_ours(ifindex) {
+                self.take_off(pins, ifindex, &format!("{ifindex} ({place:?})"), report);
+            }
+        }
+    }
+}
+
+/// Whether XDP should run on a port.
+fn wants_xdp(name: &str, port: &Port, link: &Link) -> bool {
+    if link.l3_only {
+        return false;
+    }
+    match port.xdp {
+        Xdp::On => true,
+        Xdp::Off => false,
+        Xdp::Auto => ethtool::xdp_pays(name),
+    }
+}
+
+fn entry(port: &Port, link: &Link) -> Entry {
+    let (role, failsafe) = match port.role {
+        Role::Uplink => (ROLE_UPLINK, PORT_FAILSAFE),
+        Role::Segment => (ROLE_SEGMENT, 0),
+    };
+    Entry {
+        ifindex: link.ifindex,
+        segment: port.segment.map_or(0, |segment| segment.0),
+        role,
+        flags: failsafe | if link.l3_only { PORT_L3_ONLY } else { 0 },
+        mac: link.mac,
+        pad: [0; 2],
+    }
+}

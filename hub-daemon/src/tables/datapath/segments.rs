@@ -1,0 +1,190 @@
+//! Segments: the words that packets follow to policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use hub_common::event::Reason;
+use hub_common::segment::{STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry};
+use hub_common::stats::{DropKey, Hits, SegmentCounters};
+
+use super::policies::{Built, Policies};
+use super::{MapFault, take};
+use crate::desired::{Segment, SegmentState};
+use crate::kernel::clock::Clock;
+use crate::kernel::load::Capacities;
+use crate::model::policy::Policy;
+use crate::model::{PersonaId, SegmentId};
+use crate::reconcile::{Failure, Report};
+
+const NAME: &str = "segments";
+
+/// What a segment's entry holds.
+struct Live {
+    entry: Entry,
+    built: Option<Built>,
+    /// What the slots were built from; `None` for what an earlier run left.
+    policy: Option<Arc<Policy>>,
+    persona: Option<PersonaId>,
+}
+
+/// The segment map with the policies behind it.
+pub struct Segments {
+    map: Array<MapData, Entry>,
+    counters: PerCpuArray<MapData, SegmentCounters>,
+    drops: PerCpuHashMap<MapData, DropKey, Hits>,
+    policies: Policies,
+    live: BTreeMap<SegmentId, Live>,
+    cpus: usize,
+}
+
+impl Segments {
+    /// Takes the maps of an object and reads the segments that an earlier run left.
+    pub fn new(ebpf: &mut Ebpf, capacities: &Capacities, adopted: bool) -> Result<Self, MapFault> {
+        let map: Array<_, Entry> = take(ebpf, "SEGMENTS")?;
+        let mut found = BTreeMap::new();
+        if adopted {
+            for id in 1..=capacities.segments {
+                let entry =
+                    map.get(&id, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+                if entry.state != STATE_EMPTY {
+                    found.insert(SegmentId(id), entry);
+                }
+            }
+        }
+        let words = found.values().map(|entry: &Entry| entry.policy).filter(|word| *word != 0);
+        let policies = Policies::new(ebpf, words, adopted)?;
+        let live = found
+            .into_iter()
+            .map(|(id, entry)| {
+                (id, Live { built: policies.find(entry.policy), entry, policy: None, persona: None })
+            })
+            .collect();
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(_, source)| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
+        let counters = take(ebpf, "COUNTERS")?;
+        Ok(Self { map, counters, drops: take(ebpf, "DROPS")?, policies, live, cpus })
+    }
+
+    /// Puts segments that are missing or different. One store changes a segment's policy.
+    pub fn put(
+        &mut self,
+        wanted: &BTreeMap<SegmentId, Segment>,
+        clock: &Clock,
+        failed: &mut BTreeSet<PersonaId>,
+    ) -> Report {
+        let mut report = Report { table: NAME, ..Report::default() };
+        for (id, segment) in wanted {
+            match self.put_one(*id, segment, clock) {
+                Ok(changed) => report.put += usize::from(changed),
+                Err(error) => {
+                    failed.insert(segment.persona.clone());
+                    report.failures.push(Failure {
+                        object: format!("segment {id}"),
+                        error: error.to_string(),
+                        persona: Some(segment.persona.clone()),
+                    });
+                }
+            }
+        }
+        report
+    }
+
+    fn put_one(&mut self, id: SegmentId, segment: &Segment, clock: &Clock) -> Result<bool, MapFault> {
+        let live = self.live.get(&id);
+        let same_policy = live
+            .and_then(|live| live.policy.as_ref())
+            .is_some_and(|policy| Arc::ptr_eq(policy, &segment.policy) || *policy == segment.policy);
+        let built = match live {
+            Some(live) if same_policy => live.built,
+            _ => Some(self.policies.build(&segment.policy)?),
+        };
+        let entry = Entry {
+            expires_tick: clock.deadline_tick(segment.expires),
+            policy: built.map_or(0, |built| built.word),
+            state: match segment.state {
+                SegmentState::Active => STATE_ACTIVE,
+                SegmentState::Drain => STATE_DRAIN,
+                SegmentState::Block => STATE_BLOCK,
+            },
+        };
+        let live = self.live.get(&id);
+        if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
+            return Ok(false);
+        }
+        if live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona)) {
+            self.forget_counts(id)?;
+        }
+        self.map
+            .set(id.0, entry, 0)
+            .map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+        let now = Live {
+            entry,
+            built,
+            policy: Some(Arc::clone(&segment.policy)),
+            persona: Some(segment.persona.clone()),
+        };
+        if let Some(Live { built: Some(old), .. }) = self.live.insert(id, now)
+            && !same_policy
+        {
+            self.policies.retire(old);
+        }
+        Ok(true)
+    }
+
+    /// Counters of a number that another persona had begin at zero.
+    fn forget_counts(&mut self, id: SegmentId) -> Result<(), MapFault> {
+        let zeros = PerCpuValues::try_from(vec![SegmentCounters::ZERO; self.cpus])
+            .map_err(|source| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
+        self.counters
+            .set(id.0, zeros, 0)
+            .map_err(|source| MapFault::Kernel { map: "COUNTERS", source })?;
+        for reason in Reason::ALL {
+            for direction in 0..2 {
+                let key = DropKey { segment: id.0, reason: *reason as u16, direction };
+                // Most were never made.
+                drop(self.drops.remove(&key));
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties segments that are no longer wanted.
+    pub fn delete(&mut self, wanted: &BTreeMap<SegmentId, Segment>) -> Report {
+        let mut report = Report { table: NAME, ..Report::default() };
+        let gone: Vec<SegmentId> = self.live.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for id in gone {
+            match self.map.set(id.0, Entry::ZERO, 0) {
+                Ok(()) => {
+                    report.deleted += 1;
+                    if let Some(Live { built: Some(built), .. }) = self.live.remove(&id) {
+                        self.policies.retire(built);
+                    }
+                }
+                Err(source) => report.failures.push(Failure {
+                    object: format!("segment {id}"),
+                    error: MapFault::Kernel { map: "SEGMENTS", source }.to_string(),
+                    persona: None,
+                }),
+            }
+        }
+        report
+    }
+
+    /// Whether slots wait for a grace period.
+    pub fn has_retired(&self) -> bool {
+        self.policies.has_retired()
+    }
+
+    /// Frees retired slots; call after a grace period.
+    pub fn reuse(&mut self) {
+        self.policies.reuse();
+    }
+}
+
+/// Whether two entries mean the same. Deadlines are recomputed from two clocks at every pass and may differ
+/// by the tick in which they were read.
+fn close(a: &Entry, b: &Entry) -> bool {
+    a.policy == b.policy && a.state == b.state && a.expires_tick.abs_diff(b.expires_tick) <= 1
+}

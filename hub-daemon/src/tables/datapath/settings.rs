@@ -1,0 +1,80 @@
+//! The numbers that apply to every packet.
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use hub_common::segment::Settings as Entry;
+
+use super::{MapFault, failure, take};
+use crate::desired::Settings;
+use crate::kernel::clock::Clock;
+use crate::reconcile::Report;
+
+const NAME: &str = "settings";
+/// A next hop that was not confirmed for this long is confirmed by the kernel: the neighbour is probed as
+/// if the kernel forwarded the packets. The kernel's own confirmation lasts 15 to 45 s.
+const HOP_SECONDS: u64 = 20;
+
+/// The settings map.
+pub struct SettingsMap {
+    map: Array<MapData, Entry>,
+    entry: Entry,
+}
+
+impl SettingsMap {
+    /// Takes the map of an object; its generations go on from where an earlier run left them.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+        let map: Array<_, Entry> = take(ebpf, "SETTINGS")?;
+        let entry = map.get(&0, 0).map_err(|source| MapFault::Kernel { map: "SETTINGS", source })?;
+        let mut made = Self { map, entry };
+        made.entry.route_generation = next(made.entry.route_generation);
+        made.entry.class_generation = next(made.entry.class_generation);
+        Ok(made)
+    }
+
+    /// Puts time-outs.
+    pub fn put(&mut self, settings: &Settings, clock: &Clock) -> Report {
+        let mut entry = self.entry;
+        entry.timeout_ticks = settings.timeout_seconds.map(|seconds| {
+            u32::try_from(clock.ticks(std::time::Duration::from_secs(seconds.into()))).unwrap_or(u32::MAX)
+        });
+        entry.hop_ticks =
+            u32::try_from(clock.ticks(std::time::Duration::from_secs(HOP_SECONDS))).unwrap_or(u32::MAX);
+        self.store(entry)
+    }
+
+    /// Lets TCP without SYN open flows until a tick, where the rules allow it.
+    pub fn loose_tcp_until(&mut self, tick: u64) -> Report {
+        self.store(Entry { loose_tcp_until_tick: tick, ..self.entry })
+    }
+
+    /// Makes every flow be classified again.
+    pub fn classify_again(&mut self) -> Report {
+        let class_generation = next(self.entry.class_generation);
+        self.store(Entry { class_generation, ..self.entry })
+    }
+
+    /// Makes every cached next hop be looked up again.
+    pub fn route_again(&mut self) -> Report {
+        let route_generation = next(self.entry.route_generation);
+        self.store(Entry { route_generation, ..self.entry })
+    }
+
+    fn store(&mut self, entry: Entry) -> Report {
+        let there = self.map.get(&0, 0).ok();
+        if there == Some(entry) {
+            return Report { table: NAME, ..Report::default() };
+        }
+        match self.map.set(0, entry, 0) {
+            Ok(()) => {
+                self.entry = entry;
+                Report { table: NAME, put: 1, ..Report::default() }
+            }
+            Err(source) => failure(NAME, &MapFault::Kernel { map: "SETTINGS", source }),
+        }
+    }
+}
+
+/// The next generation; 0 means none.
+fn next(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}

@@ -1,0 +1,104 @@
+//! Peers, the hub's own addresses, failsafe ports: sets in hash maps.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use aya::maps::{HashMap, MapData};
+use aya::{Ebpf, Pod};
+use hub_common::address::{Address, mapped};
+use hub_common::segment::{Failsafe, Peer};
+
+use super::{MapFault, failure, take};
+use crate::command::Inventory;
+use crate::reconcile::Report;
+
+/// The set maps.
+pub struct Small {
+    peers: Set<Peer>,
+    locals: Set<Address>,
+    failsafe: Set<Failsafe>,
+}
+
+/// A hash map used as a set.
+struct Set<K: Pod> {
+    name: &'static str,
+    map: HashMap<MapData, K, u32>,
+    live: BTreeSet<Vec<u8>>,
+    bytes: fn(&K) -> Vec<u8>,
+}
+
+impl<K: Pod> Set<K> {
+    fn new(ebpf: &mut Ebpf, name: &'static str, bytes: fn(&K) -> Vec<u8>) -> Result<Self, MapFault> {
+        let map: HashMap<_, K, u32> = take(ebpf, name)?;
+        let live = map.keys().filter_map(Result::ok).map(|key| bytes(&key)).collect();
+        Ok(Self { name, map, live, bytes })
+    }
+
+    fn put(&mut self, wanted: &[K]) -> Report {
+        let mut report = Report { table: self.name, ..Report::default() };
+        let keys: BTreeSet<Vec<u8>> = wanted.iter().map(self.bytes).collect();
+        if keys == self.live {
+            return report;
+        }
+        let found: Vec<K> = self.map.keys().filter_map(Result::ok).collect();
+        for key in found.iter().filter(|key| !keys.contains(&(self.bytes)(key))) {
+            if self.map.remove(key).is_ok() {
+                report.deleted += 1;
+            }
+        }
+        for key in wanted.iter().filter(|key| !self.live.contains(&(self.bytes)(key))) {
+            match self.map.insert(key, 1, 0) {
+                Ok(()) => report.put += 1,
+                Err(source) => {
+                    let error = MapFault::Kernel { map: self.name, source };
+                    report.failures.extend(failure(self.name, &error).failures);
+                }
+            }
+        }
+        // A failed insert is tried again at the next pass.
+        self.live = if report.failures.is_empty() { keys } else { BTreeSet::new() };
+        report
+    }
+}
+
+impl Small {
+    /// Takes the maps of an object.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+        Ok(Self {
+            peers: Set::new(ebpf, "PEERS", |peer: &Peer| [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat())?,
+            locals: Set::new(ebpf, "LOCALS", |address: &Address| address.to_vec())?,
+            failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
+                [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
+            })?,
+        })
+    }
+
+    /// Makes the pairs that may talk be these.
+    pub fn put_peers(&mut self, peers: &[Peer]) -> Report {
+        self.peers.put(peers)
+    }
+
+    /// Makes the hub's own addresses be those of the inventory.
+    pub fn put_locals(&mut self, inventory: &Inventory) -> Report {
+        let addresses: Vec<Address> =
+            inventory.links.values().flat_map(|link| &link.addresses).map(|address| bytes(*address)).collect();
+        self.locals.put(&addresses)
+    }
+
+    /// Makes the ports that stay reachable be these: (protocol, port).
+    pub fn put_failsafe(&mut self, ports: &BTreeSet<(u8, u16)>) -> Report {
+        let ports: Vec<Failsafe> = ports
+            .iter()
+            .map(|(protocol, port)| Failsafe { protocol: u32::from(*protocol), port: u32::from(*port) })
+            .collect();
+        self.failsafe.put(&ports)
+    }
+}
+
+/// An address as the data path holds it.
+pub fn bytes(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(address) => mapped(address.octets()),
+        IpAddr::V6(address) => address.octets(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Metrics: what Prometheus would read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use tower::ServiceExt as _;
+
+use crate::support::{FILED, Fake};
+
+async fn scrape(fake: &Fake) -> String {
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let response = hub_daemon::outputs::metrics::router(fake.hub.clone()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let media_type = response.headers()["content-type"].to_str().unwrap();
+    assert!(media_type.starts_with("application/openmetrics-text; version=1.0.0"), "{media_type}");
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Series by name with labels. Panics on a line that is not `OpenMetrics`.
+fn series(text: &str) -> BTreeMap<String, f64> {
+    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut helps = BTreeSet::new();
+    let mut series = BTreeMap::new();
+    let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
+    for line in body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(types.insert(name, kind).is_none(), "{name} twice");
+        } else if let Some(rest) = line.strip_prefix("# HELP ") {
+            helps.insert(rest.split_once(' ').unwrap().0);
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let family = name.split('{').next().unwrap();
+            let kind = match family.strip_suffix("_total") {
+                Some(family) => types.get(family),
+                None => types.get(family),
+            };
+            let wanted = if family.ends_with("_total") { "counter" } else { "gauge" };
+            assert_eq!(kind, Some(&wanted), "{line}");
+            assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{name} twice");
+        }
+    }
+    assert_eq!(types.keys().copied().collect::<BTreeSet<_>>(), helps);
+    series
+}
+
+#[tokio::test]
+async fn every_number_of_the_hub_is_there() {
+    let fake = Fake::start();
+    let text = scrape(&fake).await;
+    let series = series(&text);
+    let of_persona = |rest: &str| format!("{{persona=\"{FILED}\"{rest}}}");
+    for (name, value) in [
+        (format!("hub_build{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
+        ("hub_personas{state=\"active\"}".into(), 1.0),
+        ("hub_personas{state=\"failed\"}".into(), 0.0),
+        (
+            format!("hub_persona_packets_total{}", of_persona(",direction=\"egress\",verdict=\"passed\"")),
+            20.0,
+        ),
+        (
+            format!("hub_persona_bytes_total{}", of_persona(",direction=\"ingress\",verdict=\"dropped\"")),
+            300.0,
+        ),
+        (
+            format!("hub_persona_drops_total{}", of_persona(",direction=\"ingress\",reason=\"rule_deny\"")),
+            3.0,
+        ),
+        (format!("hub_persona_rule_hits_total{}", of_persona(",direction=\"ingress\",rule=\"1\"")), 3.0),
+        (format!("hub_persona_expires_timestamp_seconds{}", of_persona("")), 1_924_991_999.0),
+        ("hub_hook_received_packets_total{hook=\"tc_in\"}".into(), 10.0),
+        ("hub_hook_packets_total{hook=\"tc_in\",outcome=\"redirected\"}".into(), 4.0),
+        ("hub_hook_drops_total{hook=\"tc_in\",reason=\"rule_deny\"}".into(), 3.0),
+        ("hub_flows{tier=\"established\"}".into(), 3.0),
+        ("hub_flows_max{tier=\"opening\"}".into(), 50.0),
+        ("hub_events_lost_total".into(), 5.0),
+        ("hub_documents_last_success_timestamp_seconds".into(), 1_893_456_001.0),
+        ("hub_documents_last_reload_successful".into(), 1.0),
+        ("hub_reconcile_puts_total{table=\"routes\"}".into(), 3.0),
+        ("hub_reconcile_passes_total".into(), 7.0),
+        ("hub_condition{reason=\"XdpBusy\"}".into(), 1.0),
+        ("hub_personas_with_condition{reason=\"QosNotEnforced\"}".into(), 1.0),
+        ("hub_datapath_readable".into(), 1.0),
+    ] {
+        assert_eq!(series.get(&name), Some(&value), "{name} in\n{text}");
+    }
+    let outcomes = series.iter().filter(|(name, _)| name.starts_with("hub_hook_packets_total"));
+    assert_eq!(outcomes.map(|(_, value)| value).sum::<f64>(), 10.0);
+}
+
+#[tokio::test]
+async fn series_grow_with_personas_and_with_nothing_else() {
+    let fake = Fake::start();
+    let one = series(&scrape(&fake).await).len();
+    fake.create("p1").await;
+    let two = series(&scrape(&fake).await).len();
+    for _ in 0..100 {
+        fake.get("/personas/none").await;
+    }
+    fake.create("p2").await;
+    assert_eq!(series(&scrape(&fake).await).len() - two, two - one);
+}
+
+/// promtool reads the older text format, in which a counter's type line has the `_total` of its samples.
+#[tokio::test]
+async fn promtool_finds_nothing_wrong() {
+    let text = scrape(&Fake::start()).await;
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        assert!(std::env::var_os("CI").is_none(), "promtool is missing: apt-get install prometheus");
+        return;
+    };
+    let counters: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut older = String::new();
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        if line.starts_with("# ") && counters.contains(words[2].as_str()) {
+            words[2].push_str("_total");
+        }
+        older.push_str(&words.join(" "));
+        older.push('\n');
+    }
+    promtool.stdin.take().unwrap().write_all(older.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.trim(), "");
+}
