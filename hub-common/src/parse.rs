@@ -176,6 +176,7 @@ pub fn v4_option(bytes: &impl Bytes, at: u32, packet: &Packet) -> Result<u32, Re
         0 => v4_options_bytes(packet),
         1 => at + 1,
         131 | 137 => return Err(Reason::SourceRoute),
+        _ if at + 1 == v4_options_bytes(packet) => return Err(Reason::BadHeader),
         _ => {
             let Some([_, _, size]) = bytes.read::<3>(offset) else { return Err(Reason::Truncated) };
             if size < 2 {
@@ -245,6 +246,10 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
         51 => (header[1] as usize + 2) * 4,
         _ => (header[1] as usize + 1) * 8,
     };
+    // Bytes behind the packet's end are padding of the frame, never headers.
+    if at + length > packet.l3_offset as usize + packet.length_bytes as usize {
+        return Err(Reason::Truncated);
+    }
     packet.protocol = header[0];
     packet.l4_offset = (at + length) as u16;
     if kind == 44 {
@@ -332,8 +337,7 @@ fn icmp(
     if request {
         packet.flags |= PACKET_ICMP_REQUEST;
     }
-    let is_query = if v4 { kind != header[0] || request } else { matches!(header[0], 128 | 129) };
-    if is_query {
+    if has_identifier(header[0], v4) {
         packet.source_port = id;
         packet.target_port = id;
     }
@@ -349,10 +353,16 @@ fn icmp(
     }
     packet.flags |= PACKET_ICMP_ERROR;
     if v4 {
-        inner_v4(bytes, offset + 8, &mut packet.inner)
+        inner_v4(bytes, offset + 8, room - 8, &mut packet.inner)
     } else {
-        inner_v6(bytes, offset + 8, &mut packet.inner)
+        inner_v6(bytes, offset + 8, room - 8, &mut packet.inner)
     }
+}
+
+/// Whether bytes 4 and 5 of the message are an identifier that a reply repeats.
+#[inline(always)]
+const fn has_identifier(kind: u8, v4: bool) -> bool {
+    if v4 { matches!(kind, 0 | 8 | 13..=18) } else { matches!(kind, 128 | 129) }
 }
 
 /// Whether an ICMP type is a request, and the request type of its pair.
@@ -376,7 +386,10 @@ const fn v6_query(kind: u8) -> (bool, u8) {
 }
 
 #[inline(always)]
-fn inner_v4(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), Reason> {
+fn inner_v4(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -> Result<(), Reason> {
+    if room < 20 {
+        return Err(Reason::Truncated);
+    }
     let header = bytes.read::<20>(offset).ok_or(Reason::Truncated)?;
     let header_bytes = (header[0] & 0xf) as usize * 4;
     let later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
@@ -386,11 +399,17 @@ fn inner_v4(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), 
     inner.source = mapped([header[12], header[13], header[14], header[15]]);
     inner.target = mapped([header[16], header[17], header[18], header[19]]);
     inner.protocol = header[9];
+    if room < header_bytes + 8 {
+        return Err(Reason::Truncated);
+    }
     inner_ports(bytes, offset + header_bytes, inner, true)
 }
 
 #[inline(always)]
-fn inner_v6(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), Reason> {
+fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -> Result<(), Reason> {
+    if room < 8 {
+        return Err(Reason::Truncated);
+    }
     let header = bytes.read::<8>(offset).ok_or(Reason::Truncated)?;
     if header[0] >> 4 != 6 {
         return Err(Reason::IcmpError);
@@ -398,6 +417,9 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, inner: &mut Inner) -> Result<(), 
     inner.source = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
     inner.target = bytes.read::<16>(offset + 24).ok_or(Reason::Truncated)?;
     inner.protocol = header[6];
+    if room < 48 {
+        return Err(Reason::Truncated);
+    }
     if is_multicast(&inner.source) {
         return Err(Reason::IcmpError);
     }
@@ -412,11 +434,13 @@ fn inner_ports(bytes: &impl Bytes, offset: usize, inner: &mut Inner, v4: bool) -
     if has_ports(protocol) {
         inner.source_port = u16::from_be_bytes([header[0], header[1]]);
         inner.target_port = u16::from_be_bytes([header[2], header[3]]);
-    } else if protocol == protocol::ICMP || protocol == protocol::ICMPV6 {
-        let id = u16::from_be_bytes([header[4], header[5]]);
-        inner.source_port = id;
-        inner.target_port = id;
+    } else if protocol == if v4 { protocol::ICMP } else { protocol::ICMPV6 } {
         inner.kind = if v4 { v4_query(header[0]).1 } else { v6_query(header[0]).1 };
+        if has_identifier(header[0], v4) {
+            let id = u16::from_be_bytes([header[4], header[5]]);
+            inner.source_port = id;
+            inner.target_port = id;
+        }
     }
     Ok(())
 }

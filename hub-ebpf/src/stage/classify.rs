@@ -1,7 +1,7 @@
 //! Which personas a packet concerns, and whether they are alive.
 
 use hub_common::address::{is_link_local, is_multicast};
-use hub_common::event::Reason;
+use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{FROM_HOST, Scratch};
 use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
 
@@ -14,6 +14,12 @@ use crate::report::refuse;
 pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     let packet = &scratch.packet;
     let outcome = &mut scratch.outcome;
+    // What the host itself sends comes in by no port.
+    // SAFETY: the value is not looked at.
+    if scratch.hook != Hook::TcOut as u32 && unsafe { LOCALS.get(packet.source) }.is_some() {
+        refuse(outcome, Reason::Spoof, scratch.port.segment, true);
+        return Err(Reason::Spoof);
+    }
     if scratch.port.role == ROLE_SEGMENT {
         let claimed = segment_of(&packet.source);
         let bound = scratch.port.segment;

@@ -3,7 +3,7 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Flow, Hop, first_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
     OUTCOME_RESTAMP, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
@@ -38,7 +38,10 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
         report::refuse(&mut scratch.outcome, reason, blame, sender != 0);
         return VERDICT_DROP;
     }
-    fragment::remember(scratch);
+    // ICMP errors are too short to be cut up (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+    if flags & OUTCOME_RELATED == 0 {
+        fragment::remember(scratch);
+    }
     let bytes = scratch.packet.length_bytes;
     let [a, b] = scratch.outcome.segment;
     if scratch.outcome.direction == 0 {
@@ -102,7 +105,7 @@ fn open(scratch: &mut Scratch) -> Result<(), Reason> {
         let _ = FLOWS_NEW.remove(scratch.key);
     }
     let packet = &scratch.packet;
-    let from_high = scratch.key.high == packet.source && scratch.key.high_port == packet.source_port;
+    let (_, from_high) = FlowKey::of(packet);
     let new = &mut scratch.flow;
     *new = Flow::ZERO;
     new.last_tick = scratch.tick;

@@ -5,13 +5,13 @@ use core::ptr::{read_volatile, write_volatile};
 use hub_common::event::Reason;
 use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_RELATED,
-    OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
+    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_VLAN, protocol,
+    PACKET_V4, PACKET_VLAN, protocol,
 };
 use hub_common::segment::{
     POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
@@ -29,14 +29,14 @@ const ICMP_REDIRECT: u8 = 5;
 /// The live entry of a key, and whether it is half-open.
 #[inline(always)]
 fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
-    let (flow, half_open) = match FLOWS.get_ptr_mut(key) {
-        Some(flow) => (flow, false),
-        None => (FLOWS_NEW.get_ptr_mut(key)?, true),
-    };
     // SAFETY: map values stay readable while the program runs; a reused slot shows another flow's values,
     // which the checks on policy, classification and port refuse.
-    let stale = unsafe { (*flow).is_stale(tick, &settings.timeout_ticks) };
-    if stale { None } else { Some((flow, half_open)) }
+    let live = |flow: &*mut Flow| unsafe { !(**flow).is_stale(tick, &settings.timeout_ticks) };
+    // A stale entry that waits to be collected must not hide the connection that follows it.
+    match FLOWS.get_ptr_mut(key).filter(live) {
+        Some(flow) => Some((flow, false)),
+        None => FLOWS_NEW.get_ptr_mut(key).filter(live).map(|flow| (flow, true)),
+    }
 }
 
 /// Finishes a packet of an established flow whose next hop is known and whose policies did not change.
@@ -200,7 +200,9 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     }
     outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
-    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 {
+    // XDP leaves a reject to TC, which must find the flow as it was.
+    let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
+    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
         // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
         let _ = FLOWS.remove(scratch.key);
         let _ = FLOWS_NEW.remove(scratch.key);
@@ -230,7 +232,7 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
     }
     let from_members = outcome.segment[0] != 0;
     let blame = if from_members { outcome.segment[0] } else { outcome.segment[1] };
-    let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
+    let icmp = packet.protocol == if packet.has(PACKET_V4) { protocol::ICMP } else { protocol::ICMPV6 };
     let loose = scratch.tick < settings.loose_tcp_until_tick;
     let stray_tcp = packet.protocol == protocol::TCP && !is_opening(packet.tcp_flags) && !loose;
     let stray_reply = icmp && !packet.has(PACKET_ICMP_REQUEST) && packet.kind != packet.icmp_type;
@@ -248,12 +250,24 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
 /// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.
 #[inline(always)]
 fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
-    let (key, _) = FlowKey::of_inner(&scratch.packet);
+    let (key, from_high) = FlowKey::of_inner(&scratch.packet);
     scratch.key = key;
-    let found = find(&scratch.key, scratch.tick, settings).is_some();
+    let fits = match find(&scratch.key, scratch.tick, settings) {
+        None => false,
+        Some((flow, _)) => {
+            // SAFETY: as in `fast`.
+            let flow = unsafe { &*flow };
+            let [first, other] = flow.segment;
+            let (quoted_sender, quoted_receiver) =
+                if flow.direction(from_high) == 0 { (first, other) } else { (other, first) };
+            let [sender, receiver] = scratch.outcome.segment;
+            // The error goes back the way of the quoted packet; the host is a router on every way.
+            receiver == quoted_sender && (sender == quoted_receiver || scratch.ingress_ifindex == FROM_HOST)
+        }
+    };
     let packet = &scratch.packet;
     let redirect = packet.icmp_type == ICMP_REDIRECT && packet.protocol == protocol::ICMP;
-    if found && !redirect && packet.target == packet.inner.source {
+    if fits && !redirect && packet.target == packet.inner.source {
         scratch.outcome.flags |= OUTCOME_RELATED;
         return Ok(());
     }

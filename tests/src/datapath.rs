@@ -1,0 +1,185 @@
+//! The real kernel programs, loaded with maps of their own and run on single frames.
+//!
+//! Nothing is attached but what a run needs, so that no packet but the test's meets the programs. Programs
+//! see interfaces of the calling thread's network namespace: use it inside [`crate::lab::Space::within`].
+
+mod fill;
+mod table;
+
+use std::path::PathBuf;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
+use hub_common::event::{Hook, REASON_SLOTS, Reason};
+use hub_common::outcome::Outcome;
+use hub_common::stats::HookTotals;
+
+/// The programs and their maps.
+#[derive(Debug)]
+pub struct DataPath {
+    ebpf: Ebpf,
+    filled: fill::Filled,
+}
+
+/// What a program did with a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What it returned.
+    pub code: u32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// `TCX_NEXT`: go on.
+pub const TC_NEXT: u32 = u32::MAX;
+/// `TC_ACT_SHOT`.
+pub const TC_SHOT: u32 = 2;
+/// `TC_ACT_REDIRECT`.
+pub const TC_REDIRECT: u32 = 7;
+/// `XDP_DROP`.
+pub const XDP_DROP: u32 = 1;
+/// `XDP_PASS`.
+pub const XDP_PASS: u32 = 2;
+/// `XDP_REDIRECT`.
+pub const XDP_REDIRECT: u32 = 4;
+
+/// Longest frame that a run gives back.
+const FRAME_BYTES: usize = 16_384;
+
+impl DataPath {
+    /// Loads the object with maps large enough for tests.
+    pub fn load() -> Self {
+        let path = object();
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| {
+            panic!("{}: {error}: build the kernel programs with `cargo xtask build`", path.display())
+        });
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in [("FLOWS", 16_384), ("FLOWS_NEW", 16_384), ("POLICIES", 64), ("RULES", 16_384)]
+        {
+            loader.map_max_entries(name, entries);
+        }
+        let mut ebpf = loader.load(&bytes).unwrap_or_else(|error| panic!("load {}: {error}", path.display()));
+        for name in ["hub_tc_in", "hub_tc_out", "hub_why"] {
+            classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("load {name}: {error}"));
+        }
+        xdp(&mut ebpf).load().unwrap_or_else(|error| panic!("load hub_xdp_in: {error}"));
+        Self { ebpf, filled: fill::Filled::default() }
+    }
+
+    /// Attaches the XDP program to an interface, because the kernel runs XDP only where it has been set up.
+    pub fn attach_xdp(&mut self, interface: &str) {
+        xdp(&mut self.ebpf).attach(interface, aya::programs::xdp::XdpMode::Driver).unwrap();
+    }
+
+    /// Runs a TC program on a frame that comes in by `port`, or for `hub_tc_out` leaves by it.
+    pub fn run_tc(&self, name: &str, port: u32, came_by: u32, frame: &[u8]) -> Run {
+        let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
+        // `struct __sk_buff` up to `ifindex`; the kernel takes what is missing as zero.
+        let mut context = [0; 44];
+        context[36..40].copy_from_slice(&came_by.to_ne_bytes());
+        context[40..44].copy_from_slice(&port.to_ne_bytes());
+        run(frame, &context, |options| program.test_run(options))
+    }
+
+    /// Whether the kernel builds an skb of this frame for a test: not without the whole fixed IP header, and
+    /// not if it is longer than a page holds.
+    pub fn takes_tc(frame: &[u8]) -> bool {
+        if frame.len() > 3_500 {
+            return false;
+        }
+        match frame.get(12..14) {
+            Some([0x08, 0x00]) => frame.len() >= 34,
+            Some([0x86, 0xdd]) => frame.len() >= 54,
+            Some(_) => frame.len() > 14,
+            None => false,
+        }
+    }
+
+    /// Runs the XDP program on a frame that comes in by `port`.
+    pub fn run_xdp(&self, port: u32, frame: &[u8]) -> Run {
+        let program: &Xdp = self.ebpf.program("hub_xdp_in").unwrap().try_into().unwrap();
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let mut context = [0; 24];
+        context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+        context[12..16].copy_from_slice(&port.to_ne_bytes());
+        run(frame, &context, |options| program.test_run(options))
+    }
+
+    fn map(&self, name: &str) -> &Map {
+        self.ebpf.map(name).unwrap_or_else(|| panic!("the object has no map {name}"))
+    }
+
+    fn map_mut(&mut self, name: &str) -> &mut Map {
+        self.ebpf.map_mut(name).unwrap_or_else(|| panic!("the object has no map {name}"))
+    }
+
+    /// An array map for reading and writing.
+    pub fn array<V: Pod>(&mut self, name: &str) -> Array<&mut MapData, V> {
+        Array::try_from(self.map_mut(name)).unwrap()
+    }
+
+    /// A hash map for reading and writing.
+    pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.map_mut(name)).unwrap()
+    }
+
+    /// The totals of one hook over all CPUs.
+    pub fn totals(&self, hook: Hook) -> HookTotals {
+        let map: PerCpuArray<_, HookTotals> = PerCpuArray::try_from(self.map("TOTALS")).unwrap();
+        let mut sum = HookTotals::ZERO;
+        for cpu in map.get(&(hook as u32), 0).unwrap().iter() {
+            sum.received += cpu.received;
+            sum.redirected += cpu.redirected;
+            sum.passed += cpu.passed;
+            sum.skipped += cpu.skipped;
+            sum.replied += cpu.replied;
+            sum.dropped += cpu.dropped;
+            sum.events_lost += cpu.events_lost;
+            sum.drops_unattributed += cpu.drops_unattributed;
+        }
+        sum
+    }
+
+    /// How often a hook dropped for a reason, over all CPUs.
+    pub fn drops(&self, hook: Hook, reason: Reason) -> u64 {
+        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("REASONS")).unwrap();
+        map.get(&(hook as u32 * REASON_SLOTS + reason as u32), 0).unwrap().iter().sum()
+    }
+
+    /// The last answer of `hub_why`.
+    pub fn answer(&self) -> Outcome {
+        let map: Array<_, Outcome> = Array::try_from(self.map("ANSWER")).unwrap();
+        map.get(&0, 0).unwrap()
+    }
+}
+
+/// Where the build puts the object.
+fn object() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/ebpf/hub.bpf.o")
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(name).unwrap_or_else(|| panic!("the object has no program {name}")).try_into().unwrap()
+}
+
+fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut("hub_xdp_in").expect("the object has its XDP program").try_into().unwrap()
+}
+
+fn run(
+    frame: &[u8],
+    context: &[u8],
+    program: impl FnOnce(TestRunOptions<'_>) -> Result<TestRunResult, ProgramError>,
+) -> Run {
+    let mut out = vec![0; FRAME_BYTES];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(context),
+        ..TestRunOptions::new()
+    };
+    let result = program(options).unwrap_or_else(|error| panic!("run on {frame:02x?}: {error:?}"));
+    out.truncate(result.data_size_out as usize);
+    Run { code: result.return_value, frame: out }
+}

@@ -1,0 +1,217 @@
+//! A model's hub into the maps, as the daemon would write it.
+
+use std::net::IpAddr;
+
+use aya::maps::MapData;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use hub_common::address::Address;
+use hub_common::flow::{Flow, FlowKey};
+use hub_common::packet::{FragmentKey, FragmentPorts};
+use hub_common::rule::Rule;
+use hub_common::segment::{
+    Failsafe, POLICY_DEFAULT_REJECT, POLICY_PRESERVE, PORT_FAILSAFE, PORT_XDP_TARGET, Peer, Policy, Port,
+    ROLE_SEGMENT, ROLE_UPLINK, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings,
+    policy_word,
+};
+
+use super::DataPath;
+use super::table::V4Table;
+use crate::generate::SEGMENTS;
+use crate::model::{Life, Model, Role};
+use crate::packet::TARGET_MAC;
+
+/// What the maps hold from the last fill and must lose at the next.
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    root: Vec<u32>,
+    prefixes: Vec<(u32, Address)>,
+    ports: Vec<u32>,
+    class_generation: u32,
+}
+
+/// Rule slots that one direction of one policy may take.
+const RULES: u32 = 256;
+/// Timeouts that nothing in a test outlives by itself.
+const FOREVER_TICKS: u32 = 1 << 30;
+
+impl DataPath {
+    /// Makes the maps describe a model's hub. Flows stay.
+    pub fn fill(&mut self, model: &Model) {
+        for number in 1..=SEGMENTS {
+            self.fill_segment(model, number);
+        }
+        self.fill_ports(model);
+        self.replace_all::<Address, u32>("LOCALS", model.locals.iter().map(|a| (mapped(*a), 1)));
+        self.replace_all::<Peer, u32>("PEERS", model.peers.iter().map(|(a, b)| (Peer::between(*a, *b), 1)));
+        let failsafe = model
+            .failsafe
+            .iter()
+            .map(|(protocol, port)| (Failsafe { protocol: u32::from(*protocol), port: u32::from(*port) }, 1));
+        self.replace_all::<Failsafe, u32>("FAILSAFE", failsafe);
+        self.fill_prefixes(model);
+    }
+
+    /// Makes the maps describe the ranges of all segments, and lets flows be classified again.
+    pub fn fill_prefixes(&mut self, model: &Model) {
+        self.fill_v4(model);
+        self.fill_v6(model);
+        self.filled.class_generation += 1;
+        let settings = Settings {
+            route_generation: 1,
+            class_generation: self.filled.class_generation,
+            loose_tcp_until_tick: model.loose_tcp_until_tick,
+            timeout_ticks: [FOREVER_TICKS; 8],
+            hop_ticks: FOREVER_TICKS,
+            ..Settings::ZERO
+        };
+        self.array::<Settings>("SETTINGS").set(0, settings, 0).unwrap();
+    }
+
+    /// Makes the maps describe one segment, as an edit of its persona would.
+    pub fn fill_segment(&mut self, model: &Model, number: u32) {
+        let mut entry = Segment::ZERO;
+        if let Some(segment) = model.segments.get(&number) {
+            entry.expires_tick = segment.expires_tick;
+            entry.state = match segment.life {
+                Life::Active => STATE_ACTIVE,
+                Life::Drain => STATE_DRAIN,
+                Life::Block => STATE_BLOCK,
+            };
+            if let Some(policy) = &segment.policy {
+                // The one that flows were admitted by stays beside it.
+                let slot = number + segment.version % 2 * (SEGMENTS + 1);
+                entry.policy = policy_word(slot, segment.version);
+                self.fill_policy(slot, entry.policy, policy);
+            }
+        } else {
+            entry.state = STATE_EMPTY;
+        }
+        self.array::<Segment>("SEGMENTS").set(number, entry, 0).unwrap();
+    }
+
+    fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) {
+        let (ingress_first, egress_first) = (slot * 2 * RULES, (slot * 2 + 1) * RULES);
+        let mut rules = self.array::<Rule>("RULES");
+        for (first, list) in [(ingress_first, &policy.ingress), (egress_first, &policy.egress)] {
+            assert!(list.len() < RULES as usize);
+            for (at, rule) in (first..).zip(list) {
+                rules.set(at, rule, 0).unwrap();
+            }
+        }
+        let preserve = if policy.preserve { POLICY_PRESERVE } else { 0 };
+        let reject = if policy.default_reject { POLICY_DEFAULT_REJECT } else { 0 };
+        let compiled = Policy {
+            protocols: bits(&policy.protocols),
+            ingress_default: bits(&policy.ingress_default),
+            egress_default: bits(&policy.egress_default),
+            ingress_first,
+            ingress_count: policy.ingress.len() as u32,
+            egress_first,
+            egress_count: policy.egress.len() as u32,
+            flags: preserve | reject,
+            word,
+            pad: [0; 2],
+        };
+        self.array::<Policy>("POLICIES").set(slot, compiled, 0).unwrap();
+    }
+
+    fn fill_v4(&mut self, model: &Model) {
+        let table = V4Table::new(&model.prefixes);
+        let old = std::mem::take(&mut self.filled.root);
+        let mut root = self.array::<u32>("V4_ROOT");
+        for index in old {
+            root.set(index, 0, 0).unwrap();
+        }
+        for (index, entry) in &table.root {
+            root.set(*index, entry, 0).unwrap();
+        }
+        self.filled.root = table.root.keys().copied().collect();
+        let mut blocks = self.array::<[u32; 256]>("V4_BLOCKS");
+        for (index, block) in (0..).zip(&table.blocks) {
+            blocks.set(index, block, 0).unwrap();
+        }
+    }
+
+    fn fill_v6(&mut self, model: &Model) {
+        let old = std::mem::take(&mut self.filled.prefixes);
+        let mut trie: LpmTrie<&mut MapData, Address, u32> =
+            LpmTrie::try_from(self.map_mut("V6_PREFIXES")).unwrap();
+        for (bits, address) in old {
+            trie.remove(&Key::new(bits, address)).unwrap();
+        }
+        let mut kept = Vec::new();
+        for prefix in model.prefixes.iter().filter(|prefix| prefix.address.is_ipv6()) {
+            let (bits, address) = (u32::from(prefix.bits), mapped(prefix.address));
+            trie.insert(&Key::new(bits, address), prefix.segment, 0).unwrap();
+            kept.push((bits, address));
+        }
+        self.filled.prefixes = kept;
+    }
+
+    fn fill_ports(&mut self, model: &Model) {
+        let old = std::mem::take(&mut self.filled.ports);
+        let mut ports = self.array::<Port>("PORTS");
+        for index in old {
+            ports.set(index, Port::ZERO, 0).unwrap();
+        }
+        for (ifindex, role) in &model.ports {
+            let (role, segment, flags) = match role {
+                Role::Uplink => (ROLE_UPLINK, 0, PORT_FAILSAFE),
+                Role::Segment(number) => (ROLE_SEGMENT, *number, 0),
+                Role::Shared => (ROLE_SEGMENT, 0, 0),
+            };
+            let flags = flags | PORT_XDP_TARGET;
+            let port = Port { ifindex: *ifindex, segment, role, flags, mac: TARGET_MAC, ..Port::ZERO };
+            ports.set(*ifindex, port, 0).unwrap();
+        }
+        self.filled.ports = model.ports.keys().copied().collect();
+    }
+
+    fn replace_all<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: impl Iterator<Item = (K, V)>) {
+        let mut map = self.hash::<K, V>(name);
+        for key in map.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            map.remove(&key).unwrap();
+        }
+        for (key, value) in entries {
+            map.insert(key, value, 0).unwrap();
+        }
+    }
+
+    /// Forgets all flows and fragments.
+    pub fn forget(&mut self) {
+        self.replace_all::<FlowKey, Flow>("FLOWS", std::iter::empty());
+        self.replace_all::<FlowKey, Flow>("FLOWS_NEW", std::iter::empty());
+        self.replace_all::<FragmentKey, FragmentPorts>("FRAGMENTS", std::iter::empty());
+    }
+
+    /// Lets everything that is remembered become too old to count.
+    pub fn age(&mut self) {
+        for name in ["FLOWS", "FLOWS_NEW"] {
+            let mut map = self.hash::<FlowKey, Flow>(name);
+            for entry in map.iter().collect::<Result<Vec<_>, _>>().unwrap() {
+                let (key, flow) = entry;
+                map.insert(key, Flow { last_tick: 0, ..flow }, 0).unwrap();
+            }
+        }
+        let mut map = self.hash::<FragmentKey, FragmentPorts>("FRAGMENTS");
+        for entry in map.iter().collect::<Result<Vec<_>, _>>().unwrap() {
+            let (key, ports) = entry;
+            map.insert(key, FragmentPorts { until_tick: 0, ..ports }, 0).unwrap();
+        }
+    }
+}
+
+fn mapped(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn bits(protocols: &std::collections::BTreeSet<u8>) -> [u32; 8] {
+    let mut words = [0; 8];
+    for protocol in protocols {
+        words[usize::from(protocol / 32)] |= 1 << (protocol % 32);
+    }
+    words
+}

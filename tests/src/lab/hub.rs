@@ -1,0 +1,259 @@
+//! The real `hubd` in a lab.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::process::{Background, Output, command, wait_until};
+use super::space::Space;
+
+/// What `hub.yaml` says beside the paths of the lab.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Interfaces with their roles, `uplink` or `segment`.
+    pub interfaces: Vec<(String, String)>,
+    /// Further lines, as they are.
+    pub more: String,
+}
+
+impl Config {
+    /// With one more interface.
+    #[must_use]
+    pub fn interface(mut self, name: &str, role: &str) -> Self {
+        self.interfaces.push((name.to_owned(), role.to_owned()));
+        self
+    }
+
+    /// With further lines of YAML.
+    #[must_use]
+    pub fn with(mut self, lines: &str) -> Self {
+        self.more.push_str(lines);
+        self.more.push('\n');
+        self
+    }
+
+    fn yaml(&self, folder: &Path) -> String {
+        let at = |name: &str| folder.join(name).display().to_string();
+        let mut yaml = format!(
+            "api:\n  socket: {}\nstate_dir: {}\nruntime_dir: {}\nbpffs: {}\ndocuments: {}\n",
+            at("api.sock"),
+            at("state"),
+            at("run"),
+            at("bpf"),
+            at("documents"),
+        );
+        if !self.interfaces.is_empty() {
+            yaml.push_str("interfaces:\n");
+        }
+        for (name, role) in &self.interfaces {
+            writeln!(yaml, "  - name: {name}\n    role: {role}").unwrap();
+        }
+        yaml + &self.more
+    }
+}
+
+/// What the API said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Header lines, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body; `Null` when there was none or it is not JSON.
+    pub body: serde_json::Value,
+}
+
+impl Answer {
+    /// The body, if the status is the expected one.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> serde_json::Value {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self.body
+    }
+
+    /// The first header with this name, in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A running or stopped `hubd`.
+#[derive(Debug)]
+pub struct Hub {
+    space: Space,
+    folder: PathBuf,
+    process: Option<Background>,
+}
+
+/// Starting takes longer than this only when something is wrong.
+const READY: Duration = Duration::from_secs(20);
+
+impl Hub {
+    pub(super) fn start(space: Space, folder: &Path, config: &Config) -> Self {
+        let mut hub = Self { space, folder: folder.to_owned(), process: None };
+        for name in ["state", "run", "bpf", "documents"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        hub.configure(config);
+        hub.restart();
+        hub
+    }
+
+    /// Writes `hub.yaml`; the next start reads it.
+    pub fn configure(&self, config: &Config) {
+        fs::write(self.folder.join("hub.yaml"), config.yaml(&self.folder)).unwrap();
+    }
+
+    /// Starts the daemon, or another after the last one ended, and waits until it is ready.
+    pub fn restart(&mut self) {
+        self.launch();
+        wait_until("hubd is ready", READY, || {
+            let process = self.process.as_mut().unwrap();
+            assert!(
+                process.is_running(),
+                "hubd ended:\n{}",
+                fs::read_to_string(self.folder.join("log")).unwrap()
+            );
+            self.folder.join("api.sock").exists() && self.try_get("/readyz").is_some_and(|a| a.status == 200)
+        });
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub fn launch(&mut self) {
+        self.process = None;
+        let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
+        let mut command = self.space.program(&program("hubd").display().to_string());
+        command.args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
+        command.env("RUST_LOG", "debug").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        self.process = Some(Background::start(command.stdout(log.try_clone().unwrap()).stderr(log)));
+    }
+
+    /// The daemon's process.
+    pub fn process(&mut self) -> &mut Background {
+        self.process.as_mut().expect("hubd was started")
+    }
+
+    /// Folder of the documents.
+    pub fn documents(&self) -> PathBuf {
+        self.folder.join("documents")
+    }
+
+    /// What the daemon logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Asks the API.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    /// Sends a JSON body to the API.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: &serde_json::Value) -> Answer {
+        self.request(method, path, &[], &body.to_string())
+    }
+
+    /// Asks the API with these headers and this body.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let output = self.curl(method, path, headers, body);
+        assert!(output.success(), "{method} {path}: {}", output.stderr);
+        answer(&output.stdout)
+    }
+
+    fn try_get(&self, path: &str) -> Option<Answer> {
+        let output = self.curl("GET", path, &[], "");
+        output.success().then(|| answer(&output.stdout))
+    }
+
+    fn curl(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Output {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--include", "--max-time", "10", "--request", method]);
+        curl.arg("--unix-socket").arg(self.folder.join("api.sock"));
+        for (name, value) in headers {
+            curl.args(["--header", &format!("{name}: {value}")]);
+        }
+        if !body.is_empty() {
+            curl.args(["--header", "content-type: application/json", "--data-binary", "@-"]);
+        }
+        curl.arg(format!("http://hub{path}"));
+        command(&mut curl, body, Duration::from_secs(15))
+    }
+
+    /// Runs `hubctl` against this daemon.
+    pub fn hubctl(&self, arguments: &[&str]) -> Output {
+        let mut hubctl = self.space.program(&program("hubctl").display().to_string());
+        hubctl.arg("--socket").arg(self.folder.join("api.sock")).args(arguments);
+        command(&mut hubctl, "", Duration::from_secs(15))
+    }
+}
+
+impl Drop for Hub {
+    #[expect(clippy::print_stderr, reason = "a failed test shows what the daemon did")]
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.stop();
+        }
+        if std::thread::panicking() {
+            let state = self.space.try_sh("ip -brief address; ip route; ip -6 route; ip rule", READY).stdout;
+            let log = self.log();
+            let from = log.len().saturating_sub(20_000);
+            eprintln!(
+                "--- {}\n{state}--- log of hubd\n{}",
+                self.space.name(),
+                log.get(from..).unwrap_or(&log)
+            );
+        }
+    }
+}
+
+/// A binary of the hub: below `HUB_BIN_DIR`, else where cargo put it.
+pub fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("HUB_BIN_DIR").map_or_else(
+        || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned(),
+        PathBuf::from,
+    );
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --bins`, or set HUB_BIN_DIR", path.display());
+    path
+}
+
+fn answer(text: &str) -> Answer {
+    let (mut head, mut body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+    // An interim response comes before the real one.
+    while head.starts_with("HTTP/1.1 100") {
+        (head, body) = body.split_once("\r\n\r\n").unwrap_or((body, ""));
+    }
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("0").parse().unwrap_or(0);
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+        .collect();
+    Answer { status, headers, body: serde_json::from_str(body).unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nLocation: /v1/x\r\n\r\n{\"a\":1}";
+        let answer = answer(text);
+        assert_eq!((answer.status, answer.header("location")), (201, Some("/v1/x")));
+        assert_eq!(answer.expect(201)["a"], 1);
+    }
+
+    #[test]
+    fn the_configuration_names_the_labs_own_paths() {
+        let yaml =
+            Config::default().interface("up0", "uplink").with("failsafe: []").yaml(Path::new("/tmp/x"));
+        assert!(yaml.contains("socket: /tmp/x/api.sock\n") && yaml.contains("bpffs: /tmp/x/bpf\n"));
+        assert!(yaml.ends_with("interfaces:\n  - name: up0\n    role: uplink\nfailsafe: []\n"));
+    }
+}

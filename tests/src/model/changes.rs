@@ -1,0 +1,72 @@
+//! What the model remembers.
+
+use super::flows::FirstFragment;
+use super::headers::Piece;
+use super::{Flow, Headers, Model, Tuple, Verdict};
+
+/// What the hub remembers differently after a packet.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A flow begins; one with the same ends is replaced.
+    Open(Box<Flow>),
+    /// A flow goes on: its tuple, the direction and TCP flags of the packet, and when.
+    Go(Tuple, usize, u8, u64),
+    /// The flow with this tuple was allowed again by these versions of its segments' policies.
+    Stamp(Tuple, [Option<u32>; 2], [u32; 2]),
+    /// The flow with this tuple is over.
+    Cut(Tuple),
+    /// Later fragments of this packet may follow until a tick.
+    Remember(Box<Headers>, u64),
+}
+
+/// A verdict with its consequences.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What becomes of the packet.
+    pub verdict: Verdict,
+    /// What to remember if the verdict is carried out.
+    pub changes: Vec<Change>,
+}
+
+impl Model {
+    /// Remembers what follows from a verdict.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Open(flow) => {
+                    self.forget(flow.tuple());
+                    self.flows.push(*flow);
+                }
+                Change::Go(tuple, direction, tcp_flags, now) => {
+                    self.flow_mut(tuple).take(direction, tcp_flags, now);
+                }
+                Change::Stamp(tuple, segments, versions) => {
+                    let flow = self.flow_mut(tuple);
+                    (flow.segments, flow.versions) = (segments, versions);
+                }
+                Change::Cut(tuple) => self.forget(tuple),
+                Change::Remember(headers, until_tick) => {
+                    let Piece::First(id) = headers.piece else { unreachable!("only first fragments are") };
+                    let protocol = headers.source.is_ipv4().then_some(headers.protocol);
+                    self.fragments.push(FirstFragment { headers: *headers, id, protocol, until_tick });
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, tuple: Tuple) {
+        self.flows.retain(|flow| flow.tuple() != tuple && flow.tuple() != tuple.reversed());
+    }
+
+    fn flow_mut(&mut self, tuple: Tuple) -> &mut Flow {
+        self.flows.iter_mut().find(|flow| flow.tuple() == tuple).expect("the change was made for this flow")
+    }
+
+    /// Lets everything that is remembered become too old to count.
+    pub fn age(&mut self) {
+        for flow in &mut self.flows {
+            flow.last_tick = 0;
+        }
+        self.fragments.clear();
+    }
+}

@@ -1,0 +1,304 @@
+//! The steps from a frame to a verdict, in their order.
+
+use std::net::IpAddr;
+
+use hub_common::event::Reason;
+
+use super::changes::{Change, Decision};
+use super::flows::is_pure_syn;
+use super::headers::Piece;
+use super::rules::{Side, ask};
+use super::{Entry, Flow, Headers, Life, Model, Parsed, Role, Tuple, Verdict, icmp, parse};
+use crate::packet::flags::{ACK, FIN, RST, SYN};
+
+/// A packet with the segments of its ends.
+struct Judged {
+    packet: Headers,
+    segments: [Option<u32>; 2],
+    from_member: bool,
+    from_host: bool,
+    now: u64,
+}
+
+type Step = Result<(), Verdict>;
+
+fn refuse<T>(reason: Reason) -> Result<T, Verdict> {
+    Err(Verdict::Drop(reason))
+}
+
+impl Model {
+    /// Judges a packet without remembering anything.
+    pub fn decide(&self, entry: Entry, frame: &[u8], now_tick: u64) -> Decision {
+        let mut changes = Vec::new();
+        let verdict = match self.steps(entry, frame, now_tick, &mut changes) {
+            Ok(()) => Verdict::Pass,
+            Err(verdict) => verdict,
+        };
+        Decision { verdict, changes }
+    }
+
+    fn steps(&self, entry: Entry, frame: &[u8], now: u64, changes: &mut Vec<Change>) -> Step {
+        let role = self.role(entry)?;
+        let packet = Self::ip(role, frame)?;
+        let failsafe = role == Role::Uplink && self.is_failsafe(entry, &packet);
+        match self.policed(entry, role, packet, now, changes) {
+            // Whatever the policies say, the host stays reachable.
+            Err(Verdict::Drop(_) | Verdict::Reject(_)) if failsafe => Err(Verdict::Skip),
+            other => other,
+        }
+    }
+
+    fn policed(
+        &self,
+        entry: Entry,
+        role: Role,
+        packet: Headers,
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Step {
+        if packet.protocol == 58 && packet.source.is_ipv6() && icmp::is_neighbour(packet.icmp_type) {
+            let sent_by_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
+            return if sent_by_member && icmp::is_routers(packet.icmp_type) {
+                refuse(Reason::RouterAdvertisement)
+            } else {
+                Err(Verdict::Skip)
+            };
+        }
+        let mut judged = self.classify(entry, role, packet, now)?;
+        for segment in judged.segments.into_iter().flatten() {
+            self.alive(segment, now)?;
+        }
+        self.join_fragments(&mut judged)?;
+        let flags = judged.packet.tcp_flags;
+        let shape = flags & (SYN | ACK | RST | FIN);
+        if judged.packet.protocol == 6 && (shape == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)) {
+            return refuse(Reason::TcpFlags);
+        }
+        match self.find(&judged) {
+            Some(flow) => self.established(flow, &judged, changes)?,
+            None => self.first_packet(&judged, changes)?,
+        }
+        // An ICMP error is too short to be cut up (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
+        if matches!(judged.packet.piece, Piece::First(_)) && judged.packet.quoted.is_none() {
+            let until = now + self.timeouts.fragment;
+            changes.push(Change::Remember(Box::new(judged.packet), until));
+        }
+        Ok(())
+    }
+
+    fn role(&self, entry: Entry) -> Result<Role, Verdict> {
+        let (port, outward) = match entry {
+            // The port it came in by has judged it.
+            Entry::Out { came_by, .. } if self.ports.contains_key(&came_by) => return Err(Verdict::Skip),
+            Entry::Out { port, .. } => (port, true),
+            Entry::In(port) => (port, false),
+        };
+        let Some(role) = self.ports.get(&port) else { return refuse(Reason::NoPort) };
+        // What leaves the hub is judged like what comes from the rest of the network.
+        Ok(if outward { Role::Uplink } else { *role })
+    }
+
+    fn ip(role: Role, frame: &[u8]) -> Result<Headers, Verdict> {
+        let uplink = role == Role::Uplink;
+        match parse(frame) {
+            Ok(Parsed::Ip(headers)) => Ok(headers),
+            Ok(Parsed::Arp) => Err(Verdict::Skip),
+            Ok(Parsed::Other | Parsed::Tagged) if uplink => Err(Verdict::Skip),
+            Ok(Parsed::Other) => refuse(Reason::Ethertype),
+            Ok(Parsed::Tagged) => refuse(Reason::Vlan),
+            Err(reason) => refuse(reason),
+        }
+    }
+
+    /// Traffic of the host itself that no policy may cut.
+    fn is_failsafe(&self, entry: Entry, packet: &Headers) -> bool {
+        match entry {
+            Entry::In(_) => {
+                self.locals.contains(&packet.target)
+                    && self.failsafe.contains(&(packet.protocol, packet.target_port))
+            }
+            Entry::Out { .. } => {
+                self.locals.contains(&packet.source)
+                    && self.failsafe.contains(&(packet.protocol, packet.source_port))
+            }
+        }
+    }
+
+    fn classify(&self, entry: Entry, role: Role, packet: Headers, now: u64) -> Result<Judged, Verdict> {
+        let source = self.segment_of(packet.source);
+        // The hub's own addresses are nobody's, also within the range of a segment.
+        let local = self.locals.contains(&packet.target);
+        let target = self.segment_of(packet.target).filter(|_| !local);
+        let from_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
+        let own = self.locals.contains(&packet.source);
+        let source = match (entry, role) {
+            (Entry::In(_), _) if own => return refuse(Reason::Spoof),
+            (Entry::In(_), Role::Uplink) if source.is_some() => return refuse(Reason::Spoof),
+            (Entry::Out { came_by, .. }, _) if came_by != 0 && source.is_some() => {
+                return refuse(Reason::Spoof);
+            }
+            (Entry::Out { .. }, _) | (Entry::In(_), Role::Uplink) => None,
+            (Entry::In(_), Role::Segment(bound)) if source != Some(bound) => return refuse(Reason::Spoof),
+            (Entry::In(_), Role::Shared) if source.is_none() => return refuse(Reason::Spoof),
+            (Entry::In(_), Role::Segment(_) | Role::Shared) => source,
+        };
+        if from_member && (is_group(packet.target) || is_link_local(packet.target)) {
+            return refuse(Reason::Multicast);
+        }
+        if source.is_none() && target.is_none() {
+            return Err(Verdict::Skip);
+        }
+        let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
+        Ok(Judged { packet, segments: [source, target], from_member, from_host, now })
+    }
+
+    fn alive(&self, segment: u32, now: u64) -> Step {
+        let Some(segment) = self.segments.get(&segment) else { return refuse(Reason::NoPolicy) };
+        if segment.policy.is_none() {
+            refuse(Reason::NoPolicy)
+        } else if now >= segment.expires_tick {
+            refuse(Reason::Expired)
+        } else if segment.life == Life::Block {
+            refuse(Reason::Blocked)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn join_fragments(&self, judged: &mut Judged) -> Step {
+        let Piece::Later(id) = judged.packet.piece else { return Ok(()) };
+        let packet = &judged.packet;
+        let first = self.fragments.iter().rev().find(|first| {
+            (first.headers.source, first.headers.target) == (packet.source, packet.target)
+                && first.id == id
+                && first.protocol.is_none_or(|protocol| protocol == packet.protocol)
+        });
+        let Some(first) = first.filter(|first| judged.now <= first.until_tick) else {
+            return refuse(Reason::FragmentUnknown);
+        };
+        judged.packet = Headers { piece: judged.packet.piece, ..first.headers.clone() };
+        Ok(())
+    }
+
+    /// The live flow of a packet.
+    fn find(&self, judged: &Judged) -> Option<&Flow> {
+        self.live(Tuple::of(&judged.packet), judged.now).filter(|flow| !flow.is_reopened_by(&judged.packet))
+    }
+
+    fn live(&self, tuple: Tuple, now: u64) -> Option<&Flow> {
+        self.flows
+            .iter()
+            .find(|flow| flow.tuple() == tuple || flow.tuple() == tuple.reversed())
+            .filter(|flow| !flow.is_stale(&self.timeouts, now))
+    }
+
+    fn established(&self, flow: &Flow, judged: &Judged, changes: &mut Vec<Change>) -> Step {
+        let tuple = flow.tuple();
+        let direction = usize::from(Tuple::of(&judged.packet) != tuple);
+        let [source, target] = judged.segments;
+        let segments = if direction == 0 { [source, target] } else { [target, source] };
+        let versions = self.versions(segments);
+        let must_ask = |end: usize| {
+            segments[end] != flow.segments[end]
+                || (versions[end] != flow.versions[end] && !self.preserves(segments[end]))
+        };
+        if must_ask(0) || must_ask(1) {
+            if let Err(refused) = self.policies(&flow.first_packet(&judged.packet), segments) {
+                changes.push(Change::Cut(tuple));
+                return Err(refused);
+            }
+            changes.push(Change::Stamp(tuple, segments, versions));
+        }
+        changes.push(Change::Go(tuple, direction, judged.packet.tcp_flags, judged.now));
+        Ok(())
+    }
+
+    fn preserves(&self, segment: Option<u32>) -> bool {
+        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
+        policy.is_some_and(|policy| policy.preserve)
+    }
+
+    fn versions(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
+        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].version))
+    }
+
+    fn first_packet(&self, judged: &Judged, changes: &mut Vec<Change>) -> Step {
+        let packet = &judged.packet;
+        if let Some(quoted) = packet.quoted {
+            return self.related(judged, quoted);
+        }
+        let drains = |number: &u32| self.segments[number].life == Life::Drain;
+        if judged.segments.iter().flatten().any(drains) {
+            return refuse(Reason::Draining);
+        }
+        let loose = judged.now < self.loose_tcp_until_tick;
+        if packet.protocol == 6 && !is_pure_syn(packet.tcp_flags) && !loose {
+            return refuse(Reason::NoFlow);
+        }
+        if packet.is_icmp() && icmp::is_reply(packet.source.is_ipv4(), packet.icmp_type) {
+            return refuse(Reason::NoFlow);
+        }
+        if judged.from_member && self.locals.contains(&packet.target) && !packet.is_icmp() {
+            return refuse(Reason::HubLocal);
+        }
+        self.policies(packet, judged.segments)?;
+        let versions = self.versions(judged.segments);
+        let flow = Flow::opened(packet.clone(), judged.segments, versions, judged.now);
+        changes.push(Change::Open(Box::new(flow)));
+        Ok(())
+    }
+
+    /// An ICMP error passes if it goes back to the sender of a live flow's packet.
+    fn related(&self, judged: &Judged, quoted: Tuple) -> Step {
+        const REDIRECT: u8 = 5;
+        let packet = &judged.packet;
+        let redirect = packet.source.is_ipv4() && packet.icmp_type == REDIRECT;
+        if redirect || packet.target != quoted.source {
+            return refuse(Reason::IcmpError);
+        }
+        let Some(flow) = self.live(quoted, judged.now) else { return refuse(Reason::IcmpError) };
+        let [first, other] = flow.segments;
+        let [quoted_sender, quoted_receiver] =
+            if flow.tuple() == quoted { [first, other] } else { [other, first] };
+        // The error travels against the quoted packet, so its ends are in the segments of that one's ends;
+        // the host itself is a router on every path.
+        let [from, to] = judged.segments;
+        if to != quoted_sender || (from != quoted_receiver && !judged.from_host) {
+            return refuse(Reason::IcmpError);
+        }
+        Ok(())
+    }
+
+    /// Both policies and the pair, for the first packet of a flow.
+    fn policies(&self, packet: &Headers, segments: [Option<u32>; 2]) -> Step {
+        let policy = |number: u32| self.segments[&number].policy.as_ref().expect("checked by `alive`");
+        if let Some(source) = segments[0] {
+            ask(policy(source), Side::Egress, packet)?;
+        }
+        if let [Some(a), Some(b)] = segments
+            && a != b
+            && !self.peers.contains(&(a.min(b), a.max(b)))
+        {
+            return refuse(Reason::InterPersona);
+        }
+        if let Some(target) = segments[1] {
+            ask(policy(target), Side::Ingress, packet)?;
+        }
+        Ok(())
+    }
+}
+
+/// Multicast, or IPv4 limited broadcast.
+fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_multicast(),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
