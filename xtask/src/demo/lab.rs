@@ -59,7 +59,7 @@ ip -n $dev route add default via 10.100.0.1
 /// Answers HTTP without looking at the question.
 const HTTP: &str = "#!/bin/sh
 while read -r line && [ \"${#line}\" -gt 1 ]; do :; done
-printf 'HTTP/1.0 200 OK\\r\\nContent-Length: 17\\r\\n\\r\\nhello from %s\\n' \"$1\"
+printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello from %s\\n' \"$1\"
 ";
 
 /// Namespaces, a folder with configuration and state, and the daemon.
@@ -126,7 +126,7 @@ impl Lab {
     }
 
     fn is_ready(&self) -> bool {
-        let question = self.command(Place::Hub, "hubctl status --json | jq -e .ready");
+        let question = self.command(Place::Hub, "test \"$(hubctl status --json | jq .ready)\" = true");
         question.and_then(|mut command| text(&mut command)).is_ok()
     }
 

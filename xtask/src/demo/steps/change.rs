@@ -12,7 +12,7 @@ const PATCH: &str = r#"curl -sS -o /dev/null -w '%{http_code}\n' --unix-socket r
 pub(super) fn run(tour: &mut Tour) -> Result<()> {
     let closed = tour.run_lines(Client, "nc -vz -w 1 10.50.0.10 8081", 2)?;
     tour.check("tcp/8081 is closed", !closed.succeeded());
-    let ping = tour.start(Client, "change-ping", "ping -q -i 0.01 -c 250 10.50.0.10")?;
+    let ping = tour.start(Client, "change-ping", "ping -q -i 0.01 -c 200 10.50.0.10")?;
     let stream = tour.start(Client, "change-iperf3", "iperf3 --client 10.50.0.10 --time 2 --interval 0")?;
 
     tour.run(Hub, "sed -i 's/8080, 5201/8080, 5201, 8081/' documents/staging.yaml")?;
@@ -35,8 +35,8 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
     tour.check("what a file owns, the API does not change: 409", edited.has("\"status\":409"));
 
     let ping = tour.end_of(ping, 4)?;
-    let lost = ping.number_after("transmitted,") == Some(250.0);
-    tour.check("250 of 250 packets came back meanwhile", lost);
+    let lost = ping.number_after("transmitted,") == Some(200.0);
+    tour.check("200 of 200 packets came back meanwhile", lost);
     let stream = tour.end_of(stream, 9)?;
     tour.check("the TCP stream went on", stream.succeeded());
     Ok(())

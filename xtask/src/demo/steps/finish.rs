@@ -31,7 +31,7 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
         alive += usize::from(tour.lab.run(Hub, &format!("bpftool prog show id {id}"))?.succeeded());
     }
     tour.check("no programs", alive == 0 && !ids.text.is_empty());
-    let pins = tour.run(Hub, "ls -A bpf")?;
-    tour.check("no maps", pins.text.trim().is_empty());
+    let pins = tour.run(Hub, "ls bpf/hub")?;
+    tour.check("no maps", !pins.succeeded());
     Ok(())
 }

@@ -40,7 +40,7 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
     let everywhere = ["wan0", "lan0", "hub"].iter().all(|name| programs.has(&format!("\"{name}")));
     tour.check("programs run on both ports and on the member's", everywhere);
     let addresses = tour.run(Web, "ip -br address show eth0")?;
-    let given = ["10.50.0.10/24", "fd00:50::10/64"].iter().all(|address| addresses.has(address));
+    let given = ["10.50.0.10/", "fd00:50::10/"].iter().all(|address| addresses.has(address));
     tour.check("the member has the interface and the addresses that the file gives it", given);
     Ok(())
 }

@@ -81,7 +81,7 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
         let seen = tour.run_lines(attempt.from, attempt.command, 3)?;
         tour.check(attempt.promise, (attempt.holds)(&seen));
     }
-    tour.lab.run(Hub, "kill $(pgrep -xf 'hubctl events --follow --type packet')")?;
+    tour.lab.run(Hub, "sleep 1; kill $(pgrep -xf 'hubctl events --follow --type packet')")?;
     let events = tour.end_of(events, 8)?;
     let told = ["rule_deny", "default_deny", "protocol", "rule_reject"].iter().all(|reason| events.has(reason));
     tour.check("each refusal is an event with its reason", told);
