@@ -285,7 +285,7 @@ fn snapshot() -> Snapshot {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         expires_at: None,
         origin: Origin::Api,
-        definition: PersonaDocument { name: "web".into() },
+        definition: PersonaDocument { name: "web".into(), ..PersonaDocument::default() },
         conditions: Vec::new(),
         warnings: Vec::new(),
         rule_sources: ["web.yaml:7", "web.yaml:9", "web.yaml:12"].map(String::from).to_vec(),
