@@ -216,12 +216,12 @@ impl Lab {
     }
 
     /// A packet from outside to the member.
-    pub(crate) fn from_outside(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
+    pub(crate) fn inbound(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
         self.run(UPLINK, &build(step([0; 6], OUTSIDE, MEMBER)))
     }
 
     /// A packet from the member to outside.
-    pub(crate) fn from_member(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
+    pub(crate) fn outbound(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
         self.run(self.member, &build(step(MAC, MEMBER, OUTSIDE)))
     }
 
