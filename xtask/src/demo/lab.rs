@@ -81,7 +81,8 @@ impl Lab {
         let lab = Self { prefix, folder, binaries: binaries.to_path_buf(), hubd: None, interrupted };
         copy(config, &lab.folder, &lab.prefix)?;
         fs::write(lab.folder.join("http.sh"), HTTP).context("write http.sh")?;
-        fs::write(lab.folder.join("persona.json"), include_str!("persona.json")).context("write persona.json")?;
+        fs::write(lab.folder.join("persona.json"), include_str!("persona.json"))
+            .context("write persona.json")?;
         let mut links = Command::new("sh");
         text(links.args(["-c", LINKS, "sh", &lab.prefix])).context("make network namespaces")?;
         Ok(lab)
@@ -211,7 +212,9 @@ fn clear_dead_labs() {
         .collect();
     prefixes.sort();
     prefixes.dedup();
-    prefixes.iter().for_each(|prefix| clear(prefix));
+    for prefix in &prefixes {
+        clear(prefix);
+    }
 }
 
 /// The process and the prefix that a name of a namespace or folder speaks of.

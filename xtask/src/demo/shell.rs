@@ -3,11 +3,16 @@
 use std::{
     fs::File,
     process::{Child, Output},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::lab::Lab;
+use crate::clock::wait_until;
+
+/// How long a started command may take to say something.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A network namespace of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +82,15 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Ends it once it has said these words, or patience ends.
+    pub(super) fn end_after(mut self, words: &str) -> Result<Seen> {
+        let said = || std::fs::read_to_string(&self.log).is_ok_and(|text| text.contains(words));
+        // What it said is judged by the caller.
+        wait_until(PATIENCE, said);
+        self.child.kill().context("end a command")?;
+        self.end()
+    }
+
     /// Waits for its end.
     pub(super) fn end(mut self) -> Result<Seen> {
         let status = self.child.wait().context("wait for a command")?;
@@ -94,11 +108,11 @@ impl Lab {
         Ok(Seen::of(&output))
     }
 
-    /// Starts a shell command; `name` is the file with what it says.
+    /// Starts one program; `name` is the file with what it says.
     pub(super) fn start(&self, place: Place, name: &str, script: &str) -> Result<Running> {
         let log = self.folder().join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = self.command(place, script)?;
+        let mut command = self.command(place, &format!("exec {script}"))?;
         command.stdout(file.try_clone().context("share a log")?).stderr(file);
         let child = command.spawn().with_context(|| format!("start `{script}`"))?;
         Ok(Running { child, log })

@@ -82,6 +82,14 @@ impl Tour {
         Ok(seen)
     }
 
+    /// Shows what a started command answered until these words, and ends it.
+    pub(super) fn end_after(&self, running: Running, words: &str, lines: usize) -> Result<Seen> {
+        let seen = running.end_after(words)?;
+        self.lab.go_on()?;
+        answer(&seen.text, lines);
+        Ok(seen)
+    }
+
     /// Keeps the score of one promise.
     pub(super) fn check(&mut self, promise: &str, holds: bool) {
         if holds {

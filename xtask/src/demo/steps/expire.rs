@@ -57,6 +57,7 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
 
 /// When replies came, in seconds since 1970.
 fn replies(ping: &Seen) -> Vec<f64> {
-    let reply = |line: &str| line.split_once("] 64 bytes").map(|(time, _)| time.trim_start_matches('[').parse());
+    let reply =
+        |line: &str| line.split_once("] 64 bytes").map(|(time, _)| time.trim_start_matches('[').parse());
     ping.text.lines().filter_map(reply).flatten().collect()
 }

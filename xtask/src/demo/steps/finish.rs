@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::demo::{
-    shell::Place::{Hub, Web},
+    shell::Place::{Client, Hub, Web},
     tour::Tour,
 };
 
@@ -12,8 +12,10 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
     let pid = tour.lab.hubd_pid()?;
     tour.run(Hub, &format!("kill -TERM {pid}"))?;
     tour.lab.reap_hubd()?;
-    let routes = tour.run(Hub, "ip route show proto 177")?;
-    tour.check("without hubd, the hub goes on", routes.has("10.100.0.0/24"));
+    let page = tour.run(Client, "curl -sS --max-time 2 http://10.100.0.10/")?;
+    let ping = tour.run_lines(Client, "ping -c 1 -W 0.5 10.100.0.10", 4)?;
+    let judged = page.has("hello from dev") && ping.number_after("transmitted,") == Some(0.0);
+    tour.check("without hubd, packets are still judged", judged);
     let down = tour.run(Hub, "hubctl down --bpffs bpf --runtime-dir run")?;
     tour.check("`hubctl down` takes it away", down.succeeded());
 

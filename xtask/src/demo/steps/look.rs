@@ -20,7 +20,10 @@ pub(super) fn maps(tour: &mut Tour) -> Result<()> {
     let segments =
         tour.run_lines(Hub, "bpftool map dump pinned bpf/hub/v1/SEGMENTS | grep -B 5 'state\": [1-9]'", 18)?;
     let active = segments.text.matches("\"state\": 1").count();
-    tour.check("two segments are active; every field has its name", active == 2 && segments.has("\"policy\": "));
+    tour.check(
+        "two segments are active; every field has its name",
+        active == 2 && segments.has("\"policy\": "),
+    );
     let flows = tour.run_lines(Hub, "bpftool map dump pinned bpf/hub/v1/FLOWS", 30)?;
     tour.check("connections, likewise", flows.has("\"low_port\"") || flows.has("port"));
     tour.run(Hub, "hubctl flows")?;
@@ -33,7 +36,8 @@ pub(super) fn metrics(tour: &mut Tour) -> Result<()> {
         "curl -sS http://127.0.0.1:9178/metrics | grep -E '^hub_(ready|personas|persona_(packets|drops))'",
         18,
     )?;
-    let counted = metrics.has("hub_persona_drops_total{persona=\"TempDevNetwork\"") && metrics.has("hub_ready 1");
+    let counted =
+        metrics.has("hub_persona_drops_total{persona=\"TempDevNetwork\"") && metrics.has("hub_ready 1");
     tour.check("Prometheus reads the same numbers", counted);
     Ok(())
 }

@@ -76,14 +76,14 @@ const ATTEMPTS: [Attempt; 9] = [
 ];
 
 pub(super) fn run(tour: &mut Tour) -> Result<()> {
-    let events = tour.start(Hub, "events", "timeout 20 hubctl events --follow --type packet")?;
+    let events = tour.start(Hub, "events", "hubctl events --follow --type packet")?;
     for attempt in &ATTEMPTS {
         let seen = tour.run_lines(attempt.from, attempt.command, 3)?;
         tour.check(attempt.promise, (attempt.holds)(&seen));
     }
-    tour.lab.run(Hub, "sleep 1; kill $(pgrep -xf 'hubctl events --follow --type packet')")?;
-    let events = tour.end_of(events, 8)?;
-    let told = ["rule_deny", "default_deny", "protocol", "rule_reject"].iter().all(|reason| events.has(reason));
+    let events = tour.end_after(events, "rule_reject", 8)?;
+    let told =
+        ["rule_deny", "default_deny", "protocol", "rule_reject"].iter().all(|reason| events.has(reason));
     tour.check("each refusal is an event with its reason", told);
     Ok(())
 }
