@@ -17,8 +17,10 @@ use crate::model::icmp::IcmpNumber;
 use crate::model::persona::{PEERS, Persona, RANGES};
 use crate::model::policy::{Action, Policy};
 use crate::model::port::PortRange;
+use crate::model::prefix;
 use crate::model::protocol::{self, Protocol, ProtocolSet, has_ports};
 use crate::model::rule::{Direction, Rule};
+use crate::model::tcp_flags::TcpFlags;
 
 /// `index` of compiled rules that stand in no list of rules: they come from `egress`.
 pub const SYNTHETIC_RULE: u16 = 0xffff;
@@ -68,7 +70,8 @@ pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
         applied.flat_map(|rule| expand(persona, rule)).collect::<Vec<_>>()
     });
     let denied = denied(persona);
-    egress.splice(0..0, rules.egress_deny.iter().filter_map(|prefix| toward(prefix, None, denied)));
+    let outside = rules.egress_deny.iter().flat_map(|prefix| prefix::without(prefix, persona.ranges()));
+    egress.splice(0..0, outside.filter_map(|prefix| toward(&prefix, None, denied)));
     let mut egress_passes = egress_default;
     if let Some(allow) = &rules.egress_allow {
         egress.extend(ceiling(persona, allow, peers));
@@ -99,7 +102,7 @@ fn unmentioned(persona: &Persona, direction: Direction) -> ProtocolSet {
 }
 
 /// The end of an egress list with `egress.allow`: what would pass by default passes to these prefixes,
-/// and nothing passes elsewhere.
+/// to peers and within the persona, and nothing passes elsewhere.
 fn ceiling(persona: &Persona, allow: &[IpNet], peers: &[IpNet]) -> Vec<Compiled> {
     let passing = unmentioned(persona, Direction::Egress);
     let protocols: Vec<Option<u8>> =
@@ -107,6 +110,7 @@ fn ceiling(persona: &Persona, allow: &[IpNet], peers: &[IpNet]) -> Vec<Compiled>
     let mut rules: Vec<Compiled> = allow
         .iter()
         .chain(peers)
+        .chain(persona.ranges())
         .flat_map(|prefix| protocols.iter().filter_map(|protocol| toward(prefix, *protocol, ACTION_ALLOW)))
         .collect();
     rules.push(Compiled { action: denied(persona), index: SYNTHETIC_RULE, ..Compiled::ZERO });
@@ -161,7 +165,7 @@ fn each<T>(
 
 /// The rule without ports and prefixes, once for each protocol that it must name.
 fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
-    let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), |flags| flags.bits());
+    let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), TcpFlags::bits);
     let base = Compiled {
         action: match rule.action() {
             Action::Allow => ACTION_ALLOW,

@@ -51,7 +51,7 @@ pub struct PersonaView {
     pub conditions: Vec<Condition>,
     /// Lint: legal, but probably not meant.
     pub warnings: Vec<String>,
-    /// Where each rule came from, by position in `security_policies`: "FILE:LINE" or "api".
+    /// Where each rule came from, by position in `security_policies`: `FILE:LINE` or `api`.
     pub rule_sources: Vec<String>,
 }
 

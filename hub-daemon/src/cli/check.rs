@@ -7,11 +7,11 @@ use super::arguments::Format;
 use super::exit::{Failure, count};
 use super::output::Output;
 use crate::check::check;
-use crate::daemon::documents::problem;
+use crate::inputs::reload::FileProblem;
 
 pub(super) fn run(output: Output, paths: &[PathBuf]) -> Result<(), Failure> {
     let files =
-        check(paths).map_err(|problems| Failure::Documents(problems.iter().map(problem).collect()))?;
+        check(paths).map_err(|problems| Failure::Documents(problems.iter().map(FileProblem::from).collect()))?;
     output.done(&format!("{} checked; nothing wrong", count(files, "file")))
 }
 

@@ -125,21 +125,44 @@ impl Client {
         match &self.target {
             Target::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?;
-                exchange_on(stream, request).await
+                self.exchange_on(stream, request).await
             }
             Target::Tcp { host, port, tls } => {
                 let stream = TcpStream::connect((host.as_str(), *port))
                     .await
                     .map_err(|error| self.unreachable(error))?;
                 match tls {
-                    None => exchange_on(stream, request).await,
+                    None => self.exchange_on(stream, request).await,
                     Some(connector) => {
                         let stream = connector.connect(host, stream).await;
-                        exchange_on(stream.map_err(|error| self.unreachable(error))?, request).await
+                        self.exchange_on(stream.map_err(|error| self.unreachable(error))?, request).await
                     }
                 }
             }
         }
+    }
+
+    async fn exchange_on<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(Failure::answer)?;
+        tokio::spawn(async move {
+            // The same error reaches whoever reads the answer.
+            drop(connection.await);
+        });
+        sender.send_request(request).await.map_err(|error| {
+            if tls::refused(&error) {
+                Failure::Forbidden { place: self.host() }
+            } else {
+                Failure::answer(error)
+            }
+        })
     }
 
     fn host(&self) -> String {
@@ -161,18 +184,6 @@ impl Client {
             Failure::Unreachable { place, source }
         }
     }
-}
-
-async fn exchange_on<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::answer)?;
-    tokio::spawn(async move {
-        // The same error reaches whoever reads the answer.
-        drop(connection.await);
-    });
-    sender.send_request(request).await.map_err(Failure::answer)
 }
 
 fn problem(status: StatusCode, bytes: &[u8]) -> ProblemDetails {

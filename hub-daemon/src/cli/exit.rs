@@ -90,15 +90,15 @@ impl fmt::Display for Failure {
                 )
             }
             Self::Forbidden { place } => {
-                write!(f, "no permission for {place}\nhint: be root or in the socket's group")
+                write!(
+                    f,
+                    "no permission for {place}\nhint: be root or in the socket's group, or show a certificate of the hub's CA"
+                )
             }
             Self::Problem(problem) => show_problem(f, problem),
             Self::Documents(problems) => {
                 for problem in problems {
                     writeln!(f, "{problem}")?;
-                    if !problem.snippet.is_empty() {
-                        writeln!(f, "{}", problem.snippet.trim_end())?;
-                    }
                 }
                 write!(f, "{} wrong; nothing was changed", count(problems.len(), "thing"))
             }
@@ -116,12 +116,7 @@ fn show_problem(f: &mut fmt::Formatter<'_>, problem: &ProblemDetails) -> fmt::Re
     }
     for error in &problem.errors {
         match &error.place {
-            Some(place) => {
-                write!(f, "\n  {place}")?;
-                for line in place.snippet.lines() {
-                    write!(f, "\n  {line}")?;
-                }
-            }
+            Some(place) => write!(f, "\n{place}")?,
             None if error.pointer.is_empty() => write!(f, "\n  {}", error.detail)?,
             None => write!(f, "\n  {}: {}", error.pointer, error.detail)?,
         }

@@ -1,7 +1,7 @@
 //! `hubctl`: asks the hub over its REST API and shows the answers to people and programs.
 //!
 //! Everything it knows of personas comes from the API's answers. Only `check` and `down` work without a
-//! daemon. Each command is one file; they return a [`Failure`], which alone decides the exit code.
+//! daemon. Each command is one file; they return a `Failure`, which alone decides the exit code.
 
 mod arguments;
 mod check;

@@ -1,5 +1,6 @@
 //! TLS towards the hub: its certificate is checked by the CA that was named, and by no other.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -32,7 +34,7 @@ impl Connector {
         for certificate in certificates(ca)? {
             roots.add(certificate).map_err(|error| unfit(ca, &error))?;
         }
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| unfit(ca, &error))?
@@ -65,4 +67,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
 
 fn unfit(path: &Path, error: &dyn Display) -> Failure {
     Failure::Usage(format!("{}: {error}", path.display()))
+}
+
+/// Whether the hub ended the connection with a TLS alert: it wants another certificate, or one at all.
+pub(super) fn refused(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    let tls = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
 }

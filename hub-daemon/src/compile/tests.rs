@@ -12,6 +12,7 @@ fn policy(fields: Value) -> Policy {
     compile(&persona(fields), &[])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests read better with `json!` as it stands")]
 fn persona(fields: Value) -> Persona {
     let mut document = json!({"name": "a", "ip_range": "10.1.0.0/24"});
     document.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -129,6 +130,14 @@ fn egress_lists_stand_around_the_rules() {
     assert_eq!(egress(out(1, 0, [198, 51, 100, 9])), (true, own), "what the default passes, passes there");
     assert_eq!(egress(out(6, 443, [198, 51, 100, 9])), (false, own), "what it does not, does not");
     assert_eq!(egress(out(1, 0, [8, 8, 8, 8])), (false, own), "nothing passes elsewhere");
+}
+
+#[test]
+fn egress_lists_leave_the_persona_itself_alone() {
+    let policy = policy(json!({"egress": {"deny": "10.0.0.0/8", "allow": "192.0.2.0/24"}}));
+    let egress = |target| decide(&policy, Direction::Egress, &out(6, 80, target)).0;
+    assert!(egress([10, 1, 0, 77]) && egress([192, 0, 2, 1]));
+    assert!(!egress([10, 1, 1, 0]) && !egress([10, 200, 0, 1]) && !egress([8, 8, 8, 8]));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::command::Inventory;
 use crate::desired::Desired;
 use crate::kernel::clock::Clock;
-use crate::kernel::collect;
+use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
 use crate::model::PersonaId;
 use crate::outputs::status::Attachment;
@@ -47,7 +47,7 @@ pub enum Done {
     /// A pass.
     Passed(Box<Pass>),
     /// Flows were collected: how many went, how many stay.
-    Collected(Result<collect::Collected, String>),
+    Collected(Result<Collected, String>),
 }
 
 /// What a pass did.
@@ -73,6 +73,8 @@ pub struct Applier {
     pub datapath: Datapath,
     /// Questions to the kernel.
     pub netlink: Netlink,
+    /// Removes idle flows.
+    pub collector: Collector,
     /// Ticks of the data path.
     pub clock: Clock,
     /// Folder of the pinned maps.
@@ -94,7 +96,7 @@ impl Applier {
                     self.datapath.routes_changed();
                     continue;
                 }
-                Job::Collect => Done::Collected(collect::run(&self.pins, &self.clock).map_err(|e| e.to_string())),
+                Job::Collect => Done::Collected(self.collector.collect().map_err(|error| error.to_string())),
             };
             if done.send(answer).is_err() {
                 return;

@@ -75,7 +75,7 @@ async fn reload(folder: &Path, hub: &HubHandle, mode: ReloadMode) -> Result<Relo
     let sources = tokio::task::spawn_blocking(move || read(&path))
         .await
         .map_err(|error| plain(&error.to_string()))?
-        .map_err(|problems| ReloadFailure { problems: problems.iter().map(problem).collect() })?;
+        .map_err(|problems| ReloadFailure { problems: problems.iter().map(FileProblem::from).collect() })?;
     let documents = source::documents(&sources);
     let changes = changes(&hub.snapshot.borrow().clone(), &documents);
     let mut report = ReloadReport { documents: documents.len() as u64, applied: false, changes };
@@ -95,21 +95,9 @@ async fn reload(folder: &Path, hub: &HubHandle, mode: ReloadMode) -> Result<Relo
 }
 
 fn refused(sources: &[Source], rejection: &Rejection) -> ReloadFailure {
-    ReloadFailure { problems: source::explain(sources, rejection).iter().map(problem).collect() }
+    ReloadFailure { problems: source::explain(sources, rejection).iter().map(FileProblem::from).collect() }
 }
 
 fn plain(detail: &str) -> ReloadFailure {
     ReloadFailure { problems: vec![FileProblem { detail: detail.to_owned(), ..FileProblem::default() }] }
-}
-
-/// A diagnostic as the API shows it.
-pub fn problem(diagnostic: &Diagnostic) -> FileProblem {
-    FileProblem {
-        file: diagnostic.path.clone(),
-        line: diagnostic.line,
-        column: diagnostic.column,
-        pointer: diagnostic.field.clone(),
-        detail: diagnostic.detail.clone(),
-        snippet: diagnostic.to_string(),
-    }
 }

@@ -22,7 +22,8 @@ use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
 use crate::inputs::{HubHandle, rest};
 use crate::kernel::clock::Clock;
-use crate::kernel::events;
+use crate::kernel::collect::Collector;
+use crate::kernel::events::Events;
 use crate::kernel::load::{self, Capacities, LoadError};
 use crate::kernel::monitor::{self, Monitor};
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -110,6 +111,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         network: Network::open(&config.runtime_dir)?,
         datapath,
         netlink: Netlink::open()?,
+        collector: Collector::open(&pins)?,
         clock,
         pins: pins.clone(),
     };
@@ -133,7 +135,8 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         receivers.refused,
     ));
     let monitor = tokio::spawn(watch_kernel(receivers.changes));
-    let follow = tokio::spawn(events::follow(pins, handle.snapshot.clone(), handle.events.clone()));
+    let events = Events::open(&pins, handle.snapshot.clone())?;
+    let follow = tokio::spawn(events.run(handle.events.clone()));
 
     reload(&handle).await;
     supervise(&handle, owner).await?;

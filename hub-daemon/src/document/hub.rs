@@ -1,4 +1,5 @@
 //! `hub.yaml`, as written. Every key may be left out; the defaults are in [`crate::model::config`].
+//! Relative paths begin at the folder of the file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -151,7 +152,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<Diagnostic>> {
     }
     let Some(node) = nodes.pop() else { return Ok(Config::default()) };
     let mut reading = Reading::<HubDocument>::new(node.to_value());
-    let config = reading.document.as_ref().map(Config::new);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let config = reading.document.as_ref().map(|document| Config::new(document, folder));
     let config = match config {
         Some(Ok(config)) => Some(config),
         Some(Err(problems)) => {

@@ -13,3 +13,11 @@ pub mod snippet;
 pub mod source;
 #[cfg(test)]
 mod tests;
+
+/// JSON schemas of the documents by name, for editors: `persona` and `hub`.
+pub fn schemas() -> [(&'static str, schemars::Schema); 2] {
+    [
+        ("persona", schemars::schema_for!(persona::PersonaDocument)),
+        ("hub", schemars::schema_for!(hub::HubDocument)),
+    ]
+}

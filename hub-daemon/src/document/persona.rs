@@ -114,10 +114,10 @@ pub struct EndpointDocument {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EgressDocument {
-    /// Prefixes that members may reach; with this list, no others but those that rules allow.
+    /// Prefixes outside that members may reach; with this list, no others but those that rules allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<OneOrMany<String>>,
-    /// Prefixes that members may never reach.
+    /// Prefixes that members may never reach, whatever rules say; the persona's own range is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny: Option<OneOrMany<String>>,
     /// Router for the persona's own default route; default: the host's routes.

@@ -61,7 +61,7 @@ impl<T: DeserializeOwned> Reading<T> {
         for problem in problems {
             let path: Vec<String> = problem.pointer.split('/').skip(1).map(str::to_owned).collect();
             let pointer = self.original(&path);
-            if !structural.iter().any(|known| *known == pointer) {
+            if !structural.contains(&pointer) {
                 self.problems.push(Problem { pointer, ..problem });
             }
         }
@@ -111,7 +111,7 @@ impl<T: DeserializeOwned> Reading<T> {
     /// Leaves out what is at `path`, or the nearest thing around it that exists.
     fn remove(&mut self, value: &mut Value, path: &[String]) -> bool {
         let Some((last, parents)) = path.split_last() else { return false };
-        let parent_pointer: String = parents.iter().map(|step| format!("/{step}")).collect();
+        let parent_pointer: String = parents.iter().flat_map(|step| ["/", step]).collect();
         let removed = match value.pointer_mut(&parent_pointer) {
             Some(Value::Object(fields)) => fields.shift_remove(&unescape(last)).is_some(),
             Some(Value::Array(items)) => match last.parse::<usize>() {
@@ -170,7 +170,7 @@ fn step(segment: &Segment) -> Option<String> {
 }
 
 /// Escapes one step of a JSON pointer (RFC 6901 section 3).
-fn escape(key: &str) -> String {
+pub(crate) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

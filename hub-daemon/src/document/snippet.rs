@@ -14,6 +14,8 @@ pub struct Diagnostic {
     pub line: u32,
     /// Column in characters, from 1.
     pub column: u32,
+    /// JSON pointer to the field; empty if there is none.
+    pub pointer: String,
     /// The field, for example `security_policies[1].port`; empty if there is none.
     pub field: String,
     /// What is wrong and what would be right.
@@ -36,6 +38,7 @@ impl Diagnostic {
             path: path.into(),
             line: place.line,
             column: place.column,
+            pointer: pointer.to_owned(),
             field: field(pointer),
             detail: detail.into(),
             source: index.and_then(|index| text.lines().nth(index)).unwrap_or_default().to_owned(),
@@ -73,7 +76,7 @@ pub fn field(pointer: &str) -> String {
     let mut text = String::new();
     for step in pointer.split('/').skip(1) {
         if step.parse::<usize>().is_ok() {
-            text.push_str(&format!("[{step}]"));
+            text.extend(["[", step, "]"]);
         } else {
             if !text.is_empty() {
                 text.push('.');

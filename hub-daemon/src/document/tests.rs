@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::read::{persona_from_slice, persona_from_value};
+use super::snippet::Diagnostic;
 use super::{hub, source};
 use crate::command::Problem;
 
@@ -26,7 +28,11 @@ const SOURCE_JSON: &str = r#"{
 /// Errors of a persona file, as an operator sees them.
 fn shown(text: &str) -> String {
     let errors = source::parse(Path::new("a.yaml"), text).unwrap_err();
-    errors.iter().map(|error| format!("{error}\n")).collect()
+    listed(&errors)
+}
+
+fn listed(errors: &[Diagnostic]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn persona(lines: &str) -> String {
@@ -114,7 +120,7 @@ fn bad_values_are_shown_in_place_with_a_hint() {
     for (lines, place, caret, hint) in table {
         let shown = shown(&persona(lines));
         for wanted in [place, caret, hint, " | "].iter().filter(|wanted| !shown.contains(**wanted)) {
-            wrong += &format!("{lines}: no {wanted:?} in\n{shown}");
+            wrong.extend([lines, ": no ", wanted, " in\n", &shown, "\n"]);
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
@@ -180,10 +186,12 @@ fn aliases_stay_small_and_many_documents_load() {
     let mut bomb = String::from("kind: persona\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..12 {
         let below = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", ")));
+        bomb +=
+            &["a", &level.to_string(), ": &a", &level.to_string(), " [", &vec![below; 10].join(", "), "]\n"]
+                .concat();
     }
     assert!(shown(&bomb).contains("a.yaml:"));
-    let many: String = (0..10_000)
+    let many: Vec<String> = (0..10_000)
         .map(|n| {
             let (high, low) = (n / 256, n % 256);
             format!(
@@ -193,16 +201,98 @@ fn aliases_stay_small_and_many_documents_load() {
             )
         })
         .collect();
-    let parsed = source::parse(Path::new("a.yaml"), &many).unwrap();
+    let parsed = source::parse(Path::new("a.yaml"), &many.concat()).unwrap();
     let documents = source::documents(&[parsed]);
     assert_eq!(documents.len(), 10_000);
     assert_eq!((documents[1].line, documents[1].rule_lines.as_slice()), (10, [15, 16].as_slice()));
+}
+
+/// A document with anything in the place of one of its parts.
+fn disturbed() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(|number| json!(number)),
+        "[a-z0-9:./!-]{0,12}".prop_map(Into::into),
+    ];
+    let tree = leaf.prop_recursive(3, 12, 3, |below| {
+        prop_oneof![
+            prop::collection::vec(below.clone(), 0..3).prop_map(Into::into),
+            prop::collection::btree_map("[a-z_]{1,8}", below, 0..3).prop_map(|map| json!(map)),
+        ]
+    });
+    let places = prop::sample::select(vec![
+        "/name",
+        "/ip_range",
+        "/ip_range/1",
+        "/protocols/0",
+        "/qos/bandwidth",
+        "/qos/latency",
+        "/security_policies",
+        "/security_policies/0",
+        "/security_policies/0/port",
+        "/security_policies/0/port/1",
+        "/security_policies/0/source",
+        "/security_policies/0/action",
+        "/endpoints/0",
+        "/endpoints/0/address",
+        "/interfaces/0",
+        "/interfaces/0/prefixes",
+        "/egress/allow",
+        "/labels",
+    ]);
+    prop::collection::vec((places, tree), 1..4).prop_map(|changes| {
+        let mut document = json!({
+            "name": "a",
+            "ip_range": ["10.1.0.0/24", "fd00:1::/64"],
+            "protocols": ["tcp"],
+            "qos": {"bandwidth": "1Mbps", "latency": "1s"},
+            "security_policies": [{"port": [80, "81-82"], "source": "10.0.0.0/8", "action": "deny"}],
+            "endpoints": [{"name": "x", "pid": 1, "address": "10.1.0.9"}],
+            "interfaces": [{"name": "eth1", "prefixes": ["10.1.0.0/25"]}],
+            "egress": {"allow": ["192.0.2.0/24"]},
+            "labels": {"a": "b"},
+        });
+        for (place, value) in changes {
+            if let Some(slot) = document.pointer_mut(place) {
+                *slot = value;
+            }
+        }
+        document
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_tree_is_answered_and_what_is_accepted_reads_back(value in disturbed()) {
+        match persona_from_value(value.clone()) {
+            Ok(document) => prop_assert_eq!(serde_json::to_value(&document).unwrap(), value),
+            Err(problems) => {
+                prop_assert!(!problems.is_empty());
+                for problem in &problems {
+                    let start = value.pointer(problem.pointer.rsplit_once('/').map_or("", |(above, _)| above));
+                    prop_assert!(start.is_some(), "{problem:?} points nowhere in {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_answered(text in "(kind: persona\n)?([a-z:,{}\\[\\]&*|>#\"' \n\t-]{0,60})") {
+        drop(source::parse(Path::new("a.yaml"), &text));
+        drop(hub::parse(Path::new("hub.yaml"), &text));
+    }
 }
 
 #[test]
 fn hub_yaml_has_defaults_and_is_checked() {
     let parse = |text: &str| hub::parse(Path::new("hub.yaml"), text);
     assert_eq!(parse("").unwrap(), crate::model::config::Config::default());
+    let folder = hub::parse(Path::new("/etc/hub/hub.yaml"), "documents: personas\nruntime_dir: /run/x");
+    let config = folder.unwrap();
+    assert_eq!(config.documents, Path::new("/etc/hub/personas"));
+    assert_eq!(config.api.socket, Path::new("/run/x/hubd.sock"));
     for (text, place, hint) in [
         ("api: {listen: 0.0.0.0:8080}", "hub.yaml:1:15", "TCP needs authentication"),
         ("api: {listen: all, token_file: /t}", "hub.yaml:1:15", "for example 127.0.0.1:9178"),
@@ -213,12 +303,11 @@ fn hub_yaml_has_defaults_and_is_checked() {
         ("limits: {personas: 1000000}", "hub.yaml:1:20", "use 1 to 100000"),
         ("timeouts: {established: 3 hours}", "hub.yaml:1:25", "10m, 4h or 2d"),
         ("pools: {lab: [10.0.0.0/8, 10.1.0.0/16]}", "hub.yaml:1:27", "overlaps 10.0.0.0/8"),
-        ("state_dir: state", "hub.yaml:1:12", "use an absolute path"),
         ("interface: []", "hub.yaml:1:1", "did you mean `interfaces`?"),
         ("{}\n---\n{}", "hub.yaml:3:1", "a second document"),
     ] {
         let errors = parse(text).unwrap_err();
-        let shown: String = errors.iter().map(|error| format!("{error}\n")).collect();
+        let shown = listed(&errors);
         assert!(shown.contains(place) && shown.contains(hint), "{text}:\n{shown}");
     }
 }

@@ -38,19 +38,17 @@ impl Script {
 
     fn create(&mut self, document: Value) -> Result<PersonaView, Rejection> {
         let document = Box::new(persona_from_value(document).expect("the test's document is valid"));
-        match self.hub.handle(Command::Create { document }, self.now)? {
-            Reply::Created(view) => Ok(*view),
-            other => panic!("{other:?}"),
-        }
+        let reply = self.hub.handle(Command::Create { document }, self.now)?;
+        let Reply::Created(view) = reply else { panic!("{reply:?}") };
+        Ok(*view)
     }
 
     fn replace(&mut self, persona: &str, document: Value) -> Result<PersonaView, Rejection> {
         let document = Box::new(persona_from_value(document).expect("the test's document is valid"));
         let command = Command::Replace { persona: persona.into(), document, if_generation: None };
-        match self.hub.handle(command, self.now)? {
-            Reply::Updated(view) => Ok(*view),
-            other => panic!("{other:?}"),
-        }
+        let reply = self.hub.handle(command, self.now)?;
+        let Reply::Updated(view) = reply else { panic!("{reply:?}") };
+        Ok(*view)
     }
 
     fn delete(&mut self, persona: &str) -> Result<Reply, Rejection> {
@@ -95,7 +93,7 @@ impl Script {
     fn view(&mut self, persona: &str) -> PersonaView {
         let snapshot = self.hub.snapshot(self.now);
         let found = snapshot.personas.values().find(|view| view.definition.name == persona);
-        found.map(|view| view.as_ref().clone()).unwrap_or_else(|| panic!("no persona {persona}"))
+        found.expect("there is such a persona").as_ref().clone()
     }
 
     fn reasons(&mut self, persona: &str) -> Vec<String> {
@@ -107,6 +105,7 @@ fn persona(name: &str, range: &str) -> Value {
     json!({"name": name, "ip_range": range})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "scripts read better with `json!` as it stands")]
 fn with(mut document: Value, fields: Value) -> Value {
     document.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     document

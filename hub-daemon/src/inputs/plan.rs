@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::command::FileDocument;
+use crate::document::read::escape;
 use crate::inputs::reload::{Change, ChangeAction, FieldChange};
 use crate::view::{Origin, PersonaState, PersonaView, Snapshot};
 
@@ -83,11 +84,6 @@ fn compare(pointer: String, old: Option<&Value>, new: Option<&Value>, changes: &
         }
         _ => changes.push(FieldChange { pointer, old: old.cloned(), new: new.cloned() }),
     }
-}
-
-/// A key as a step of a JSON pointer (RFC 6901 section 3).
-pub fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

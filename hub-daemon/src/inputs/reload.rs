@@ -8,6 +8,8 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use crate::document::snippet::Diagnostic;
+
 /// A request to the task that reads the documents folder. SIGHUP and `hubctl apply` are the same request.
 #[derive(Debug)]
 pub struct ReloadRequest {
@@ -97,13 +99,29 @@ pub struct FileProblem {
     pub pointer: String,
     /// What is wrong and what would be right.
     pub detail: String,
-    /// The lines around it with a caret, for people; empty when there is nothing to show.
+    /// All of this for people, with the line and a caret below the place; empty when there is no text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub snippet: String,
 }
 
+impl From<&Diagnostic> for FileProblem {
+    fn from(diagnostic: &Diagnostic) -> Self {
+        Self {
+            file: diagnostic.path.clone(),
+            line: diagnostic.line,
+            column: diagnostic.column,
+            pointer: diagnostic.pointer.clone(),
+            detail: diagnostic.detail.clone(),
+            snippet: diagnostic.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.snippet.is_empty() {
+            return f.write_str(self.snippet.trim_end());
+        }
         write!(f, "{}", self.file.display())?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;

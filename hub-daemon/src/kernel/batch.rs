@@ -4,7 +4,7 @@
 //! is seen twice. Kernels and map kinds without the commands are walked key by key, to the same effect but
 //! slower, and there an entry may be seen again when its neighbour was removed meanwhile.
 //!
-//! The only `unsafe` of the daemon: every pointer goes to a buffer that is sized here, from what the kernel
+//! Every pointer handed to the kernel goes to a buffer that is sized here, from what the kernel
 //! says of the map.
 
 use std::io;
@@ -15,6 +15,9 @@ use aya::Pod;
 use aya::maps::{MapData, MapError, MapType};
 use hub_common::shared::Zero;
 use nix::errno::Errno;
+
+#[cfg(test)]
+mod tests;
 
 /// Entries asked for at once; doubled when a bucket holds more.
 const CHUNK: usize = 1_024;
@@ -33,8 +36,8 @@ const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 #[repr(C)]
 #[derive(Default)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    from: u64,
+    to: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -90,14 +93,17 @@ pub fn range<V: Pod + Zero>(
         each(*key, values);
         ControlFlow::Continue(())
     };
+    // The kernel begins anew behind the end of an array.
+    let room = map.info().map_err(from_map)?.max_entries().saturating_sub(first);
+    let count = count.min(room) as usize;
     let start = first.checked_sub(1);
-    let mut left = count as usize;
+    let mut left = count;
     let mut walk = Walk::<u32, V>::new(map)?;
     // An array's position is the index before.
     walk.position = start.map(|index| Token::from(&index));
     while left > 0 && !walk.ended {
         match walk.next(left) {
-            Err(error) if left == count as usize && is_unsupported(&error) => {
+            Err(error) if left == count && is_unsupported(&error) => {
                 return one_by_one(map, start, left, &mut each);
             }
             Err(error) => return Err(error),
@@ -166,8 +172,8 @@ impl<'a, K: Pod + Zero, V: Pod + Zero> Walk<'a, K, V> {
         loop {
             let mut out = self.position.unwrap_or(Token([0; KEY_BYTES]));
             let mut batch = Batch {
-                in_batch: self.position.as_ref().map_or(0, |token| token.0.as_ptr().addr() as u64),
-                out_batch: out.0.as_mut_ptr().addr() as u64,
+                from: self.position.as_ref().map_or(0, |token| token.0.as_ptr().addr() as u64),
+                to: out.0.as_mut_ptr().addr() as u64,
                 keys: self.keys.as_mut_ptr().addr() as u64,
                 values: self.values.as_mut_ptr().addr() as u64,
                 count: u32::try_from(self.keys.len().min(most)).unwrap_or(u32::MAX),
@@ -282,7 +288,7 @@ fn width<K: Pod, V: Pod>(map: &MapData) -> io::Result<usize> {
         return Ok(1);
     }
     // The kernel rounds a CPU's value up to eight bytes; ours are multiples of it.
-    if size_of::<V>() % 8 != 0 {
+    if !size_of::<V>().is_multiple_of(8) {
         return Err(misfit("value of a CPU", info.value_size(), size_of::<V>().next_multiple_of(8)));
     }
     aya::util::nr_cpus().map_err(|(_, error)| error)

@@ -18,7 +18,7 @@ use super::reader::ReadError;
 /// Every map that is read.
 pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Settings>,
-    pub(crate) rules: Rules,
+    pub(crate) slots: RuleSlots,
     pub(crate) counters: PerCpuArray<MapData, SegmentCounters>,
     pub(crate) drops: PerCpuHashMap<MapData, DropKey, Hits>,
     pub(crate) rule_hits: PerCpuArray<MapData, Hits>,
@@ -33,7 +33,7 @@ impl Maps {
     pub(crate) fn open(pins: &Path) -> Result<Self, ReadError> {
         Ok(Self {
             settings: array(pins, "SETTINGS")?,
-            rules: Rules::open(pins)?,
+            slots: RuleSlots::open(pins)?,
             counters: open(pins, "COUNTERS")?,
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,
@@ -47,13 +47,13 @@ impl Maps {
 }
 
 /// The maps that say what a rule slot means.
-pub(crate) struct Rules {
+pub(crate) struct RuleSlots {
     pub(crate) segments: Array<MapData, Segment>,
     pub(crate) policies: Array<MapData, Policy>,
     pub(crate) rules: Array<MapData, Rule>,
 }
 
-impl Rules {
+impl RuleSlots {
     pub(crate) fn open(pins: &Path) -> Result<Self, ReadError> {
         Ok(Self {
             segments: array(pins, "SEGMENTS")?,

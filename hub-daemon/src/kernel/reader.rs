@@ -1,15 +1,30 @@
 //! Reads the data path: counters, flows, verdicts. Never writes.
+//!
+//! Everything is read from the pinned maps at the moment of the call, so that a handle outlives a restart of
+//! whatever writes them.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::clock::TickSource;
+use super::maps::Maps;
+use super::why::Why;
+use super::{counts, flow_list};
 use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
 use crate::model::SegmentId;
+use crate::view::Snapshot;
 
 /// Why the data path could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// A map operation failed.
-    #[error("read map {map}: {source}")]
+    /// A map or a program failed.
+    #[error("read {map} of the data path: {source}")]
     Map {
-        /// Name of the map.
+        /// Name of the map or program.
         map: &'static str,
         /// What the kernel said.
         source: std::io::Error,
@@ -20,30 +35,76 @@ pub enum ReadError {
 }
 
 /// A handle to the live maps; cheap to clone, usable from any thread, every call blocks briefly.
-#[derive(Clone, Debug)]
-pub struct Reader;
+#[derive(Clone)]
+pub struct Reader(Option<Arc<Live>>);
+
+struct Live {
+    maps: Maps,
+    ticks: TickSource,
+    why: Why,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Reader" } else { "Reader (detached)" })
+    }
+}
+
+impl Live {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.borrow())
+    }
+}
 
 impl Reader {
-    /// Opens.
-    pub fn open(_pins: &std::path::Path, _snapshot: tokio::sync::watch::Receiver<std::sync::Arc<crate::view::Snapshot>>) -> Result<Self, ReadError> { Ok(Self) }
-    /// Counters of one persona.
-    pub fn segment(&self, _segment: SegmentId) -> Result<SegmentCounts, ReadError> {
-        Ok(SegmentCounts::default())
+    /// Opens the maps pinned in `pins` and the programs pinned in `pins/prog`; names of personas and rules
+    /// come from the snapshot.
+    pub fn open(pins: &Path, snapshot: watch::Receiver<Arc<Snapshot>>) -> Result<Self, ReadError> {
+        let live =
+            Live { maps: Maps::open(pins)?, ticks: TickSource::open(pins)?, why: Why::open(pins)?, snapshot };
+        Ok(Self(Some(Arc::new(live))))
     }
+
+    /// A reader of nothing: all is empty, and no question is answered.
+    pub const fn detached() -> Self {
+        Self(None)
+    }
+
+    /// Counters of one persona.
+    pub fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
+        self.live(|live| counts::segment(&live.maps, segment.0))
+    }
+
+    /// Counters of every persona in the snapshot in one pass, without those of their rules.
+    pub fn segments_all(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
+        self.live(|live| counts::segments(&live.maps, &live.snapshot()))
+    }
+
     /// Totals of every hook.
     pub fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
-        Ok(Vec::new())
+        self.live(|live| counts::hooks(&live.maps))
     }
+
     /// Live connections, of one persona or of all, at most `limit`.
-    pub fn flows(&self, _segment: Option<SegmentId>, _limit: usize) -> Result<Vec<FlowView>, ReadError> {
-        Ok(Vec::new())
+    pub fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
+        self.live(|live| flow_list::list(&live.maps, &live.ticks.read()?, segment, limit))
     }
-    /// How full the flow table is.
+
+    /// How full the flow table is. Walks all of it.
     pub fn flow_table(&self) -> Result<FlowTable, ReadError> {
-        Ok(FlowTable::default())
+        self.live(|live| flow_list::table(&live.maps))
     }
+
     /// What the loaded program would do with a packet; changes nothing.
-    pub fn why(&self, _question: &Question) -> Result<Answer, ReadError> {
-        Err(ReadError::Question("the data path is not loaded".into()))
+    pub fn why(&self, question: &Question) -> Result<Answer, ReadError> {
+        match &self.0 {
+            Some(live) => live.why.ask(&live.maps, &live.snapshot(), question),
+            None => Err(ReadError::Question("the data path is not loaded".into())),
+        }
+    }
+
+    fn live<T: Default>(&self, read: impl FnOnce(&Live) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        self.0.as_deref().map_or_else(|| Ok(T::default()), read)
     }
 }

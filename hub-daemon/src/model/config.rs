@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
@@ -157,19 +157,23 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks a document. Problems carry JSON pointers into it.
-    pub fn new(document: &HubDocument) -> Result<Self, Vec<Problem>> {
+    /// Checks a document that lies in `folder`, which relative paths begin at. Problems carry JSON pointers.
+    pub fn new(document: &HubDocument, folder: &Path) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let default = Self::default();
-        let runtime_dir = document.runtime_dir.clone().unwrap_or(default.runtime_dir);
+        let place = |written: &Option<PathBuf>, default: PathBuf| match written {
+            Some(path) => folder.join(path),
+            None => default,
+        };
+        let runtime_dir = place(&document.runtime_dir, default.runtime_dir);
         let config = Self {
-            api: api(&mut problems, &document.api, runtime_dir.join("hubd.sock")),
+            api: api(&mut problems, &document.api, folder, runtime_dir.join("hubd.sock")),
             metrics: listen(&mut problems, "/metrics/listen", document.metrics.listen.as_deref())
                 .unwrap_or(default.metrics),
-            state_dir: document.state_dir.clone().unwrap_or(default.state_dir),
+            state_dir: place(&document.state_dir, default.state_dir),
             runtime_dir,
-            bpffs: document.bpffs.clone().unwrap_or(default.bpffs),
-            documents: document.documents.clone().unwrap_or(default.documents),
+            bpffs: place(&document.bpffs, default.bpffs),
+            documents: place(&document.documents, default.documents),
             interfaces: interfaces(&mut problems, &document.interfaces),
             failsafe: match &document.failsafe.ports {
                 Some(ports) => failsafe(&mut problems, ports),
@@ -184,17 +188,6 @@ impl Config {
                 None => default.loose_tcp,
             },
         };
-        for (pointer, path) in [
-            ("/state_dir", &config.state_dir),
-            ("/runtime_dir", &config.runtime_dir),
-            ("/bpffs", &config.bpffs),
-            ("/documents", &config.documents),
-            ("/api/socket", &config.api.socket),
-        ] {
-            if !path.is_absolute() {
-                problems.add(pointer, format!("path `{}`: use an absolute path", path.display()));
-            }
-        }
         problems.settle(config)
     }
 }
@@ -207,11 +200,11 @@ fn listen(problems: &mut Problems, pointer: &str, written: Option<&str>) -> Opti
     problems.take(pointer, address)
 }
 
-fn api(problems: &mut Problems, document: &ApiDocument, socket: PathBuf) -> Api {
+fn api(problems: &mut Problems, document: &ApiDocument, folder: &Path, socket: PathBuf) -> Api {
     let tls = document.tls.as_ref().map(|tls| Tls {
-        cert: tls.cert.clone(),
-        key: tls.key.clone(),
-        client_ca: tls.client_ca.clone(),
+        cert: folder.join(&tls.cert),
+        key: folder.join(&tls.key),
+        client_ca: tls.client_ca.as_ref().map(|path| folder.join(path)),
     });
     let client_ca = tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
     if document.listen.is_some() && document.token_file.is_none() && !client_ca {
@@ -221,8 +214,12 @@ fn api(problems: &mut Problems, document: &ApiDocument, socket: PathBuf) -> Api 
     }
     let tcp = listen(problems, "/api/listen", document.listen.as_deref());
     Api {
-        socket: document.socket.clone().unwrap_or(socket),
-        tcp: tcp.map(|listen| ApiTcp { listen, token_file: document.token_file.clone(), tls }),
+        socket: document.socket.as_ref().map_or(socket, |path| folder.join(path)),
+        tcp: tcp.map(|listen| ApiTcp {
+            listen,
+            token_file: document.token_file.as_ref().map(|path| folder.join(path)),
+            tls,
+        }),
     }
 }
 

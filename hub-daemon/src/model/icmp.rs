@@ -2,12 +2,12 @@
 
 use crate::document::parts::Scalar;
 
-/// Numbers of a type or code for ICMP and for ICMPv6; `None` where the family has no such thing.
+/// Numbers of a type or code in each family; `None` where the family has no such thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpNumber {
     /// In ICMP (RFC 792).
     pub v4: Option<u8>,
-    /// In ICMPv6 (RFC 4443).
+    /// In ICMP for IPv6 (RFC 4443).
     pub v6: Option<u8>,
     /// Written as a name, so that it means the same in both families.
     pub named: bool,
@@ -64,13 +64,11 @@ fn parse(written: &Scalar, what: &'static str, names: Names) -> Result<IcmpNumbe
     if let Ok(number) = text.parse() {
         return Ok(IcmpNumber { v4: Some(number), v6: Some(number), named: false });
     }
-    match names.iter().find(|(name, _, _)| *name == text) {
-        Some((_, v4, v6)) => Ok(IcmpNumber { v4: *v4, v6: *v6, named: true }),
-        None => {
-            let known: Vec<&str> = names.iter().map(|(name, _, _)| *name).collect();
-            Err(IcmpError { what, written: written.to_string(), known: known.join(", ") })
-        }
-    }
+    let Some((_, v4, v6)) = names.iter().find(|(name, _, _)| *name == text) else {
+        let known: Vec<&str> = names.iter().map(|(name, _, _)| *name).collect();
+        return Err(IcmpError { what, written: written.to_string(), known: known.join(", ") });
+    };
+    Ok(IcmpNumber { v4: *v4, v6: *v6, named: true })
 }
 
 #[cfg(test)]

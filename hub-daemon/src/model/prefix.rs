@@ -42,8 +42,13 @@ const fn v4(address: [u8; 4], length: u8) -> IpNet {
 }
 
 const fn v6(address: [u16; 8], length: u8) -> IpNet {
-    let [a, b, c, d, e, f, g, h] = address;
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), length))
+    let mut bits = 0;
+    let mut rest: &[u16] = &address;
+    while let [first, tail @ ..] = rest {
+        bits = bits << 16 | *first as u128;
+        rest = tail;
+    }
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), length))
 }
 
 /// Reads a range that a persona owns.
@@ -75,6 +80,15 @@ pub fn matched(text: &str) -> Result<IpNet, PrefixError> {
 /// Whether two prefixes have an address in common.
 pub fn overlaps(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
+}
+
+/// A prefix without the smaller ones that it contains, as few prefixes as possible.
+pub fn without(prefix: &IpNet, holes: &[IpNet]) -> Vec<IpNet> {
+    let Some(hole) = holes.iter().find(|hole| prefix.contains(*hole) && prefix != *hole) else {
+        return vec![*prefix];
+    };
+    let halves = prefix.subnets(prefix.prefix_len() + 1).into_iter().flatten();
+    halves.filter(|half| half != hole).flat_map(|half| without(&half, holes)).collect()
 }
 
 /// The hub's own address in a range: the first usable one.
@@ -146,6 +160,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_prefix_without_holes_has_every_address_but_theirs(
+            bits in 8u8..=16,
+            holes in prop::collection::vec((0u32..0x0100_0000, 17u8..=28), 0..4),
+            probes in prop::collection::vec(0u32..0x0100_0000, 32),
+        ) {
+            let net = |address: u32, bits: u8| IpNet::V4(Ipv4Net::new((0x0a00_0000 | address).into(), bits).unwrap().trunc());
+            let prefix = net(0, bits);
+            let mut apart: Vec<IpNet> = Vec::new();
+            for (address, bits) in holes {
+                let hole = net(address, bits);
+                if !apart.iter().any(|other| overlaps(other, &hole)) {
+                    apart.push(hole);
+                }
+            }
+            let rest = without(&prefix, &apart);
+            let edges = apart.iter().flat_map(|hole| [hole.network(), hole.broadcast()]);
+            let probes = probes.into_iter().map(|probe| net(probe, 32).addr()).chain(edges);
+            for probe in probes {
+                let expected = prefix.contains(&probe) && !apart.iter().any(|hole| hole.contains(&probe));
+                prop_assert_eq!(rest.iter().filter(|part| part.contains(&probe)).count(), usize::from(expected));
+            }
+        }
+
         #[test]
         fn overlap_is_having_the_gateway_or_start_in_common(a: u32, b: u32, x in 8u8..=30, y in 8u8..=30) {
             let left = IpNet::V4(Ipv4Net::new(a.into(), x).unwrap().trunc());

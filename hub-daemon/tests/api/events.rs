@@ -25,7 +25,7 @@ impl Reader {
     /// The next event as (name, data).
     async fn next(&mut self) -> (String, serde_json::Value) {
         while !self.1.contains("\n\n") {
-            let bytes = tokio::time::timeout(Duration::from_secs(60), self.0.next()).await.unwrap();
+            let bytes = tokio::time::timeout(Duration::from_mins(1), self.0.next()).await.unwrap();
             self.1.push_str(std::str::from_utf8(&bytes.unwrap().unwrap()).unwrap());
         }
         let (record, rest) = self.1.split_once("\n\n").unwrap();
@@ -34,7 +34,7 @@ impl Reader {
             line.unwrap_or_default().trim().to_owned()
         };
         let event = (field("event:"), serde_json::from_str(&field("data:")).unwrap_or_default());
-        self.1 = rest.to_owned();
+        self.1 = rest.into();
         event
     }
 }

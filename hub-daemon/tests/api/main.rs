@@ -1,7 +1,11 @@
 //! The REST API, the metrics and hubctl against a stand-in for the hub's task and the data path.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on panics")]
+
 mod cli;
+mod datapath;
 mod events;
+mod hub;
 mod listeners;
 mod metrics;
 mod openapi;

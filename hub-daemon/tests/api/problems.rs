@@ -63,11 +63,15 @@ async fn a_stale_tag_changes_nothing() {
 async fn every_error_of_a_document_is_listed() {
     let fake = Fake::start();
     for (method, path) in [(Method::POST, "/personas"), (Method::PUT, "/personas/filed")] {
-        let got = fake.send(method, path, &json!({"name": 5, "colour": "red", "shape": "round"})).await;
+        let got = fake.send(method, path, &json!({
+            "name": "x", "ip_range": "10.0.0.1/24", "colour": "red",
+            "qos": {"bandwidth": "fast"},
+            "security_policies": [{"protocol": "tcp", "port": 80, "action": "allow"}, {"port": "x", "action": "burn"}]
+        })).await;
         got.assert_problem(422);
         let mut pointers = got.pointers();
         pointers.sort();
-        for pointer in ["/colour", "/name", "/shape"] {
+        for pointer in ["/colour", "/ip_range", "/qos/bandwidth", "/security_policies/1/action"] {
             assert!(pointers.iter().any(|found| found == pointer), "{pointer} in {pointers:?}");
         }
     }

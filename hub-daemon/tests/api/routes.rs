@@ -105,7 +105,12 @@ async fn lists_are_filtered_and_paged() {
     assert_eq!(names("origin=file").await, [FILED]);
     assert_eq!(names("origin=api&name=p3").await, ["p3"]);
     assert_eq!(names("state=expired").await.len(), 0);
-    assert_eq!(names("label=team%3Dnone").await.len(), 0);
+    let mut labelled = document("labelled");
+    labelled["labels"] = json!({"team": "net", "tier": "1"});
+    assert_eq!(fake.send(Method::POST, "/personas", &labelled).await.status, 201);
+    assert_eq!(names("label=team%3Dnet&label=tier%3D1").await, ["labelled"]);
+    assert_eq!(names("label=team%3Dnet&label=tier%3D2").await.len(), 0);
+    fake.send(Method::DELETE, "/personas/labelled", &Value::Null).await;
 
     let mut cursor = String::new();
     let mut seen = Vec::new();

@@ -1,7 +1,6 @@
 //! A stand-in for the hub: a task that answers commands by simple rules, and a data path with fixed numbers.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,17 +9,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use hub_daemon::command::{Command, Problem, Rejection, RejectionKind, Reply};
-use hub_daemon::datapath_view::{
-    Answer, AnswerRule, ChangeEvent, Count, DropCount, EventView, FlowTable, FlowView, HookCounts, Question,
-    RuleCount, SegmentCounts,
-};
+use hub_daemon::datapath_view::{ChangeEvent, EventView};
 use hub_daemon::document::persona::PersonaDocument;
-use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::inputs::reload::{
     Change, ChangeAction, FileProblem, ReloadFailure, ReloadMode, ReloadReport, ReloadRequest,
 };
 use hub_daemon::inputs::{CommandRequest, HubHandle};
-use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::{PersonaId, SegmentId};
 use hub_daemon::outputs::stats::ReconcileStats;
 use hub_daemon::outputs::status::Attachment;
@@ -29,6 +23,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
 use tower::ServiceExt as _;
+
+use crate::datapath::FixedDatapath;
 
 /// Name of a persona that a file owns.
 pub(crate) const FILED: &str = "filed";
@@ -39,9 +35,19 @@ pub(crate) const SLOW: &str = "slow";
 /// Names that the hub finds invalid, with two problems.
 pub(crate) const INVALID: &str = "invalid";
 
-/// The definition of a persona with this name.
+/// The definition of a persona with this name: the source's example with an end to come.
 pub(crate) fn document(name: &str) -> Value {
-    json!({ "name": name })
+    json!({
+        "name": name,
+        "ip_range": "10.100.0.0/24",
+        "protocols": ["tcp", "udp"],
+        "qos": {"bandwidth": "100Mbps", "latency": "50ms"},
+        "security_policies": [
+            {"protocol": "tcp", "port": 80, "action": "allow"},
+            {"protocol": "tcp", "port": 22, "action": "deny"}
+        ],
+        "expiration": "2999-12-31T23:59:59Z"
+    })
 }
 
 /// A running stand-in.
@@ -173,7 +179,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
             message: "qos is stored and not enforced".into(),
         }],
         warnings: Vec::new(),
-        rule_sources: Vec::new(),
+        rule_sources: vec!["api".into(), "api".into()],
     }
 }
 
@@ -206,7 +212,7 @@ impl Task {
                 self.publish();
                 Ok(Reply::Deleted)
             }
-            Command::Documents(_) | Command::Inventory(_) | Command::Faults(_) | Command::Tick => {
+            Command::Documents(_) | Command::Inventory(_) | Command::Faults { .. } | Command::Tick => {
                 Ok(Reply::Done)
             }
         }
@@ -300,7 +306,9 @@ async fn answer_reloads(mut reloads: mpsc::Receiver<ReloadRequest>) {
                     column: 5,
                     pointer: "/qos/bandwidth".into(),
                     detail: "bandwidth `100mb`: use a unit like 100Mbps".into(),
-                    snippet: "2 |   bandwidth: 100mb\n  |              ^".into(),
+                    snippet:
+                        "error: bandwidth `100mb`: use a unit like 100Mbps\n --> dev.yaml:2:5\n  ^ bandwidth"
+                            .into(),
                 }],
             }),
         };
@@ -316,87 +324,4 @@ pub(crate) fn change(number: u32) -> EventView {
         persona: Some(format!("p{number}")),
         message: "created by api".into(),
     })
-}
-
-/// A data path whose numbers are known.
-#[derive(Debug)]
-struct FixedDatapath;
-
-impl Datapath for FixedDatapath {
-    fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
-        let count = |packets| Count { packets, bytes: packets * 100 };
-        Ok(SegmentCounts {
-            ingress: count(u64::from(segment.0)),
-            egress: count(20),
-            ingress_dropped: count(3),
-            egress_dropped: count(0),
-            drops: vec![DropCount {
-                reason: "rule_deny".into(),
-                direction: "ingress".into(),
-                count: count(3),
-            }],
-            rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
-        })
-    }
-
-    fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
-        Ok(vec![HookCounts {
-            hook: "tc_in".into(),
-            received: 10,
-            redirected: 4,
-            passed: 2,
-            skipped: 1,
-            replied: 0,
-            dropped: 3,
-            events_lost: 5,
-            drops_unattributed: 0,
-            reasons: vec![("rule_deny".into(), 3)],
-        }])
-    }
-
-    fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
-        let flow = FlowView {
-            protocol: "tcp".into(),
-            source: IpAddr::from([10, 0, 0, 1]),
-            source_port: 40_000,
-            target: "fd00::2".parse().unwrap(),
-            target_port: 80,
-            state: "established".into(),
-            source_segment: segment.unwrap_or(SegmentId(1)),
-            target_segment: SegmentId(0),
-            sent: Count { packets: 5, bytes: 500 },
-            received: Count { packets: 4, bytes: 400 },
-            idle_seconds: 0.5,
-            age_seconds: 2.0,
-        };
-        Ok(vec![flow; limit.min(3)])
-    }
-
-    fn flow_table(&self) -> Result<FlowTable, ReadError> {
-        Ok(FlowTable { established: 3, established_max: 100, opening: 1, opening_max: 50 })
-    }
-
-    fn why(&self, question: &Question) -> Result<Answer, ReadError> {
-        if question.protocol == "nonsense" {
-            return Err(ReadError::Question("protocol `nonsense`: use a name or number".into()));
-        }
-        let passes = question.target_port == Some(80);
-        Ok(Answer {
-            verdict: if passes { "pass" } else { "drop" }.into(),
-            reason: (!passes).then(|| "rule_deny".into()),
-            explanation: if passes { "it passes" } else { "a rule denies it" }.into(),
-            source_persona: None,
-            target_persona: Some(FILED.into()),
-            rules: vec![AnswerRule {
-                persona: FILED.into(),
-                direction: "ingress".into(),
-                rule: Some(1),
-                written: "/etc/hub/filed.yaml:9".into(),
-                text: "deny tcp to port 22".into(),
-            }],
-            established: false,
-            port: question.port.clone().unwrap_or_else(|| "eth0".into()),
-            leaves_by: Some("hub1".into()),
-        })
-    }
 }

@@ -3,11 +3,11 @@
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
-use utoipa::PartialSchema;
 
-use super::decode::{DecodeError, decode};
+use super::decode::{self, DecodeError};
 use super::problem::ProblemDetails;
 use super::{BODY_BYTES, BODY_TIME};
+use crate::document::persona::PersonaDocument;
 
 /// Media types that a document may have.
 pub(super) const JSON: &[&str] = &["application/json"];
@@ -50,15 +50,26 @@ fn is_limit(error: &axum::Error) -> bool {
         .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
 }
 
-/// The document in a body.
-pub(super) fn document<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T, ProblemDetails> {
-    decode(bytes).map_err(|error| match error {
-        DecodeError::Syntax(detail) => syntax(&detail),
-        DecodeError::Document(rejection) => rejection.into(),
-    })
+/// The persona in a body.
+pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
+    decode::persona(bytes).map_err(ProblemDetails::from)
+}
+
+/// Another document in a body.
+pub(super) fn other<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ProblemDetails> {
+    decode::other(bytes).map_err(ProblemDetails::from)
 }
 
 /// The body is no JSON.
 pub(super) fn syntax(detail: &str) -> ProblemDetails {
     ProblemDetails::of_status(StatusCode::BAD_REQUEST, format!("the body is not JSON: {detail}"))
+}
+
+impl From<DecodeError> for ProblemDetails {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Syntax(detail) => syntax(&detail),
+            DecodeError::Document(rejection) => rejection.into(),
+        }
+    }
 }

@@ -135,7 +135,7 @@ pub(super) async fn why(
     body: Body,
 ) -> Result<Json<Answer>, ProblemDetails> {
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let question: Question = body::document(&bytes)?;
+    let question: Question = body::other(&bytes)?;
     api.read(move |datapath| datapath.why(&question)).await.map(Json)
 }
 

@@ -1,7 +1,5 @@
 //! Which personas a list shows.
 
-use serde_json::Value;
-
 use super::problem::ProblemDetails;
 use super::query::Parameters;
 use crate::outputs::status::state_name;
@@ -81,14 +79,8 @@ impl Filter {
     }
 
     fn takes_labels(&self, persona: &PersonaView) -> bool {
-        if self.labels.is_empty() {
-            return true;
-        }
-        let definition = serde_json::to_value(&persona.definition).unwrap_or_default();
-        let labels = definition.get("labels");
-        self.labels.iter().all(|(key, value)| {
-            labels.and_then(|labels| labels.get(key)).and_then(Value::as_str) == Some(value)
-        })
+        let labels = persona.definition.labels.as_ref();
+        self.labels.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
     }
 }
 

@@ -12,6 +12,7 @@ mod etag;
 mod events;
 mod filter;
 mod idempotency;
+mod merge;
 mod openapi;
 mod personas;
 pub mod problem;
@@ -38,7 +39,6 @@ use self::idempotency::Answers;
 use self::problem::ProblemDetails;
 
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
-pub use self::decode::{DecodeError, decode};
 pub use self::events::Lagged;
 pub use self::status::Readiness;
 

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::filter::Filter;
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
-use super::{Api, body, decode, etag, idempotency};
+use super::{Api, body, decode, etag, idempotency, merge};
 use crate::command::{Command, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::view::{PersonaState, PersonaView, Snapshot};
@@ -85,7 +85,7 @@ pub(super) async fn create(
     etag::refuse_precondition(&headers)?;
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document: PersonaDocument = body::document(&bytes)?;
+    let document = body::persona(&bytes)?;
     let wait = !prefers_async(&headers);
     let persona = match key {
         None => admit(&api, document, wait).await?,
@@ -187,7 +187,7 @@ pub(super) async fn replace(
 ) -> Result<Response, ProblemDetails> {
     let current = api.persona(&persona).ok().map(|held| held.generation);
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document: PersonaDocument = body::document(&bytes)?;
+    let document = body::persona(&bytes)?;
     let if_generation = etag::if_match(&headers, current);
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
@@ -228,8 +228,8 @@ pub(super) async fn patch(
         let asked = etag::if_match(&headers, Some(held.generation));
         let mut definition = serde_json::to_value(&held.definition)
             .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
-        merge(&mut definition, &patch);
-        let document: PersonaDocument = decode::decode_value(definition)?;
+        merge::merge(&mut definition, &patch);
+        let document = decode::persona_from_value(definition)?;
         let command = Command::Replace {
             persona: held.id.0.clone(),
             document: Box::new(document),
@@ -240,25 +240,6 @@ pub(super) async fn patch(
             Err(problem)
                 if asked.is_none() && attempts > 0 && problem.status == StatusCode::PRECONDITION_FAILED => {}
             reply => return Ok(with_tag(&*changed(reply?)?)),
-        }
-    }
-}
-
-/// Applies a merge patch (RFC 7396 section 2).
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(fields) = target else { return };
-    for (key, value) in patch {
-        if value.is_null() {
-            fields.shift_remove(key);
-        } else {
-            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
 }
@@ -316,38 +297,5 @@ impl Api {
     /// The persona of that id or name.
     pub(super) fn persona(&self, persona: &str) -> Result<Arc<PersonaView>, ProblemDetails> {
         find(&self.hub.snapshot.borrow(), persona).cloned().ok_or_else(|| ProblemDetails::no_persona(persona))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    /// The examples of RFC 7396 appendix A.
-    #[test]
-    fn merge_patch_follows_the_rfc() {
-        for (target, patch, result) in [
-            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "b"}), json!({"b": "c"}), json!({"a": "b", "b": "c"})),
-            (json!({"a": "b"}), json!({"a": null}), json!({})),
-            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
-            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
-            (json!({"a": "c"}), json!({"a": ["b"]}), json!({"a": ["b"]})),
-            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
-            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
-            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
-            (json!({"a": "b"}), json!(["c"]), json!(["c"])),
-            (json!({"a": "foo"}), json!(null), json!(null)),
-            (json!({"a": "foo"}), json!("bar"), json!("bar")),
-            (json!({"e": null}), json!({"a": 1}), json!({"e": null, "a": 1})),
-            (json!([1, 2]), json!({"a": "b", "c": null}), json!({"a": "b"})),
-            (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
-        ] {
-            let mut merged = target.clone();
-            merge(&mut merged, &patch);
-            assert_eq!(merged, result, "{target} with {patch}");
-        }
     }
 }

@@ -116,3 +116,57 @@ fn unreachable(persona: &Persona, direction: Direction) -> Option<String> {
     }
     Some(format!("{} is permitted, but no {} rule allows it", named(closed), direction.name()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::document::read::persona_from_value;
+
+    fn lint(protocols: &Value, rules: &Value) -> Vec<String> {
+        let document = json!({
+            "name": "a", "ip_range": "10.1.0.0/24", "protocols": protocols, "security_policies": rules
+        });
+        let document = persona_from_value(document).unwrap();
+        let persona = Persona::new(&document).unwrap();
+        warnings(&persona, document.security_policies.as_deref().unwrap())
+    }
+
+    #[test]
+    fn a_rule_behind_a_wider_one_is_named() {
+        let found = lint(
+            &json!(["tcp"]),
+            &json!([
+                {"protocol": "tcp", "port": "1-1023", "source": "10.0.0.0/8", "action": "deny"},
+                {"protocol": "tcp", "port": [22, 80], "source": "10.2.0.0/16", "action": "allow", "name": "ssh"},
+                {"protocol": "tcp", "port": [22, 8080], "source": "10.2.0.0/16", "action": "allow"},
+                {"direction": "egress", "protocol": "tcp", "port": 22, "source": "10.2.0.0/16", "action": "allow"},
+            ]),
+        );
+        assert_eq!(found, ["rule 2 (ssh) never decides: rule 1 matches all it matches"]);
+    }
+
+    #[test]
+    fn what_the_default_does_anyway_is_named() {
+        let allow = json!({"protocol": "tcp", "port": 80, "action": "allow"});
+        let deny = json!({"protocol": "tcp", "port": 22, "action": "deny"});
+        let found = lint(&json!(["tcp"]), &json!([allow, deny]));
+        assert_eq!(found, ["rule 2 is shadowed by the default: without it the outcome is the same"]);
+        let exception = json!([{"protocol": "tcp", "source": "10.9.0.0/16", "action": "deny"}, allow]);
+        assert!(lint(&json!(["tcp"]), &exception).is_empty(), "it keeps the later rule from some");
+    }
+
+    #[test]
+    fn a_denial_that_turns_the_default_is_named() {
+        let found = lint(&json!(["tcp", "udp"]), &json!([{"protocol": "tcp", "port": 22, "action": "deny"}]));
+        assert_eq!(found, ["tcp is permitted, but no ingress rule allows it"]);
+    }
+
+    #[test]
+    fn a_rule_above_the_ceiling_is_named() {
+        let found = lint(&json!(["tcp"]), &json!([{"protocol": "udp", "action": "allow"}]));
+        assert_eq!(found, ["rule 1 never matches: protocols does not permit udp"]);
+        assert!(lint(&json!(["tcp"]), &json!([{"port": 80, "action": "allow"}])).is_empty());
+    }
+}

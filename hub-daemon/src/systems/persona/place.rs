@@ -104,12 +104,11 @@ pub fn place(record: &Record, ground: &Ground<'_>) -> Placement {
         placement.routes.extend(seat.addresses.iter().map(host));
     }
     if persona.attachments().is_empty() && persona.endpoints().is_empty() {
-        match &ground.shared {
-            Some(name) => placement.attach(name, None, persona.ranges(), ground),
-            None => {
-                placement.no_port = true;
-                placement.routes.extend(persona.ranges().iter().map(|range| (*range, Via::Blackhole)));
-            }
+        if let Some(name) = &ground.shared {
+            placement.attach(name, None, persona.ranges(), ground);
+        } else {
+            placement.no_port = true;
+            placement.routes.extend(persona.ranges().iter().map(|range| (*range, Via::Blackhole)));
         }
     }
     placement

@@ -1,0 +1,166 @@
+//! Counters: sums over all CPUs of what the programs added.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use aya::maps::IterableMap as _;
+use hub_common::event::{Hook, REASON_SLOTS, Reason};
+use hub_common::rule::Rule;
+use hub_common::segment::Policy;
+use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+
+use super::batch;
+use super::maps::{Maps, present};
+use super::reader::ReadError;
+use crate::datapath_view::{Count, DropCount, HookCounts, RuleCount, SegmentCounts};
+use crate::model::SegmentId;
+use crate::view::Snapshot;
+
+/// Position of rules that no document holds: the hub made them.
+pub(crate) const SYNTHETIC: u16 = 0xffff;
+
+const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
+
+/// Counters of one persona.
+pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadError> {
+    let Some(values) = present(maps.counters.get(&segment, 0), "COUNTERS")? else {
+        return Ok(SegmentCounts::default());
+    };
+    let mut counts = passed(&values);
+    for reason in Reason::ALL {
+        for direction in 0..=1 {
+            let key = DropKey { segment, reason: *reason as u16, direction };
+            if let Some(hits) = present(maps.drops.get(&key, 0), "DROPS")? {
+                counts.drops.push(drop_count(key, &hits));
+            }
+        }
+    }
+    if let Some(policy) = maps.slots.policy_of(segment)? {
+        counts.rules = rules(maps, &policy)?;
+    }
+    Ok(counts)
+}
+
+/// Counters of all personas, without those of their rules.
+pub(crate) fn segments(
+    maps: &Maps,
+    snapshot: &Snapshot,
+) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
+    let mut all: BTreeMap<SegmentId, SegmentCounts> =
+        snapshot.personas.values().map(|persona| (persona.segment, SegmentCounts::default())).collect();
+    let last = all.keys().next_back().map_or(0, |segment| segment.0);
+    let note = |index: u32, values: &[SegmentCounters]| {
+        if let Some(counts) = all.get_mut(&SegmentId(index)) {
+            *counts = passed(values);
+        }
+    };
+    batch::range(maps.counters.map(), 0, last + 1, note)
+        .map_err(|source| ReadError::Map { map: "COUNTERS", source })?;
+    let note = |key: &DropKey, hits: &[Hits]| {
+        if let Some(counts) = all.get_mut(&SegmentId(key.segment)) {
+            counts.drops.push(drop_count(*key, hits));
+        }
+        ControlFlow::Continue(())
+    };
+    batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
+    for counts in all.values_mut() {
+        counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
+    }
+    Ok(all)
+}
+
+/// Totals of every hook.
+pub(crate) fn hooks(maps: &Maps) -> Result<Vec<HookCounts>, ReadError> {
+    let mut hooks: Vec<HookCounts> = Hook::ALL
+        .into_iter()
+        .map(|hook| HookCounts { hook: hook.name().to_owned(), ..HookCounts::default() })
+        .collect();
+    for (number, hook) in (0..).zip(&mut hooks) {
+        let totals = present(maps.totals.get(&number, 0), "TOTALS")?;
+        totals.iter().flat_map(|values| values.iter()).for_each(|values| add(hook, values));
+        let reasons = |index: u32, values: &[u64]| {
+            let count = values.iter().sum();
+            if let Some(reason) = Reason::from_number(index % REASON_SLOTS)
+                && count != 0
+            {
+                hook.reasons.push((reason.name().to_owned(), count));
+            }
+        };
+        batch::range(maps.reasons.map(), number * REASON_SLOTS, REASON_SLOTS, reasons)
+            .map_err(|source| ReadError::Map { map: "REASONS", source })?;
+    }
+    Ok(hooks)
+}
+
+fn add(hook: &mut HookCounts, totals: &HookTotals) {
+    hook.received += totals.received;
+    hook.redirected += totals.redirected;
+    hook.passed += totals.passed;
+    hook.skipped += totals.skipped;
+    hook.replied += totals.replied;
+    hook.dropped += totals.dropped;
+    hook.events_lost += totals.events_lost;
+    hook.drops_unattributed += totals.drops_unattributed;
+}
+
+fn passed(values: &[SegmentCounters]) -> SegmentCounts {
+    let count = |pick: fn(&SegmentCounters) -> Hits| sum(values.iter().map(pick));
+    SegmentCounts {
+        ingress: count(|counters| counters.ingress),
+        egress: count(|counters| counters.egress),
+        ingress_dropped: count(|counters| counters.ingress_dropped),
+        egress_dropped: count(|counters| counters.egress_dropped),
+        ..SegmentCounts::default()
+    }
+}
+
+fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
+    let reason = Reason::from_number(u32::from(key.reason));
+    DropCount {
+        reason: reason.map_or_else(|| key.reason.to_string(), |reason| reason.name().to_owned()),
+        direction: direction(key.direction != 0).to_owned(),
+        count: sum(hits.iter().copied()),
+    }
+}
+
+/// Counts by position in the document; a rule with several slots has the sum of them.
+fn rules(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
+    let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
+    let runs = [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
+    for ((first, slots), direction) in runs.into_iter().zip(DIRECTIONS) {
+        let mut positions = Vec::with_capacity(slots as usize);
+        batch::range(maps.slots.rules.map(), first, slots, |_, rules: &[Rule]| {
+            positions.extend(rules.first().map(|rule| rule.index));
+        })
+        .map_err(|source| ReadError::Map { map: "RULES", source })?;
+        let mut position = positions.into_iter();
+        batch::range(maps.rule_hits.map(), first, slots, |_, hits: &[Hits]| {
+            if let Some(rule) = position.next().filter(|rule| *rule != SYNTHETIC) {
+                let more = sum(hits.iter().copied());
+                let count = counts.entry((rule, direction)).or_default();
+                count.packets += more.packets;
+                count.bytes += more.bytes;
+            }
+        })
+        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
+    }
+    let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
+        rule,
+        direction: direction.to_owned(),
+        count,
+    };
+    Ok(counts.into_iter().map(count).collect())
+}
+
+/// The name of a direction.
+pub(crate) const fn direction(from_members: bool) -> &'static str {
+    let [ingress, egress] = DIRECTIONS;
+    if from_members { egress } else { ingress }
+}
+
+fn sum(hits: impl Iterator<Item = Hits>) -> Count {
+    hits.fold(Count::default(), |sum, hits| Count {
+        packets: sum.packets + hits.packets,
+        bytes: sum.bytes + hits.bytes,
+    })
+}

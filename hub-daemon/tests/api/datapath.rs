@@ -1,0 +1,95 @@
+//! A data path whose numbers are known.
+
+use std::net::IpAddr;
+
+use hub_daemon::datapath_view::{
+    Answer, AnswerRule, Count, DropCount, FlowTable, FlowView, HookCounts, Question, RuleCount, SegmentCounts,
+};
+use hub_daemon::inputs::datapath::Datapath;
+use hub_daemon::kernel::reader::ReadError;
+use hub_daemon::model::SegmentId;
+
+use crate::support::FILED;
+
+/// A data path whose numbers are known.
+#[derive(Debug)]
+pub(crate) struct FixedDatapath;
+
+impl Datapath for FixedDatapath {
+    fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
+        let count = |packets| Count { packets, bytes: packets * 100 };
+        Ok(SegmentCounts {
+            ingress: count(u64::from(segment.0)),
+            egress: count(20),
+            ingress_dropped: count(3),
+            egress_dropped: count(0),
+            drops: vec![DropCount {
+                reason: "rule_deny".into(),
+                direction: "ingress".into(),
+                count: count(3),
+            }],
+            rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
+        })
+    }
+
+    fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
+        Ok(vec![HookCounts {
+            hook: "tc_in".into(),
+            received: 10,
+            redirected: 4,
+            passed: 2,
+            skipped: 1,
+            replied: 0,
+            dropped: 3,
+            events_lost: 5,
+            drops_unattributed: 0,
+            reasons: vec![("rule_deny".into(), 3)],
+        }])
+    }
+
+    fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
+        let flow = FlowView {
+            protocol: "tcp".into(),
+            source: IpAddr::from([10, 0, 0, 1]),
+            source_port: 40_000,
+            target: "fd00::2".parse().unwrap(),
+            target_port: 80,
+            state: "established".into(),
+            source_segment: segment.unwrap_or(SegmentId(1)),
+            target_segment: SegmentId(0),
+            sent: Count { packets: 5, bytes: 500 },
+            received: Count { packets: 4, bytes: 400 },
+            idle_seconds: 0.5,
+            age_seconds: 2.0,
+        };
+        Ok(vec![flow; limit.min(3)])
+    }
+
+    fn flow_table(&self) -> Result<FlowTable, ReadError> {
+        Ok(FlowTable { established: 3, established_max: 100, opening: 1, opening_max: 50 })
+    }
+
+    fn why(&self, question: &Question) -> Result<Answer, ReadError> {
+        if question.protocol == "nonsense" {
+            return Err(ReadError::Question("protocol `nonsense`: use a name or number".into()));
+        }
+        let passes = question.target_port == Some(80);
+        Ok(Answer {
+            verdict: if passes { "pass" } else { "drop" }.into(),
+            reason: (!passes).then(|| "rule_deny".into()),
+            explanation: if passes { "it passes" } else { "a rule denies it" }.into(),
+            source_persona: None,
+            target_persona: Some(FILED.into()),
+            rules: vec![AnswerRule {
+                persona: FILED.into(),
+                direction: "ingress".into(),
+                rule: Some(1),
+                written: "/etc/hub/filed.yaml:9".into(),
+                text: "deny tcp to port 22".into(),
+            }],
+            established: false,
+            port: question.port.clone().unwrap_or_else(|| "eth0".into()),
+            leaves_by: Some("hub1".into()),
+        })
+    }
+}

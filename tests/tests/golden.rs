@@ -1,0 +1,181 @@
+//! Every file of `config/` loads, and what it compiles to is what was looked at when it was accepted.
+//!
+//! `INSTA_UPDATE=always cargo test -p hub-tests --test golden` writes snapshots and schemas anew.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail with the test")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use hub_daemon::command::{Command, Inventory, Link};
+use hub_daemon::desired::{Desired, Route, Via};
+use hub_daemon::document::snippet::Diagnostic;
+use hub_daemon::document::{hub, schemas, source};
+use hub_daemon::hub::Hub;
+use hub_daemon::model::config::Config;
+use hub_daemon::model::id::IdSource;
+use hub_daemon::model::policy::Policy;
+
+fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+}
+
+/// Every YAML file below a folder, by its path from there.
+fn yaml_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(yaml_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn listed(errors: &[Diagnostic]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What the kernel should hold for the documents of one file, on a host with the interfaces they name.
+fn desired(path: &Path) -> Desired {
+    let text = fs::read_to_string(path).unwrap();
+    let parsed = source::parse(path.file_name().unwrap().as_ref(), &text);
+    let source = parsed.unwrap_or_else(|errors| panic!("{}", listed(&errors)));
+    let now = "2030-01-01T00:00:00Z".parse().unwrap();
+    let mut hub = Hub::new(Config::default(), IdSource::new(0));
+    let link = |name: &str| (name.to_owned(), Link { ifindex: 1, up: true, ..Link::default() });
+    let links = ["eth2", "eth3"].into_iter().map(link).collect();
+    hub.handle(Command::Inventory(Inventory { links, foreign_routes: Vec::new() }), now).unwrap();
+    hub.handle(Command::Documents(source::documents(&[source])), now).unwrap();
+    hub.desired(now)
+}
+
+fn describe(desired: &Desired) -> String {
+    let mut text = String::new();
+    for (id, segment) in &desired.segments {
+        let expires = segment.expires.map_or("never".to_owned(), |end| end.to_string());
+        writeln!(text, "segment {id}: {:?}, expires {expires}", segment.state).unwrap();
+        text += &policy(&segment.policy);
+    }
+    for (prefix, segment) in &desired.prefixes {
+        writeln!(text, "prefix {prefix}: segment {segment}").unwrap();
+    }
+    for (low, high) in &desired.peers {
+        writeln!(text, "peers {low} and {high}").unwrap();
+    }
+    for (name, port) in &desired.ports {
+        writeln!(
+            text,
+            "port {name}: {:?}, segment {:?}, XDP {:?}",
+            port.role,
+            port.segment.map(|id| id.0),
+            port.xdp
+        )
+        .unwrap();
+    }
+    for (name, endpoint) in &desired.endpoints {
+        let (namespace, interface) = (&endpoint.namespace, &endpoint.interface);
+        writeln!(
+            text,
+            "endpoint {name}: {namespace:?} {interface} {:?} by {:?}",
+            endpoint.addresses, endpoint.gateways
+        )
+        .unwrap();
+    }
+    for (name, address) in desired.addresses.keys() {
+        writeln!(text, "address {address} on {name}").unwrap();
+    }
+    for (key, route) in &desired.routes {
+        writeln!(text, "route {} table {} metric {}: {}", key.target, key.table, key.metric, way(route))
+            .unwrap();
+    }
+    for rule in &desired.rules {
+        writeln!(text, "rule {}: from {} table {}", rule.priority, rule.source, rule.table).unwrap();
+    }
+    for (switch, value) in &desired.sysctls {
+        writeln!(text, "switch {switch} = {value}").unwrap();
+    }
+    text
+}
+
+fn way(route: &Route) -> String {
+    match &route.via {
+        Via::Interface(name) => format!("dev {name}"),
+        Via::Gateway { gateway, .. } => format!("via {gateway}"),
+        Via::Unreachable => "unreachable".to_owned(),
+        Via::Blackhole => "blackhole".to_owned(),
+    }
+}
+
+fn policy(policy: &Policy) -> String {
+    let listed = |set: &[u32; 8]| -> Vec<u8> {
+        (0..=u8::MAX).filter(|number| hub_common::segment::has_protocol(set, *number)).collect()
+    };
+    let mut text = format!(
+        "  protocols {:?}, default in {:?}, out {:?}, flags {}\n",
+        listed(&policy.protocols),
+        listed(&policy.ingress_default),
+        listed(&policy.egress_default),
+        policy.flags
+    );
+    for (direction, rules) in [("in", &policy.ingress), ("out", &policy.egress)] {
+        for rule in rules {
+            writeln!(
+                text,
+                "  {direction} {}: flags {:#05x} action {} protocol {} from {}/{} {:?} to {}/{} {:?} icmp {}/{} tcp {:#04x}/{:#04x}",
+                rule.index, rule.flags, rule.action, rule.protocol, address(&rule.source), rule.source_bits,
+                rule.source_port, address(&rule.target), rule.target_bits, rule.target_port, rule.icmp_type,
+                rule.icmp_code, rule.tcp_value, rule.tcp_mask,
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+fn address(bytes: &[u8; 16]) -> std::net::Ipv6Addr {
+    std::net::Ipv6Addr::from(*bytes)
+}
+
+#[test]
+fn documents_of_config_compile_as_accepted() {
+    let files = yaml_files(&config());
+    let documents: Vec<_> = files.iter().filter(|path| !path.ends_with("hub.yaml")).collect();
+    assert!(documents.len() >= 4, "{files:?}");
+    for path in documents {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        insta::assert_snapshot!(format!("{name}"), describe(&desired(path)));
+    }
+}
+
+#[test]
+fn hub_yaml_states_the_defaults() {
+    let path = config().join("hub.yaml");
+    let parsed = hub::parse(&path, &fs::read_to_string(&path).unwrap());
+    assert_eq!(parsed.unwrap(), Config::default());
+}
+
+#[test]
+fn every_hub_yaml_loads() {
+    for path in yaml_files(&config()).iter().filter(|path| path.ends_with("hub.yaml")) {
+        let parsed = hub::parse(path, &fs::read_to_string(path).unwrap());
+        assert!(parsed.is_ok(), "{}", listed(&parsed.unwrap_err()));
+    }
+}
+
+#[test]
+fn schemas_are_those_of_the_code() {
+    for (name, schema) in schemas() {
+        let path = config().join(format!("schema/{name}.json"));
+        let wanted = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        if env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &wanted).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap_or_default(), wanted, "{}", path.display());
+    }
+}

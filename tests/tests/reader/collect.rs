@@ -1,0 +1,86 @@
+//! Collection of connections that are over.
+
+use std::time::{Duration, Instant};
+
+use hub_common::flow::{FLOW_TCP_OPEN, FLOW_TWO_WAY, Flow, FlowKey};
+use hub_common::limits::FLOWS;
+use hub_daemon::kernel::clock::Clock;
+use hub_daemon::kernel::collect::{Collected, Collector};
+
+use crate::lab::{Lab, MEMBER, OUTSIDE, WEB, address, lab, syn, syn_ack};
+
+/// `TC_ACT_SHOT`.
+const DROPPED: u32 = 2;
+
+/// Puts connections into the table, one for each number.
+fn insert(lab: &Lab, numbers: std::ops::Range<u32>, flow: impl Fn(u32) -> Flow) {
+    let mut flows = lab.hash("FLOWS");
+    for number in numbers {
+        let [a, b, c, d] = number.to_be_bytes();
+        let source = [[10, 0, a, b], OUTSIDE.octets()].map(|octets| address(octets.into()));
+        let ports = u16::from_be_bytes([c, d]);
+        let (key, _) = FlowKey::between(&source[0], ports, &address(MEMBER), 80, 6, 0);
+        flows.insert(key, flow(number), 0).unwrap();
+    }
+}
+
+#[test]
+fn idle_and_orphaned_connections_go() {
+    lab(|lab| {
+        let tick = lab.clock.now();
+        let minutes = |minutes: u64| tick - lab.clock.ticks(Duration::from_secs(60 * minutes));
+        let flow = Flow { state: FLOW_TWO_WAY, segment: [0, WEB], ..Flow::ZERO };
+        insert(lab, 0..5_000, |_| Flow { last_tick: minutes(4), ..flow });
+        insert(lab, 5_000..7_000, |_| Flow { last_tick: minutes(4), state: FLOW_TCP_OPEN, ..flow });
+        insert(lab, 7_000..8_500, |_| Flow { last_tick: tick, segment: [WEB, 2], ..flow });
+        let collector = Collector::open(lab.pins()).unwrap();
+        let expected = Collected { seen: 8_500, stale: 5_000, orphaned: 1_500 };
+        assert_eq!(collector.collect().unwrap(), expected);
+        assert_eq!(lab.reader().flow_table().unwrap().established, 2_000);
+        assert_eq!(collector.collect().unwrap(), Collected { seen: 2_000, ..Collected::default() });
+    });
+}
+
+#[test]
+fn connection_takes_the_place_of_a_stale_one() {
+    lab(|lab| {
+        let (key, _) = FlowKey::between(&address(OUTSIDE), 40_000, &address(MEMBER), 80, 6, 0);
+        let stale = Flow { state: FLOW_TCP_OPEN, segment: [0, WEB], from_high: 1, ..Flow::ZERO };
+        lab.hash("FLOWS").insert(key, stale, 0).unwrap();
+        lab.inbound(syn(40_000, 80));
+        assert_ne!(lab.outbound(syn_ack(80, 40_000)), DROPPED);
+        let table = lab.reader().flow_table().unwrap();
+        assert_eq!((table.established, table.opening), (1, 0));
+    });
+}
+
+#[test]
+fn nothing_goes_before_there_are_settings() {
+    lab(|lab| {
+        insert(lab, 0..10, |_| Flow::ZERO);
+        lab.put("SETTINGS", 0, hub_common::segment::Settings::ZERO);
+        assert_eq!(Collector::open(lab.pins()).unwrap().collect().unwrap(), Collected::default());
+    });
+}
+
+#[test]
+fn full_table_is_collected_in_a_blink() {
+    lab(|lab| {
+        let flow = Flow { state: FLOW_TWO_WAY, last_tick: lab.clock.now(), segment: [0, WEB], ..Flow::ZERO };
+        insert(lab, 0..FLOWS, |_| flow);
+        let collector = Collector::open(lab.pins()).unwrap();
+        // The best of a few: other work on the machine only makes it slower.
+        let look = |clock: &Clock| {
+            let start = Instant::now();
+            (collector.collect_at(clock).unwrap(), start.elapsed())
+        };
+        let looks: Vec<_> = (0..5).map(|_| look(&lab.clock)).collect();
+        assert!(looks.iter().all(|(done, _)| done.seen == FLOWS as usize && done.stale == 0), "{looks:?}");
+        let looked = looks.iter().map(|(_, time)| *time).min().unwrap();
+        let (done, removed) = look(&Clock::new(u64::MAX / 2, 0, 4_000_000));
+        assert_eq!(done.stale, FLOWS as usize);
+        eprintln!("262,144 connections: looked at in {looked:?}, removed in {removed:?}");
+        assert!(looked < Duration::from_millis(200), "{looked:?}");
+        assert_eq!(collector.collect().unwrap(), Collected::default());
+    });
+}
