@@ -4,6 +4,11 @@
 //! one leaves them. Packets on their way out meet `hub_tc_out`. The verdict must be the model's, and a drop
 //! must be counted once, with its reason, by the hook that dropped. `hub_why` is asked now and then, and
 //! must give the same answer beforehand.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails its test"
+)]
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on has failed")]
 
