@@ -139,6 +139,8 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
         Some(port) => {
             start(scratch, Hook::TcIn as u32, ifindex);
             scratch.port = *port;
+            // The kernel wants test packets with an Ethernet header, whatever the port has.
+            scratch.port.flags &= !PORT_L3_ONLY;
         }
         None => {
             start(scratch, Hook::TcOut as u32, if ifindex <= 1 { FROM_HOST } else { ifindex });

@@ -238,7 +238,7 @@ impl Owner {
                 self.look_at = Some(deadline_in(Duration::from_secs(1)));
             }
             Done::Passed(pass) => self.passed(*pass),
-            Done::Collected(Ok(collected)) => self.collected((collected.seen - collected.stale) as u64),
+            Done::Collected(Ok(collected)) => self.collected((collected.seen - collected.stale - collected.orphaned) as u64),
             Done::Collected(Err(error)) => tracing::warn!(error, "idle flows cannot be removed"),
         }
     }

@@ -4,7 +4,7 @@
 //! is seen twice. Kernels and map kinds without the commands are walked key by key, to the same effect but
 //! slower, and there an entry may be seen again when its neighbour was removed meanwhile.
 //!
-//! The only `unsafe` of the daemon: every pointer goes to a buffer that is sized here, from what the kernel
+//! Every pointer handed to the kernel goes to a buffer that is sized here, from what the kernel
 //! says of the map.
 
 use std::io;
@@ -15,6 +15,9 @@ use aya::Pod;
 use aya::maps::{MapData, MapError, MapType};
 use hub_common::shared::Zero;
 use nix::errno::Errno;
+
+#[cfg(test)]
+mod tests;
 
 /// Entries asked for at once; doubled when a bucket holds more.
 const CHUNK: usize = 1_024;

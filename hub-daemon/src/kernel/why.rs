@@ -4,6 +4,7 @@
 //! but the answer. There is one place for answers, so questions wait for each other, across processes too.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
@@ -49,7 +50,8 @@ impl Why {
         question: &Question,
     ) -> Result<Answer, ReadError> {
         let frame = frame(question).map_err(|error| ReadError::Question(error.to_string()))?;
-        let mut netlink = Netlink::open().map_err(|error| ReadError::Question(error.to_string()))?;
+        let mut netlink = Netlink::open()
+            .map_err(|error| ReadError::Map { map: "routes", source: io::Error::other(error) })?;
         let ifindex = ingress(&mut netlink, question)?;
         let outcome = self.run(maps, &frame, ifindex)?;
         let came_in = (ifindex > LOOPBACK).then_some((ifindex, question.source));

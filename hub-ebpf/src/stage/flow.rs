@@ -26,17 +26,17 @@ use crate::stage::route;
 
 const ICMP_REDIRECT: u8 = 5;
 
-/// The live entry of a key, and whether it is half-open.
+/// The live entry of a key, and whether it is half-open. A stale entry hides nothing: the connection that
+/// follows on the same ports begins half-open, and takes its place at the first reply.
 #[inline(always)]
 fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
     // SAFETY: map values stay readable while the program runs; a reused slot shows another flow's values,
     // which the checks on policy, classification and port refuse.
-    let live = |flow: &*mut Flow| unsafe { !(**flow).is_stale(tick, &settings.timeout_ticks) };
-    // A stale entry that waits to be collected must not hide the connection that follows it.
-    match FLOWS.get_ptr_mut(key).filter(live) {
-        Some(flow) => Some((flow, false)),
-        None => FLOWS_NEW.get_ptr_mut(key).filter(live).map(|flow| (flow, true)),
+    let live = |flow: &*mut Flow| !unsafe { (**flow).is_stale(tick, &settings.timeout_ticks) };
+    if let Some(flow) = FLOWS.get_ptr_mut(key).filter(live) {
+        return Some((flow, false));
     }
+    FLOWS_NEW.get_ptr_mut(key).filter(live).map(|flow| (flow, true))
 }
 
 /// Finishes a packet of an established flow whose next hop is known and whose policies did not change.

@@ -1,11 +1,14 @@
 //! Before classification: what is not the hub's to judge, and what no port lets in.
 
+use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::Reason;
-use hub_common::outcome::Scratch;
+use hub_common::outcome::{FROM_HOST, Scratch};
 use hub_common::packet::{
     PACKET_ARP, PACKET_NEIGHBOUR, PACKET_OTHER, PACKET_ROUTER, PACKET_V4, PACKET_V6, PACKET_VLAN,
 };
 use hub_common::segment::ROLE_SEGMENT;
+
+use crate::maps::LOCALS;
 
 /// Whether to go on judging.
 pub(crate) enum Front {
@@ -33,11 +36,23 @@ pub(crate) fn front(scratch: &Scratch) -> Result<Front, Reason> {
     if packet.has(PACKET_OTHER) || !packet.has_any(PACKET_V4 | PACKET_V6) {
         return if on_segment { Err(Reason::Ethertype) } else { Ok(Front::Skip) };
     }
-    if packet.has(PACKET_NEIGHBOUR) {
-        if packet.has(PACKET_ROUTER) && on_segment {
-            return Err(Reason::RouterAdvertisement);
-        }
+    if packet.has(PACKET_ROUTER) && on_segment {
+        return Err(Reason::RouterAdvertisement);
+    }
+    if packet.has(PACKET_NEIGHBOUR) && stays_on_link(scratch) {
         return Ok(Front::Skip);
     }
     Ok(Front::Judge)
+}
+
+/// Whether neighbour discovery is between the host and its link. The kernel would forward any other like a
+/// packet of data, so it is judged as one.
+#[inline(always)]
+fn stays_on_link(scratch: &Scratch) -> bool {
+    let target = &scratch.packet.target;
+    scratch.ingress_ifindex == FROM_HOST
+        || is_multicast(target)
+        || is_link_local(target)
+        // SAFETY: the value is not looked at.
+        || unsafe { LOCALS.get(*target) }.is_some()
 }

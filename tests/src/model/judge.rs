@@ -58,11 +58,15 @@ impl Model {
     ) -> Step {
         if packet.protocol == 58 && packet.source.is_ipv6() && icmp::is_neighbour(packet.icmp_type) {
             let sent_by_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
-            return if sent_by_member && icmp::is_routers(packet.icmp_type) {
-                refuse(Reason::RouterAdvertisement)
-            } else {
-                Err(Verdict::Skip)
-            };
+            if sent_by_member && icmp::is_routers(packet.icmp_type) {
+                return refuse(Reason::RouterAdvertisement);
+            }
+            // Nobody forwards it: what does not stay on its link is a packet like any other.
+            let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
+            let to_link = is_group(packet.target) || is_link_local(packet.target);
+            if from_host || to_link || self.locals.contains(&packet.target) {
+                return Err(Verdict::Skip);
+            }
         }
         let mut judged = self.classify(entry, role, packet, now)?;
         for segment in judged.segments.into_iter().flatten() {

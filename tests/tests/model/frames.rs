@@ -160,6 +160,14 @@ fn neighbour_discovery_is_left_to_the_kernel() {
         table.push(("from a member", PORT_A, message(kind), expected));
     }
     table.push(("echo is none", PORT_A, message(128), Drop(Reason::Spoof)));
+    let unicast =
+        |source, target| Datagram::icmp(ip(source), ip(target), 136, 0, [0; 4]).with_payload(&[0; 16]);
+    table.extend([
+        ("to the hub", PORT_A, unicast(MEMBER6, "fe80::1"), Skip),
+        ("across the hub", PORT_A, unicast(MEMBER6, REMOTE6), Pass),
+        ("across the hub, spoofed", PORT_A, unicast(OTHER6, REMOTE6), Drop(Reason::Spoof)),
+        ("across the hub, from outside", UPLINK, unicast(REMOTE6, MEMBER6), Drop(Reason::DefaultDeny)),
+    ]);
     let detection = Datagram::icmp(ip("::"), ip("ff02::1:ff00:5"), 135, 0, [0; 4]).with_payload(&[0; 16]);
     table.push(("duplicate address detection", PORT_A, detection, Skip));
     assert_table(&table);

@@ -7,7 +7,10 @@ use hub_common::limits::FLOWS;
 use hub_daemon::kernel::clock::Clock;
 use hub_daemon::kernel::collect::{Collected, Collector};
 
-use crate::lab::{Lab, MEMBER, OUTSIDE, WEB, address, lab};
+use crate::lab::{Lab, MEMBER, OUTSIDE, WEB, address, lab, syn, syn_ack};
+
+/// `TC_ACT_SHOT`.
+const DROPPED: u32 = 2;
 
 /// Puts connections into the table, one for each number.
 fn insert(lab: &Lab, numbers: std::ops::Range<u32>, flow: impl Fn(u32) -> Flow) {
@@ -35,6 +38,19 @@ fn idle_and_orphaned_connections_go() {
         assert_eq!(collector.collect().unwrap(), expected);
         assert_eq!(lab.reader().flow_table().unwrap().established, 2_000);
         assert_eq!(collector.collect().unwrap(), Collected { seen: 2_000, ..Collected::default() });
+    });
+}
+
+#[test]
+fn connection_takes_the_place_of_a_stale_one() {
+    lab(|lab| {
+        let (key, _) = FlowKey::between(&address(OUTSIDE), 40_000, &address(MEMBER), 80, 6, 0);
+        let stale = Flow { state: FLOW_TCP_OPEN, segment: [0, WEB], from_high: 1, ..Flow::ZERO };
+        lab.hash("FLOWS").insert(key, stale, 0).unwrap();
+        lab.inbound(syn(40_000, 80));
+        assert_ne!(lab.outbound(syn_ack(80, 40_000)), DROPPED);
+        let table = lab.reader().flow_table().unwrap();
+        assert_eq!((table.established, table.opening), (1, 0));
     });
 }
 

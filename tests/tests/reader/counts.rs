@@ -1,6 +1,6 @@
 //! Counters and connections.
 
-use hub_daemon::datapath_view::{Count, RuleCount};
+use hub_daemon::datapath_view::{Count, RuleCount, SegmentCounts};
 use hub_daemon::kernel::clock::Clock;
 use hub_daemon::kernel::reader::Reader;
 use hub_daemon::model::SegmentId;
@@ -16,10 +16,10 @@ fn counters_are_those_of_the_packets() {
         let reader = lab.reader();
         for (port, times) in [(80, 2), (443, 1), (22, 3), (8080, 1)] {
             for source in 0..times {
-                lab.from_outside(syn(40_000 + source, port));
+                lab.inbound(syn(40_000 + source, port));
             }
         }
-        lab.from_member(udp(53, 5_353));
+        lab.outbound(udp(53, 5_353));
         let counts = reader.segment(SegmentId(WEB)).unwrap();
         assert_eq!(counts.ingress, Count { packets: 3, bytes: 3 * BARE });
         assert_eq!(counts.egress, Count { packets: 1, bytes: 33 });
@@ -61,9 +61,9 @@ fn counters_are_those_of_the_packets() {
 fn flows_show_both_tiers_until_they_are_stale() {
     lab(|lab| {
         let reader = lab.reader();
-        lab.from_outside(syn(40_000, 80));
-        lab.from_outside(syn(40_001, 80));
-        lab.from_member(syn_ack(80, 40_001));
+        lab.inbound(syn(40_000, 80));
+        lab.inbound(syn(40_001, 80));
+        lab.outbound(syn_ack(80, 40_001));
         let flows = reader.flows(None, 10).unwrap();
         let states: Vec<_> = flows.iter().map(|flow| (flow.source_port, flow.state.as_str())).collect();
         assert_eq!(states, [(40_001, "established"), (40_000, "opening")]);
@@ -103,7 +103,7 @@ fn clock_keeps_step_with_the_kernel() {
 #[test]
 fn detached_reader_knows_nothing() {
     let reader = Reader::detached();
-    assert_eq!(reader.segment(SegmentId(1)).unwrap(), Default::default());
+    assert_eq!(reader.segment(SegmentId(1)).unwrap(), SegmentCounts::default());
     assert!(reader.hooks().unwrap().is_empty() && reader.flows(None, 1).unwrap().is_empty());
     assert!(reader.segments_all().unwrap().is_empty());
 }

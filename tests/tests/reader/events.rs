@@ -11,7 +11,7 @@ fn drops_reach_the_listeners_with_names() {
     lab(|lab| {
         let mut events = Events::open(lab.pins(), lab.names()).unwrap();
         let (sender, mut listener) = broadcast::channel(16);
-        lab.from_outside(syn(40_000, 22));
+        lab.inbound(syn(40_000, 22));
         assert_eq!(events.drain(&sender), 1);
         let EventView::Packet(event) = listener.try_recv().unwrap() else { panic!("a packet was dropped") };
         assert_eq!((event.action.as_str(), event.reason.as_deref()), ("drop", Some("rule_deny")));
@@ -36,7 +36,7 @@ fn ring_is_emptied_when_nobody_listens() {
         let (sender, listener) = broadcast::channel(16);
         drop(listener);
         for source in 0..5 {
-            lab.from_outside(syn(source, 22));
+            lab.inbound(syn(source, 22));
         }
         assert_eq!(events.drain(&sender), 5, "the rule logs, so every one is reported");
         let mut listener = sender.subscribe();
@@ -53,7 +53,7 @@ fn task_sends_what_happens_while_it_runs() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let task = tokio::spawn(events.run(sender));
-            lab.from_outside(syn(40_000, 22));
+            lab.inbound(syn(40_000, 22));
             let event = tokio::time::timeout(std::time::Duration::from_secs(20), listener.recv()).await;
             assert!(matches!(event.unwrap().unwrap(), EventView::Packet(_)));
             task.abort();

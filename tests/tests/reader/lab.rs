@@ -216,12 +216,12 @@ impl Lab {
     }
 
     /// A packet from outside to the member.
-    pub(crate) fn from_outside(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
+    pub(crate) fn inbound(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
         self.run(UPLINK, &build(step([0; 6], OUTSIDE, MEMBER)))
     }
 
     /// A packet from the member to outside.
-    pub(crate) fn from_member(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
+    pub(crate) fn outbound(&self, build: impl FnOnce(PacketStep) -> Vec<u8>) -> u32 {
         self.run(self.member, &build(step(MAC, MEMBER, OUTSIDE)))
     }
 
@@ -285,7 +285,7 @@ fn snapshot() -> Snapshot {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         expires_at: None,
         origin: Origin::Api,
-        definition: PersonaDocument { name: "web".into() },
+        definition: PersonaDocument { name: "web".into(), ..PersonaDocument::default() },
         conditions: Vec::new(),
         warnings: Vec::new(),
         rule_sources: ["web.yaml:7", "web.yaml:9", "web.yaml:12"].map(String::from).to_vec(),

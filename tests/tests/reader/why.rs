@@ -107,6 +107,9 @@ fn port_is_where_the_kernel_looks_for_the_sender() {
         let elsewhere =
             Question { source: OUTSIDE.into(), target: IpAddr::from([198, 51, 100, 1]), ..spoofed };
         assert_eq!(verdict(&reader.why(&elsewhere).unwrap()), ("skip", None));
+        let ends = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().unwrap());
+        let v6 = Question { protocol: "icmp".into(), source: ends[0], target: ends[1], ..elsewhere };
+        assert_eq!(verdict(&reader.why(&v6).unwrap()), ("skip", None));
         let nowhere = Question { port: Some("nothing0".into()), ..from_member };
         assert!(matches!(reader.why(&nowhere), Err(ReadError::Question(text)) if text.contains("nothing0")));
     });
@@ -115,8 +118,8 @@ fn port_is_where_the_kernel_looks_for_the_sender() {
 #[test]
 fn established_connections_are_recognised() {
     lab(|lab| {
-        lab.from_outside(syn(40_000, 80));
-        lab.from_member(syn_ack(80, 40_000));
+        lab.inbound(syn(40_000, 80));
+        lab.outbound(syn_ack(80, 40_000));
         let answer = lab.reader().why(&to_member("tcp", Some(80))).unwrap();
         assert_eq!((verdict(&answer), answer.established), (("pass", None), true));
         assert_eq!(answer.rules[0].rule, Some(0), "the rule that admitted it");

@@ -1,0 +1,84 @@
+//! Batches against the kernel, and against the slow way through the same maps.
+
+use super::*;
+use aya::maps::{Array, HashMap, IterableMap as _, PerCpuHashMap, PerCpuValues};
+use std::collections::BTreeMap;
+
+/// Maps need root; `cargo xtask test` says which tests it leaves out.
+fn may_make_maps() -> bool {
+    nix::unistd::Uid::effective().is_root() && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
+}
+
+fn read(map: &MapData) -> [BTreeMap<u32, u64>; 2] {
+    let mut found = [BTreeMap::new(), BTreeMap::new()];
+    let [batched, single] = &mut found;
+    let each = |to: &mut BTreeMap<u32, u64>, key: &u32, values: &[u64]| {
+        assert_eq!(to.insert(*key, values.iter().sum()), None, "{key} is seen once");
+        ControlFlow::Continue(())
+    };
+    entries(map, |key: &u32, values: &[u64]| each(batched, key, values)).unwrap();
+    one_by_one(map, None, usize::MAX, &mut |key: &u32, values: &[u64]| each(single, key, values)).unwrap();
+    found
+}
+
+#[test]
+fn every_entry_is_seen_once_and_goes_once() {
+    if !may_make_maps() {
+        return;
+    }
+    let mut map = HashMap::<_, u32, u64>::create(10_000, 0).unwrap();
+    (0..5_000u32).for_each(|key| map.insert(key, u64::from(key) + 7, 0).unwrap());
+    let expected: BTreeMap<u32, u64> = (0..5_000).map(|key| (key, u64::from(key) + 7)).collect();
+    assert_eq!(read(map.map()), [expected.clone(), expected]);
+    let keys: Vec<u32> = (0..3_000).map(|key| key * 2).collect();
+    assert_eq!(remove(map.map(), &keys).unwrap(), 2_500, "500 were never there");
+    assert_eq!(remove_one_by_one(map.map(), &[0, 1, 3]).unwrap(), 2);
+    assert_eq!(read(map.map()).map(|found| found.len()), [2_498; 2]);
+}
+
+#[test]
+fn values_of_all_cpus_come_together() {
+    if !may_make_maps() {
+        return;
+    }
+    let mut map = PerCpuHashMap::<_, u32, u64>::create(100, 0).unwrap();
+    let cpus = aya::util::nr_cpus().unwrap();
+    (0..50u32).for_each(|key| map.insert(key, PerCpuValues::try_from(vec![3; cpus]).unwrap(), 0).unwrap());
+    let expected: BTreeMap<u32, u64> = (0..50).map(|key| (key, 3 * cpus as u64)).collect();
+    assert_eq!(read(map.map()), [expected.clone(), expected]);
+}
+
+#[test]
+fn ranges_end_with_the_array() {
+    if !may_make_maps() {
+        return;
+    }
+    let mut map = Array::<_, u64>::create(3_000, 0).unwrap();
+    (0..3_000).for_each(|index| map.set(index, u64::from(index), 0).unwrap());
+    for (first, count, expected) in [
+        (0, 3_000, 0..3_000),
+        (0, 2, 0..2),
+        (5, 2_000, 5..2_005),
+        (2_999, 10, 2_999..3_000),
+        (3_000, 1, 0..0),
+        (9_000, 1, 0..0),
+        (7, 0, 0..0),
+    ] {
+        let mut found = Vec::new();
+        range(map.map(), first, count, |index, values: &[u64]| {
+            assert_eq!(values, [u64::from(index)]);
+            found.push(index);
+        })
+        .unwrap();
+        assert_eq!(found, expected.collect::<Vec<u32>>(), "{count} from {first}");
+    }
+}
+
+#[test]
+fn maps_of_other_sizes_are_refused() {
+    if may_make_maps() {
+        let map = HashMap::<_, u64, u64>::create(8, 0).unwrap();
+        let error = entries(map.map(), |_: &u32, _: &[u64]| ControlFlow::Continue(())).unwrap_err();
+        assert!(error.to_string().contains("the key has 8 bytes, not 4"), "{error}");
+    }
+}
