@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod address;
+pub mod bench;
 pub mod checksum;
 pub mod event;
 pub mod flow;

@@ -220,7 +220,9 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
     let (change_sender, changes) = mpsc::channel(QUEUE);
     let (jobs, work) = blocking::channel();
     let (done_sender, done) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("applier".to_owned()).spawn(move || applier.work(&work, &done_sender))?;
+    std::thread::Builder::new()
+        .name("applier".to_owned())
+        .spawn(move || applier.work(&work, &done_sender))?;
     let reader = Reader::open(pins, snapshots.clone())?;
     let handle = HubHandle {
         commands: command_sender,
@@ -232,7 +234,8 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
         reconcile: Arc::new(ReconcileStats::default()),
         started: Timestamp::now(),
     };
-    let channels = Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
+    let channels =
+        Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
     Ok((handle, channels, Receivers { reloads, refused, changes: change_sender }))
 }
 
@@ -261,7 +264,8 @@ fn listen(
     closed: &watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     if let Some(folder) = config.api.socket.parent() {
-        fs::create_dir_all(folder).map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder)
+            .map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
     }
     let api = rest::router(handle.clone());
     let mut tasks = vec![tokio::spawn(server::serve(

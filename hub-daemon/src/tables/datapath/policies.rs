@@ -120,9 +120,7 @@ impl Policies {
             word: built.word,
             pad: [0; 2],
         };
-        self.policies
-            .set(policy_slot(built.word), compiled, 0)
-            .map_err(|source| kernel("POLICIES", source))
+        self.policies.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
     }
 
     fn write_rules(&mut self, rules: &[Rule]) -> Result<(u32, u32), MapFault> {

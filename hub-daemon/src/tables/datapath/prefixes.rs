@@ -69,7 +69,9 @@ impl Prefixes {
                 let slot = entry & !V4_BLOCK;
                 used.push(slot);
                 let block = self.blocks.get(&slot, 0).map_err(|source| kernel("V4_BLOCKS", source))?;
-                used.extend(block.iter().filter(|entry| **entry & V4_BLOCK != 0).map(|entry| entry & !V4_BLOCK));
+                used.extend(
+                    block.iter().filter(|entry| **entry & V4_BLOCK != 0).map(|entry| entry & !V4_BLOCK),
+                );
             }
             for slot in &used {
                 self.slots.claim(*slot, 1);

@@ -65,7 +65,9 @@ impl Small {
     /// Takes the maps of an object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
         Ok(Self {
-            peers: Set::new(ebpf, "PEERS", |peer: &Peer| [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat())?,
+            peers: Set::new(ebpf, "PEERS", |peer: &Peer| {
+                [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat()
+            })?,
             locals: Set::new(ebpf, "LOCALS", |address: &Address| address.to_vec())?,
             failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
                 [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
@@ -80,8 +82,12 @@ impl Small {
 
     /// Makes the hub's own addresses be those of the inventory.
     pub fn put_locals(&mut self, inventory: &Inventory) -> Report {
-        let addresses: Vec<Address> =
-            inventory.links.values().flat_map(|link| &link.addresses).map(|address| bytes(*address)).collect();
+        let addresses: Vec<Address> = inventory
+            .links
+            .values()
+            .flat_map(|link| &link.addresses)
+            .map(|address| bytes(*address))
+            .collect();
         self.locals.put(&addresses)
     }
 
