@@ -12,6 +12,7 @@
 #![expect(clippy::cast_lossless, reason = "`From` is not const, and most functions here are")]
 
 pub mod address;
+pub mod bench;
 pub mod checksum;
 pub mod event;
 pub mod flow;
