@@ -129,7 +129,7 @@ fn a_restart_loses_nothing() {
 #[test]
 fn ready_is_the_first_pass_after_the_documents() {
     let mut script = Script::new();
-    let is_ready = |script: &Script| script.hub.snapshot(script.now).ready;
+    let is_ready = |script: &Script| script.hub.clone().snapshot(script.now).ready;
     script.reconciled(&[]);
     assert!(!is_ready(&script), "the documents were not read");
     script.documents(&[persona("a", "10.1.0.0/24")]).unwrap();
