@@ -3,6 +3,7 @@
 //! One module per verb. A verb is a module with an `Options` struct and a
 //! `run` function; it is added to `Verb` and to its `match` below.
 
+mod bench;
 mod budget;
 mod build;
 mod check;
@@ -43,6 +44,8 @@ enum Verb {
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
     Budget(budget::Options),
+    /// Measures the hub beside kernel forwarding, nftables and bare redirects
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
+        Verb::Bench(options) => bench::run(&places, &options),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));
