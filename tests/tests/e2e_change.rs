@@ -91,9 +91,8 @@ fn no_packet_is_judged_by_a_mix_of_two_policies() {
     world.create(0, &deny(7001));
     let arrived: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
     let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    let sockets = world.members[0].within(|| {
-        [7001_u16, 7002, 7003].map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap())
-    });
+    let sockets = world.members[0]
+        .within(|| [7001_u16, 7002, 7003].map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap()));
     std::thread::scope(|scope| {
         for (socket, count) in sockets.iter().zip(&arrived) {
             socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

@@ -14,9 +14,7 @@ use serde_json::json;
 fn is_from(address: IpAddr) -> impl FnMut(&[u8]) -> bool {
     move |frame: &[u8]| match address {
         IpAddr::V4(v4) => frame.get(12..14) == Some(&[8, 0]) && frame.get(26..30) == Some(&v4.octets()),
-        IpAddr::V6(v6) => {
-            frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(22..38) == Some(&v6.octets())
-        }
+        IpAddr::V6(v6) => frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(22..38) == Some(&v6.octets()),
     }
 }
 

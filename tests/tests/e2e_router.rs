@@ -27,8 +27,12 @@ fn hops_are_counted_down_and_the_last_one_is_told() {
         let said = member.try_sh(&format!("ping -n -c 1 -W 1 -t 1 {far}"), LIMIT).stdout;
         assert!(said.contains(&format!("From {}", gateway(0, v4))), "{said}");
         assert!(said.contains("xceeded"), "{said}");
-        let said = world.outside.try_sh(&format!("ping -n -c 1 -W 1 -t 1 {}", member_at(0, v4)), LIMIT).stdout;
-        assert!(said.contains(&format!("From {}", gateway_outside(v4))) && said.contains("xceeded"), "{said}");
+        let said =
+            world.outside.try_sh(&format!("ping -n -c 1 -W 1 -t 1 {}", member_at(0, v4)), LIMIT).stdout;
+        assert!(
+            said.contains(&format!("From {}", gateway_outside(v4))) && said.contains("xceeded"),
+            "{said}"
+        );
         // The answer has gone through the hub, by a redirect or not: one hop less.
         for _ in 0..2 {
             let said = member.sh(&format!("ping -n -c 1 -W 2 {far}"));

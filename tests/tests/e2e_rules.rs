@@ -87,10 +87,13 @@ fn icmp_types_are_told_apart() {
     for v4 in FAMILIES {
         world.outside.expect_ping(member_at(0, v4), Answered);
     }
-    world.replace(0, &json!({"security_policies": [
-        {"protocol": "icmp", "icmp_type": 13, "action": "allow"},
-        {"protocol": "icmpv6", "icmp_type": "echo-reply", "action": "allow"},
-    ]}));
+    world.replace(
+        0,
+        &json!({"security_policies": [
+            {"protocol": "icmp", "icmp_type": 13, "action": "allow"},
+            {"protocol": "icmpv6", "icmp_type": "echo-reply", "action": "allow"},
+        ]}),
+    );
     for v4 in FAMILIES {
         world.outside.expect_ping(member_at(0, v4), Silent);
         // Members ask by their own leave.
@@ -115,7 +118,8 @@ fn egress_rules_and_lists_bind_members() {
         member.expect_tcp(far, 80, Answered);
         member.expect_tcp(far, 25, Silent);
         member.expect_udp(far, 80, Answered);
-        let (answer, passes) = world.why(&format!("tcp {} {} --in seg0", member_at(0, v4), with_port(far, 25)));
+        let (answer, passes) =
+            world.why(&format!("tcp {} {} --in seg0", member_at(0, v4), with_port(far, 25)));
         assert!(!passes && answer["rules"][0]["direction"] == "egress", "{answer:#}");
     }
     world.replace(0, &json!({"egress": {"deny": ["192.0.2.0/24"], "allow": ["2001:db8:2::/64"]}}));

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
@@ -50,6 +51,21 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs a command to its end and hands on how it ended.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     command.status().with_context(|| format!("start `{}`", line(command)))
+}
+
+/// Runs a command on a text; fails with its complaints when it fails.
+pub(crate) fn feed(command: &mut Command, input: &str) -> Result<()> {
+    let started = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = started.with_context(|| format!("start `{}`", line(command)))?;
+    let mut stdin = child.stdin.take().context("standard input is a pipe")?;
+    let written = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().with_context(|| format!("wait for `{}`", line(command)))?;
+    if !output.status.success() {
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        bail!("{}: `{}`: {}", output.status, line(command), complaints.trim());
+    }
+    written.with_context(|| format!("write to `{}`", line(command)))
 }
 
 /// What a command prints; fails with its complaints when it fails.

@@ -3,11 +3,13 @@
 //! One module per verb. A verb is a module with an `Options` struct and a
 //! `run` function; it is added to `Verb` and to its `match` below.
 
+mod bench;
 mod budget;
 mod build;
 mod check;
 mod clock;
 mod command;
+mod demo;
 mod object;
 mod places;
 mod say;
@@ -34,12 +36,16 @@ enum Verb {
     Setup(setup::Options),
     /// Builds the kernel programs, then hubd and hubctl with the programs inside
     Build(build::Options),
+    /// Runs the hub on real packets and shows what an operator sees
+    Demo(demo::Options),
     /// Builds everything and runs all tests
     Test(test::Options),
     /// Checks format, lints, documentation, licences and file lengths
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
     Budget(budget::Options),
+    /// Measures the hub beside kernel forwarding, nftables and bare redirects
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,9 +54,11 @@ fn main() -> ExitCode {
     let outcome = match arguments.verb {
         Verb::Setup(options) => setup::run(&places, &options),
         Verb::Build(options) => build::run(&places, &options),
+        Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
+        Verb::Bench(options) => bench::run(&places, &options),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

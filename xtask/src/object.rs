@@ -1,4 +1,5 @@
-//! Builds the object with the kernel programs: `target/ebpf/hub.bpf.o`.
+//! Builds the object with the kernel programs: `target/ebpf/hub.bpf.o`; and the
+//! one that `bench` measures with.
 //!
 //! Stable cargo with an eBPF compiler and its own sources of `core`. The
 //! object replaces the previous one atomically and only when it differs, so
@@ -33,23 +34,31 @@ const PROFILE: [(&str, &str); 8] = [
 
 /// Sets the machine up, builds the object and puts it where the daemon looks for it.
 pub(crate) fn build(places: &Places) -> Result<()> {
+    build_one(places, "hub", &places.object())
+}
+
+/// As [`build`], for the programs that `bench` measures with.
+pub(crate) fn build_bench(places: &Places) -> Result<()> {
+    build_one(places, "hub-bench", &places.bench_object())
+}
+
+fn build_one(places: &Places, name: &str, path: &Path) -> Result<()> {
     let toolchain = setup::toolchain(places)?;
-    let (outcome, duration) = timed(|| compile(places, &toolchain));
+    let (outcome, duration) = timed(|| compile(places, &toolchain, name));
     outcome?;
-    let built = places.ebpf_build().join(TARGET).join("release").join("hub");
+    let built = places.ebpf_build().join(TARGET).join("release").join(name);
     let unstripped = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
     let object = without_dwarf(&unstripped).with_context(|| format!("strip {}", built.display()))?;
-    let path = places.object();
-    replace(&path, &object).with_context(|| format!("write {}", path.display()))?;
+    replace(path, &object).with_context(|| format!("write {}", path.display()))?;
     let sizes = format!("{} bytes, {} with DWARF", object.len(), unstripped.len());
     say("object", &format!("{} ({sizes}, {:.1} s)", path.display(), duration.as_secs_f64()));
     Ok(())
 }
 
-fn compile(places: &Places, toolchain: &Toolchain) -> Result<()> {
+fn compile(places: &Places, toolchain: &Toolchain, name: &str) -> Result<()> {
     let mut build = cargo(places);
     build
-        .args(["build", "--package", "hub-ebpf", "--bin", "hub", "--release"])
+        .args(["build", "--package", "hub-ebpf", "--bin", name, "--release"])
         .args(["-Zbuild-std=core", "--target", TARGET])
         .env("CARGO_TARGET_DIR", places.ebpf_build())
         .env("CARGO_ENCODED_RUSTFLAGS", flags(&toolchain.linker))
@@ -91,7 +100,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     let folder = path.parent().expect("the object lies in a folder");
     fs::create_dir_all(folder)?;
-    let temporary = folder.join(format!("hub.bpf.o.{}", std::process::id()));
+    let temporary = path.with_extension(format!("o.{}", std::process::id()));
     fs::write(&temporary, bytes)?;
     fs::rename(&temporary, path)?;
     Ok(())

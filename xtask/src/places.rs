@@ -50,6 +50,11 @@ impl Places {
         self.target.join("ebpf").join("hub.bpf.o")
     }
 
+    /// The finished object with the programs that `bench` measures with.
+    pub(crate) fn bench_object(&self) -> PathBuf {
+        self.target.join("ebpf").join("hub-bench.bpf.o")
+    }
+
     /// Cargo's target folder for the kernel programs.
     pub(crate) fn ebpf_build(&self) -> PathBuf {
         self.target.join("ebpf-build")

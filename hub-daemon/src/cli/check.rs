@@ -10,8 +10,8 @@ use crate::check::check;
 use crate::inputs::reload::FileProblem;
 
 pub(super) fn run(output: Output, paths: &[PathBuf]) -> Result<(), Failure> {
-    let files =
-        check(paths).map_err(|problems| Failure::Documents(problems.iter().map(FileProblem::from).collect()))?;
+    let files = check(paths)
+        .map_err(|problems| Failure::Documents(problems.iter().map(FileProblem::from).collect()))?;
     output.done(&format!("{} checked; nothing wrong", count(files, "file")))
 }
 

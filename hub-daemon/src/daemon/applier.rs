@@ -86,9 +86,7 @@ impl Applier {
     pub fn work(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
         for job in jobs {
             let answer = match job {
-                Job::Look => {
-                    Done::Looked(self.netlink.inventory().map_err(|error| error.to_string()))
-                }
+                Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
                 Job::Pass { revision, desired, inventory } => {
                     Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
                 }

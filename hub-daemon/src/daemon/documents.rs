@@ -9,9 +9,9 @@ use crate::command::{Command, Rejection};
 use crate::document::hub::unreadable;
 use crate::document::snippet::Diagnostic;
 use crate::document::source::{self, Source};
+use crate::inputs::HubHandle;
 use crate::inputs::plan::changes;
 use crate::inputs::reload::{FileProblem, ReloadFailure, ReloadMode, ReloadReport, ReloadRequest};
-use crate::inputs::HubHandle;
 
 /// Reads every `*.yaml` and `*.yml` in a folder, by name. A folder that is not there holds nothing.
 pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
@@ -51,7 +51,11 @@ pub async fn serve(
         let result = reload(&folder, &hub, mode).await;
         match &result {
             Ok(report) if report.applied => {
-                tracing::info!(documents = report.documents, changes = report.changes.len(), "documents taken");
+                tracing::info!(
+                    documents = report.documents,
+                    changes = report.changes.len(),
+                    "documents taken"
+                );
             }
             Ok(_) => {}
             Err(failure) => {

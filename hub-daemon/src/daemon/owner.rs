@@ -103,7 +103,7 @@ impl Owner {
         let mut full_pass = tokio::time::interval(FULL_PASS);
         let mut collect = tokio::time::interval(COLLECT);
         let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
-        let far = Duration::from_secs(3_600);
+        let far = Duration::from_hours(1);
         loop {
             let look_at = self.look_at.unwrap_or_else(|| deadline_in(far));
             tokio::select! {
@@ -111,18 +111,18 @@ impl Owner {
                     Some((command, answer)) => self.command(command, answer),
                     None => return,
                 },
-                Some(change) = self.channels.changes.recv() => self.change(&change),
+                Some(change) = self.channels.changes.recv() => self.change(change),
                 Some(text) = self.channels.refused.recv() => {
                     self.hub.documents_failed(text);
                     self.publish();
                 }
-                done = self.channels.done.recv() => match done {
-                    Some(done) => self.done(done),
-                    None => {
+                done = self.channels.done.recv() => {
+                    let Some(done) = done else {
                         tracing::error!("the applier has died: the kernel is no longer kept in step");
                         return;
-                    }
-                },
+                    };
+                    self.done(done);
+                }
                 () = sleep_until(look_at), if self.look_at.is_some() => {
                     self.look_at = None;
                     self.send(Job::Look);
@@ -170,7 +170,7 @@ impl Owner {
         }
     }
 
-    fn change(&mut self, change: &Change) {
+    fn change(&mut self, change: Change) {
         match change {
             Change::Neighbours => self.send(Job::RoutesChanged),
             Change::Resync => {
@@ -238,7 +238,9 @@ impl Owner {
                 self.look_at = Some(deadline_in(Duration::from_secs(1)));
             }
             Done::Passed(pass) => self.passed(*pass),
-            Done::Collected(Ok(collected)) => self.collected((collected.seen - collected.stale - collected.orphaned) as u64),
+            Done::Collected(Ok(collected)) => {
+                self.collected((collected.seen - collected.stale - collected.orphaned) as u64);
+            }
             Done::Collected(Err(error)) => tracing::warn!(error, "idle flows cannot be removed"),
         }
     }
@@ -255,7 +257,8 @@ impl Owner {
         let now = Timestamp::now();
         self.count(&pass, now);
         self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);
-        let fallbacks: Vec<String> = pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
+        let fallbacks: Vec<String> =
+            pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
         self.hub.set_condition("XdpFallback", (!fallbacks.is_empty()).then(|| fallbacks.join("; ")));
         let faults: Vec<String> = pass
             .reports
@@ -286,11 +289,20 @@ impl Owner {
             table.drift.add(report.drift as u64);
             failures += report.failures.len();
             for failure in &report.failures {
-                tracing::warn!(table = report.table, object = failure.object, error = failure.error, "refused");
+                tracing::warn!(
+                    table = report.table,
+                    object = failure.object,
+                    error = failure.error,
+                    "refused"
+                );
             }
             if report.drift > 0 {
                 tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
-                self.event("drift", None, format!("{} entries of {} were put right", report.drift, report.table));
+                self.event(
+                    "drift",
+                    None,
+                    format!("{} entries of {} were put right", report.drift, report.table),
+                );
             }
         }
         if failures == 0 {
@@ -302,7 +314,9 @@ impl Owner {
     fn answer(&mut self, revision: u64) {
         let snapshot = self.channels.snapshot.borrow().clone();
         let fresh = |view: &PersonaView| {
-            Box::new(snapshot.personas.get(&view.id).map_or_else(|| view.clone(), |view| PersonaView::clone(view)))
+            Box::new(
+                snapshot.personas.get(&view.id).map_or_else(|| view.clone(), |view| PersonaView::clone(view)),
+            )
         };
         let (ready, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.revision <= revision);
@@ -335,10 +349,18 @@ impl Owner {
                 Some(old) if Arc::ptr_eq(old, view) => {}
                 Some(old) => {
                     if old.generation != view.generation {
-                        self.event("updated", Some(name), format!("{name} is at generation {}", view.generation));
+                        self.event(
+                            "updated",
+                            Some(name),
+                            format!("{name} is at generation {}", view.generation),
+                        );
                     }
                     if old.state != view.state {
-                        self.event(state_name(view.state), Some(name), format!("{name} is {}", state_name(view.state)));
+                        self.event(
+                            state_name(view.state),
+                            Some(name),
+                            format!("{name} is {}", state_name(view.state)),
+                        );
                     }
                 }
                 None => self.event("created", Some(name), format!("{name} was admitted")),
@@ -363,7 +385,6 @@ impl Owner {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the owner's timer; the hub itself reads no clock")]
 fn deadline_in(wait: Duration) -> Instant {
     Instant::now() + wait
 }

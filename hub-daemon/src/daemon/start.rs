@@ -119,7 +119,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let store = Store::new(&config.state_dir);
     let stored = store.load()?;
     let now = Timestamp::now();
-    let seed = now.as_nanosecond() as u64 ^ u64::from(std::process::id());
+    let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
@@ -220,7 +220,9 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
     let (change_sender, changes) = mpsc::channel(QUEUE);
     let (jobs, work) = blocking::channel();
     let (done_sender, done) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("applier".to_owned()).spawn(move || applier.work(&work, &done_sender))?;
+    std::thread::Builder::new()
+        .name("applier".to_owned())
+        .spawn(move || applier.work(&work, &done_sender))?;
     let reader = Reader::open(pins, snapshots.clone())?;
     let handle = HubHandle {
         commands: command_sender,
@@ -232,7 +234,8 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
         reconcile: Arc::new(ReconcileStats::default()),
         started: Timestamp::now(),
     };
-    let channels = Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
+    let channels =
+        Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
     Ok((handle, channels, Receivers { reloads, refused, changes: change_sender }))
 }
 
@@ -246,12 +249,11 @@ async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
         if let Err(error) = ended {
             tracing::error!(%error, "the kernel's messages cannot be read");
         }
-        if changes.is_closed() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if changes.send(monitor::Change::Resync).await.is_err() {
+            // The owner is gone.
             return;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        // An error means that the owner is gone, which the check above sees.
-        drop(changes.send(monitor::Change::Resync).await);
     }
 }
 
@@ -261,7 +263,8 @@ fn listen(
     closed: &watch::Receiver<bool>,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     if let Some(folder) = config.api.socket.parent() {
-        fs::create_dir_all(folder).map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder)
+            .map_err(|source| StartError::Folder { path: folder.to_owned(), source })?;
     }
     let api = rest::router(handle.clone());
     let mut tasks = vec![tokio::spawn(server::serve(

@@ -12,7 +12,9 @@ pub fn down(bpffs: &Path, runtime_dir: &Path) -> Teardown {
     let failure = |object: &str, error: String| Failure { object: object.to_owned(), error, persona: None };
     let mut teardown = match Network::open(runtime_dir) {
         Ok(mut network) => network.teardown(),
-        Err(error) => Teardown { failures: vec![failure("netlink", error.to_string())], ..Teardown::default() },
+        Err(error) => {
+            Teardown { failures: vec![failure("netlink", error.to_string())], ..Teardown::default() }
+        }
     };
     let pins = bpffs.join("hub");
     if pins.exists() {

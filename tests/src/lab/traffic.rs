@@ -119,7 +119,8 @@ impl Space {
     pub fn serve(&self, ports: &[u16]) -> Server {
         let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
         let (listeners, sockets) = self.within(|| {
-            let listeners: Vec<_> = ports.iter().map(|port| TcpListener::bind((any, *port)).unwrap()).collect();
+            let listeners: Vec<_> =
+                ports.iter().map(|port| TcpListener::bind((any, *port)).unwrap()).collect();
             let sockets: Vec<_> = ports.iter().map(|port| UdpSocket::bind((any, *port)).unwrap()).collect();
             (listeners, sockets)
         });
@@ -147,7 +148,9 @@ fn answered(read: std::io::Result<usize>) -> Outcome {
 fn failed(error: &std::io::Error) -> Outcome {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Refused,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::PermissionDenied => Unreachable,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::PermissionDenied => {
+            Unreachable
+        }
         ErrorKind::TimedOut | ErrorKind::WouldBlock => Silent,
         _ => panic!("unexpected: {error:?}"),
     }

@@ -24,8 +24,7 @@ impl Space {
         let index = self.interface(interface);
         self.within(|| {
             let every = libc::ETH_P_ALL as u16;
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+            let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
             let address = link_address(index, every.to_be());
             bind(socket.as_raw_fd(), &address).unwrap();
             Wire { socket }

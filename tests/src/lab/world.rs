@@ -151,12 +151,20 @@ fn at(number: usize, host: u8, v4: bool) -> IpAddr {
 
 /// Address of the host outside.
 pub fn outside_at(v4: bool) -> IpAddr {
-    if v4 { Ipv4Addr::new(192, 0, 2, 10).into() } else { Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10).into() }
+    if v4 {
+        Ipv4Addr::new(192, 0, 2, 10).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10).into()
+    }
 }
 
 /// Address of the hub towards the host outside.
 pub fn gateway_outside(v4: bool) -> IpAddr {
-    if v4 { Ipv4Addr::new(192, 0, 2, 1).into() } else { Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1).into() }
+    if v4 {
+        Ipv4Addr::new(192, 0, 2, 1).into()
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1).into()
+    }
 }
 
 /// An address with a port, in brackets where IPv6 needs them.

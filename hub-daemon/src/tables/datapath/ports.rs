@@ -88,7 +88,9 @@ impl Ports {
             let Some(link) = inventory.links.get(name) else { continue };
             match self.put_one(ebpf, pins, name, port, link) {
                 Ok(changed) => report.put += usize::from(changed),
-                Err(error) => report.failures.push(Failure { object: format!("port {name}"), error, persona: None }),
+                Err(error) => {
+                    report.failures.push(Failure { object: format!("port {name}"), error, persona: None });
+                }
             }
         }
         if !self.swept {
@@ -122,12 +124,16 @@ impl Ports {
         let slot = link.ifindex % limits::PORTS;
         let holder = self.map.get(&slot, 0).map_err(|error| error.to_string())?;
         if holder.ifindex != 0 && holder.ifindex != link.ifindex && self.is_ours(holder.ifindex) {
-            return Err(format!("interface index {} shares a port slot with {}", link.ifindex, holder.ifindex));
+            return Err(format!(
+                "interface index {} shares a port slot with {}",
+                link.ifindex, holder.ifindex
+            ));
         }
         self.set(slot, entry)?;
         if is_new {
             attach::attach(ebpf, pins, name, link.ifindex, Place::TcIn).map_err(|error| error.to_string())?;
-            attach::attach(ebpf, pins, name, link.ifindex, Place::TcOut).map_err(|error| error.to_string())?;
+            attach::attach(ebpf, pins, name, link.ifindex, Place::TcOut)
+                .map_err(|error| error.to_string())?;
         }
         self.fallbacks.remove(name);
         let mut runs_xdp = false;
@@ -166,10 +172,15 @@ impl Ports {
         report: &mut Report,
     ) {
         let stays = |name: &String, live: &Live| {
-            wanted.contains_key(name) && inventory.links.get(name).is_some_and(|link| link.ifindex == live.ifindex)
+            wanted.contains_key(name)
+                && inventory.links.get(name).is_some_and(|link| link.ifindex == live.ifindex)
         };
-        let gone: Vec<String> =
-            self.live.iter().filter(|(name, live)| !stays(name, live)).map(|(name, _)| name.clone()).collect();
+        let gone: Vec<String> = self
+            .live
+            .iter()
+            .filter(|(name, live)| !stays(name, live))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in gone {
             let Some(live) = self.live.remove(&name) else { continue };
             self.fallbacks.remove(&name);

@@ -46,8 +46,7 @@ impl Segments {
         let mut found = BTreeMap::new();
         if adopted {
             for id in 1..=capacities.segments {
-                let entry =
-                    map.get(&id, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+                let entry = map.get(&id, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
                 if entry.state != STATE_EMPTY {
                     found.insert(SegmentId(id), entry);
                 }
@@ -116,9 +115,7 @@ impl Segments {
         if live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona)) {
             self.forget_counts(id)?;
         }
-        self.map
-            .set(id.0, entry, 0)
-            .map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+        self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
         let now = Live {
             entry,
             built,
@@ -137,9 +134,7 @@ impl Segments {
     fn forget_counts(&mut self, id: SegmentId) -> Result<(), MapFault> {
         let zeros = PerCpuValues::try_from(vec![SegmentCounters::ZERO; self.cpus])
             .map_err(|source| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
-        self.counters
-            .set(id.0, zeros, 0)
-            .map_err(|source| MapFault::Kernel { map: "COUNTERS", source })?;
+        self.counters.set(id.0, zeros, 0).map_err(|source| MapFault::Kernel { map: "COUNTERS", source })?;
         for reason in Reason::ALL {
             for direction in 0..2 {
                 let key = DropKey { segment: id.0, reason: *reason as u16, direction };

@@ -66,7 +66,9 @@ impl Small {
     /// Takes the maps of an object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
         Ok(Self {
-            peers: Set::new(ebpf, "PEERS", |peer: &Peer| [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat())?,
+            peers: Set::new(ebpf, "PEERS", |peer: &Peer| {
+                [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat()
+            })?,
             locals: Set::new(ebpf, "LOCALS", |address: &Address| address.to_vec())?,
             failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
                 [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
