@@ -70,7 +70,7 @@ fn what_belongs_to_others_is_never_touched() {
          ip rule add priority 17650 from 203.0.113.0/24 lookup 300
          ip rule add priority 17750 to 203.0.114.0/24 lookup 300 protocol 3
          tc qdisc add dev up0 root handle 77: bfifo limit 300000
-         ip link add hubble type dummy",
+         ip link add hubble type bridge",
     );
     let state = || router.sh(SHOW);
     let before = state();

@@ -41,7 +41,7 @@ fn while_pinging(space: &Space, v4: bool, mut work: impl FnMut()) {
         .flat_map(|line| line.split(' ').filter_map(|word| word.parse().ok()))
         .collect();
     let [sent, received, ..] = counts[..] else { panic!("{output}") };
-    assert!(sent > 100, "{output}");
+    assert!(sent > 20, "{output}");
     // The last one may be under way when the ping is told to end.
     assert!(sent - received <= 1, "{} of {sent} lost: {output}", sent - received);
 }

@@ -110,14 +110,23 @@ fn a_trace_shows_the_hub_and_then_the_host_behind_it() {
     let world = World::new(1);
     // As traceroute does: datagrams to a port where nobody listens, with more and more hops.
     world.create(0, &json!({"protocols": ["udp"]}));
-    for (hops, expected) in [(1, ErrorKind::HostUnreachable), (2, ErrorKind::ConnectionRefused)] {
+    let wire = world.members[0].wiretap("eth0");
+    let trace = |hops: u32| {
         let socket = world.members[0].within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
         socket.set_ttl(hops).unwrap();
         socket.connect((outside_at(true), 33_434)).unwrap();
         socket.set_read_timeout(Some(LIMIT)).unwrap();
         socket.send(b"trace").unwrap();
-        assert_eq!(socket.recv(&mut [0; 8]).unwrap_err().kind(), expected, "{hops} hops");
-    }
+        socket
+    };
+    let _first = trace(1);
+    let is_told = |frame: &[u8]| {
+        let from_hub = frame.get(26..30) == Some(&[10, 100, 0, 1]);
+        from_hub && frame.get(23) == Some(&1) && frame.get(34..36) == Some(&[11, 0])
+    };
+    assert!(wire.find(LIMIT, is_told), "no time exceeded by the hub");
+    let refused = trace(2).recv(&mut [0; 8]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 
 /// Port unreachable by `from`, about a packet that `to` has sent.
