@@ -74,7 +74,7 @@ fn what_belongs_to_others_is_never_touched() {
     );
     let state = || router.sh(SHOW);
     let before = state();
-    assert_eq!(before.lines().count(), 10, "{before}");
+    assert_eq!(before.lines().count(), 11, "{before}");
     world.create(0, &json!({"egress": {"next_hop": ["192.0.2.10", "2001:db8:2::10"]}}));
     assert_eq!(state(), before);
     world.outside.expect_ping(member_at(0, true), Answered);
