@@ -21,18 +21,24 @@ pub(crate) fn filter(scratch: &mut Scratch, reply: bool) -> Result<(), Reason> {
     if sender != 0 {
         ask(scratch, 0)?;
     }
-    if sender != 0 && receiver != 0 && sender != receiver {
-        // SAFETY: the value is not looked at.
-        let peers = unsafe { PEERS.get(Peer::between(sender, receiver)) }.is_some();
-        if !peers {
-            refuse(&mut scratch.outcome, Reason::InterPersona, receiver, false);
-            return Err(Reason::InterPersona);
-        }
+    if !may_talk(sender, receiver) {
+        refuse(&mut scratch.outcome, Reason::InterPersona, receiver, false);
+        return Err(Reason::InterPersona);
     }
     if receiver != 0 {
         ask(scratch, 1)?;
     }
     Ok(())
+}
+
+/// Whether two segments are one, or peers, or one of them is none.
+#[inline(always)]
+pub(crate) fn may_talk(sender: u32, receiver: u32) -> bool {
+    sender == 0
+        || receiver == 0
+        || sender == receiver
+        // SAFETY: the value is not looked at.
+        || unsafe { PEERS.get(Peer::between(sender, receiver)) }.is_some()
 }
 
 /// Sets the view to the flow's first packet, as well as it is known.

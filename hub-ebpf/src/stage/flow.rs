@@ -21,7 +21,7 @@ use hub_common::segment::{
 use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::report::{self, refuse};
-use crate::stage::filter::filter;
+use crate::stage::filter::{filter, may_talk};
 use crate::stage::route;
 
 const ICMP_REDIRECT: u8 = 5;
@@ -192,7 +192,8 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     if same_segments {
         let kept =
             preserved(outcome.policy[0], flow.policy[0]) && preserved(outcome.policy[1], flow.policy[1]);
-        if kept {
+        // Peers part company without a change of their policies.
+        if kept && may_talk(outcome.segment[0], outcome.segment[1]) {
             outcome.rule = flow.rule;
             outcome.flags |= OUTCOME_ESTABLISHED;
             return Ok(());

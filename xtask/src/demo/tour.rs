@@ -44,7 +44,9 @@ impl Tour {
             show(&format!("\n── {} of {} · {}", index + 1, steps.len(), step.title));
             if let Err(error) = (step.run)(self) {
                 self.fail(&format!("{error:#}"));
-                show(&format!("the end of hubd's log:\n{}", self.lab.log()));
+                if self.lab.go_on().is_ok() {
+                    show(&format!("the end of hubd's log:\n{}", self.lab.log()));
+                }
                 return;
             }
         }

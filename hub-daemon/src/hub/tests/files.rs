@@ -129,15 +129,15 @@ fn a_restart_loses_nothing() {
 #[test]
 fn ready_is_the_first_pass_after_the_documents() {
     let mut script = Script::new();
-    let is_ready = |script: &Script| script.hub.clone().snapshot(script.now).ready;
+    let is_ready = |script: &mut Script| script.hub.snapshot(script.now).ready;
     script.reconciled(&[]);
-    assert!(!is_ready(&script), "the documents were not read");
+    assert!(!is_ready(&mut script), "the documents were not read");
     script.documents(&[persona("a", "10.1.0.0/24")]).unwrap();
-    assert!(!is_ready(&script), "the kernel does not hold them");
+    assert!(!is_ready(&mut script), "the kernel does not hold them");
     script.reconciled(&[]);
-    assert!(is_ready(&script));
+    assert!(is_ready(&mut script));
     let mut refused = Script::new();
     refused.reconciled(&[]);
     refused.hub.documents_failed("line 1".to_owned());
-    assert!(is_ready(&refused), "bad documents keep nobody waiting");
+    assert!(is_ready(&mut refused), "bad documents keep nobody waiting");
 }

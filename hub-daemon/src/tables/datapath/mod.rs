@@ -102,15 +102,16 @@ impl Datapath {
             desired.prefixes.iter().filter(|(_, id)| live(id)).map(|(net, id)| (*net, *id)).collect();
         let peers = desired.peers.iter().filter(|(a, b)| live(a) && live(b));
         let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
-        reports.push(self.small.put_peers(&peers));
+        let peers = self.small.put_peers(&peers);
         reports.push(self.small.put_locals(desired, inventory));
         reports.push(self.small.put_failsafe(&desired.settings.failsafe));
         let moved = self.prefixes.put(&prefixes);
         let ports = self.ports.put(&mut self.ebpf, &self.pins, &desired.ports, inventory);
-        if moved.put + moved.deleted + ports.put + ports.deleted > 0 {
+        let changes = [&moved, &ports, &peers].map(|report| report.put + report.deleted);
+        if changes.iter().sum::<usize>() > 0 {
             reports.push(self.settings.classify_again());
         }
-        reports.extend([moved, ports]);
+        reports.extend([peers, moved, ports]);
         reports
     }
 
