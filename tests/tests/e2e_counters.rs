@@ -85,9 +85,8 @@ fn packets_in_are_packets_out_and_drops() {
 
 /// The value of a series in the text format, by words that its line contains.
 fn series(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
-    let fits = |line: &&str| {
-        line.split('{').next() == Some(name) && labels.iter().all(|label| line.contains(label))
-    };
+    let fits =
+        |line: &&str| line.split('{').next() == Some(name) && labels.iter().all(|label| line.contains(label));
     text.lines().find(fits)?.split_whitespace().last()?.parse().ok()
 }
 
@@ -120,9 +119,8 @@ fn prometheus_scrapes_the_hub() {
          --web.listen-address=127.0.0.1:9090 --log.level=error"
     ));
     let query = r"hub_persona_packets_total{persona='p0',direction='ingress',verdict='passed'}";
-    let ask = format!(
-        "curl --silent --get --data-urlencode \"query={query}\" http://127.0.0.1:9090/api/v1/query"
-    );
+    let ask =
+        format!("curl --silent --get --data-urlencode \"query={query}\" http://127.0.0.1:9090/api/v1/query");
     wait_until("Prometheus has the numbers", Duration::from_secs(20), || {
         let said = world.router.try_sh(&ask, Duration::from_secs(3)).stdout;
         let said: Value = serde_json::from_str(&said).unwrap_or_default();

@@ -29,7 +29,8 @@ fn objects(world: &mut World) -> BTreeMap<String, usize> {
             *found.entry(kind).or_default() += 1;
         }
     }
-    let pins = world.router.sh(&format!("find {}/bpf -type f -o -type d | wc -l", world.lab.folder().display()));
+    let pins =
+        world.router.sh(&format!("find {}/bpf -type f -o -type d | wc -l", world.lab.folder().display()));
     found.insert("pins".into(), pins.trim().parse().unwrap());
     found
 }

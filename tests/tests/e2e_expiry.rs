@@ -74,7 +74,8 @@ fn routes_and_addresses_go_within_a_second_of_the_deadline() {
     }
     let (world, deadline) = ending(Duration::from_secs(2));
     let has_any = || {
-        let shown = world.router.sh("ip route show table all proto 177; ip -6 route show table all proto 177");
+        let shown =
+            world.router.sh("ip route show table all proto 177; ip -6 route show table all proto 177");
         let addresses = world.router.ip("-oneline address show dev seg0");
         !shown.trim().is_empty() || addresses.contains("10.100.0.1/") || addresses.contains("fd00:100::1/")
     };
