@@ -9,6 +9,7 @@
 //! - Times are ticks of the kernel's clock (`bpf_jiffies64`), named `*_tick`: reading it costs nothing.
 //! - Units are part of the name.
 #![cfg_attr(not(test), no_std)]
+#![expect(clippy::cast_lossless, reason = "`From` is not const, and most functions here are")]
 
 pub mod address;
 pub mod bench;

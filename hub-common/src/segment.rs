@@ -3,6 +3,11 @@
 //! A policy is an immutable value. Changing a persona builds a policy beside the old one and stores one
 //! word into its segment; the old slot is reused after a grace period.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "bounds are constants; a panic that can be reached does not load"
+)]
+
 use crate::limits::POLICY_SLOT_BITS;
 
 crate::shared! {

@@ -46,7 +46,10 @@ pub struct Hub {
     conditions: Vec<Condition>,
     documents_read: Option<Timestamp>,
     documents_error: Option<String>,
-    ready: bool,
+    /// Revision with the documents as first read; 0 if they were refused.
+    heard: Option<u64>,
+    /// Revision of the last pass.
+    passed: Option<u64>,
     revision: u64,
 }
 
@@ -65,7 +68,8 @@ impl Hub {
             conditions: Vec::new(),
             documents_read: None,
             documents_error: None,
-            ready: false,
+            heard: None,
+            passed: None,
             revision: 0,
         }
     }
@@ -127,7 +131,14 @@ impl Hub {
     /// Notes that the folder of documents could not be read, or was refused: what was there stays.
     pub fn documents_failed(&mut self, error: String) {
         self.documents_error = Some(error);
+        self.heard.get_or_insert(0);
         self.revision += 1;
+    }
+
+    /// Whether the documents were read and a pass followed. Documents that are refused keep nobody waiting:
+    /// the hub goes on with what it had.
+    fn is_ready(&self) -> bool {
+        self.heard.zip(self.passed).is_some_and(|(heard, passed)| heard <= passed)
     }
 
     /// When time alone changes what is desired or seen.
@@ -202,7 +213,7 @@ impl Hub {
 
     fn faults(&mut self, revision: u64, faults: BTreeMap<PersonaId, Vec<String>>, now: Timestamp) {
         let mut faults = faults;
-        self.ready = true;
+        self.passed = Some(revision);
         self.revision += 1;
         for (id, record) in &mut self.records {
             let found = faults.remove(id).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! hubd: the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,12 +34,12 @@ enum Verb {
 
 fn main() -> ExitCode {
     match Arguments::parse().verb {
-        Verb::Run { config } => run(config),
+        Verb::Run { config } => run(config.as_deref()),
         Verb::Check { paths } => hub_daemon::cli::check_paths(&paths),
     }
 }
 
-fn run(config: Option<PathBuf>) -> ExitCode {
+fn run(config: Option<&Path>) -> ExitCode {
     log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -48,7 +48,7 @@ fn run(config: Option<PathBuf>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = start::config(config.as_deref()).and_then(|config| runtime.block_on(daemon::run(config)));
+    let ended = start::config(config).and_then(|config| runtime.block_on(daemon::run(config)));
     // The applier's thread and blocked reads end with the process.
     runtime.shutdown_background();
     match ended {

@@ -5,9 +5,9 @@
 //!
 //! A pass over all tables puts from what is referred to to what refers, and deletes the other way round:
 //!
-//! 1. switches of the kernel, links (`tables::network::Network::put_links`);
+//! 1. links and their switches (`tables::network::Network::put_links`);
 //! 2. maps of the data path: segments and policies, prefixes, peers, then ports with their programs;
-//! 3. addresses, routes, rules (`put_paths`): only now do packets come;
+//! 3. forwarding, addresses, routes, rules (`put_paths`): only now do packets come;
 //! 4. what this pass put for a persona of which something failed is taken back (`undo`);
 //! 5. rules, routes, addresses; maps; links, switches that are no longer wanted.
 //!

@@ -4,6 +4,12 @@
 //! An entry point reads the context, lets `pipeline` decide and turns the verdict into what its hook
 //! understands. XDP either decides finally (drop, redirect, reply) or changes nothing.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![expect(clippy::indexing_slicing, reason = "an index that can leave its array does not load")]
+#![expect(clippy::needless_pass_by_value, reason = "the entry point macros call with a context of their own")]
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "fields of one context or map value are read together, under one argument"
+)]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "atomic add"))]
 
 mod atomic;

@@ -135,17 +135,14 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
     let scratch = unsafe { &mut *scratch };
     // SAFETY: a field of the context.
     let ifindex = unsafe { (*skb).ifindex };
-    match port(ifindex) {
-        Some(port) => {
-            start(scratch, Hook::TcIn as u32, ifindex);
-            scratch.port = *port;
-            // The kernel wants test packets with an Ethernet header, whatever the port has.
-            scratch.port.flags &= !PORT_L3_ONLY;
-        }
-        None => {
-            start(scratch, Hook::TcOut as u32, if ifindex <= 1 { FROM_HOST } else { ifindex });
-            scratch.port = outward(Port::ZERO);
-        }
+    if let Some(port) = port(ifindex) {
+        start(scratch, Hook::TcIn as u32, ifindex);
+        scratch.port = *port;
+        // The kernel wants test packets with an Ethernet header, whatever the port has.
+        scratch.port.flags &= !PORT_L3_ONLY;
+    } else {
+        start(scratch, Hook::TcOut as u32, if ifindex <= 1 { FROM_HOST } else { ifindex });
+        scratch.port = outward(Port::ZERO);
     }
     read(skb, scratch);
     scratch.flags = SCRATCH_READ_ONLY;

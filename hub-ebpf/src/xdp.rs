@@ -186,5 +186,6 @@ fn send(ctx: &XdpContext, scratch: &Scratch) -> u32 {
     }
     report::total(Hook::XdpIn as u32, |totals| totals.redirected += 1);
     // SAFETY: a helper with plain arguments.
-    (unsafe { bpf_redirect(hop.ifindex, 0) }) as u32
+    let action = unsafe { bpf_redirect(hop.ifindex, 0) };
+    u32::try_from(action).unwrap_or(xdp_action::XDP_ABORTED)
 }

@@ -8,12 +8,12 @@ mod table;
 
 use std::path::PathBuf;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::outcome::Outcome;
-use hub_common::stats::HookTotals;
+use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 /// The programs and their maps.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ const FRAME_BYTES: usize = 16_384;
 impl DataPath {
     /// Loads the object with maps large enough for tests.
     pub fn load() -> Self {
+        Self::load_sized(&[])
+    }
+
+    /// Loads the object with these maps of other sizes.
+    pub fn load_sized(sizes: &[(&str, u32)]) -> Self {
         let path = object();
         let bytes = std::fs::read(&path).unwrap_or_else(|error| {
             panic!("{}: {error}: build the kernel programs with `cargo xtask build`", path.display())
@@ -58,6 +63,9 @@ impl DataPath {
         for (name, entries) in [("FLOWS", 16_384), ("FLOWS_NEW", 16_384), ("POLICIES", 64), ("RULES", 16_384)]
         {
             loader.map_max_entries(name, entries);
+        }
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, *entries);
         }
         let mut ebpf = loader.load(&bytes).unwrap_or_else(|error| panic!("load {}: {error}", path.display()));
         for name in ["hub_tc_in", "hub_tc_out", "hub_why"] {
@@ -147,11 +155,59 @@ impl DataPath {
         map.get(&(hook as u32 * REASON_SLOTS + reason as u32), 0).unwrap().iter().sum()
     }
 
+    /// Totals of one segment over all CPUs.
+    pub fn counters(&self, segment: u32) -> SegmentCounters {
+        let map: PerCpuArray<_, SegmentCounters> = PerCpuArray::try_from(self.map("COUNTERS")).unwrap();
+        let values = map.get(&segment, 0).unwrap();
+        SegmentCounters {
+            ingress: sum(values.iter().map(|cpu| cpu.ingress)),
+            egress: sum(values.iter().map(|cpu| cpu.egress)),
+            ingress_dropped: sum(values.iter().map(|cpu| cpu.ingress_dropped)),
+            egress_dropped: sum(values.iter().map(|cpu| cpu.egress_dropped)),
+        }
+    }
+
+    /// Drops of one segment, reason and direction over all CPUs.
+    pub fn drop_hits(&self, key: &DropKey) -> Hits {
+        let map: PerCpuHashMap<_, DropKey, Hits> = PerCpuHashMap::try_from(self.map("DROPS")).unwrap();
+        sum(map.get(key, 0).unwrap().iter().copied())
+    }
+
+    /// Packets that the matcher judged by a rule, over all CPUs.
+    pub fn rule_hits(&self, slot: u32) -> Hits {
+        let map: PerCpuArray<_, Hits> = PerCpuArray::try_from(self.map("RULE_HITS")).unwrap();
+        sum(map.get(&slot, 0).unwrap().iter().copied())
+    }
+
+    /// Takes all events out of the ring.
+    pub fn events(&mut self) -> Vec<Vec<u8>> {
+        let mut ring = RingBuf::try_from(self.map_mut("EVENTS")).unwrap();
+        let mut events = Vec::new();
+        while let Some(event) = ring.next() {
+            events.push(event.to_vec());
+        }
+        events
+    }
+
+    /// Forgets how many refusals were answered in this tick.
+    pub fn allow_answers(&mut self) {
+        let cpus = aya::util::nr_cpus().unwrap();
+        let mut map: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(self.map_mut("REPLY_GATE")).unwrap();
+        map.set(0, vec![[0, 0]; cpus].try_into().unwrap(), 0).unwrap();
+    }
+
     /// The last answer of `hub_why`.
     pub fn answer(&self) -> Outcome {
         let map: Array<_, Outcome> = Array::try_from(self.map("ANSWER")).unwrap();
         map.get(&0, 0).unwrap()
     }
+}
+
+fn sum(hits: impl Iterator<Item = Hits>) -> Hits {
+    hits.fold(Hits::ZERO, |sum, cpu| Hits {
+        packets: sum.packets + cpu.packets,
+        bytes: sum.bytes + cpu.bytes,
+    })
 }
 
 /// Where the build puts the object.

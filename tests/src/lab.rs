@@ -9,6 +9,9 @@
 mod hub;
 mod process;
 mod space;
+mod traffic;
+mod wire;
+pub mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use hub::{Answer, Config, Hub, program};
 pub use process::{Background, Output, command, wait_until};
 pub use space::Space;
+pub use traffic::{Outcome, Server, Stopwatch, echoes};
+pub use wire::Wire;
+pub use world::World;
 
 /// Prefix of the names of all namespaces.
 const PREFIX: &str = "hubtest";

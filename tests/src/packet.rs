@@ -130,6 +130,8 @@ pub struct Datagram {
     pub ttl: u8,
     /// Identification, used by fragments.
     pub id: u32,
+    /// IPv4: no router may cut it up.
+    pub dont_fragment: bool,
     /// IPv4 fragment fields; IPv6 has an [`Extension::fragment`] instead.
     pub fragment: Fragment,
     /// IPv4 options; padded to a multiple of four bytes.
@@ -151,6 +153,7 @@ impl Datagram {
             target,
             ttl: 64,
             id: 7,
+            dont_fragment: false,
             fragment: Fragment { position: 0, more: false },
             options: Vec::new(),
             extensions: Vec::new(),

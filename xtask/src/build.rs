@@ -1,6 +1,9 @@
 //! `cargo xtask build`: the kernel programs, then the daemon that embeds them.
 
-use std::process::ExitCode;
+use std::{
+    path::PathBuf,
+    process::{ExitCode, ExitStatus},
+};
 
 use anyhow::Result;
 use clap::Args;
@@ -20,16 +23,25 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
+    let ended = build(places, options.release)?;
+    if ended.success() {
+        say("build", &format!("hubd and hubctl are in {}", binaries(places, options.release).display()));
+    }
+    Ok(exit_code(ended))
+}
+
+/// Builds the kernel programs, then hubd and hubctl.
+pub(crate) fn build(places: &Places, release: bool) -> Result<ExitStatus> {
     object::build(places)?;
     let mut build = cargo(places);
     build.args(["build", "--package", "hub-daemon"]);
-    if options.release {
+    if release {
         build.arg("--release");
     }
-    let ended = status(&mut build)?;
-    if ended.success() {
-        let profile = if options.release { "release" } else { "debug" };
-        say("build", &format!("hubd and hubctl are in {}", places.target().join(profile).display()));
-    }
-    Ok(exit_code(ended))
+    status(&mut build)
+}
+
+/// The folder with hubd and hubctl.
+pub(crate) fn binaries(places: &Places, release: bool) -> PathBuf {
+    places.target().join(if release { "release" } else { "debug" })
 }

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod clock;
 mod command;
+mod demo;
 mod object;
 mod places;
 mod say;
@@ -35,6 +36,8 @@ enum Verb {
     Setup(setup::Options),
     /// Builds the kernel programs, then hubd and hubctl with the programs inside
     Build(build::Options),
+    /// Runs the hub on real packets and shows what an operator sees
+    Demo(demo::Options),
     /// Builds everything and runs all tests
     Test(test::Options),
     /// Checks format, lints, documentation, licences and file lengths
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.verb {
         Verb::Setup(options) => setup::run(&places, &options),
         Verb::Build(options) => build::run(&places, &options),
+        Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),

@@ -45,8 +45,6 @@ pub(super) enum Failure {
     Local { intent: &'static str, place: String, source: std::io::Error },
     /// The hub's answer makes no sense, or it stopped in the middle.
     Answer(String),
-    /// The command cannot be done here.
-    Unsupported(&'static str),
 }
 
 impl Failure {
@@ -74,7 +72,7 @@ impl Failure {
                 _ => OTHER,
             },
             Self::Documents(_) => INVALID,
-            Self::Local { .. } | Self::Answer(_) | Self::Unsupported(_) => OTHER,
+            Self::Local { .. } | Self::Answer(_) => OTHER,
         })
     }
 }
@@ -104,7 +102,6 @@ impl fmt::Display for Failure {
             }
             Self::Local { intent, place, source } => write!(f, "cannot {intent} {place}: {source}"),
             Self::Answer(detail) => write!(f, "the hub's answer is not to be understood: {detail}"),
-            Self::Unsupported(detail) => f.write_str(detail),
         }
     }
 }

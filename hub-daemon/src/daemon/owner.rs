@@ -103,7 +103,7 @@ impl Owner {
         let mut full_pass = tokio::time::interval(FULL_PASS);
         let mut collect = tokio::time::interval(COLLECT);
         let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
-        let far = Duration::from_secs(3_600);
+        let far = Duration::from_hours(1);
         loop {
             let look_at = self.look_at.unwrap_or_else(|| deadline_in(far));
             tokio::select! {
@@ -111,18 +111,18 @@ impl Owner {
                     Some((command, answer)) => self.command(command, answer),
                     None => return,
                 },
-                Some(change) = self.channels.changes.recv() => self.change(&change),
+                Some(change) = self.channels.changes.recv() => self.change(change),
                 Some(text) = self.channels.refused.recv() => {
                     self.hub.documents_failed(text);
                     self.publish();
                 }
-                done = self.channels.done.recv() => match done {
-                    Some(done) => self.done(done),
-                    None => {
+                done = self.channels.done.recv() => {
+                    let Some(done) = done else {
                         tracing::error!("the applier has died: the kernel is no longer kept in step");
                         return;
-                    }
-                },
+                    };
+                    self.done(done);
+                }
                 () = sleep_until(look_at), if self.look_at.is_some() => {
                     self.look_at = None;
                     self.send(Job::Look);
@@ -170,7 +170,7 @@ impl Owner {
         }
     }
 
-    fn change(&mut self, change: &Change) {
+    fn change(&mut self, change: Change) {
         match change {
             Change::Neighbours => self.send(Job::RoutesChanged),
             Change::Resync => {
@@ -239,7 +239,7 @@ impl Owner {
             }
             Done::Passed(pass) => self.passed(*pass),
             Done::Collected(Ok(collected)) => {
-                self.collected((collected.seen - collected.stale - collected.orphaned) as u64)
+                self.collected((collected.seen - collected.stale - collected.orphaned) as u64);
             }
             Done::Collected(Err(error)) => tracing::warn!(error, "idle flows cannot be removed"),
         }
@@ -385,7 +385,6 @@ impl Owner {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the owner's timer; the hub itself reads no clock")]
 fn deadline_in(wait: Duration) -> Instant {
     Instant::now() + wait
 }

@@ -119,7 +119,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let store = Store::new(&config.state_dir);
     let stored = store.load()?;
     let now = Timestamp::now();
-    let seed = now.as_nanosecond() as u64 ^ u64::from(std::process::id());
+    let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
@@ -249,12 +249,11 @@ async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
         if let Err(error) = ended {
             tracing::error!(%error, "the kernel's messages cannot be read");
         }
-        if changes.is_closed() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if changes.send(monitor::Change::Resync).await.is_err() {
+            // The owner is gone.
             return;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        // An error means that the owner is gone, which the check above sees.
-        drop(changes.send(monitor::Change::Resync).await);
     }
 }
 

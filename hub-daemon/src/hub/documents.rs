@@ -25,6 +25,7 @@ impl Hub {
                 next.documents_read = Some(now);
                 next.documents_error = None;
                 next.revision = self.revision + 1;
+                next.heard.get_or_insert(next.revision);
                 *self = next;
                 Ok(Reply::Done)
             }

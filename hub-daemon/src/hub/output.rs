@@ -78,7 +78,7 @@ impl Hub {
             conditions: self.conditions.clone(),
             documents_read: self.documents_read,
             documents_error: self.documents_error.clone(),
-            ready: self.ready,
+            ready: self.is_ready(),
         }
     }
 

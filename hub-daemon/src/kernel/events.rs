@@ -1,7 +1,7 @@
 //! The event ring: dropped and logged packets on their way to whoever listens.
 //!
 //! The programs never wake the reader, because that costs more than the packet; so the ring is looked at
-//! every [`PERIOD`]. It is emptied also when nobody listens, so that listeners get what is current.
+//! every `PERIOD`. It is emptied also when nobody listens, so that listeners get what is current.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -56,16 +56,17 @@ impl Network {
         self.reports()
     }
 
-    /// Puts switches and endpoints: what ports of the data path refer to.
+    /// Puts endpoints and the switches of interfaces: what ports of the data path refer to.
     pub fn put_links(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
-        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, failed);
         self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), failed);
         let wanted = sysctls::wanted(desired, Scope::Interface);
         self.switches.put(&wanted, |key| switch_owner(desired, key), failed);
     }
 
-    /// Puts addresses, routes and rules: what brings packets to the data path.
+    /// Puts addresses, routes and rules: what brings packets to the data path. Forwarding is switched on
+    /// here, so that a host which did not forward before does not begin until programs judge its ports.
     pub fn put_paths(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
+        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, failed);
         self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), failed);
         self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), failed);
         self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), failed);

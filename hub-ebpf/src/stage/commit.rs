@@ -45,9 +45,9 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     let bytes = scratch.packet.length_bytes;
     let [a, b] = scratch.outcome.segment;
     if scratch.outcome.direction == 0 {
-        report::passed(a, b, bytes)
+        report::passed(a, b, bytes);
     } else {
-        report::passed(b, a, bytes)
+        report::passed(b, a, bytes);
     }
     if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 {
         report::rule_hit(scratch.outcome.rule[0], bytes);
@@ -87,11 +87,11 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     entry.policy = scratch.outcome.policy;
     if half_open && direction == 1 {
         scratch.flow = *entry;
-        if FLOWS.insert(scratch.key, &scratch.flow, 0).is_err() {
+        if FLOWS.insert(scratch.key, scratch.flow, 0).is_err() {
             return Err(Reason::FlowTableFull);
         }
         // Gone already if it was evicted meanwhile.
-        let _ = FLOWS_NEW.remove(scratch.key);
+        FLOWS_NEW.remove(scratch.key).ok();
     }
     Ok(())
 }
@@ -101,8 +101,8 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
 fn open(scratch: &mut Scratch) -> Result<(), Reason> {
     if scratch.outcome.flags & OUTCOME_REOPEN != 0 {
         // The closed connection may be in either table.
-        let _ = FLOWS.remove(scratch.key);
-        let _ = FLOWS_NEW.remove(scratch.key);
+        FLOWS.remove(scratch.key).ok();
+        FLOWS_NEW.remove(scratch.key).ok();
     }
     let packet = &scratch.packet;
     let (_, from_high) = FlowKey::of(packet);
@@ -120,7 +120,7 @@ fn open(scratch: &mut Scratch) -> Result<(), Reason> {
     new.state = first_state(packet.protocol);
     new.from_high = u8::from(from_high);
     new.tcp_seen[0] = packet.tcp_flags;
-    FLOWS_NEW.insert(scratch.key, &scratch.flow, 0).map_err(|_full| Reason::FlowTableFull)
+    FLOWS_NEW.insert(scratch.key, scratch.flow, 0).map_err(|_full| Reason::FlowTableFull)
 }
 
 #[inline(always)]

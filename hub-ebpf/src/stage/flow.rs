@@ -204,8 +204,8 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
     if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
         // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
-        let _ = FLOWS.remove(scratch.key);
-        let _ = FLOWS_NEW.remove(scratch.key);
+        FLOWS.remove(scratch.key).ok();
+        FLOWS_NEW.remove(scratch.key).ok();
     }
     verdict
 }

@@ -29,6 +29,6 @@ pub(crate) fn remember(scratch: &Scratch) {
     if scratch.packet.has(PACKET_FRAGMENT_FIRST) {
         let ports = scratch.packet.fragment_ports(scratch.tick + REMEMBER_TICKS);
         // A full table forgets the oldest; a lost entry drops later fragments, which is counted there.
-        let _ = FRAGMENTS.insert(scratch.packet.fragment_key(), ports, 0);
+        FRAGMENTS.insert(scratch.packet.fragment_key(), ports, 0).ok();
     }
 }

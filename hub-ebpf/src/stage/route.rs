@@ -19,6 +19,10 @@ const FIB_SUCCESS: i64 = 0;
 /// The target is the hub itself, or broadcast, or multicast.
 const FIB_NOT_FORWARDED: i64 = 4;
 
+/// Size of the helper's argument.
+const FIB_PARAMS_BYTES: i32 = 64;
+const _: () = assert!(size_of::<FibParams>() == FIB_PARAMS_BYTES as usize);
+
 /// Whether XDP is asking.
 #[inline(always)]
 pub(crate) fn is_xdp(scratch: &Scratch) -> bool {
@@ -68,7 +72,7 @@ pub(crate) fn route(ctx: *mut c_void, scratch: &mut Scratch, settings: &Settings
         params.__bindgen_anon_4.ipv6_dst = words(&packet.target);
     }
     // SAFETY: the context is the hook's own; the size is the struct's.
-    let answer = unsafe { bpf_fib_lookup(ctx, &raw mut params, size_of::<FibParams>() as i32, 0) };
+    let answer = unsafe { bpf_fib_lookup(ctx, &raw mut params, FIB_PARAMS_BYTES, 0) };
     if answer == FIB_NOT_FORWARDED {
         hop.generation = settings.route_generation;
         return;

@@ -9,9 +9,9 @@ use hub_common::flow::{Flow, FlowKey};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
-    Failsafe, POLICY_DEFAULT_REJECT, POLICY_PRESERVE, PORT_FAILSAFE, PORT_XDP_TARGET, Peer, Policy, Port,
-    ROLE_SEGMENT, ROLE_UPLINK, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings,
-    policy_word,
+    Failsafe, POLICY_DEFAULT_REJECT, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY, PORT_XDP_TARGET, Peer,
+    Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment,
+    Settings, policy_word,
 };
 
 use super::DataPath;
@@ -78,8 +78,7 @@ impl DataPath {
                 Life::Block => STATE_BLOCK,
             };
             if let Some(policy) = &segment.policy {
-                // The one that flows were admitted by stays beside it.
-                let slot = number + segment.version % 2 * (SEGMENTS + 1);
+                let slot = policy_slot(number, segment);
                 entry.policy = policy_word(slot, segment.version);
                 self.fill_policy(slot, entry.policy, policy);
             }
@@ -87,6 +86,17 @@ impl DataPath {
             entry.state = STATE_EMPTY;
         }
         self.array::<Segment>("SEGMENTS").set(number, entry, 0).unwrap();
+    }
+
+    /// Slot of an ingress rule of a segment, by its position.
+    pub fn ingress_rule(&self, model: &Model, segment: u32, position: u32) -> u32 {
+        policy_slot(segment, &model.segments[&segment]) * 2 * RULES + position
+    }
+
+    /// Makes a port one whose frames have no Ethernet header.
+    pub fn bare_port(&mut self, ifindex: u32, role: u32) {
+        let port = Port { ifindex, role, flags: PORT_L3_ONLY, ..Port::ZERO };
+        self.array::<Port>("PORTS").set(ifindex, port, 0).unwrap();
     }
 
     fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) {
@@ -199,6 +209,11 @@ impl DataPath {
             map.insert(key, FragmentPorts { until_tick: 0, ..ports }, 0).unwrap();
         }
     }
+}
+
+/// Where a policy of a segment goes: beside the one that it replaces, which flows were admitted by.
+fn policy_slot(number: u32, segment: &crate::model::Segment) -> u32 {
+    number + segment.version % 2 * (SEGMENTS + 1)
 }
 
 fn mapped(address: IpAddr) -> Address {

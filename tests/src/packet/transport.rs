@@ -20,6 +20,8 @@ pub enum Transport {
         sequence: u32,
         /// Acknowledgement number.
         acknowledgement: u32,
+        /// Window.
+        window: u16,
         /// Options; padded to a multiple of four bytes.
         options: Vec<u8>,
         /// What follows the header.
@@ -73,6 +75,7 @@ impl Transport {
             flags,
             sequence: 1_000,
             acknowledgement,
+            window: 0xffff,
             options: Vec::new(),
             payload: Vec::new(),
         }
@@ -147,12 +150,14 @@ impl Transport {
     /// The header with its checksum, and the payload.
     pub(super) fn bytes(&self, from: IpAddr, to: IpAddr) -> Vec<u8> {
         match self {
-            Self::Tcp { source, target, flags, sequence, acknowledgement, options, payload } => {
+            Self::Tcp { source, target, flags, sequence, acknowledgement, window, options, payload } => {
                 let options_bytes = options.len().next_multiple_of(4);
                 let mut out = ports(*source, *target);
                 out.extend(sequence.to_be_bytes());
                 out.extend(acknowledgement.to_be_bytes());
-                out.extend([((20 + options_bytes) as u8 / 4) << 4, *flags, 0xff, 0xff, 0, 0, 0, 0]);
+                out.extend([((20 + options_bytes) as u8 / 4) << 4, *flags]);
+                out.extend(window.to_be_bytes());
+                out.extend([0; 4]);
                 out.extend(options);
                 out.resize(20 + options_bytes, 0);
                 out.extend(payload);

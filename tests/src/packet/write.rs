@@ -29,6 +29,14 @@ impl Datagram {
         out
     }
 
+    /// The packet in a frame of the opposite direction.
+    pub fn frame_back(&self) -> Vec<u8> {
+        let mut frame = self.frame();
+        frame[..6].copy_from_slice(&SOURCE_MAC);
+        frame[6..12].copy_from_slice(&TARGET_MAC);
+        frame
+    }
+
     /// The packet cut into fragments that each carry at most `piece_bytes`, a multiple of eight.
     pub fn fragments(&self, piece_bytes: usize) -> Vec<Self> {
         assert_eq!(piece_bytes % 8, 0, "fragments begin at multiples of eight bytes");
@@ -55,7 +63,8 @@ impl Datagram {
     fn v4(&self, source: [u8; 4], target: [u8; 4], carried: &[u8]) -> Vec<u8> {
         let header_bytes = 20 + self.options.len().next_multiple_of(4);
         let total = (header_bytes + carried.len()) as u16;
-        let fragment = self.fragment.position | u16::from(self.fragment.more) << 13;
+        let flags = u16::from(self.dont_fragment) << 14 | u16::from(self.fragment.more) << 13;
+        let fragment = self.fragment.position | flags;
         let mut out = vec![0x40 | (header_bytes / 4) as u8, 0];
         out.extend(total.to_be_bytes());
         out.extend((self.id as u16).to_be_bytes());

@@ -1,7 +1,6 @@
 //! What the daemon reads from the data path, against programs that run on packets.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail with the test")]
-#![expect(clippy::disallowed_methods, reason = "measurements take real time")]
 #![expect(clippy::print_stderr, reason = "tests that are left out say so, measurements are shown")]
 
 mod collect;

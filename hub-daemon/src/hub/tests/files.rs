@@ -125,3 +125,19 @@ fn a_restart_loses_nothing() {
     let conditions = script.hub.snapshot(script.now).conditions;
     assert!(conditions.iter().any(|condition| condition.reason == "StateIncomplete"), "{conditions:?}");
 }
+
+#[test]
+fn ready_is_the_first_pass_after_the_documents() {
+    let mut script = Script::new();
+    let is_ready = |script: &Script| script.hub.clone().snapshot(script.now).ready;
+    script.reconciled(&[]);
+    assert!(!is_ready(&script), "the documents were not read");
+    script.documents(&[persona("a", "10.1.0.0/24")]).unwrap();
+    assert!(!is_ready(&script), "the kernel does not hold them");
+    script.reconciled(&[]);
+    assert!(is_ready(&script));
+    let mut refused = Script::new();
+    refused.reconciled(&[]);
+    refused.hub.documents_failed("line 1".to_owned());
+    assert!(is_ready(&refused), "bad documents keep nobody waiting");
+}

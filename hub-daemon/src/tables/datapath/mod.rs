@@ -103,7 +103,7 @@ impl Datapath {
         let peers = desired.peers.iter().filter(|(a, b)| live(a) && live(b));
         let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
         reports.push(self.small.put_peers(&peers));
-        reports.push(self.small.put_locals(inventory));
+        reports.push(self.small.put_locals(desired, inventory));
         reports.push(self.small.put_failsafe(&desired.settings.failsafe));
         let moved = self.prefixes.put(&prefixes);
         let ports = self.ports.put(&mut self.ebpf, &self.pins, &desired.ports, inventory);

@@ -23,7 +23,7 @@ pub struct Built {
 
 /// The policy, rule and rule counter maps.
 pub struct Policies {
-    policies: Array<MapData, Compiled>,
+    map: Array<MapData, Compiled>,
     rules: Array<MapData, Rule>,
     hits: PerCpuArray<MapData, Hits>,
     policy_slots: Slots,
@@ -48,7 +48,7 @@ impl Policies {
             cpus,
             retired: Vec::new(),
             hits: take(ebpf, "RULE_HITS")?,
-            policies,
+            map: policies,
             rules,
         };
         if adopted {
@@ -60,15 +60,15 @@ impl Policies {
     /// Claims the slots of live policies, and notes the version of every slot ever used, so that a flow
     /// stamped with an old word never meets that word again.
     fn adopt(&mut self, live: impl Iterator<Item = u32>) -> Result<(), MapFault> {
-        for slot in 1..self.policies.len() {
-            let policy = self.policies.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
+        for slot in 1..self.map.len() {
+            let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             if policy.word != 0 {
                 self.versions.insert(slot, policy.word >> hub_common::limits::POLICY_SLOT_BITS);
             }
         }
         for word in live {
             let slot = policy_slot(word);
-            let policy = self.policies.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
+            let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             self.policy_slots.claim(slot, 1);
             self.rule_slots.claim(policy.ingress_first, policy.ingress_count);
             self.rule_slots.claim(policy.egress_first, policy.egress_count);
@@ -78,7 +78,7 @@ impl Policies {
 
     /// The slots behind a word that an earlier run left.
     pub fn find(&self, word: u32) -> Option<Built> {
-        let policy = self.policies.get(&policy_slot(word), 0).ok()?;
+        let policy = self.map.get(&policy_slot(word), 0).ok()?;
         Some(Built {
             word,
             ingress: (policy.ingress_first, policy.ingress_count),
@@ -120,7 +120,7 @@ impl Policies {
             word: built.word,
             pad: [0; 2],
         };
-        self.policies.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
+        self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
     }
 
     fn write_rules(&mut self, rules: &[Rule]) -> Result<(u32, u32), MapFault> {

@@ -89,7 +89,7 @@ impl Ports {
             match self.put_one(ebpf, pins, name, port, link) {
                 Ok(changed) => report.put += usize::from(changed),
                 Err(error) => {
-                    report.failures.push(Failure { object: format!("port {name}"), error, persona: None })
+                    report.failures.push(Failure { object: format!("port {name}"), error, persona: None });
                 }
             }
         }

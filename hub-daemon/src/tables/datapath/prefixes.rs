@@ -78,7 +78,7 @@ impl Prefixes {
             }
             self.used.insert(index, used);
         }
-        for pair in self.v6.iter() {
+        for pair in &self.v6 {
             let (key, segment) = pair.map_err(|source| kernel("V6_PREFIXES", source))?;
             let net = Ipv6Net::new(key.data().into(), u8::try_from(key.prefix_len()).unwrap_or(128));
             if let Ok(net) = net {
@@ -100,7 +100,7 @@ impl Prefixes {
         let mut roots = std::mem::take(&mut self.left);
         for (net, id) in &changed {
             match net {
-                IpNet::V4(net) => roots.extend(roots_of(net)),
+                IpNet::V4(net) => roots.extend(roots_of(*net)),
                 IpNet::V6(net) => {
                     if let Err(error) = self.put_v6(net, *id) {
                         report.failures.extend(failure(NAME, &error).failures);
@@ -147,7 +147,9 @@ impl Prefixes {
         let entry = match self.write(&painted, &mut used) {
             Ok(entry) => entry,
             Err(error) => {
-                used.into_iter().for_each(|slot| self.slots.give(slot, 1));
+                for slot in used {
+                    self.slots.give(slot, 1);
+                }
                 return Err(error);
             }
         };
@@ -194,7 +196,7 @@ fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
 }
 
 /// Root entries that a prefix touches.
-fn roots_of(net: &Ipv4Net) -> impl Iterator<Item = u16> + use<> {
+fn roots_of(net: Ipv4Net) -> impl Iterator<Item = u16> + use<> {
     let root = |address: u32| (address >> 16) as u16;
     root(net.network().into())..=root(net.broadcast().into())
 }

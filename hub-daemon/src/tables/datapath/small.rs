@@ -10,6 +10,7 @@ use hub_common::segment::{Failsafe, Peer};
 
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
+use crate::desired::Desired;
 use crate::reconcile::Report;
 
 /// The set maps.
@@ -80,15 +81,13 @@ impl Small {
         self.peers.put(peers)
     }
 
-    /// Makes the hub's own addresses be those of the inventory.
-    pub fn put_locals(&mut self, inventory: &Inventory) -> Report {
-        let addresses: Vec<Address> = inventory
-            .links
-            .values()
-            .flat_map(|link| &link.addresses)
-            .map(|address| bytes(*address))
-            .collect();
-        self.locals.put(&addresses)
+    /// Makes the hub's own addresses be those of the inventory, and those that the hub is about to add: a
+    /// gateway's services must not be open until the kernel's message about its address has come back.
+    pub fn put_locals(&mut self, desired: &Desired, inventory: &Inventory) -> Report {
+        let present = inventory.links.values().flat_map(|link| link.addresses.iter().copied());
+        let wanted = desired.addresses.keys().map(|(_, address)| address.addr());
+        let addresses: BTreeSet<Address> = present.chain(wanted).map(bytes).collect();
+        self.locals.put(&addresses.into_iter().collect::<Vec<_>>())
     }
 
     /// Makes the ports that stay reachable be these: (protocol, port).
