@@ -105,6 +105,14 @@ fn bench_mutate_xdp(ctx: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
+/// Hands a packet as it is to the program under test.
+#[xdp(frags)]
+fn bench_call_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: as in `bench_mutate_xdp`.
+    unsafe { TESTED.tail_call(&ctx, 0) };
+    xdp_action::XDP_ABORTED
+}
+
 /// As [`bench_mutate_xdp`] for TC.
 #[classifier]
 fn bench_mutate_tc(ctx: TcContext) -> i32 {

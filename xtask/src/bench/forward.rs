@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{
     bound::{Meter, Priority, bound},
     hub::Hook,
-    lab::Personas,
+    lab::{Families, Personas},
     place::{Files, Kind, Place, Way},
     sample::{lower_quartile, ratio},
     stop,
@@ -39,9 +39,9 @@ pub(super) struct Forwarding {
     pub(super) priority: Priority,
 }
 
-const ONE: Personas = Personas { count: 1, rules: 10 };
-const MANY: Personas = Personas { count: 4_096, rules: 10 };
-const LONG: Personas = Personas { count: 1, rules: 1_024 };
+const ONE: Personas = Personas { count: 1, rules: 10, families: Families::V4 };
+const MANY: Personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
+const LONG: Personas = Personas { count: 1, rules: 1_024, families: Families::V4 };
 /// Numbers of flows.
 const FLOWS: [u32; 3] = [1, 1_000, 65_536];
 
@@ -160,7 +160,7 @@ impl Run {
 
     /// For people.
     pub(super) fn title(&self) -> String {
-        let Personas { count, rules } = self.personas;
+        let Personas { count, rules, .. } = self.personas;
         let policy = format!("{count} persona{}, {rules} rules", if count == 1 { "" } else { "s" });
         match self.kind {
             Kind::Harness => "harness alone".to_owned(),

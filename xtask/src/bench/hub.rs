@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     bound::command_inside,
-    lab::{Lab, MEMBER_PORT, Personas},
+    lab::{Families, Lab, MEMBER_PORT, Personas},
     stop,
 };
 use crate::command::text;
@@ -69,7 +69,13 @@ impl Hub {
         hub.wait_until_ready()?;
         if personas.count == 1 {
             // By the API, so that it can be replaced by the API.
-            hub.request("POST", "/personas", &persona_of(personas, 0, "bench").to_string())?;
+            let body = persona_of(personas, 0, "bench").to_string();
+            let answer = hub.request("POST", "/personas", &body)?;
+            if answer["state"] != "active" {
+                bail!("the persona is not active: {answer}");
+            }
+        } else {
+            hub.wait_until_active(personas.count)?;
         }
         Ok(hub)
     }
@@ -87,6 +93,17 @@ impl Hub {
             thread::sleep(Duration::from_millis(100));
         }
         bail!("hubd is not ready after a minute: {}", self.last_words())
+    }
+
+    fn wait_until_active(&self, personas: u32) -> Result<()> {
+        for _ in 0..600 {
+            stop::check()?;
+            if self.get("/status")?["personas"]["active"] == personas {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        bail!("after a minute not all personas are active: {}", self.get("/status")?)
     }
 
     fn last_words(&self) -> String {
@@ -173,7 +190,7 @@ fn documents(personas: Personas) -> String {
 /// A persona whose last rule lets the measured traffic in; the others do not match it.
 fn persona_of(personas: Personas, index: u32, note: &str) -> Value {
     let mut ranges = vec![personas.range(index)];
-    if personas.count == 1 {
+    if personas.families == Families::Both {
         ranges.push("2001:db8:64::/64".to_owned());
     }
     let mut rules: Vec<Value> = (1..personas.rules)
@@ -195,7 +212,7 @@ mod tests {
 
     #[test]
     fn documents_hold_as_many_personas_and_rules_as_asked_for() {
-        let personas = Personas { count: 3, rules: 10 };
+        let personas = Personas { count: 3, rules: 10, families: Families::V4 };
         assert_eq!(documents(personas).matches("---").count(), 3);
         let persona = persona_of(personas, 2, "x");
         assert_eq!(persona["security_policies"].as_array().map(Vec::len), Some(10));

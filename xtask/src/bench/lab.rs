@@ -48,6 +48,7 @@ pub(super) enum Families {
 pub(super) struct Personas {
     pub(super) count: u32,
     pub(super) rules: u32,
+    pub(super) families: Families,
 }
 
 impl Personas {
@@ -126,8 +127,8 @@ impl Lab {
         Ok(Self { peer, middle: None, members })
     }
 
-    /// A middle that forwards, with routes to the members of these personas.
-    pub(super) fn new(name: &str, personas: Personas, families: Families) -> Result<Self> {
+    /// A middle that forwards.
+    pub(super) fn new(name: &str, families: Families) -> Result<Self> {
         let (peer, members) = Self::ends(name, families)?;
         let middle = Namespace::new(&format!("{PREFIX}{name}-m"))?;
         inside(&middle.path, || quiet(families))?;
@@ -170,12 +171,15 @@ impl Lab {
                 mac(MEMBERS_MAC)
             ))?;
         }
-        let lab = Self { peer, middle: Some(middle), members };
-        let routes: String =
-            personas.targets().iter().map(|target| format!("route add {target} via 10.255.1.2\n")).collect();
-        lab.middle()?.ip(&routes)?;
-        inside(lab.middle()?.path(), || sysctl("net/ipv4/ip_forward", "1"))?;
-        Ok(lab)
+        inside(middle.path(), || sysctl("net/ipv4/ip_forward", "1"))?;
+        Ok(Self { peer, middle: Some(middle), members })
+    }
+
+    /// Adds routes to the members of these personas. After the hub has taken its personas: it refuses ranges
+    /// that the kernel routes already.
+    pub(super) fn route(&self, personas: Personas) -> Result<()> {
+        let line = |target: &String| format!("route add {target} via 10.255.1.2\n");
+        self.middle()?.ip(&personas.targets().iter().map(line).collect::<String>())
     }
 
     fn ends(name: &str, families: Families) -> Result<(Namespace, Namespace)> {
@@ -233,7 +237,7 @@ mod tests {
 
     #[test]
     fn members_lie_in_their_personas_and_not_on_gateways() {
-        let personas = Personas { count: 4_096, rules: 10 };
+        let personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
         assert_eq!(personas.range(1), "10.64.0.32/27");
         assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.48/28"));
         assert_eq!(personas.range(4_095), "10.65.255.224/27");
