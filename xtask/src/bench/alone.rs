@@ -14,7 +14,7 @@ use super::{
     kit::{Context, Kit, index_of},
     lab::{Families, Lab, Personas},
     place::{Files, Way, plan},
-    sample::lower_quartile,
+    sample::{lower_quartile, number},
     stop,
 };
 use crate::say::say;
@@ -185,7 +185,7 @@ fn dropping(answer: Result<TestRunResult, ProgramError>) -> Result<()> {
 fn per_packet(meter: &Meter, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let before = meter.read()?;
     work()?;
-    Ok((meter.read()? - before) as f64 / f64::from(PACKETS))
+    Ok(number(meter.read()? - before) / f64::from(PACKETS))
 }
 
 fn options<'a>(frame: &'a [u8], context: &'a [u8], packets: u32) -> TestRunOptions<'a> {

@@ -80,11 +80,14 @@ fn transfer(place: &Stacks) -> Result<String> {
 /// softirqs run on top of the ends' own work.
 fn read(report: &str) -> Result<(f64, f64)> {
     let report: Value = serde_json::from_str(report).context("read iperf3's report")?;
-    let end = &report["end"];
-    let number = |value: &Value| value.as_f64().context("a number in iperf3's report");
-    let rate = number(&end["sum_received"]["bits_per_second"])? / 1e9;
-    let usage = &end["cpu_utilization_percent"];
-    let cpu = (number(&usage["host_total"])? + number(&usage["remote_total"])?) / 100.0;
+    let number = |pointer| {
+        let value = report.pointer(pointer).and_then(Value::as_f64);
+        value.with_context(|| format!("iperf3's report has no number {pointer}"))
+    };
+    let rate = number("/end/sum_received/bits_per_second")? / 1e9;
+    let client = number("/end/cpu_utilization_percent/host_total")?;
+    let server = number("/end/cpu_utilization_percent/remote_total")?;
+    let cpu = (client + server) / 100.0;
     Ok((rate, rate / cpu))
 }
 

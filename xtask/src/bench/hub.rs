@@ -71,7 +71,7 @@ impl Hub {
             // By the API, so that it can be replaced by the API.
             let body = persona_of(personas, 0, "bench").to_string();
             let answer = hub.request("POST", "/personas", &body)?;
-            if answer["state"] != "active" {
+            if field(&answer, "/state") != "active" {
                 bail!("the persona is not active: {answer}");
             }
         } else {
@@ -98,7 +98,7 @@ impl Hub {
     fn wait_until_active(&self, personas: u32) -> Result<()> {
         for _ in 0..600 {
             stop::check()?;
-            if self.get("/status")?["personas"]["active"] == personas {
+            if *field(&self.get("/status")?, "/personas/active") == personas {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(100));
@@ -126,9 +126,12 @@ impl Hub {
     /// Kernel number of the program on a hook of an interface.
     pub(super) fn program_id(&self, interface: &str, hook: &str) -> Result<u32> {
         let status = self.get("/status")?;
-        let attachments = status["attachments"].as_array().context("the status lists attachments")?;
-        let found = attachments.iter().find(|one| one["interface"] == interface && one["hook"] == hook);
-        let id = found.and_then(|one| one["program_id"].as_u64());
+        let attachments =
+            field(&status, "/attachments").as_array().context("the status lists attachments")?;
+        let found = attachments
+            .iter()
+            .find(|one| field(one, "/interface") == interface && field(one, "/hook") == hook);
+        let id = found.and_then(|one| field(one, "/program_id").as_u64());
         Ok(u32::try_from(id.with_context(|| format!("no {hook} on {interface}: {status}"))?)?)
     }
 
@@ -162,6 +165,11 @@ impl Drop for Hub {
         // Takes the pinned programs, links and maps along.
         drop(text(Command::new("umount").arg(self.folder.join("bpf"))));
     }
+}
+
+/// The value at a JSON pointer, null where there is none.
+pub(super) fn field<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
 fn configuration(folder: &Path, hook: Hook, personas: Personas) -> String {
