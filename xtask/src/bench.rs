@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Writes all numbers to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measures this daemon instead of building one
+    #[arg(long, value_name = "PROGRAM")]
+    hubd: Option<PathBuf>,
 }
 
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
@@ -55,16 +58,16 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         bail!("namespaces and kernel programs need root: run this as root");
     }
     setup::programs()?;
-    object::build(places)?;
     object::build_bench(places)?;
-    run_command(cargo(places).args(["build", "--package", "hub-daemon", "--bin", "hubd", "--release"]))
-        .context("build hubd")?;
+    let hubd = match &options.hubd {
+        Some(program) => program.canonicalize().with_context(|| format!("find {}", program.display()))?,
+        None => build_daemon(places)?,
+    };
     stop::watch()?;
     lab::sweep()?;
     let folder = env::temp_dir().join(format!("hubbench-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let files =
-        Files { hubd: places.target().join("release").join("hubd"), object: places.bench_object(), folder };
+    let files = Files { hubd, object: places.bench_object(), folder };
     let setting = Setting::of_this_run(places)?;
     let results = measure(&files, options.quick)?;
     let goals = goals::goals(&results);
@@ -73,6 +76,13 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         results.write(path, &setting, &goals)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn build_daemon(places: &Places) -> Result<PathBuf> {
+    object::build(places)?;
+    run_command(cargo(places).args(["build", "--package", "hub-daemon", "--bin", "hubd", "--release"]))
+        .context("build hubd")?;
+    Ok(places.target().join("release").join("hubd"))
 }
 
 fn measure(files: &Files, quick: bool) -> Result<Results> {

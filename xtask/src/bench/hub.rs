@@ -75,7 +75,7 @@ impl Hub {
                 bail!("the persona is not active: {answer}");
             }
         } else {
-            hub.wait_until_active(personas.count)?;
+            hub.wait_until_held(personas.count)?;
         }
         Ok(hub)
     }
@@ -95,15 +95,22 @@ impl Hub {
         bail!("hubd is not ready after a minute: {}", self.last_words())
     }
 
-    fn wait_until_active(&self, personas: u32) -> Result<()> {
+    /// Waits until the kernel tables hold the personas; whether they work, packets will tell.
+    fn wait_until_held(&self, personas: u32) -> Result<()> {
+        let held = |status: &Value, table: &str| {
+            let tables = field(status, "/tables").as_array();
+            let puts = |row: &&Value| field(row, "/puts").as_u64() >= Some(personas.into());
+            tables.is_some_and(|rows| rows.iter().filter(puts).any(|row| field(row, "/table") == table))
+        };
         for _ in 0..600 {
             stop::check()?;
-            if *field(&self.get("/status")?, "/personas/active") == personas {
+            let status = self.get("/status")?;
+            if ["segments", "prefixes", "routes"].into_iter().all(|table| held(&status, table)) {
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(100));
         }
-        bail!("after a minute not all personas are active: {}", self.get("/status")?)
+        bail!("after a minute the kernel does not hold all personas: {}", self.get("/status")?)
     }
 
     fn last_words(&self) -> String {
@@ -224,6 +231,6 @@ mod tests {
         assert_eq!(documents(personas).matches("---").count(), 3);
         let persona = persona_of(personas, 2, "x");
         assert_eq!(persona["security_policies"].as_array().map(Vec::len), Some(10));
-        assert_eq!(persona["ip_range"][0], "10.64.0.64/27");
+        assert_eq!(persona["ip_range"][0], "10.64.0.128/26");
     }
 }

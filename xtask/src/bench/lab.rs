@@ -25,16 +25,17 @@ pub(super) const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(super) const MEMBERS_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 /// The peer's address.
 pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-/// First address of the members' range, a /15.
+/// First address of the members' range, a /14.
 pub(super) const MEMBERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
-/// Offset of the first member in its persona's range: the first addresses are the gateway's.
+/// Offset of the first member in its persona's range: the first address is the gateway's, the
+/// last one broadcast.
 pub(super) const FIRST_MEMBER: u32 = 16;
 /// UDP port that the policies allow.
 pub(super) const MEMBER_PORT: u16 = 443;
 /// First TCP port that the policies allow.
 pub(super) const TCP_PORT: u16 = 2_001;
 /// Addresses of a persona where there are many.
-pub(super) const STRIDE: u32 = 32;
+pub(super) const STRIDE: u32 = 64;
 
 /// Whether a lab has IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +56,9 @@ impl Personas {
     /// Range of one persona.
     pub(super) fn range(self, index: u32) -> String {
         if self.count == 1 {
-            return format!("{MEMBERS}/15");
+            return format!("{MEMBERS}/14");
         }
-        format!("{}/27", member_address(index * STRIDE))
+        format!("{}/26", member_address(index * STRIDE))
     }
 
     /// Prefixes that hold the members; routes lead to them through the members' router.
@@ -238,9 +239,9 @@ mod tests {
     #[test]
     fn members_lie_in_their_personas_and_not_on_gateways() {
         let personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
-        assert_eq!(personas.range(1), "10.64.0.32/27");
-        assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.48/28"));
-        assert_eq!(personas.range(4_095), "10.65.255.224/27");
+        assert_eq!(personas.range(1), "10.64.0.64/26");
+        assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.80/28"));
+        assert_eq!(personas.range(4_095), "10.67.255.192/26");
     }
 
     #[test]
