@@ -69,6 +69,12 @@ impl Lab {
         space
     }
 
+    /// A namespace that was made before, by the name it was made with.
+    pub fn named(&self, name: &str) -> Space {
+        let full = format!("{}-{name}", self.name);
+        self.spaces.iter().find(|space| space.name() == full).expect("it was made before").clone()
+    }
+
     /// Starts `hubd` in a namespace.
     pub fn hub(&self, space: &Space, config: &Config) -> Hub {
         Hub::start(space.clone(), &self.folder, config)

@@ -61,7 +61,8 @@ pub struct Owner {
     store: Store,
     channels: Channels,
     stats: Arc<ReconcileStats>,
-    inventory: Inventory,
+    /// What the kernel was seen to hold. Without it every interface seems to be gone, so no pass begins.
+    inventory: Option<Inventory>,
     /// A pass is under way.
     busy: bool,
     /// Something changed since the last pass began.
@@ -88,7 +89,7 @@ impl Owner {
             store,
             channels,
             stats,
-            inventory: Inventory::default(),
+            inventory: None,
             busy: false,
             dirty: true,
             look_at: None,
@@ -212,22 +213,20 @@ impl Owner {
     }
 
     fn begin_pass(&mut self) {
-        if self.busy || !self.dirty {
-            return;
-        }
+        let Some(inventory) = self.inventory.clone().filter(|_| self.dirty && !self.busy) else { return };
         let now = Timestamp::now();
         let revision = self.hub.revision();
         let desired = Box::new(self.hub.desired(now));
         self.busy = true;
         self.dirty = false;
-        self.send(Job::Pass { revision, desired, inventory: self.inventory.clone() });
+        self.send(Job::Pass { revision, desired, inventory });
     }
 
     fn done(&mut self, done: Done) {
         match done {
             Done::Looked(Ok(inventory)) => {
                 self.internal(Command::Inventory(inventory.clone()), Timestamp::now());
-                self.inventory = inventory;
+                self.inventory = Some(inventory);
                 self.hub.set_condition("KernelUnreadable", None);
                 self.dirty = true;
                 self.begin_pass();

@@ -124,9 +124,8 @@ impl World {
 
     /// Sum of a field over all hooks.
     pub fn total(&self, field: &str) -> u64 {
-        let hooks = self.hub.get("/v1/counters").expect(200);
-        let hooks = hooks.as_array().cloned().unwrap_or_else(|| hooks["hooks"].as_array().unwrap().clone());
-        hooks.iter().map(|hook| hook[field].as_u64().unwrap()).sum()
+        let counters = self.hub.get("/v1/counters").expect(200);
+        counters["hooks"].as_array().unwrap().iter().map(|hook| hook[field].as_u64().unwrap()).sum()
     }
 }
 

@@ -1,0 +1,62 @@
+//! Whatever is configured, the operator can still log in.
+
+use hub_tests::lab::Outcome::{Answered, Silent};
+use hub_tests::lab::World;
+use hub_tests::lab::world::{FAMILIES, gateway_outside, member_at};
+use hub_tests::root;
+use serde_json::json;
+
+#[test]
+fn a_hostile_persona_over_the_uplink_does_not_lock_the_operator_out() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _login = world.router.serve(&[22]);
+    let deny = json!([
+        {"protocol": "any", "direction": "both", "action": "deny"},
+    ]);
+    let hostile = json!({
+        "ip_range": ["192.0.2.0/24", "2001:db8:2::/64"],
+        "security_policies": deny, "strict": true, "interfaces": ["seg0"],
+    });
+    let answer = world.hub.send("POST", "/v1/personas", &World::definition(0, &hostile));
+    // Refused, or admitted without harm: the operator is let in.
+    assert!([201, 409, 422].contains(&answer.status), "{} {:#}", answer.status, answer.body);
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(gateway_outside(v4), 22, Answered);
+    }
+}
+
+#[test]
+fn policies_of_members_do_not_touch_the_login() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _login = world.router.serve(&[22]);
+    let _inside = world.members[0].serve(&[22]);
+    let deny = json!([{"protocol": "any", "direction": "both", "action": "deny"}]);
+    world.create(0, &json!({"security_policies": deny, "strict": true}));
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(gateway_outside(v4), 22, Answered);
+        world.outside.expect_tcp(member_at(0, v4), 22, Silent);
+        world.members[0].expect_tcp(gateway_outside(v4), 22, Silent);
+    }
+}
+
+/// Two personas claim the uplink's prefix as halves, one of them the half of the hub's own address.
+#[test]
+fn halves_of_the_uplinks_prefix_do_not_either() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _login = world.router.serve(&[22]);
+    let deny = json!([{"protocol": "any", "direction": "both", "action": "deny"}]);
+    let hostile = json!({"ip_range": ["192.0.2.0/28"], "security_policies": deny, "strict": true});
+    let answer = world.hub.send("POST", "/v1/personas", &World::definition(0, &hostile));
+    assert!([201, 409, 422].contains(&answer.status), "{} {:#}", answer.status, answer.body);
+    world.outside.expect_tcp(gateway_outside(true), 22, Answered);
+    world.outside.expect_tcp(gateway_outside(false), 22, Answered);
+}
