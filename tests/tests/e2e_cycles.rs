@@ -1,4 +1,5 @@
 //! A persona that is gone leaves nothing: not a link, an address, a rule, a route, a map or a program.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +30,8 @@ fn objects(world: &mut World) -> BTreeMap<String, usize> {
             *found.entry(kind).or_default() += 1;
         }
     }
-    let pins = world.router.sh(&format!("find {}/bpf -type f -o -type d | wc -l", world.lab.folder().display()));
+    let pins =
+        world.router.sh(&format!("find {}/bpf -type f -o -type d | wc -l", world.lab.folder().display()));
     found.insert("pins".into(), pins.trim().parse().unwrap());
     found
 }

@@ -62,16 +62,14 @@ fn what_belongs_to_others_is_never_touched() {
     }
     let world = World::new(1);
     let router = &world.router;
-    router.sh(
-        "ip route add 203.0.113.0/24 via 192.0.2.10 proto 186
+    router.sh("ip route add 203.0.113.0/24 via 192.0.2.10 proto 186
          ip route add blackhole 203.0.114.0/24 table 300
          ip -6 route add 2001:db8:77::/48 via 2001:db8:2::10 metric 1000
          ip address add 10.55.0.1/24 dev seg0
          ip rule add priority 17650 from 203.0.113.0/24 lookup 300
          ip rule add priority 17750 to 203.0.114.0/24 lookup 300 protocol 3
          tc qdisc add dev up0 root handle 77: bfifo limit 300000
-         ip link add hubble type bridge",
-    );
+         ip link add hubble type bridge");
     let state = || router.sh(SHOW);
     let before = state();
     assert_eq!(before.lines().count(), 11, "{before}");
@@ -85,7 +83,9 @@ fn what_belongs_to_others_is_never_touched() {
     let mut world = world;
     world.hub.process().stop();
     let folder = world.lab.folder().display().to_string();
-    world.hub.hubctl(&["down", "--bpffs", &(folder.clone() + "/bpf"), "--runtime-dir", &(folder + "/run")])
+    world
+        .hub
+        .hubctl(&["down", "--bpffs", &(folder.clone() + "/bpf"), "--runtime-dir", &(folder + "/run")])
         .expect_success();
     assert_eq!(world.router.sh(SHOW), before);
     let left = world.router.sh("ip route show table all proto 177; ip -6 route show table all proto 177");
@@ -110,19 +110,17 @@ fn an_interface_that_comes_back_is_judged_from_its_first_packet() {
     let far = world.outside.wiretap("eth0");
     for (number, member) in world.members.iter().enumerate() {
         let own = FAMILIES.map(|v4| format!("{}/{}", member_at(number, v4), if v4 { 24 } else { 64 }));
-        world.router.wire(
-            (&format!("seg{number}"), &[]),
-            (member, "eth0", &own.each_ref().map(String::as_str)),
-        );
+        world
+            .router
+            .wire((&format!("seg{number}"), &[]), (member, "eth0", &own.each_ref().map(String::as_str)));
         for v4 in FAMILIES {
             let gateway = hub_tests::lab::world::gateway(number, v4);
             member.ip(&format!("route replace default via {gateway}"));
         }
     }
     // The forbidden member tries without pause while programs are put in place.
-    let _pings = FAMILIES.map(|v4| {
-        world.members[1].background(&format!("ping -q -n -i 0.002 -w 3 {}", outside_at(v4)))
-    });
+    let _pings = FAMILIES
+        .map(|v4| world.members[1].background(&format!("ping -q -n -i 0.002 -w 3 {}", outside_at(v4))));
     wait_until("the allowed member is back", Duration::from_secs(1), || {
         world.members[0].ping(outside_at(true), Duration::from_millis(100)) == Answered
     });

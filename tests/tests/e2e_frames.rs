@@ -1,4 +1,9 @@
 //! Frames as wires carry them: tags, super-packets, and the same verdicts where XDP runs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::time::Duration;
 
@@ -19,8 +24,7 @@ fn tagged_frames_into_a_segment_port_are_dropped() {
     let (wire, far) = (world.members[0].wiretap("eth0"), world.outside.wiretap("eth0"));
     for v4 in FAMILIES {
         for tags in [vec![0x8100], vec![0x88a8, 0x8100]] {
-            let mut datagram =
-                Datagram::new(member_at(0, v4), outside_at(v4), Transport::udp(4_000, 4_001));
+            let mut datagram = Datagram::new(member_at(0, v4), outside_at(v4), Transport::udp(4_000, 4_001));
             datagram.tags = tags.into_iter().map(|ethertype| Tag { ethertype, id: 7 }).collect();
             let mut frame = datagram.frame();
             frame[..6].copy_from_slice(&world.router.mac("seg0"));
@@ -81,17 +85,21 @@ fn xdp_gives_the_verdicts_of_tc() {
         for space in world.members.iter().chain([&world.outside]) {
             space.sh("ethtool --offload eth0 tx off gro on");
         }
-        let config = hub_tests::lab::Config::default().with(&format!("interfaces:\n{}", config.collect::<String>()));
+        let config =
+            hub_tests::lab::Config::default().with(&format!("interfaces:\n{}", config.collect::<String>()));
         world.hub.process().kill();
         world.hub.configure(&config);
         world.hub.restart();
         let attached = world.hub.get("/v1/status").expect(200);
         assert_eq!(attached["attachments"].to_string().contains("xdp_in"), xdp == "on", "{attached:#}");
-        world.create(0, &json!({"security_policies": [
-            {"protocol": "tcp", "port": 80, "action": "allow"},
-            {"protocol": "tcp", "port": 81, "action": "reject"},
-            {"protocol": "udp", "port": 53, "action": "allow"},
-        ]}));
+        world.create(
+            0,
+            &json!({"security_policies": [
+                {"protocol": "tcp", "port": 80, "action": "allow"},
+                {"protocol": "tcp", "port": 81, "action": "reject"},
+                {"protocol": "udp", "port": 53, "action": "allow"},
+            ]}),
+        );
         world.create(1, &json!({}));
         let _inside = world.members[0].serve(&[53, 80, 81, 82]);
         let _far = world.outside.serve(&[80]);

@@ -1,4 +1,5 @@
 //! The daemon dies and comes back under traffic: packets and connections do not notice.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
 
 use std::time::Duration;
 
@@ -54,9 +55,12 @@ fn killed_again_and_again_nothing_is_lost() {
     let mut world = World::new(1);
     let member = world.members[0].clone();
     let _inside = member.serve(&[80]);
-    let view = world.create(0, &json!({
-        "security_policies": [{"protocol": "tcp", "port": 80, "action": "allow"}],
-    }));
+    let view = world.create(
+        0,
+        &json!({
+            "security_policies": [{"protocol": "tcp", "port": 80, "action": "allow"}],
+        }),
+    );
     let mut streams = FAMILIES.map(|v4| world.outside.connect(member_at(0, v4), 80));
     while_pinging(&member, true, || {
         while_pinging(&member, false, || {
@@ -122,7 +126,8 @@ fn what_lost_its_persona_while_the_daemon_was_down_is_collected() {
     std::fs::remove_file(&file).unwrap();
     world.hub.restart();
     wait_until("the orphans are gone", Duration::from_secs(5), || {
-        let routes = world.router.sh("ip route show table all proto 177; ip -6 route show table all proto 177");
+        let routes =
+            world.router.sh("ip route show table all proto 177; ip -6 route show table all proto 177");
         let links = world.router.ip("-oneline link show");
         routes.trim().is_empty() && !links.lines().any(|line| line.contains(": hub"))
     });

@@ -13,7 +13,8 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Links, addresses, routes and rules of the hub's namespace.
-const STATE: &str = "ip -oneline link show | sed 's/ qlen.*//'; ip -oneline address show | sed 's/valid_lft.*//'
+const STATE: &str =
+    "ip -oneline link show | sed 's/ qlen.*//'; ip -oneline address show | sed 's/valid_lft.*//'
     ip route show table all; ip -6 route show table all; ip rule show; ip -6 rule show";
 
 #[test]
@@ -56,14 +57,8 @@ fn a_full_disk_refuses_changes_and_changes_nothing() {
     }
     let world = World::new(2);
     let state = world.lab.folder().join("state");
-    nix::mount::mount(
-        Some("none"),
-        &state,
-        Some("tmpfs"),
-        nix::mount::MsFlags::empty(),
-        Some("size=64k"),
-    )
-    .unwrap();
+    nix::mount::mount(Some("none"), &state, Some("tmpfs"), nix::mount::MsFlags::empty(), Some("size=64k"))
+        .unwrap();
     world.create(0, &json!({}));
     let before = world.router.sh(STATE);
     fs::write(state.join("filler"), vec![0; 1 << 20]).unwrap_err();
