@@ -1,4 +1,9 @@
 //! Frames as wires carry them: tags, super-packets, and the same verdicts where XDP runs.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::time::Duration;
 

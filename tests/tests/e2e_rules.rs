@@ -1,4 +1,5 @@
 //! What rules can say, asked of the running hub by real clients and by `hubctl why`.
+#![expect(clippy::indexing_slicing, reason = "a helper that cannot go on fails the test that called it")]
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at, with_port};

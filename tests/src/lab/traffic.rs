@@ -146,13 +146,15 @@ fn answered(read: std::io::Result<usize>) -> Outcome {
 }
 
 fn failed(error: &std::io::Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Refused,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::PermissionDenied => {
-            Unreachable
-        }
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Silent,
-        _ => panic!("unexpected: {error:?}"),
+    let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+    if is(&[ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset]) {
+        Refused
+    } else if is(&[ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable, ErrorKind::PermissionDenied]) {
+        Unreachable
+    } else if is(&[ErrorKind::TimedOut, ErrorKind::WouldBlock]) {
+        Silent
+    } else {
+        panic!("unexpected: {error:?}")
     }
 }
 
@@ -172,10 +174,14 @@ impl Drop for Server {
 }
 
 fn echo(listeners: &[TcpListener], sockets: &[UdpSocket], stop: &AtomicBool) {
-    listeners.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
-    sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+    for listener in listeners {
+        listener.set_nonblocking(true).unwrap();
+    }
+    for socket in sockets {
+        socket.set_nonblocking(true).unwrap();
+    }
     let mut streams: BTreeMap<SocketAddr, TcpStream> = BTreeMap::new();
-    let mut bytes = [0; 65_536];
+    let mut bytes = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         let all = listeners.iter().map(|l| l.as_fd());
         let all = all.chain(sockets.iter().map(|s| s.as_fd())).chain(streams.values().map(|s| s.as_fd()));

@@ -63,7 +63,7 @@ impl Wire {
             if left.is_zero() {
                 return false;
             }
-            let wait = PollTimeout::try_from(left.as_millis().max(1) as u64 as i64 as i32).unwrap();
+            let wait = PollTimeout::try_from(left.as_millis().max(1)).unwrap();
             let mut waited = [PollFd::new(std::os::fd::AsFd::as_fd(&self.socket), PollFlags::POLLIN)];
             poll(&mut waited, wait).unwrap();
             while let Ok(length) = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {

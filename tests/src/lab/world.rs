@@ -1,7 +1,7 @@
 //! The usual lab: members behind segment ports, a hub, and a host in the rest of the network.
 //!
-//! Member N lives at 10.100.N.10 and fd00:100:N::10 behind port `segN`; the host outside at 192.0.2.10 and
-//! 2001:db8:2::10 behind port `up0`. Gateways end in 1 and belong to the hub.
+//! Member N lives at `10.100.N.10` and `fd00:100:N::10` behind port `segN`; the host outside at 192.0.2.10 and
+//! `2001:db8:2::10` behind port `up0`. Gateways end in 1 and belong to the hub.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
