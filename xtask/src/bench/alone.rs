@@ -68,9 +68,10 @@ pub(super) fn measure(files: &Files, rounds: u32) -> Result<Alone> {
         enter(lab.middle()?.path())?;
         bind()?;
         let meter = Meter::new()?;
-        let mut kit = Kit::load(&files.object)?;
         let mut passes = Vec::new();
         for (hook, program) in [(Hook::Xdp, &xdp), (Hook::Tc, &tc)] {
+            // A map of programs takes one type of program only.
+            let mut kit = Kit::load(&files.object)?;
             for (family, bits) in [("IPv4", 0), ("IPv6", PLAN_V6)] {
                 for flows in [1, 1_000, 65_536] {
                     stop::check()?;
@@ -82,6 +83,7 @@ pub(super) fn measure(files: &Files, rounds: u32) -> Result<Alone> {
                 }
             }
         }
+        let mut kit = Kit::load(&files.object)?;
         let drops = drops(&mut kit, &xdp, &meter, rounds)?;
         Ok(Alone { passes, drops })
     })
@@ -96,18 +98,12 @@ fn pass(
     rounds: u32,
 ) -> Result<f64> {
     let personas = Personas { count: 1, rules: 10, families: Families::Both };
-    let wan = index_of("wan0")?;
-    for (way, ifindex) in [
-        (Way::ToMembers, wan),
-        (Way::FromMembers, index_of("lan0")?),
-        (Way::ToMembers, wan),
-        (Way::ToMembers, wan),
-    ] {
+    for way in [Way::ToMembers, Way::FromMembers, Way::ToMembers, Way::ToMembers] {
         let mut made = plan(way, flows, personas);
         made.flags |= bits;
         kit.plan(&made)?;
         kit.test(&program.fd)?;
-        let verdict = mutate(kit, program, ifindex, flows)?;
+        let verdict = mutate(kit, program, way, flows)?;
         let wanted = match program.hook {
             Hook::Xdp => XDP_REDIRECT,
             Hook::Tc => TC_REDIRECT,
@@ -119,20 +115,24 @@ fn pass(
     let mut nets = Vec::new();
     for _ in 0..rounds * 2 {
         kit.test(&program.fd)?;
-        let with = per_packet(meter, || mutate(kit, program, wan, PACKETS).map(drop))?;
+        let with = per_packet(meter, || mutate(kit, program, Way::ToMembers, PACKETS).map(drop))?;
         let empty = match program.hook {
             Hook::Xdp => kit.xdp("bench_empty_xdp")?.fd()?.try_clone()?,
             Hook::Tc => kit.tc("bench_empty_tc")?.fd()?.try_clone()?,
         };
         kit.test(&empty)?;
-        let without = per_packet(meter, || mutate(kit, program, wan, PACKETS).map(drop))?;
+        let without = per_packet(meter, || mutate(kit, program, Way::ToMembers, PACKETS).map(drop))?;
         nets.push(with - without);
     }
     Ok(lower_quartile(&nets))
 }
 
-/// Runs the mutator of the program's type as if packets came in on an interface.
-fn mutate(kit: &mut Kit, program: &Program, ifindex: u32, packets: u32) -> Result<u32> {
+/// Runs the mutator of the program's type as if packets came in on the port of their way.
+fn mutate(kit: &mut Kit, program: &Program, way: Way, packets: u32) -> Result<u32> {
+    let ifindex = index_of(match way {
+        Way::ToMembers => "wan0",
+        Way::FromMembers => "lan0",
+    })?;
     let frame = [0; FRAME_BYTES];
     let answer = match program.hook {
         Hook::Xdp => {
@@ -141,7 +141,7 @@ fn mutate(kit: &mut Kit, program: &Program, ifindex: u32, packets: u32) -> Resul
         }
         Hook::Tc => {
             // The kernel classifies a frame before the mutator writes it: it must be one for the port.
-            let frame = frames::addressed(frame);
+            let frame = frames::addressed(frame, way);
             let context = Context::Tc(ifindex).bytes();
             kit.tc("bench_mutate_tc")?.test_run(options(&frame, &context, packets))?
         }

@@ -5,7 +5,10 @@ use hub_common::{
     checksum::{add_bytes, finish},
 };
 
-use super::lab::{FIRST_MEMBER, PEER, PEER_MAC, WAN_MAC, member_address};
+use super::{
+    lab::{FIRST_MEMBER, LAN_MAC, MEMBERS_MAC, PEER, PEER_MAC, WAN_MAC, member_address},
+    place::Way,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -14,10 +17,14 @@ const GRE: u8 = 47;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// A frame of zeros with the MACs of one that comes from the peer, and IPv4.
-pub(super) fn addressed(mut frame: [u8; FRAME_BYTES]) -> [u8; FRAME_BYTES] {
-    put(&mut frame, 0, &WAN_MAC);
-    put(&mut frame, 6, &PEER_MAC);
+/// A frame of zeros with the MACs of one that goes this way, and IPv4.
+pub(super) fn addressed(mut frame: [u8; FRAME_BYTES], way: Way) -> [u8; FRAME_BYTES] {
+    let (target, source) = match way {
+        Way::ToMembers => (WAN_MAC, PEER_MAC),
+        Way::FromMembers => (LAN_MAC, MEMBERS_MAC),
+    };
+    put(&mut frame, 0, &target);
+    put(&mut frame, 6, &source);
     put(&mut frame, 12, &[0x08, 0x00]);
     frame
 }
@@ -39,7 +46,7 @@ pub(super) fn dropped() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn packet(protocol: u8, source: [u8; 4], target: [u8; 4], port: u16, tcp_flags: u8) -> Vec<u8> {
-    let mut frame = addressed([0; FRAME_BYTES]).to_vec();
+    let mut frame = addressed([0; FRAME_BYTES], Way::ToMembers).to_vec();
     let mut header = [0; 20];
     put(&mut header, 0, &[0x45, 0, 0, 50, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
     put(&mut header, 12, &source);

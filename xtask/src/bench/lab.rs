@@ -166,8 +166,7 @@ impl Lab {
             middle.ip(&format!(
                 "addr add 2001:db8:2::1/64 dev wan0 nodad\naddr add 2001:db8:ff::1/64 dev lan0 nodad\n\
                  neigh replace 2001:db8:2::c000:20a lladdr {} nud permanent dev wan0\n\
-                 neigh replace 2001:db8:ff::2 lladdr {} nud permanent dev lan0\n\
-                 route add 2001:db8:64::a40:0/112 via 2001:db8:ff::2\n",
+                 neigh replace 2001:db8:ff::2 lladdr {} nud permanent dev lan0\n",
                 mac(PEER_MAC),
                 mac(MEMBERS_MAC)
             ))?;
@@ -180,7 +179,11 @@ impl Lab {
     /// that the kernel routes already.
     pub(super) fn route(&self, personas: Personas) -> Result<()> {
         let line = |target: &String| format!("route add {target} via 10.255.1.2\n");
-        self.middle()?.ip(&personas.targets().iter().map(line).collect::<String>())
+        let mut lines: String = personas.targets().iter().map(line).collect();
+        if personas.families == Families::Both {
+            lines.push_str("route add 2001:db8:64::a40:0/111 via 2001:db8:ff::2\n");
+        }
+        self.middle()?.ip(&lines)
     }
 
     fn ends(name: &str, families: Families) -> Result<(Namespace, Namespace)> {

@@ -23,7 +23,7 @@ use super::{
 use crate::{clock::timed, say::say};
 
 /// Round trips of a visit.
-const TRIPS: u32 = 4_000;
+const TRIPS: u32 = 20_000;
 /// Round trips before, not looked at.
 const WARM: u32 = 200;
 /// Longest wait for an answer.
