@@ -1,4 +1,9 @@
 //! A policy changes under load: nothing allowed is lost, nothing forbidden goes on, no packet sees a mix.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +22,13 @@ fn allow(ports: &Value) -> Value {
     json!([{"protocol": "udp", "port": ports, "action": "allow"}, {"protocol": "tcp", "action": "allow"}])
 }
 
+/// Datagrams to a port that reached the member, by its own count.
+fn arrived(world: &World, port: u16) -> u64 {
+    let listed = world.members[0].sh("nft list chain inet count in");
+    let line = listed.lines().find(|line| line.contains(&format!("dport {port} "))).unwrap();
+    line.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
 fn an_allowed_stream_loses_nothing_over_fifty_changes() {
     if !root() {
@@ -28,6 +40,10 @@ fn an_allowed_stream_loses_nothing_over_fifty_changes() {
     wait_until("iperf3 listens", Duration::from_secs(5), || {
         world.members[0].succeeds("ss -Hltn 'sport = :5201' | grep -q LISTEN", Duration::from_secs(2))
     });
+    // Counted where they arrive: a socket's buffer may overflow on a busy machine, and iperf3 calls that lost.
+    world.members[0]
+        .sh("nft 'add table inet count; add chain inet count in { type filter hook input priority 0; }
+              add rule inet count in udp dport 5201 counter'");
     let there = member_at(0, true);
     let said = std::thread::scope(|scope| {
         let client = scope.spawn(|| {
@@ -43,8 +59,11 @@ fn an_allowed_stream_loses_nothing_over_fifty_changes() {
     server.stop();
     let report: Value = serde_json::from_str(&said).unwrap();
     let sum = &report["end"]["sum"];
-    assert!(sum["packets"].as_u64().unwrap() > 5_000, "{sum:#}");
-    assert_eq!(sum["lost_packets"], 0, "{sum:#}");
+    let sent = sum["packets"].as_u64().unwrap();
+    assert!(sent > 5_000, "{sum:#}");
+    // One more opens the stream.
+    let arrived = arrived(&world, 5201);
+    assert!((sent..=sent + 1).contains(&arrived), "{arrived} of {sent} arrived: {sum:#}");
     let counters = world.hub.get("/v1/personas/p0/counters").expect(200);
     assert_eq!(counters["ingress_dropped"]["packets"], 0, "{counters:#}");
 }
@@ -89,54 +108,53 @@ fn no_packet_is_judged_by_a_mix_of_two_policies() {
         ]})
     };
     world.create(0, &deny(7001));
-    let arrived: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
-    let (sent, done, silent) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-    let sockets = world.members[0]
-        .within(|| [7001_u16, 7002, 7003].map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap()));
+    // Counted where they arrive: a socket's buffer may overflow.
+    world.members[0].sh(
+        "nft 'add table inet count; add chain inet count in { type filter hook input priority 0; }
+              add rule inet count in udp dport 7001 counter
+              add rule inet count in udp dport 7002 counter
+              add rule inet count in udp dport 7003 counter drop'",
+    );
+    let _sockets =
+        world.members[0].within(|| [7001_u16, 7002].map(|port| UdpSocket::bind(("0.0.0.0", port)).unwrap()));
+    let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        for (socket, count) in sockets.iter().zip(&arrived) {
-            socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            scope.spawn(|| {
-                // The sender goes on for a moment after it was told to stop.
-                while !silent.load(Ordering::Relaxed) {
-                    while socket.recv(&mut [0; 16]).is_ok() {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-        }
         scope.spawn(|| {
             let there = |port: u16| SocketAddr::new(member_at(0, true), port);
             while !done.load(Ordering::Relaxed) {
                 let socket = world.outside.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
                 for _ in 0..20 {
-                    // What a slow receiver has no room for would look like a drop.
-                    let behind = |count: u64| sent.load(Ordering::Relaxed).saturating_sub(count) > 60;
-                    let load = |at: usize| arrived[at].load(Ordering::Relaxed);
-                    while (behind(load(2)) || behind(load(0) + load(1))) && !done.load(Ordering::Relaxed) {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
                     for port in [7001, 7002, 7003] {
-                        socket.send_to(b"x", there(port)).ok();
+                        socket.send_to(b"x", there(port)).unwrap();
                     }
                     sent.fetch_add(1, Ordering::Relaxed);
                     std::thread::yield_now();
                 }
             }
-            silent.store(true, Ordering::Relaxed);
         });
+        let _stop = Stop(&done);
         for change in 0..CHANGES {
             world.replace(0, &deny(7001 + change % 2));
         }
-        done.store(true, Ordering::Relaxed);
     });
-    let [first, second, third] = arrived.map(AtomicU64::into_inner);
     let sent = sent.into_inner();
+    wait_until("every packet to the port that both policies allow", Duration::from_secs(5), || {
+        arrived(&world, 7003) == sent
+    });
+    let [first, second] = [7001, 7002].map(|port| arrived(&world, port));
     assert!(sent > 1_000 && first > 0 && second > 0, "{sent} {first} {second}");
     // The port that both policies allow is never refused, whichever moment it is.
     assert_eq!(world.dropped("p0", "default_deny") + world.dropped("p0", "no_policy"), 0);
-    assert_eq!(third, sent, "a packet to the port that both policies allow was lost");
     // A pair is two packets, and the flip may come between them: at most one per change.
     let off = (first + second).abs_diff(sent);
     assert!(off <= u64::from(CHANGES), "{sent} pairs: {first} + {second} arrived");
+}
+
+/// Tells the sender to end, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

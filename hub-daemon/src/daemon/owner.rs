@@ -33,7 +33,7 @@ const FULL_PASS: Duration = Duration::from_secs(30);
 /// Idle flows are removed this often.
 const COLLECT: Duration = Duration::from_secs(10);
 /// A pass that takes longer is stuck: the watchdog is told no more.
-const LONGEST_PASS: Duration = Duration::from_secs(60);
+const LONGEST_PASS: Duration = Duration::from_mins(1);
 /// Part of the flow table in use that is worth a condition, in percent.
 const CROWDED_PERCENT: u64 = 80;
 
@@ -218,7 +218,9 @@ impl Owner {
     }
 
     fn begin_pass(&mut self) {
-        let Some(inventory) = self.inventory.clone().filter(|_| self.dirty && self.busy.is_none()) else { return };
+        let Some(inventory) = self.inventory.clone().filter(|_| self.dirty && self.busy.is_none()) else {
+            return;
+        };
         let now = Timestamp::now();
         let revision = self.hub.revision();
         let desired = Box::new(self.hub.desired(now));
