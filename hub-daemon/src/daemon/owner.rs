@@ -22,7 +22,7 @@ use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::{Attachment, state_name};
 use crate::store::Store;
-use crate::view::{PersonaView, Snapshot};
+use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Deadlines are looked at this often, so that steps of the wall clock are seen in time.
 const LOOK_AT_CLOCK: Duration = Duration::from_millis(200);
@@ -262,6 +262,12 @@ impl Owner {
         self.busy = None;
         let now = Timestamp::now();
         self.count(&pass, now);
+        // What fails on its way in is wanted no longer, until it is tried again: the kernel must follow.
+        let known = self.channels.snapshot.borrow().clone();
+        let on_its_way = |id: &PersonaId| {
+            known.personas.get(id).is_some_and(|view| view.state == PersonaState::Provisioning)
+        };
+        self.dirty |= pass.faults.keys().any(on_its_way);
         self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);
         let fallbacks: Vec<String> =
             pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
@@ -277,10 +283,6 @@ impl Owner {
         self.channels.attachments.send_replace(pass.attachments);
         self.publish();
         self.answer(pass.revision);
-        // What failed is wanted no longer, or again later: another pass makes the kernel follow.
-        if self.hub.revision() != pass.revision && !self.dirty {
-            self.dirty = self.hub.deadline().is_some() || !faults.is_empty();
-        }
         self.begin_pass();
     }
 

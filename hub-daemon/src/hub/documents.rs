@@ -24,7 +24,7 @@ impl Hub {
             Ok(()) => {
                 next.documents_read = Some(now);
                 next.documents_error = None;
-                next.revision = self.revision + 1;
+                next.revision = next.revision.max(self.revision + 1);
                 next.heard.get_or_insert(next.revision);
                 *self = next;
                 Ok(Reply::Done)

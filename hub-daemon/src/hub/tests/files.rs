@@ -127,6 +127,16 @@ fn a_restart_loses_nothing() {
 }
 
 #[test]
+fn one_pass_makes_all_documents_active() {
+    let mut script = Script::new();
+    let many: Vec<_> = (0..200).map(|at| persona(&format!("p{at}"), &format!("10.{at}.0.0/24"))).collect();
+    script.documents(&many).unwrap();
+    script.reconciled(&[]);
+    let snapshot = script.hub.snapshot(script.now);
+    assert!(snapshot.personas.values().all(|view| view.state == PersonaState::Active));
+}
+
+#[test]
 fn ready_is_the_first_pass_after_the_documents() {
     let mut script = Script::new();
     let is_ready = |script: &mut Script| script.hub.snapshot(script.now).ready;
