@@ -1,5 +1,6 @@
 //! hubd: the daemon.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,6 +66,9 @@ fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    let console = journal.is_none().then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
+    // Colours are for people, not for files.
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let layer = || tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+    let console = journal.is_none().then(layer);
     tracing_subscriber::registry().with(filter).with(journal).with(console).init();
 }

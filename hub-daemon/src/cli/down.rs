@@ -1,7 +1,10 @@
 //! `hubctl down`: takes the hub out of the kernel, also when the daemon is dead.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use super::arguments::Format;
@@ -10,6 +13,7 @@ use super::output::Output;
 use crate::kernel::down::down;
 
 pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path) -> Result<(), Failure> {
+    let _lock = lock(runtime_dir)?;
     let teardown = down(bpffs, runtime_dir);
     if output.format() == Format::Table {
         for object in &teardown.removed {
@@ -29,5 +33,40 @@ pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path) -> Result<()
             let source = std::io::Error::other(first.error.clone());
             Err(Failure::local("remove", &first.object, source))
         }
+    }
+}
+
+/// Takes the daemon's lock. A daemon that runs would put routes back that no program judges.
+fn lock(runtime_dir: &Path) -> Result<Option<Flock<File>>, Failure> {
+    let path = runtime_dir.join("hubd.lock");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::local("open", path.display(), error)),
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+            Err(Failure::Refused(format!("hubd runs and holds {}: stop it first", path.display())))
+        }
+        Err((_, errno)) => Err(Failure::local("lock", path.display(), errno.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_runs_is_in_the_way() {
+        let folder = std::env::temp_dir().join(format!("hub-down-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert!(lock(&folder).unwrap().is_none(), "no daemon was ever here");
+        let file = File::create(folder.join("hubd.lock")).unwrap();
+        assert!(lock(&folder).unwrap().is_some(), "the daemon is gone");
+        let held = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
+        assert!(matches!(lock(&folder), Err(Failure::Refused(_))));
+        drop(held);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -10,7 +10,8 @@ use crate::inputs::rest::problem::ProblemDetails;
 pub(super) const TABLE: &str = "\
 Exit codes:
   0  done; `why`: the packet passes
-  1  the hub refused (conflict, changed in between, full); `why`: the packet is dropped
+  1  the hub refused (conflict, changed in between, full); `why`: the packet is dropped;
+     `down`: hubd runs
   2  wrong usage
   3  the daemon cannot be reached
   4  no such persona
@@ -33,6 +34,8 @@ const OTHER: u8 = 7;
 pub(super) enum Failure {
     /// The arguments make no sense.
     Usage(String),
+    /// It would do harm as things are.
+    Refused(String),
     /// Nobody listens there.
     Unreachable { place: String, source: std::io::Error },
     /// The kernel does not let us talk to the hub.
@@ -62,6 +65,7 @@ impl Failure {
     pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_) => USAGE,
+            Self::Refused(_) => REFUSED,
             Self::Unreachable { .. } => UNREACHABLE,
             Self::Forbidden { .. } => FORBIDDEN,
             Self::Problem(problem) => match problem.status {
@@ -80,7 +84,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(detail) => f.write_str(detail),
+            Self::Usage(detail) | Self::Refused(detail) => f.write_str(detail),
             Self::Unreachable { place, source } => {
                 write!(
                     f,

@@ -135,7 +135,7 @@ fn the_sources_example_is_refused_for_its_date_alone() {
     assert!(text.starts_with("/expiration expiration_in_past"), "{text}");
     let view = script.create(with(example, json!({"expiration": "2030-12-31T23:59:59Z"}))).unwrap();
     assert_eq!((view.state, view.generation, view.segment.0), (PersonaState::Provisioning, 1, 1));
-    assert_eq!(view.warnings, ["rule 2 is shadowed by the default: without it the outcome is the same"]);
+    assert_eq!(view.warnings, ["rule 1 is shadowed by the default: without it the outcome is the same"]);
     assert_eq!(view.rule_sources, ["api", "api"]);
     assert_eq!(script.reasons("TempDevNetwork"), ["QosNotEnforced", "NoPort"]);
 }

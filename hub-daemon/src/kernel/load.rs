@@ -116,6 +116,8 @@ impl Capacities {
     fn maps(&self) -> [Shape; 24] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
+        // Each persona may bring a gateway address of either family.
+        let locals = limits::LOCALS.max(self.segments.saturating_mul(2));
         let (index, address) = (size_of::<u32>(), size_of::<Address>());
         [
             ("SETTINGS", index, size_of::<Settings>(), 1),
@@ -126,7 +128,7 @@ impl Capacities {
             ("V4_ROOT", index, size_of::<u32>(), 65_536),
             ("V4_BLOCKS", index, 256 * size_of::<u32>(), self.v4_blocks),
             ("V6_PREFIXES", address + 4, size_of::<u32>(), self.v6_prefixes),
-            ("LOCALS", address, size_of::<u32>(), limits::LOCALS),
+            ("LOCALS", address, size_of::<u32>(), locals),
             ("FAILSAFE", size_of::<Failsafe>(), size_of::<u32>(), limits::FAILSAFE),
             ("PEERS", size_of::<Peer>(), size_of::<u32>(), self.peers),
             ("FLOWS", size_of::<FlowKey>(), size_of::<Flow>(), self.flows),

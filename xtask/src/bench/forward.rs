@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use super::{
     bound::{Meter, Priority, bound},
     hub::Hook,
-    lab::Personas,
+    lab::{Families, Personas},
     place::{Files, Kind, Place, Way},
-    sample::{lower_quartile, ratio},
+    sample::{lower_quartile, number, ratio, whole},
     stop,
 };
 use crate::say::say;
@@ -39,9 +39,9 @@ pub(super) struct Forwarding {
     pub(super) priority: Priority,
 }
 
-const ONE: Personas = Personas { count: 1, rules: 10 };
-const MANY: Personas = Personas { count: 4_096, rules: 10 };
-const LONG: Personas = Personas { count: 1, rules: 1_024 };
+const ONE: Personas = Personas { count: 1, rules: 10, families: Families::V4 };
+const MANY: Personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
+const LONG: Personas = Personas { count: 1, rules: 1_024, families: Families::V4 };
 /// Numbers of flows.
 const FLOWS: [u32; 3] = [1, 1_000, 65_536];
 
@@ -107,7 +107,8 @@ fn visit(place: &mut Place, run: &mut Run, meter: &Meter) -> Result<()> {
     place.aim(Way::ToMembers, run.flows, false)?;
     let warm = run.flows.max(16_384);
     let estimate = slice(place, run, meter, warm)?;
-    let packets = ((SLICE_NS / estimate) as u32).clamp(1_024, 1_000_000) / 64 * 64;
+    // Whole batches.
+    let packets = whole(SLICE_NS / estimate).clamp(1_024, 1_000_000) / 64 * 64;
     let mut best = f64::INFINITY;
     for _ in 0..SLICES {
         // Lets the CPU's other threads have their turn.
@@ -127,7 +128,7 @@ fn slice(place: &mut Place, run: &mut Run, meter: &Meter, packets: u32) -> Resul
     if arrived == 0 {
         bail!("{}: nothing arrived with {} flows", place.name, run.flows);
     }
-    Ok(spent as f64 / arrived as f64)
+    Ok(number(spent) / number(arrived))
 }
 
 impl Forwarding {
@@ -160,7 +161,7 @@ impl Run {
 
     /// For people.
     pub(super) fn title(&self) -> String {
-        let Personas { count, rules } = self.personas;
+        let Personas { count, rules, .. } = self.personas;
         let policy = format!("{count} persona{}, {rules} rules", if count == 1 { "" } else { "s" });
         match self.kind {
             Kind::Harness => "harness alone".to_owned(),

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     bound::command_inside,
-    lab::{Lab, MEMBER_PORT, Personas},
+    lab::{Families, Lab, MEMBER_PORT, Personas},
     stop,
 };
 use crate::command::text;
@@ -69,7 +69,13 @@ impl Hub {
         hub.wait_until_ready()?;
         if personas.count == 1 {
             // By the API, so that it can be replaced by the API.
-            hub.request("POST", "/personas", &persona_of(personas, 0, "bench").to_string())?;
+            let body = persona_of(personas, 0, "bench").to_string();
+            let answer = hub.request("POST", "/personas", &body)?;
+            if field(&answer, "/state") != "active" {
+                bail!("the persona is not active: {answer}");
+            }
+        } else {
+            hub.wait_until_held(personas.count)?;
         }
         Ok(hub)
     }
@@ -87,6 +93,24 @@ impl Hub {
             thread::sleep(Duration::from_millis(100));
         }
         bail!("hubd is not ready after a minute: {}", self.last_words())
+    }
+
+    /// Waits until the kernel tables hold the personas; whether they work, packets will tell.
+    fn wait_until_held(&self, personas: u32) -> Result<()> {
+        let held = |status: &Value, table: &str| {
+            let tables = field(status, "/tables").as_array();
+            let puts = |row: &&Value| field(row, "/puts").as_u64() >= Some(personas.into());
+            tables.is_some_and(|rows| rows.iter().filter(puts).any(|row| field(row, "/table") == table))
+        };
+        for _ in 0..600 {
+            stop::check()?;
+            let status = self.get("/status")?;
+            if ["segments", "prefixes", "routes"].into_iter().all(|table| held(&status, table)) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        bail!("after a minute the kernel does not hold all personas: {}", self.get("/status")?)
     }
 
     fn last_words(&self) -> String {
@@ -109,9 +133,12 @@ impl Hub {
     /// Kernel number of the program on a hook of an interface.
     pub(super) fn program_id(&self, interface: &str, hook: &str) -> Result<u32> {
         let status = self.get("/status")?;
-        let attachments = status["attachments"].as_array().context("the status lists attachments")?;
-        let found = attachments.iter().find(|one| one["interface"] == interface && one["hook"] == hook);
-        let id = found.and_then(|one| one["program_id"].as_u64());
+        let attachments =
+            field(&status, "/attachments").as_array().context("the status lists attachments")?;
+        let found = attachments
+            .iter()
+            .find(|one| field(one, "/interface") == interface && field(one, "/hook") == hook);
+        let id = found.and_then(|one| field(one, "/program_id").as_u64());
         Ok(u32::try_from(id.with_context(|| format!("no {hook} on {interface}: {status}"))?)?)
     }
 
@@ -147,6 +174,11 @@ impl Drop for Hub {
     }
 }
 
+/// The value at a JSON pointer, null where there is none.
+pub(super) fn field<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 fn configuration(folder: &Path, hook: Hook, personas: Personas) -> String {
     let (at, xdp) = (folder.display(), hook.switch());
     let rules = (personas.count * personas.rules * 2).max(131_072);
@@ -173,7 +205,7 @@ fn documents(personas: Personas) -> String {
 /// A persona whose last rule lets the measured traffic in; the others do not match it.
 fn persona_of(personas: Personas, index: u32, note: &str) -> Value {
     let mut ranges = vec![personas.range(index)];
-    if personas.count == 1 {
+    if personas.families == Families::Both {
         ranges.push("2001:db8:64::/64".to_owned());
     }
     let mut rules: Vec<Value> = (1..personas.rules)
@@ -195,10 +227,10 @@ mod tests {
 
     #[test]
     fn documents_hold_as_many_personas_and_rules_as_asked_for() {
-        let personas = Personas { count: 3, rules: 10 };
+        let personas = Personas { count: 3, rules: 10, families: Families::V4 };
         assert_eq!(documents(personas).matches("---").count(), 3);
         let persona = persona_of(personas, 2, "x");
         assert_eq!(persona["security_policies"].as_array().map(Vec::len), Some(10));
-        assert_eq!(persona["ip_range"][0], "10.64.0.64/27");
+        assert_eq!(persona["ip_range"][0], "10.64.0.128/26");
     }
 }

@@ -25,16 +25,17 @@ pub(super) const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(super) const MEMBERS_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 /// The peer's address.
 pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-/// First address of the members' range, a /15.
+/// First address of the members' range, a /14.
 pub(super) const MEMBERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
-/// Offset of the first member in its persona's range: the first addresses are the gateway's.
+/// Offset of the first member in its persona's range: the first address is the gateway's, the
+/// last one broadcast.
 pub(super) const FIRST_MEMBER: u32 = 16;
 /// UDP port that the policies allow.
 pub(super) const MEMBER_PORT: u16 = 443;
 /// First TCP port that the policies allow.
 pub(super) const TCP_PORT: u16 = 2_001;
 /// Addresses of a persona where there are many.
-pub(super) const STRIDE: u32 = 32;
+pub(super) const STRIDE: u32 = 64;
 
 /// Whether a lab has IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +49,16 @@ pub(super) enum Families {
 pub(super) struct Personas {
     pub(super) count: u32,
     pub(super) rules: u32,
+    pub(super) families: Families,
 }
 
 impl Personas {
     /// Range of one persona.
     pub(super) fn range(self, index: u32) -> String {
         if self.count == 1 {
-            return format!("{MEMBERS}/15");
+            return format!("{MEMBERS}/14");
         }
-        format!("{}/27", member_address(index * STRIDE))
+        format!("{}/26", member_address(index * STRIDE))
     }
 
     /// Prefixes that hold the members; routes lead to them through the members' router.
@@ -126,8 +128,8 @@ impl Lab {
         Ok(Self { peer, middle: None, members })
     }
 
-    /// A middle that forwards, with routes to the members of these personas.
-    pub(super) fn new(name: &str, personas: Personas, families: Families) -> Result<Self> {
+    /// A middle that forwards.
+    pub(super) fn new(name: &str, families: Families) -> Result<Self> {
         let (peer, members) = Self::ends(name, families)?;
         let middle = Namespace::new(&format!("{PREFIX}{name}-m"))?;
         inside(&middle.path, || quiet(families))?;
@@ -164,18 +166,24 @@ impl Lab {
             middle.ip(&format!(
                 "addr add 2001:db8:2::1/64 dev wan0 nodad\naddr add 2001:db8:ff::1/64 dev lan0 nodad\n\
                  neigh replace 2001:db8:2::c000:20a lladdr {} nud permanent dev wan0\n\
-                 neigh replace 2001:db8:ff::2 lladdr {} nud permanent dev lan0\n\
-                 route add 2001:db8:64::a40:0/112 via 2001:db8:ff::2\n",
+                 neigh replace 2001:db8:ff::2 lladdr {} nud permanent dev lan0\n",
                 mac(PEER_MAC),
                 mac(MEMBERS_MAC)
             ))?;
         }
-        let lab = Self { peer, middle: Some(middle), members };
-        let routes: String =
-            personas.targets().iter().map(|target| format!("route add {target} via 10.255.1.2\n")).collect();
-        lab.middle()?.ip(&routes)?;
-        inside(lab.middle()?.path(), || sysctl("net/ipv4/ip_forward", "1"))?;
-        Ok(lab)
+        inside(middle.path(), || sysctl("net/ipv4/ip_forward", "1"))?;
+        Ok(Self { peer, middle: Some(middle), members })
+    }
+
+    /// Adds routes to the members of these personas. After the hub has taken its personas: it refuses ranges
+    /// that the kernel routes already.
+    pub(super) fn route(&self, personas: Personas) -> Result<()> {
+        let line = |target: &String| format!("route add {target} via 10.255.1.2\n");
+        let mut lines: String = personas.targets().iter().map(line).collect();
+        if personas.families == Families::Both {
+            lines.push_str("route add 2001:db8:64::a40:0/111 via 2001:db8:ff::2\n");
+        }
+        self.middle()?.ip(&lines)
     }
 
     fn ends(name: &str, families: Families) -> Result<(Namespace, Namespace)> {
@@ -233,10 +241,10 @@ mod tests {
 
     #[test]
     fn members_lie_in_their_personas_and_not_on_gateways() {
-        let personas = Personas { count: 4_096, rules: 10 };
-        assert_eq!(personas.range(1), "10.64.0.32/27");
-        assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.48/28"));
-        assert_eq!(personas.range(4_095), "10.65.255.224/27");
+        let personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
+        assert_eq!(personas.range(1), "10.64.0.64/26");
+        assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.80/28"));
+        assert_eq!(personas.range(4_095), "10.67.255.192/26");
     }
 
     #[test]

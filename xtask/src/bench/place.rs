@@ -10,8 +10,8 @@ use super::{
     hub::{Hook, Hub},
     kit::{Kit, index_of},
     lab::{
-        FIRST_MEMBER, Families, LAN_MAC, Lab, MEMBER_PORT, MEMBERS, MEMBERS_MAC, PEER, PEER_MAC, Personas,
-        STRIDE, WAN_MAC,
+        FIRST_MEMBER, LAN_MAC, Lab, MEMBER_PORT, MEMBERS, MEMBERS_MAC, PEER, PEER_MAC, Personas, STRIDE,
+        WAN_MAC,
     },
     nft,
     wait::until,
@@ -81,7 +81,7 @@ impl Place {
         let lab = match kind {
             Kind::Harness => Lab::direct(name)?,
             Kind::Redirect(_) | Kind::Kernel | Kind::Nft | Kind::Hub(_) => {
-                let lab = Lab::new(name, personas, Families::V4)?;
+                let lab = Lab::new(name, personas.families)?;
                 lab.receive_frames()?;
                 lab
             }
@@ -98,6 +98,9 @@ impl Place {
                 let folder = files.folder.join(name);
                 place.hub = Some(Hub::start(&files.hubd, folder, &place.lab, hook, personas)?);
             }
+        }
+        if place.lab.middle.is_some() {
+            place.lab.route(personas)?;
         }
         Ok(place)
     }
@@ -165,7 +168,7 @@ impl Place {
             self.aim(way, flows, false)?;
             let arrived = self.send(way, flows)?;
             if arrived == 0 {
-                bail!("{}: nothing arrived ({way:?}, {flows} flows)", self.name);
+                bail!("{}: nothing arrived ({way:?}, {flows} flows){}", self.name, self.excuse());
             }
         }
         self.verify(flows)
@@ -178,9 +181,16 @@ impl Place {
         let arrived = self.send(Way::ToMembers, packets)?;
         let wrong = self.members.seen()?.wrong - wrong;
         if arrived != u64::from(packets) || wrong != 0 {
-            bail!("{}: of {packets} packets {arrived} arrived, {wrong} of them wrong", self.name);
+            let excuse = self.excuse();
+            bail!("{}: of {packets} packets {arrived} arrived, {wrong} of them wrong{excuse}", self.name);
         }
         Ok(())
+    }
+
+    /// What the hub counted, for a message about packets that are missing.
+    fn excuse(&self) -> String {
+        let counters = self.hub.as_ref().and_then(|hub| hub.get("/counters").ok());
+        counters.map_or_else(String::new, |counters| format!("; the hub counted {counters}"))
     }
 }
 

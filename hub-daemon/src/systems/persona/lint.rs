@@ -8,7 +8,7 @@ use crate::model::policy::Action;
 use crate::model::protocol::{self, Protocol, ProtocolSet};
 use crate::model::rule::{Direction, Rule};
 
-/// Warnings about a persona's rules, in the order of the rules.
+/// Warnings about a persona's rules, in the order of the rules, which count from 0 as everywhere.
 pub fn warnings(persona: &Persona, written: &[RuleDocument]) -> Vec<String> {
     let rules = &persona.rules.rules;
     let mut warnings = Vec::new();
@@ -21,7 +21,7 @@ pub fn warnings(persona: &Persona, written: &[RuleDocument]) -> Vec<String> {
         }
         let earlier = rules.iter().take(position);
         if let Some(cover) = earlier.into_iter().find(|earlier| decides(earlier) && covers(earlier, rule)) {
-            warnings.push(format!("{name} never decides: rule {} matches all it matches", cover.index() + 1));
+            warnings.push(format!("{name} never decides: rule {} matches all it matches", cover.index()));
         } else if redundant(persona, rule) {
             warnings.push(format!("{name} is shadowed by the default: without it the outcome is the same"));
         }
@@ -34,8 +34,8 @@ pub fn warnings(persona: &Persona, written: &[RuleDocument]) -> Vec<String> {
 
 fn title(position: usize, written: Option<&RuleDocument>) -> String {
     match written.and_then(|rule| rule.name.as_ref()) {
-        Some(name) => format!("rule {} ({name})", position + 1),
-        None => format!("rule {}", position + 1),
+        Some(name) => format!("rule {position} ({name})"),
+        None => format!("rule {position}"),
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
                 {"direction": "egress", "protocol": "tcp", "port": 22, "source": "10.2.0.0/16", "action": "allow"},
             ]),
         );
-        assert_eq!(found, ["rule 2 (ssh) never decides: rule 1 matches all it matches"]);
+        assert_eq!(found, ["rule 1 (ssh) never decides: rule 0 matches all it matches"]);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let allow = json!({"protocol": "tcp", "port": 80, "action": "allow"});
         let deny = json!({"protocol": "tcp", "port": 22, "action": "deny"});
         let found = lint(&json!(["tcp"]), &json!([allow, deny]));
-        assert_eq!(found, ["rule 2 is shadowed by the default: without it the outcome is the same"]);
+        assert_eq!(found, ["rule 1 is shadowed by the default: without it the outcome is the same"]);
         let exception = json!([{"protocol": "tcp", "source": "10.9.0.0/16", "action": "deny"}, allow]);
         assert!(lint(&json!(["tcp"]), &exception).is_empty(), "it keeps the later rule from some");
     }
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_rule_above_the_ceiling_is_named() {
         let found = lint(&json!(["tcp"]), &json!([{"protocol": "udp", "action": "allow"}]));
-        assert_eq!(found, ["rule 1 never matches: protocols does not permit udp"]);
+        assert_eq!(found, ["rule 0 never matches: protocols does not permit udp"]);
         assert!(lint(&json!(["tcp"]), &json!([{"port": 80, "action": "allow"}])).is_empty());
     }
 }

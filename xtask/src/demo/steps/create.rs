@@ -20,6 +20,7 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
     let shown = tour.run_lines(Hub, "hubctl persona show TempDevNetwork", 24)?;
     tour.check("it is active", shown.has("active"));
     tour.check("a condition says that qos is not enforced", shown.has("QosNotEnforced"));
+    tour.check("lint: rule 1 changes nothing, the default denies as well", shown.has("rule 1 is shadowed"));
     tour.run(Hub, "hubctl persona list")?;
     Ok(())
 }

@@ -9,6 +9,11 @@ use crate::demo::{
 
 pub(super) fn run(tour: &mut Tour) -> Result<()> {
     let ids = tour.lab.run(Hub, "hubctl status --json | jq -r '.attachments[].program_id'")?;
+    let refused = tour.run(Hub, "hubctl down --bpffs bpf --runtime-dir run")?;
+    tour.check(
+        "`hubctl down` waits for the end of hubd",
+        refused.code == Some(1) && refused.has("stop it first"),
+    );
     let pid = tour.lab.hubd_pid()?;
     tour.run(Hub, &format!("kill -TERM {pid}"))?;
     tour.lab.reap_hubd()?;
