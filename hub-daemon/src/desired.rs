@@ -105,7 +105,7 @@ pub struct Endpoint {
     pub namespace: Namespace,
     /// Name of the member's end there.
     pub interface: String,
-    /// Addresses of the member, with the length of the persona's range.
+    /// Addresses of the member, as /32 or /128: everything goes through the hub.
     pub addresses: Vec<IpNet>,
     /// Addresses of the hub towards the member, one per family: its default gateways.
     pub gateways: Vec<IpAddr>,

@@ -85,6 +85,11 @@ impl Applier {
     /// Works until the sender of jobs is gone.
     pub fn work(mut self, jobs: &mpsc::Receiver<Job>, done: &UnboundedSender<Done>) {
         for job in jobs {
+            if !self.pins.join("SEGMENTS").exists() {
+                // Programs without pins end with their interfaces' next change, and routes would lead past them.
+                tracing::error!(pins = %self.pins.display(), "the data path was removed: start hubd again");
+                return;
+            }
             let answer = match job {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
                 Job::Pass { revision, desired, inventory } => {

@@ -32,6 +32,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 const FULL_PASS: Duration = Duration::from_secs(30);
 /// Idle flows are removed this often.
 const COLLECT: Duration = Duration::from_secs(10);
+/// A pass that takes longer is stuck: the watchdog is told no more.
+const LONGEST_PASS: Duration = Duration::from_mins(1);
 /// Part of the flow table in use that is worth a condition, in percent.
 const CROWDED_PERCENT: u64 = 80;
 
@@ -63,8 +65,8 @@ pub struct Owner {
     stats: Arc<ReconcileStats>,
     /// What the kernel was seen to hold. Without it every interface seems to be gone, so no pass begins.
     inventory: Option<Inventory>,
-    /// A pass is under way.
-    busy: bool,
+    /// A pass is under way, and stuck if it lasts longer than this.
+    busy: Option<Instant>,
     /// Something changed since the last pass began.
     dirty: bool,
     /// The kernel is to be looked at before the next pass.
@@ -90,7 +92,7 @@ impl Owner {
             channels,
             stats,
             inventory: None,
-            busy: false,
+            busy: None,
             dirty: true,
             look_at: None,
             flows_max,
@@ -192,6 +194,9 @@ impl Owner {
     }
 
     fn look_at_clock(&mut self) {
+        if self.busy.is_none_or(|late| late > deadline_in(Duration::ZERO)) {
+            self.stats.heartbeat.add(1);
+        }
         let now = Timestamp::now();
         if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
@@ -213,11 +218,13 @@ impl Owner {
     }
 
     fn begin_pass(&mut self) {
-        let Some(inventory) = self.inventory.clone().filter(|_| self.dirty && !self.busy) else { return };
+        let Some(inventory) = self.inventory.clone().filter(|_| self.dirty && self.busy.is_none()) else {
+            return;
+        };
         let now = Timestamp::now();
         let revision = self.hub.revision();
         let desired = Box::new(self.hub.desired(now));
-        self.busy = true;
+        self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
         self.send(Job::Pass { revision, desired, inventory });
     }
@@ -252,7 +259,7 @@ impl Owner {
     }
 
     fn passed(&mut self, pass: Pass) {
-        self.busy = false;
+        self.busy = None;
         let now = Timestamp::now();
         self.count(&pass, now);
         self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);

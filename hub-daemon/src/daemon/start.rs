@@ -161,6 +161,7 @@ async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), 
     let mut told = false;
     let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 3);
     let mut alive = tokio::time::interval(watchdog);
+    let mut heard = 0;
     loop {
         tokio::select! {
             () = received(&mut terminate) => break,
@@ -173,7 +174,13 @@ async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), 
                     notify(&[sd_notify::NotifyState::Ready]);
                 }
             }
-            _ = alive.tick() => notify(&[sd_notify::NotifyState::Watchdog]),
+            _ = alive.tick() => {
+                let beat = handle.reconcile.heartbeat.get();
+                if beat != heard {
+                    notify(&[sd_notify::NotifyState::Watchdog]);
+                }
+                heard = beat;
+            }
             end = &mut owner => {
                 return Err(StartError::Runtime(io::Error::other(format!("the owner of the hub ended: {end:?}"))));
             }

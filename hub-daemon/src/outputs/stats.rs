@@ -16,6 +16,8 @@ const TABLES: usize = 32;
 pub struct ReconcileStats {
     /// Passes over all tables.
     pub passes: Count,
+    /// Moves while the owner of the hub works and no pass takes too long; the watchdog looks at it.
+    pub heartbeat: Count,
     /// Passes forced by lost netlink messages.
     pub resyncs: Count,
     /// When the last pass without a failure ended, seconds since 1970; 0 for never.
