@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, gateway, gateway_outside, member_at, outside_at, with_port};
-use hub_tests::lab::{Space, World};
+use hub_tests::lab::{Space, World, echoes};
 use hub_tests::packet::{Datagram, Transport, ip};
 use hub_tests::root;
 use serde_json::json;
@@ -74,7 +74,10 @@ fn peers_talk_when_each_names_the_other() {
         // Its own rules hold between peers as well.
         first.expect_tcp(there, 81, Silent);
     }
+    let mut stream = first.connect(there, 80);
+    assert!(echoes(&mut stream, Duration::from_secs(5)));
     world.replace(0, &json!({}));
+    assert!(!echoes(&mut stream, Duration::from_millis(400)), "a connection outlived the peering");
     first.expect_tcp(there, 80, Silent);
 }
 

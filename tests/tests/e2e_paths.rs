@@ -38,7 +38,9 @@ fn two_personas_reach_the_same_prefix_by_routers_of_their_own() {
     let counts = |space: &hub_tests::lab::Space| -> Vec<String> {
         let listed = space.sh("nft list chain inet count in");
         let words = listed.lines().filter(|line| line.contains("daddr"));
-        words.filter_map(|line| line.split(' ').nth(4).map(ToOwned::to_owned)).collect()
+        let count =
+            |line: &str| line.split_whitespace().skip_while(|word| *word != "packets").nth(1).map(Into::into);
+        words.filter_map(count).collect()
     };
     for target in TARGETS {
         world.members[0].expect_ping(target.parse().unwrap(), Answered);

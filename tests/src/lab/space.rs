@@ -20,7 +20,7 @@ impl Space {
         let space = Self::named(name);
         ip_command(&["netns", "add", &space.name]).expect_success();
         // Duplicate address detection would keep IPv6 silent for a second after every link.
-        space.sh("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
+        space.sh("for which in all default; do echo 0 >/proc/sys/net/ipv6/conf/$which/accept_dad; done");
         space.ip("link set lo up");
         space
     }
