@@ -61,6 +61,8 @@ pub struct Pass {
     pub faults: BTreeMap<PersonaId, Vec<String>>,
     /// Ports where XDP was wanted and does not run: interface and reason.
     pub fallbacks: BTreeMap<String, String>,
+    /// Ports with XDP whose far ends the hub cannot see.
+    pub unseen_ends: Vec<String>,
     /// Where programs run.
     pub attachments: Vec<Attachment>,
 }
@@ -132,6 +134,7 @@ impl Applier {
             revision,
             faults: faults(&reports),
             fallbacks: self.datapath.fallbacks().clone(),
+            unseen_ends: self.datapath.unseen_ends(),
             attachments: self.datapath.attachments(),
             reports,
         }

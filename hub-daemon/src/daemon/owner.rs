@@ -272,6 +272,11 @@ impl Owner {
         let fallbacks: Vec<String> =
             pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
         self.hub.set_condition("XdpFallback", (!fallbacks.is_empty()).then(|| fallbacks.join("; ")));
+        let ends = pass.unseen_ends.join(", ");
+        let advice = "redirected frames vanish unless the far end has GRO on or an XDP program, and \
+                      senders there must complete checksums (`ethtool -K IFACE gro on tx off`), or set `xdp: off`";
+        let message = format!("XDP runs on {ends}: {advice}");
+        self.hub.set_condition("XdpOnVeth", (!ends.is_empty()).then_some(message));
         let faults: Vec<String> = pass
             .reports
             .iter()

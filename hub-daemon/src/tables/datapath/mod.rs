@@ -136,6 +136,11 @@ impl Datapath {
         self.settings.loose_tcp_until(clock.now().saturating_add(clock.ticks(time)))
     }
 
+    /// Ports with XDP whose far ends the hub cannot see.
+    pub fn unseen_ends(&self) -> Vec<String> {
+        self.ports.unseen_ends()
+    }
+
     /// Where programs run.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.ports.attachments()

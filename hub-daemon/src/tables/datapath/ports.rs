@@ -25,6 +25,7 @@ struct Live {
     ifindex: u32,
     entry: Entry,
     xdp: bool,
+    is_veth: bool,
 }
 
 /// The port map, and which programs run where.
@@ -51,6 +52,12 @@ impl Ports {
     /// Ports where XDP was wanted and does not run: interface and reason.
     pub fn fallbacks(&self) -> &BTreeMap<String, String> {
         &self.fallbacks
+    }
+
+    /// Ports with XDP whose far ends the hub cannot see: a redirected frame vanishes there unless the far
+    /// end has GRO on or an XDP program, and a local sender must complete its checksums.
+    pub fn unseen_ends(&self) -> Vec<String> {
+        self.live.iter().filter(|(_, live)| live.xdp && live.is_veth).map(|(name, _)| name.clone()).collect()
     }
 
     /// Where programs run.
@@ -152,7 +159,10 @@ impl Ports {
         } else {
             attach::detach(pins, link.ifindex, Place::Xdp).map_err(|error| error.to_string())?;
         }
-        self.live.insert(name.to_owned(), Live { ifindex: link.ifindex, entry, xdp: runs_xdp });
+        self.live.insert(
+            name.to_owned(),
+            Live { ifindex: link.ifindex, entry, xdp: runs_xdp, is_veth: link.kind == "veth" },
+        );
         Ok(true)
     }
 
