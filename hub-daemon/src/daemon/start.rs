@@ -92,6 +92,8 @@ pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
 
 /// Runs until SIGTERM or SIGINT. The data path stays as it is: `hubctl down` takes it away.
 pub async fn run(config: Config) -> Result<(), StartError> {
+    // First of all: a signal that comes while the hub starts must wait, not kill.
+    let mut signals = Signals::new()?;
     let _lock = lock(&config.runtime_dir)?;
     let mounted = load::ensure_bpffs(&config.bpffs)?;
     if mounted {
@@ -139,7 +141,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let follow = tokio::spawn(events.run(handle.events.clone()));
 
     reload(&handle).await;
-    supervise(&handle, owner).await?;
+    supervise(&handle, owner, &mut signals).await?;
 
     closing.send_replace(true);
     for task in listeners {
@@ -153,10 +155,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
-async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn supervise(
+    handle: &HubHandle,
+    mut owner: JoinHandle<()>,
+    signals: &mut Signals,
+) -> Result<(), StartError> {
     let mut ready = handle.snapshot.clone();
     let mut told = false;
     let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 3);
@@ -164,9 +167,9 @@ async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), 
     let mut heard = 0;
     loop {
         tokio::select! {
-            () = received(&mut terminate) => break,
-            () = received(&mut interrupt) => break,
-            () = received(&mut hangup) => reload(handle).await,
+            () = received(&mut signals.terminate) => break,
+            () = received(&mut signals.interrupt) => break,
+            () = received(&mut signals.hangup) => reload(handle).await,
             result = ready.wait_for(|snapshot| snapshot.ready), if !told => {
                 told = true;
                 if result.is_ok() {
@@ -190,6 +193,23 @@ async fn supervise(handle: &HubHandle, mut owner: JoinHandle<()>) -> Result<(), 
     notify(&[sd_notify::NotifyState::Stopping]);
     owner.abort();
     Ok(())
+}
+
+/// The signals that the daemon answers.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 async fn received(signal: &mut Signal) {
