@@ -7,6 +7,7 @@
 //! monitor ─ changes ─▶  Hub)  ─ snapshots, events ─▶ REST, metrics, log
 //! ```
 
+pub mod announce;
 pub mod applier;
 pub mod documents;
 pub mod owner;

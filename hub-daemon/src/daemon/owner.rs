@@ -3,7 +3,6 @@
 //! A change by the API is stored on disk before it is answered, and answered when the kernel holds it.
 //! Passes do not overlap; what changes during one is in the next.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::announce::changes;
 use super::applier::{Done, Job, Pass};
 use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
 use crate::datapath_view::{ChangeEvent, EventView};
@@ -20,7 +20,7 @@ use crate::inputs::CommandRequest;
 use crate::kernel::monitor::Change;
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
-use crate::outputs::status::{Attachment, state_name};
+use crate::outputs::status::Attachment;
 use crate::store::Store;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
@@ -348,40 +348,8 @@ impl Owner {
     fn publish(&mut self) {
         let snapshot = Arc::new(self.hub.snapshot(Timestamp::now()));
         let before = self.channels.snapshot.send_replace(Arc::clone(&snapshot));
-        self.announce(&before.personas, &snapshot.personas);
-    }
-
-    fn announce(
-        &self,
-        before: &BTreeMap<PersonaId, Arc<PersonaView>>,
-        after: &BTreeMap<PersonaId, Arc<PersonaView>>,
-    ) {
-        for (id, view) in after {
-            let name = &view.definition.name;
-            match before.get(id) {
-                Some(old) if Arc::ptr_eq(old, view) => {}
-                Some(old) => {
-                    if old.generation != view.generation {
-                        self.event(
-                            "updated",
-                            Some(name),
-                            format!("{name} is at generation {}", view.generation),
-                        );
-                    }
-                    if old.state != view.state {
-                        self.event(
-                            state_name(view.state),
-                            Some(name),
-                            format!("{name} is {}", state_name(view.state)),
-                        );
-                    }
-                }
-                None => self.event("created", Some(name), format!("{name} was admitted")),
-            }
-        }
-        for (id, view) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
-            let name = &view.definition.name;
-            self.event("deleted", Some(name), format!("{name} ({id}) is gone"));
+        for change in changes(&before.personas, &snapshot.personas) {
+            self.event(change.what, Some(&change.persona), change.message);
         }
     }
 

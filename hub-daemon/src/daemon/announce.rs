@@ -1,0 +1,51 @@
+//! What followers of events hear when one snapshot follows another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::PersonaId;
+use crate::outputs::status::state_name;
+use crate::view::PersonaView;
+
+/// Personas by id.
+type Personas = BTreeMap<PersonaId, Arc<PersonaView>>;
+
+/// One thing that changed about a persona.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `created`, `updated`, `deleted`, or the state it is in now.
+    pub what: &'static str,
+    /// Its name.
+    pub persona: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Everything that is different between two snapshots, in order of ids; what is gone comes last.
+pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut say = |what, persona: &str, message| {
+        changes.push(Change { what, persona: persona.to_owned(), message });
+    };
+    for (id, view) in after {
+        let name = &view.definition.name;
+        match before.get(id) {
+            Some(old) if Arc::ptr_eq(old, view) => {}
+            Some(old) => {
+                if old.generation != view.generation {
+                    say("updated", name, format!("{name} is at generation {}", view.generation));
+                }
+                if old.state != view.state {
+                    let state = state_name(view.state);
+                    say(state, name, format!("{name} is {state}"));
+                }
+            }
+            None => say("created", name, format!("{name} was admitted")),
+        }
+    }
+    for (id, view) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
+        let name = &view.definition.name;
+        say("deleted", name, format!("{name} ({id}) is gone"));
+    }
+    changes
+}
