@@ -84,11 +84,11 @@ pub fn overlaps(a: &IpNet, b: &IpNet) -> bool {
 
 /// A prefix without the smaller ones that it contains, as few prefixes as possible.
 pub fn without(prefix: &IpNet, holes: &[IpNet]) -> Vec<IpNet> {
-    let Some(hole) = holes.iter().find(|hole| prefix.contains(*hole) && prefix != *hole) else {
+    if !holes.iter().any(|hole| prefix.contains(hole) && prefix != hole) {
         return vec![*prefix];
-    };
+    }
     let halves = prefix.subnets(prefix.prefix_len() + 1).into_iter().flatten();
-    halves.filter(|half| half != hole).flat_map(|half| without(&half, holes)).collect()
+    halves.filter(|half| !holes.contains(half)).flat_map(|half| without(&half, holes)).collect()
 }
 
 /// The hub's own address in a range: the first usable one.
