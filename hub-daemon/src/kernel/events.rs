@@ -17,9 +17,10 @@ use tokio::time::MissedTickBehavior;
 use super::clock::wall_time;
 use super::counts::SYNTHETIC;
 use super::maps::{self, RuleSlots};
-use super::names::{interface, ip, personas, protocol_name};
+use super::names::{interface, ip, personas};
 use super::reader::ReadError;
 use crate::datapath_view::{EventView, PacketEvent};
+use crate::model::protocol;
 use crate::view::Snapshot;
 
 /// How often the ring is looked at; it holds what 50,000 events a second leave in that time.
@@ -105,7 +106,7 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
         reason: Reason::from_number(event.reason).map(|reason| reason.name().to_owned()),
         hook: hook.map_or_else(|| event.hook.to_string(), |hook| hook.name().to_owned()),
         port,
-        protocol: protocol_name(event.protocol),
+        protocol: protocol::name(event.protocol),
         source: ip(&event.source),
         source_port: event.source_port,
         target: ip(&event.target),

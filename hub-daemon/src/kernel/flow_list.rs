@@ -9,10 +9,11 @@ use hub_common::flow::{FLOW_STATES, Flow, FlowKey};
 use super::batch;
 use super::clock::Clock;
 use super::maps::{Maps, at};
-use super::names::{ip, protocol_name};
+use super::names::ip;
 use super::reader::ReadError;
 use crate::datapath_view::{Count, FlowTable, FlowView};
 use crate::model::SegmentId;
+use crate::model::protocol;
 
 /// Live connections, of one persona or of all, at most `limit`.
 pub(crate) fn list(
@@ -67,7 +68,7 @@ fn view(key: &FlowKey, flow: &Flow, clock: &Clock) -> FlowView {
         [0, 1].map(|at: usize| Count { packets: at_of(&flow.packets, at), bytes: at_of(&flow.bytes, at) });
     let [source_segment, target_segment] = flow.segment.map(SegmentId);
     FlowView {
-        protocol: protocol_name(key.protocol),
+        protocol: protocol::name(key.protocol),
         source,
         source_port,
         target,

@@ -1,4 +1,4 @@
-//! Numbers of the data path as people read them: addresses, protocols, interfaces, personas.
+//! Numbers of the data path as people read them: addresses, interfaces, personas.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,46 +6,12 @@ use std::sync::Arc;
 
 use hub_common::address::Address;
 use hub_common::outcome::FROM_HOST;
-use hub_common::packet::protocol;
 use nix::net::if_::if_indextoname;
 
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// What an answer calls the machine itself where an interface is asked for.
 pub(crate) const HOST: &str = "host";
-
-/// Names of protocols by IANA number; the first name of a number is the one shown.
-const PROTOCOLS: &[(&str, u8)] = &[
-    ("icmp", protocol::ICMP),
-    ("igmp", 2),
-    ("ipip", 4),
-    ("tcp", protocol::TCP),
-    ("udp", protocol::UDP),
-    ("ipv6", 41),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("icmpv6", protocol::ICMPV6),
-    ("icmp6", protocol::ICMPV6),
-    ("ipv6-icmp", protocol::ICMPV6),
-    ("ospf", 89),
-    ("vrrp", 112),
-    ("sctp", protocol::SCTP),
-    ("udplite", 136),
-];
-
-/// Name of a protocol, or its number.
-pub(crate) fn protocol_name(number: u8) -> String {
-    let named = PROTOCOLS.iter().find(|(_, known)| *known == number);
-    named.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
-}
-
-/// Number of a protocol, by name or number.
-pub(crate) fn protocol_number(text: &str) -> Option<u8> {
-    let text = text.trim().to_ascii_lowercase();
-    let named = PROTOCOLS.iter().find(|(name, _)| *name == text);
-    named.map(|(_, number)| *number).or_else(|| text.parse().ok())
-}
 
 /// An address of the data path.
 pub(crate) fn ip(address: &Address) -> IpAddr {
@@ -83,13 +49,6 @@ pub(crate) fn personas(snapshot: &Snapshot) -> BTreeMap<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn protocols_are_known_by_name_and_number() {
-        let numbers = ["tcp", "UDP", "ipv6-icmp", "47", "256", "nothing"].map(protocol_number);
-        assert_eq!(numbers, [Some(6), Some(17), Some(58), Some(47), None, None]);
-        assert_eq!([6, 58, 200].map(protocol_name), ["tcp", "icmpv6", "200"]);
-    }
 
     #[test]
     fn mapped_addresses_are_ipv4() {

@@ -7,7 +7,6 @@ use hub_common::packet::{TCP_SYN, protocol};
 use hub_common::parse::ETHERNET_BYTES;
 use hub_common::rule::has_ports;
 
-use super::names::protocol_number;
 use crate::datapath_view::Question;
 
 /// Ports where the question names none.
@@ -88,7 +87,7 @@ pub(crate) fn frame(question: &Question) -> Result<Vec<u8>, QuestionError> {
 
 fn protocol(question: &Question, source: IpAddr) -> Result<u8, QuestionError> {
     let text = &question.protocol;
-    let number = protocol_number(text).ok_or_else(|| QuestionError::Protocol(text.clone()))?;
+    let number = crate::model::protocol::number(text).ok_or_else(|| QuestionError::Protocol(text.clone()))?;
     let wrong = || QuestionError::IcmpFamily { protocol: text.clone(), source_ip: source };
     match (number, source) {
         // The name means whichever ICMP the family has; the number means itself.

@@ -10,7 +10,8 @@ use hub_common::rule::{
 };
 use hub_common::segment::{POLICY_DEFAULT_REJECT, Policy};
 
-use super::names::{ip, protocol_name};
+use super::names::ip;
+use crate::model::protocol;
 
 /// TCP flags by name.
 const TCP_FLAGS: [(&str, u8); 6] = [
@@ -39,7 +40,7 @@ pub(crate) fn words(rule: &Rule) -> String {
     } else {
         ""
     };
-    let protocol = if has(RULE_PROTOCOL) { protocol_name(rule.protocol) } else { "any protocol".to_owned() };
+    let protocol = if has(RULE_PROTOCOL) { protocol::name(rule.protocol) } else { "any protocol".to_owned() };
     let mut text = format!("{action} {family}{protocol} from {}", prefix(&rule.source, rule.source_bits));
     if has(RULE_SOURCE_PORT) {
         ports(&mut text, rule.source_port);

@@ -70,9 +70,15 @@ impl Protocol {
             "icmp" => return Ok(Self::Icmp),
             _ => {}
         }
-        let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
-        named.or_else(|| text.parse().ok()).map(Self::Number).ok_or_else(wrong)
+        number(&text).map(Self::Number).ok_or_else(wrong)
     }
+}
+
+/// Number of a protocol, by name or number, in any case.
+pub fn number(text: &str) -> Option<u8> {
+    let text = text.trim().to_ascii_lowercase();
+    let named = NAMES.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    named.or_else(|| text.parse().ok())
 }
 
 /// The name of a protocol number, or the number as text.
@@ -136,6 +142,13 @@ impl ProtocolSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn protocols_are_known_by_name_and_number() {
+        let numbers = ["tcp", "UDP", "ipv6-icmp", "47", "256", "nothing"].map(number);
+        assert_eq!(numbers, [Some(6), Some(17), Some(58), Some(47), None, None]);
+        assert_eq!([6, 58, 200].map(name), ["tcp", "icmpv6", "200"]);
+    }
 
     #[test]
     fn names_and_numbers_are_read() {
