@@ -88,7 +88,7 @@ reasons! {
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.
-pub const REASON_SLOTS: u32 = 32;
+pub const REASON_SLOTS: u32 = 64;
 
 /// Where a packet met the hub.
 #[repr(u32)]

@@ -1,6 +1,6 @@
 //! Every capacity, with its reason. The daemon may raise those marked *default* at load time.
 
-/// Most personas at once; default. A segment costs 16 bytes plus 64 bytes of counters per CPU.
+/// Most personas at once; default. A segment costs 32 bytes plus 64 bytes of counters per CPU.
 pub const SEGMENTS: u32 = 16_384;
 /// Most segments that `limits` may ask for: 100,000 personas and some head room.
 pub const SEGMENTS_MAX: u32 = 131_072;

@@ -19,6 +19,12 @@ crate::shared! {
         pub policy: u32,
         /// One of `STATE_*`.
         pub state: u32,
+        /// `SEGMENT_*` bits: what else to look up for its packets. 0 costs nothing.
+        pub flags: u32,
+        /// Policy word of a candidate that is judged beside the live policy, 0 for none.
+        pub candidate: u32,
+        /// Zero.
+        pub pad: [u32; 2],
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
@@ -102,6 +108,13 @@ pub const STATE_ACTIVE: u32 = 1;
 pub const STATE_DRAIN: u32 = 2;
 /// Refuses everything.
 pub const STATE_BLOCK: u32 = 3;
+
+/// Its addresses are rewritten: look up its translation.
+pub const SEGMENT_TRANSLATED: u32 = 1;
+/// Its packets are marked, shaped or capped: look up its rates.
+pub const SEGMENT_SHAPED: u32 = 1 << 1;
+/// Detectors watch its packets.
+pub const SEGMENT_WATCHED: u32 = 1 << 2;
 
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;

@@ -49,6 +49,8 @@ pub struct Segment {
     pub expires: Option<Timestamp>,
     /// Whether it passes packets.
     pub state: SegmentState,
+    /// `hub_common::segment::SEGMENT_*` bits: what else the data path looks up for its packets.
+    pub flags: u32,
 }
 
 /// What a segment does with packets.

@@ -96,7 +96,7 @@ pub(crate) static RULE_HITS: PerCpuArray<Hits, { limits::RULES as usize }> = Per
 #[btf_map]
 pub(crate) static TOTALS: PerCpuArray<HookTotals, { HOOKS as usize }> = PerCpuArray::new();
 
-/// Drops per hook and reason: index is hook × 32 + reason.
+/// Drops per hook and reason: index is hook × `REASON_SLOTS` + reason.
 #[btf_map]
 pub(crate) static REASONS: PerCpuArray<u64, { (HOOKS * REASON_SLOTS) as usize }> = PerCpuArray::new();
 

@@ -31,6 +31,7 @@ impl Hub {
                 policy: policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
+                flags: 0,
             };
             desired.segments.insert(record.segment, segment);
             for range in record.persona.ranges() {

@@ -187,7 +187,12 @@ impl Lab {
 
     /// Changes the persona's segment from what it is at first.
     pub(crate) fn segment(&mut self, change: impl FnOnce(&mut Segment)) {
-        let mut segment = Segment { expires_tick: u64::MAX, policy: policy_word(1, 1), state: STATE_ACTIVE };
+        let mut segment = Segment {
+            expires_tick: u64::MAX,
+            policy: policy_word(1, 1),
+            state: STATE_ACTIVE,
+            ..Segment::ZERO
+        };
         change(&mut segment);
         self.put("SEGMENTS", WEB, segment);
     }
