@@ -26,6 +26,23 @@ pub fn is_v4(address: &Address) -> bool {
     high == 0 && low >> 32 == 0xffff
 }
 
+/// A number whose low `bits` bits differ for addresses that are near each other; ranges apart from each other
+/// begin at places that look drawn by lot.
+#[inline(always)]
+pub fn fold(address: &Address, bits: u32) -> u32 {
+    let (high, low) = halves(address);
+    let range = (high ^ low >> bits).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (low as u32).wrapping_add((range >> 32) as u32)
+}
+
+/// Place of an address among `1 << bits` places that look drawn by lot.
+#[inline(always)]
+pub fn scatter(address: &Address, bits: u32) -> u32 {
+    let (high, low) = halves(address);
+    let mixed = (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> (64 - bits)) as u32
+}
+
 /// Whether `address` lies in `prefix/bits`; `bits` counts from the mapped start (IPv4 /24 is 120).
 #[inline(always)]
 pub fn in_prefix(address: &Address, prefix: &Address, bits: u8) -> bool {

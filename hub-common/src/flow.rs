@@ -7,6 +7,7 @@
 
 use crate::address::{Address, halves};
 use crate::packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, protocol};
+use crate::segment::Settings;
 
 crate::shared! {
     /// The two ends of a connection in a fixed order, 40 bytes.
@@ -45,24 +46,26 @@ crate::shared! {
         pub ingress_ifindex: u32,
     }
 
+    /// The next hop towards one address, shared by all packets that come in by one port from one segment.
+    pub struct SharedHop {
+        /// Address that it leads to.
+        pub target: Address,
+        /// Segment of the senders, 0 for none: routes may depend on it.
+        pub sender: u32,
+        /// 1 while somebody writes the entry; others leave it alone meanwhile.
+        pub writer: u32,
+        /// Zero: an entry is one cache line long.
+        pub pad: [u32; 2],
+        /// The hop. Its generation is 0 while the entry changes hands.
+        pub hop: Hop,
+    }
+
     /// State of one connection. Index 0 is the direction of the first packet, 1 its replies.
+    ///
+    /// What every packet touches comes first and lies together.
     pub struct Flow {
         /// Tick of the last packet.
         pub last_tick: u64,
-        /// Packets per direction.
-        pub packets: [u64; 2],
-        /// Bytes per direction, from the IP header on.
-        pub bytes: [u64; 2],
-        /// Tick of the first packet.
-        pub first_tick: u64,
-        /// Segments of the first sender and the first receiver; 0 for none.
-        pub segment: [u32; 2],
-        /// Policy words that admitted the flow, per segment.
-        pub policy: [u32; 2],
-        /// Rule slots that admitted the flow, per segment, or [`crate::rule::RULE_NONE`].
-        pub rule: [u32; 2],
-        /// Next hops per direction.
-        pub hop: [Hop; 2],
         /// `Settings::class_generation` at classification.
         pub class_generation: u32,
         /// One of `FLOW_*`: the state, an index into the timeouts.
@@ -71,6 +74,20 @@ crate::shared! {
         pub from_high: u8,
         /// TCP flags seen, per direction.
         pub tcp_seen: [u8; 2],
+        /// Segments of the first sender and the first receiver; 0 for none.
+        pub segment: [u32; 2],
+        /// Policy words that admitted the flow, per segment.
+        pub policy: [u32; 2],
+        /// Packets per direction.
+        pub packets: [u64; 2],
+        /// Bytes per direction, from the IP header on.
+        pub bytes: [u64; 2],
+        /// Next hops per direction.
+        pub hop: [Hop; 2],
+        /// Rule slots that admitted the flow, per segment, or [`crate::rule::RULE_NONE`].
+        pub rule: [u32; 2],
+        /// Tick of the first packet.
+        pub first_tick: u64,
     }
 }
 
@@ -167,6 +184,14 @@ impl FlowKey {
             inner.protocol,
             inner.kind,
         )
+    }
+}
+
+impl Hop {
+    /// Whether the kernel should confirm it again.
+    #[inline(always)]
+    pub const fn is_old(&self, tick: u64, settings: &Settings) -> bool {
+        (tick as u32).wrapping_sub(self.checked_tick) > settings.hop_ticks
     }
 }
 

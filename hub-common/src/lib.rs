@@ -17,6 +17,7 @@ pub mod checksum;
 pub mod event;
 pub mod flow;
 pub mod limits;
+pub mod open;
 pub mod outcome;
 pub mod packet;
 pub mod parse;

@@ -103,10 +103,16 @@ pub const OUTCOME_REJECT: u32 = 1 << 7;
 pub const OUTCOME_REOPEN: u32 = 1 << 8;
 /// The target is the hub itself.
 pub const OUTCOME_LOCAL: u32 = 1 << 9;
+/// Rules allow the connection both ways by its ports: it has no flow, whatever packet of it this is.
+pub const OUTCOME_UNTRACKED: u32 = 1 << 10;
+/// The segments involved are active and have nothing that must be looked up for each packet.
+pub const OUTCOME_PLAIN: u32 = 1 << 11;
 /// The next hop is known but was not confirmed for long: the kernel forwards this packet.
 pub const OUTCOME_AGED: u32 = 1 << 6;
 
 /// May leave by a redirect: addressed to this port, TTL above 1, no options, an Ethernet header.
 pub const SCRATCH_REDIRECTABLE: u32 = 1;
+/// The packet's flow was looked for and there is none.
+pub const SCRATCH_NO_FLOW: u32 = 1 << 2;
 /// Decide only: change no map.
 pub const SCRATCH_READ_ONLY: u32 = 1 << 1;

@@ -29,6 +29,12 @@ crate::shared! {
 
     /// Compiled rules of one persona, never changed once a segment points at it.
     pub struct Policy {
+        /// Port sets that decide without flows, by `open::OPEN_*` place; `OPEN_NONE` asks flows and rules.
+        pub open: [u32; 4],
+        /// `POLICY_*` bits.
+        pub flags: u32,
+        /// The policy word that names this value.
+        pub word: u32,
         /// Permitted IP protocols, one bit each: a ceiling over the rules.
         pub protocols: [u32; 8],
         /// Protocols towards members that pass when no rule matches.
@@ -43,12 +49,6 @@ crate::shared! {
         pub egress_first: u32,
         /// Number of egress rules.
         pub egress_count: u32,
-        /// `POLICY_*` bits.
-        pub flags: u32,
-        /// The policy word that names this value.
-        pub word: u32,
-        /// Zero.
-        pub pad: [u32; 2],
     }
 
     /// One interface that the hub's programs are attached to.
@@ -87,8 +87,8 @@ crate::shared! {
         pub timeout_ticks: [u32; 8],
         /// Ticks after which a cached next hop is confirmed by the kernel again.
         pub hop_ticks: u32,
-        /// Zero.
-        pub pad: u32,
+        /// `SETTINGS_*` bits.
+        pub flags: u32,
     }
 
     /// A port of the host that stays reachable whatever the policies say.
@@ -134,6 +134,9 @@ pub const PORT_L3_ONLY: u32 = 1;
 pub const PORT_XDP_TARGET: u32 = 1 << 1;
 /// Failsafe ports answer on this port.
 pub const PORT_FAILSAFE: u32 = 1 << 2;
+
+/// Routes depend on more than target, ingress port and persona: next hops are kept per flow only.
+pub const SETTINGS_NO_SHARED_HOPS: u32 = 1;
 
 /// Marks an entry of the IPv4 table as a block index.
 pub const V4_BLOCK: u32 = 1 << 31;

@@ -73,6 +73,8 @@ pub struct Inventory {
     pub links: BTreeMap<String, Link>,
     /// Prefixes routed by others (not protocol 177, not the default route), for overlap checks.
     pub foreign_routes: Vec<IpNet>,
+    /// Whether others have policy rules (`ip rule`) beside the kernel's own three.
+    pub foreign_rules: bool,
 }
 
 /// One link in the hub's namespace.

@@ -1,5 +1,6 @@
 //! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
 
+mod open;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,7 @@ use hub_common::rule::{
 use hub_common::segment::{POLICY_DEFAULT_REJECT, POLICY_PRESERVE};
 use ipnet::IpNet;
 
-use crate::document::persona::{DefaultActionDocument, EstablishedDocument};
+use crate::document::persona::{DefaultActionDocument, EstablishedDocument, TrackingDocument};
 use crate::model::icmp::IcmpNumber;
 use crate::model::persona::{PEERS, Persona, RANGES};
 use crate::model::policy::{Action, Policy};
@@ -79,13 +80,18 @@ pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
     }
     let preserve = rules.established == EstablishedDocument::Preserve;
     let reject = rules.default_action == DefaultActionDocument::Reject;
-    Policy {
+    let policy = Policy {
         protocols: rules.permitted.words(),
         ingress_default: ingress_default.words(),
         egress_default: egress_passes.words(),
         ingress,
         egress,
         flags: u32::from(preserve) * POLICY_PRESERVE + u32::from(reject) * POLICY_DEFAULT_REJECT,
+        open: Default::default(),
+    };
+    match rules.tracking {
+        TrackingDocument::All => policy,
+        TrackingDocument::Needed => Policy { open: open::sets(&policy), ..policy },
     }
 }
 

@@ -1,4 +1,4 @@
-//! Addition that no other CPU can lose.
+//! Addition that no other CPU can lose, and a claim that only one can make.
 //!
 //! `AtomicU64` has no read-modify-write operations on the BPF target; the intrinsic behind them has.
 
@@ -16,4 +16,21 @@ pub(crate) fn add(counter: &mut u64, amount: u64) {
     {
         *counter += amount;
     }
+}
+
+/// Takes a word that is 0 for its caller; false where somebody else has it.
+#[inline(always)]
+pub(crate) fn claim(word: &mut u32) -> bool {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the reference is valid and aligned.
+    let (_, taken) = unsafe {
+        core::intrinsics::atomic_cxchg::<
+            u32,
+            { core::intrinsics::AtomicOrdering::SeqCst },
+            { core::intrinsics::AtomicOrdering::SeqCst },
+        >(word, 0, 1)
+    };
+    #[cfg(not(target_arch = "bpf"))]
+    let taken = core::mem::replace(word, 1) == 0;
+    taken
 }

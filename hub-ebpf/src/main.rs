@@ -13,6 +13,7 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "atomic add"))]
 
 mod atomic;
+mod express;
 mod maps;
 mod packet;
 mod pipeline;

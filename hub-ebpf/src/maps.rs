@@ -8,8 +8,9 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCp
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
-use hub_common::flow::{Flow, FlowKey};
+use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limits;
+use hub_common::open::PortSet;
 use hub_common::outcome::{Outcome, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
@@ -36,6 +37,20 @@ pub(crate) static POLICIES: Array<Policy, { limits::POLICIES as usize }> = Array
 /// Immutable rules; a policy owns a run of slots.
 #[btf_map]
 pub(crate) static RULES: Array<Rule, { limits::RULES as usize }> = Array::new();
+
+/// Port sets by slot; immutable while a policy names them.
+#[btf_map]
+pub(crate) static PORT_SETS: Array<PortSet, { limits::PORT_SETS as usize }> = Array::new();
+
+/// Next hops of connections without flows: one place per address, ingress port and sender's segment; a
+/// newcomer takes the place. Programs write and read; generations make old entries void.
+#[btf_map]
+pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }> = Array::new();
+
+/// One bit per place of a hub's own address; a clear bit says that the address is not the hub's. Asked
+/// before `LOCALS` where every nanosecond counts.
+#[btf_map]
+pub(crate) static LOCAL_BITS: Array<u64, { limits::LOCAL_WORDS as usize }> = Array::new();
 
 /// First level of the IPv4 table: an entry per /16; a segment, or a block of `V4_BLOCKS`.
 #[btf_map]
@@ -133,10 +148,25 @@ pub(crate) fn segment_of(address: &Address) -> u32 {
     if !hub_common::address::is_v4(address) {
         return V6_PREFIXES.get(&Key::new(128, *address)).copied().unwrap_or(0);
     }
-    let root = u32::from(address[12]) << 8 | u32::from(address[13]);
+    segment_of_v4([address[12], address[13], address[14], address[15]])
+}
+
+/// The segment of an IPv4 address, 0 for none.
+#[inline(always)]
+pub(crate) fn segment_of_v4([a, b, c, d]: [u8; 4]) -> u32 {
+    let root = u32::from(a) << 8 | u32::from(b);
     let Some(entry) = V4_ROOT.get(root) else { return 0 };
-    let entry = block_entry(*entry, address[14]);
-    block_entry(entry, address[15])
+    block_entry(block_entry(*entry, c), d)
+}
+
+/// Whether the address is the hub's own.
+#[inline(always)]
+pub(crate) fn is_local(address: &Address) -> bool {
+    const BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
+    let place = hub_common::address::scatter(address, BITS);
+    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
+        // SAFETY: the value is not looked at.
+        && unsafe { LOCALS.get(*address) }.is_some()
 }
 
 /// Follows an entry that names a block; any other entry is its own answer.

@@ -18,7 +18,7 @@ use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
 use hub_common::segment::{Failsafe, PORT_FAILSAFE};
 
-use crate::maps::{FAILSAFE, LOCALS, SETTINGS};
+use crate::maps::{FAILSAFE, SETTINGS, is_local};
 use crate::report::refuse;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
@@ -118,6 +118,6 @@ fn is_failsafe(scratch: &Scratch) -> bool {
     let (host, port) =
         if out { (packet.source, packet.source_port) } else { (packet.target, packet.target_port) };
     let key = Failsafe { protocol: u32::from(packet.protocol), port: u32::from(port) };
-    // SAFETY: the values are not looked at.
-    unsafe { FAILSAFE.get(key).is_some() && LOCALS.get(host).is_some() }
+    // SAFETY: the value is not looked at.
+    is_local(&host) && unsafe { FAILSAFE.get(key) }.is_some()
 }

@@ -2,7 +2,7 @@
 
 use hub_common::checksum::replace;
 use hub_common::flow::Hop;
-use hub_common::packet::{PACKET_V4, Packet};
+use hub_common::packet::Packet;
 use hub_common::parse::Bytes as _;
 
 use crate::packet::Frame;
@@ -12,9 +12,8 @@ use crate::packet::Frame;
 ///
 /// IPv6 hop limits are left to [`hop_limit`] or to TC's own helper.
 #[inline(always)]
-pub(crate) fn forward(frame: &Frame, packet: &Packet, hop: &Hop) -> bool {
-    let l3 = usize::from(packet.l3_offset) & 0xff;
-    if packet.has(PACKET_V4) {
+pub(crate) fn forward(frame: &Frame, l3: usize, v4: bool, hop: &Hop) -> bool {
+    if v4 {
         let Some([ttl, protocol, high, low]) = frame.read::<4>(l3 + 8) else { return false };
         let old = u16::from_be_bytes([ttl, protocol]);
         let ttl = ttl.wrapping_sub(1);
@@ -30,14 +29,17 @@ pub(crate) fn forward(frame: &Frame, packet: &Packet, hop: &Hop) -> bool {
 
 /// Lowers the hop limit of an IPv6 packet by one.
 #[inline(always)]
-pub(crate) fn hop_limit(frame: &Frame, packet: &Packet) -> bool {
-    let at = hop_limit_offset(packet) - 1;
+pub(crate) fn hop_limit(frame: &Frame, l3: usize) -> bool {
+    let at = l3 + HOP_LIMIT - 1;
     let Some([next, limit]) = frame.read::<2>(at) else { return false };
     frame.write::<2>(at, [next, limit.wrapping_sub(1)])
 }
 
-/// Offset of the IPv6 hop limit in the frame.
+/// Offset of the IP header in the frame, in bounds.
 #[inline(always)]
-pub(crate) fn hop_limit_offset(packet: &Packet) -> usize {
-    (usize::from(packet.l3_offset) & 0xff) + 7
+pub(crate) fn l3(packet: &Packet) -> usize {
+    usize::from(packet.l3_offset) & 0xff
 }
+
+/// Offset of the hop limit in an IPv6 header.
+pub(crate) const HOP_LIMIT: usize = 7;

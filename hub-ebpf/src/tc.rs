@@ -9,15 +9,17 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{Hook, Reason};
+use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_REJECT, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
     VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
-use hub_common::parse;
+use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, Port, ROLE_UPLINK};
 
+use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::maps::{ANSWER, CLOCK, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
@@ -61,6 +63,13 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     }
     start(scratch, Hook::TcIn as u32, ifindex);
     let Some(port) = port(ifindex) else { return drop_early(scratch, Reason::NoPort) };
+    // SAFETY: a field of the context.
+    if pkt_type == 0 && unsafe { (*skb).vlan_present } == 0 {
+        let version = hub_express_tc(skb, scratch, port);
+        if version != NO_EXPRESS {
+            return send(skb, ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
+        }
+    }
     scratch.port = *port;
     read(skb, scratch);
     if pkt_type == 0 {
@@ -72,7 +81,10 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         verdict = hub_commit(scratch);
     }
     match verdict {
-        VERDICT_REDIRECT => send(skb, scratch),
+        VERDICT_REDIRECT => {
+            let packet = &scratch.packet;
+            send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
+        }
         VERDICT_SKIP => {
             report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
             NEXT
@@ -325,24 +337,50 @@ pub(crate) extern "C" fn hub_route_tc(skb: *mut __sk_buff, scratch: *mut Scratch
     0
 }
 
+/// The express lane with TC's context: one of `EXPRESS_*`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_express_tc(
+    skb: *mut __sk_buff,
+    scratch: *mut Scratch,
+    port: *const Port,
+) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_EXPRESS };
+    // SAFETY: as above.
+    let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
+    let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
+    // SAFETY: fields of the context.
+    let (ifindex, gso_bytes) = unsafe { ((*skb).ifindex, (*skb).gso_size) };
+    let arrival =
+        Arrival { frame: frame(skb), port, ifindex, gso_bytes, hook: Hook::TcIn, tick: scratch.tick };
+    express(&arrival, settings, &mut scratch.outcome.hop)
+}
+
 #[inline(always)]
-fn send(skb: *mut __sk_buff, scratch: &Scratch) -> i32 {
-    let hop = &scratch.outcome.hop;
+fn send(skb: *mut __sk_buff, l3: usize, v4: bool, hop: &Hop) -> i32 {
     let frame = frame(skb);
-    if !rewrite::forward(&frame, &scratch.packet, hop) {
-        return drop_early(scratch, Reason::Internal);
+    if !rewrite::forward(&frame, l3, v4, hop) {
+        report::bare_drop(Hook::TcIn as u32, Reason::Internal);
+        return SHOT;
     }
-    if scratch.packet.has(PACKET_V6) {
-        let limit = [scratch.packet.ttl.wrapping_sub(1)];
-        let offset = rewrite::hop_limit_offset(&scratch.packet) as u32;
-        // SAFETY: the context is the hook's own; one byte is read from the array.
-        if unsafe { bpf_skb_store_bytes(skb, offset, limit.as_ptr().cast(), 1, RECOMPUTE_CSUM) } != 0 {
-            return drop_early(scratch, Reason::Internal);
-        }
+    if !v4 && !lower_hop_limit(skb, &frame, l3) {
+        report::bare_drop(Hook::TcIn as u32, Reason::Internal);
+        return SHOT;
     }
     report::total(Hook::TcIn as u32, |totals| totals.redirected += 1);
     // SAFETY: a helper with plain arguments.
     (unsafe { bpf_redirect(hop.ifindex, 0) }) as i32
+}
+
+/// Lowers the hop limit so that a checksum over the packet stays right.
+#[inline(always)]
+fn lower_hop_limit(skb: *mut __sk_buff, frame: &Frame, l3: usize) -> bool {
+    let at = l3 + rewrite::HOP_LIMIT;
+    let Some([_, limit]) = frame.read::<2>(at - 1) else { return false };
+    let limit = [limit.wrapping_sub(1)];
+    // SAFETY: the context is the hook's own; one byte is read from the array.
+    (unsafe { bpf_skb_store_bytes(skb, at as u32, limit.as_ptr().cast(), 1, RECOMPUTE_CSUM) }) == 0
 }
 
 #[inline(always)]

@@ -7,11 +7,14 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_xdp_get_buff
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use hub_common::event::{Hook, Reason};
+use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
-use hub_common::parse::{self, Bytes as _};
+use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
+use hub_common::segment::Port;
 
+use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
@@ -32,18 +35,22 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if port.ifindex != ifindex {
         return xdp_action::XDP_PASS;
     }
+    let raw = frame(ctx.ctx, 0);
+    let Some(target) = raw.read::<6>(0) else { return xdp_action::XDP_PASS };
+    if target != port.mac {
+        // Broadcast, multicast, or another host's: the kernel's business.
+        return xdp_action::XDP_PASS;
+    }
     // SAFETY: a helper without arguments.
     scratch.tick = unsafe { bpf_jiffies64() };
+    let version = hub_express_xdp(ctx.ctx, scratch, port);
+    if version != NO_EXPRESS {
+        return send(frame(ctx.ctx, 0), ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
+    }
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
     scratch.port = *port;
-    let frame = Frame { start: ctx.data(), end: ctx.data_end(), bytes: 0 };
-    let Some(target) = frame.read::<6>(0) else { return xdp_action::XDP_PASS };
-    if target != scratch.port.mac {
-        // Broadcast, multicast, or another host's: the kernel's business.
-        return xdp_action::XDP_PASS;
-    }
     read(ctx.ctx, scratch);
     let packet = &scratch.packet;
     scratch.wire_bytes = packet.length_bytes;
@@ -56,7 +63,10 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         verdict = hub_commit(scratch);
     }
     match verdict {
-        VERDICT_REDIRECT => send(&ctx, scratch),
+        VERDICT_REDIRECT => {
+            let packet = &scratch.packet;
+            send(frame(ctx.ctx, 0), rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
+        }
         VERDICT_DROP => {
             hub_count_drop(scratch);
             report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
@@ -64,6 +74,22 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         }
         _ => xdp_action::XDP_PASS,
     }
+}
+
+/// The express lane with XDP's context: one of `EXPRESS_*`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, port: *const Port) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_EXPRESS };
+    // SAFETY: as above.
+    let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
+    let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
+    // SAFETY: a field of the context.
+    let ifindex = unsafe { (*ctx).ingress_ifindex };
+    let frame = frame(ctx, 0);
+    let arrival = Arrival { frame, port, ifindex, gso_bytes: 0, hook: Hook::XdpIn, tick: scratch.tick };
+    express(&arrival, settings, &mut scratch.outcome.hop)
 }
 
 /// Parses; a frame in several buffers is measured whole only when its headers ask for it.
@@ -175,12 +201,8 @@ pub(crate) extern "C" fn hub_route_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) 
 }
 
 #[inline(always)]
-fn send(ctx: &XdpContext, scratch: &Scratch) -> u32 {
-    let hop = &scratch.outcome.hop;
-    let frame = Frame { start: ctx.data(), end: ctx.data_end(), bytes: 0 };
-    let written = rewrite::forward(&frame, &scratch.packet, hop)
-        && (!scratch.packet.has(PACKET_V6) || rewrite::hop_limit(&frame, &scratch.packet));
-    if !written {
+fn send(frame: Frame, l3: usize, v4: bool, hop: &Hop) -> u32 {
+    if !rewrite::forward(&frame, l3, v4, hop) || !(v4 || rewrite::hop_limit(&frame, l3)) {
         report::bare_drop(Hook::XdpIn as u32, Reason::Internal);
         return xdp_action::XDP_DROP;
     }

@@ -12,6 +12,7 @@ mod flows;
 mod headers;
 mod icmp;
 mod judge;
+mod open;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use hub_common::rule::Rule;
 pub use changes::{Change, Decision};
 pub use flows::{Flow, State, Timeouts, Tuple};
 pub use headers::{Headers, Parsed, Piece, parse};
+pub use open::open_ports;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,6 +102,8 @@ pub struct Policy {
     pub preserve: bool,
     /// The default action tells the sender.
     pub default_reject: bool,
+    /// Connections that ports alone allow both ways are not remembered.
+    pub untracked: bool,
 }
 
 /// One persona.

@@ -49,7 +49,7 @@ fn desired(path: &Path) -> Desired {
     let mut hub = Hub::new(Config::default(), IdSource::new(0));
     let link = |name: &str| (name.to_owned(), Link { ifindex: 1, up: true, ..Link::default() });
     let links = ["eth2", "eth3"].into_iter().map(link).collect();
-    hub.handle(Command::Inventory(Inventory { links, foreign_routes: Vec::new() }), now).unwrap();
+    hub.handle(Command::Inventory(Inventory { links, ..Inventory::default() }), now).unwrap();
     hub.handle(Command::Documents(source::documents(&[source])), now).unwrap();
     hub.desired(now)
 }

@@ -59,6 +59,9 @@ pub struct PersonaDocument {
     /// What a change of rules means for connections that exist; default `reevaluate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub established: Option<EstablishedDocument>,
+    /// Which connections are entered into the flow table; default `all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<TrackingDocument>,
     /// What happens when no rule matches a protocol that rules speak of; default `deny`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_action: Option<DefaultActionDocument>,
@@ -134,6 +137,18 @@ pub enum EstablishedDocument {
     Reevaluate,
     /// They stay.
     Preserve,
+}
+
+/// Which connections are entered into the flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TrackingDocument {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that rules do not allow both ways by protocol and ports alone. The others pass packet by
+    /// packet, faster: they show in no list of flows, and TCP is not checked for its handshake.
+    Needed,
 }
 
 /// What happens to packets that no rule matches.

@@ -79,7 +79,7 @@ impl Script {
             ((*name).to_owned(), Link { ifindex: index, up: *up, mtu: 1_500, ..Link::default() })
         };
         let links = (1..).zip(links).map(link).collect();
-        self.inventory(Inventory { links, foreign_routes: Vec::new() });
+        self.inventory(Inventory { links, ..Inventory::default() });
     }
 
     fn inventory(&mut self, inventory: Inventory) {

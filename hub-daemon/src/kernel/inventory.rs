@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 
 use super::netlink::{Netlink, NetlinkError};
 use crate::command::{Inventory, Link};
@@ -33,7 +34,8 @@ impl Netlink {
         for link in links.values_mut() {
             link.addresses = addresses.remove(&link.ifindex).unwrap_or_default();
         }
-        Ok(Inventory { links, foreign_routes: self.foreign_routes()?.into_iter().collect() })
+        let foreign_routes = self.foreign_routes()?.into_iter().collect();
+        Ok(Inventory { links, foreign_routes, foreign_rules: self.has_foreign_rules()? })
     }
 
     fn addresses_by_index(&mut self) -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
@@ -55,6 +57,21 @@ impl Netlink {
         Ok(addresses)
     }
 
+    fn has_foreign_rules(&mut self) -> Result<bool, NetlinkError> {
+        for family in family::FAMILIES {
+            let mut question = RuleMessage::default();
+            question.header.family = family;
+            for message in self.dump(&RouteNetlinkMessage::GetRule(question), "list rules")? {
+                if let RouteNetlinkMessage::NewRule(message) = message
+                    && is_foreign(&message)
+                {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn foreign_routes(&mut self) -> Result<BTreeSet<IpNet>, NetlinkError> {
         let mut routes = BTreeSet::new();
         for family in family::FAMILIES {
@@ -68,6 +85,17 @@ impl Netlink {
         }
         Ok(routes)
     }
+}
+
+/// Whether a rule is neither ours nor one of those that the kernel begins with (local, main, default).
+fn is_foreign(message: &RuleMessage) -> bool {
+    let ours = RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL));
+    let initial = [32_766, 32_767].map(RuleAttribute::Priority);
+    // The first has priority 0, which is left out.
+    let has_priority =
+        message.attributes.iter().any(|attribute| matches!(attribute, RuleAttribute::Priority(1..)));
+    has_priority
+        && !message.attributes.iter().any(|attribute| *attribute == ours || initial.contains(attribute))
 }
 
 /// The target of a route that is not ours and that a persona's range could collide with.

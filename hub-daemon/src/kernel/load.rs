@@ -13,8 +13,9 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use hub_common::address::Address;
 use hub_common::event::{HOOKS, REASON_SLOTS};
-use hub_common::flow::{Flow, FlowKey};
+use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limits;
+use hub_common::open::PortSet;
 use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
@@ -113,7 +114,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 24] {
+    fn maps(&self) -> [Shape; 27] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -125,6 +126,9 @@ impl Capacities {
             ("SEGMENTS", index, size_of::<Segment>(), segments),
             ("POLICIES", index, size_of::<Policy>(), self.policies()),
             ("RULES", index, size_of::<Rule>(), self.rules),
+            ("PORT_SETS", index, size_of::<PortSet>(), limits::PORT_SETS),
+            ("HOPS", index, size_of::<SharedHop>(), limits::HOPS),
+            ("LOCAL_BITS", index, size_of::<u64>(), limits::LOCAL_WORDS),
             ("V4_ROOT", index, size_of::<u32>(), 65_536),
             ("V4_BLOCKS", index, 256 * size_of::<u32>(), self.v4_blocks),
             ("V6_PREFIXES", address + 4, size_of::<u32>(), self.v6_prefixes),

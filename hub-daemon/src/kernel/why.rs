@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use hub_common::event::Reason;
-use hub_common::outcome::{OUTCOME_ESTABLISHED, OUTCOME_REJECT, Outcome, VERDICT_DROP, VERDICT_SKIP};
+use hub_common::outcome::{
+    OUTCOME_ESTABLISHED, OUTCOME_REJECT, OUTCOME_UNTRACKED, Outcome, VERDICT_DROP, VERDICT_SKIP,
+};
 use hub_common::rule::RULE_NONE;
 use nix::net::if_::if_nametoindex;
 
@@ -112,6 +114,10 @@ fn translate(maps: &Maps, snapshot: &Snapshot, outcome: &Outcome) -> Result<Answ
         (None, "skip") => "The packet concerns no persona: it is the kernel's to route, deliver or drop",
         (None, _) if established => {
             "The connection is established, and its packets pass without asking rules"
+        }
+        (None, _) if outcome.flags & OUTCOME_UNTRACKED != 0 => {
+            "The rules allow the connection both ways by its ports: its packets pass one by one, without an \
+             entry in the flow table"
         }
         (None, _) => "Every persona that the packet concerns allows it",
     };

@@ -19,6 +19,7 @@ use crate::compile;
 use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
 use crate::document::persona::{
     DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument, QosDocument,
+    TrackingDocument,
 };
 
 /// Most ranges of one persona.
@@ -52,6 +53,7 @@ pub(crate) struct RuleSet {
     pub(crate) default_action: DefaultActionDocument,
     pub(crate) strict: bool,
     pub(crate) established: EstablishedDocument,
+    pub(crate) tracking: TrackingDocument,
     pub(crate) egress_allow: Option<Vec<IpNet>>,
     pub(crate) egress_deny: Vec<IpNet>,
 }
@@ -96,6 +98,7 @@ impl Persona {
                 default_action: document.default_action.unwrap_or_default(),
                 strict: document.strict.unwrap_or(false),
                 established: document.established.unwrap_or_default(),
+                tracking: document.tracking.unwrap_or_default(),
                 egress_allow,
                 egress_deny,
             },

@@ -18,7 +18,13 @@ pub struct Policy {
     pub egress: Vec<Rule>,
     /// `hub_common::segment::POLICY_*` bits.
     pub flags: u32,
+    /// Ports whose connections need no flow, by `hub_common::open::OPEN_*` place; empty where all are
+    /// tracked.
+    pub open: [PortRanges; 4],
 }
+
+/// First and last ports of ranges in order, none next to another.
+pub type PortRanges = Vec<[u16; 2]>;
 
 /// What a rule does.
 #[derive(

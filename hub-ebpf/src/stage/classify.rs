@@ -2,11 +2,12 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, Scratch};
+use hub_common::outcome::{FROM_HOST, OUTCOME_PLAIN, Scratch};
 use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
 
-use crate::maps::{LOCALS, SEGMENTS, segment_of};
+use crate::maps::{SEGMENTS, is_local, segment_of};
 use crate::report::refuse;
+use crate::stage::open;
 
 /// Sets the segments of both ends; anti-spoofing is part of it, because a source is believed only behind
 /// its own port. Returns whether the target is the hub itself.
@@ -15,8 +16,7 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     let packet = &scratch.packet;
     let outcome = &mut scratch.outcome;
     // What the host itself sends comes in by no port.
-    // SAFETY: the value is not looked at.
-    if scratch.hook != Hook::TcOut as u32 && unsafe { LOCALS.get(packet.source) }.is_some() {
+    if scratch.hook != Hook::TcOut as u32 && is_local(&packet.source) {
         refuse(outcome, Reason::Spoof, scratch.port.segment, true);
         return Err(Reason::Spoof);
     }
@@ -39,8 +39,7 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
             return Err(Reason::Spoof);
         }
     }
-    // SAFETY: the value is not looked at.
-    let local = unsafe { LOCALS.get(packet.target) }.is_some();
+    let local = is_local(&packet.target);
     outcome.segment[1] = if local { 0 } else { segment_of(&packet.target) };
     Ok(local)
 }
@@ -50,6 +49,7 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
 pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
     let tick = scratch.tick;
     let outcome = &mut scratch.outcome;
+    let mut plain = true;
     let mut side = 0;
     while side < 2 {
         let id = outcome.segment[side];
@@ -61,6 +61,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
+                    plain &= open::is_plain(segment);
                     side += 1;
                     continue;
                 }
@@ -69,6 +70,9 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
             return Err(reason);
         }
         side += 1;
+    }
+    if plain {
+        outcome.flags |= OUTCOME_PLAIN;
     }
     Ok(())
 }

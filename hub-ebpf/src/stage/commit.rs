@@ -6,14 +6,14 @@ use hub_common::event::{Hook, Reason};
 use hub_common::flow::{Flow, FlowKey, Hop, first_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
-    OUTCOME_RESTAMP, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP,
+    VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::segment::PORT_XDP_TARGET;
 
 use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS};
 use crate::report;
-use crate::stage::{flow, fragment, route};
+use crate::stage::{flow, fragment, open, route};
 
 /// Enters an allowed packet and says what becomes of it: one of `VERDICT_STACK`, `VERDICT_REDIRECT`,
 /// `VERDICT_DROP` (the flow table is full) or `VERDICT_DEFER` (XDP cannot finish it, nothing was written).
@@ -30,7 +30,9 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     {
         return VERDICT_DEFER;
     }
-    if flags & OUTCOME_RELATED == 0
+    if flags & OUTCOME_UNTRACKED != 0 {
+        share(scratch);
+    } else if flags & OUTCOME_RELATED == 0
         && let Err(reason) = enter(scratch)
     {
         let [sender, receiver] = scratch.outcome.segment;
@@ -67,9 +69,18 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
 }
 
 #[inline(always)]
+fn share(scratch: &Scratch) {
+    if scratch.hook != Hook::TcOut as u32
+        && let Some(settings) = SETTINGS.get(0)
+    {
+        open::share_hop(scratch, settings);
+    }
+}
+
+#[inline(always)]
 fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     if scratch.outcome.flags & OUTCOME_NEW != 0 {
-        return open(scratch);
+        return begin(scratch);
     }
     let half_open = scratch.outcome.flags & OUTCOME_HALF_OPEN != 0;
     let entry = if half_open { FLOWS_NEW.get_ptr_mut(scratch.key) } else { FLOWS.get_ptr_mut(scratch.key) };
@@ -98,7 +109,7 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
 
 /// Makes the flow of a first packet.
 #[inline(always)]
-fn open(scratch: &mut Scratch) -> Result<(), Reason> {
+fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     if scratch.outcome.flags & OUTCOME_REOPEN != 0 {
         // The closed connection may be in either table.
         FLOWS.remove(scratch.key).ok();
@@ -131,7 +142,7 @@ fn class_generation() -> u32 {
 /// Replaces a next hop so that a reader on another CPU never uses a mix: generation to zero first, to its
 /// new value last.
 #[inline(always)]
-fn store_hop(hop: &mut Hop, new: &Hop) {
+pub(crate) fn store_hop(hop: &mut Hop, new: &Hop) {
     let generation = &raw mut hop.generation;
     // SAFETY: a field of a live map value.
     unsafe { write_volatile(generation, 0) };

@@ -6,8 +6,8 @@ use hub_common::event::Reason;
 use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
-    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY,
-    SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
+    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_NO_FLOW,
+    SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
@@ -19,10 +19,10 @@ use hub_common::segment::{
 };
 
 use crate::atomic;
-use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::route;
+use crate::stage::{open, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -50,18 +50,20 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
         return None;
     }
     let tcp = packet.protocol == protocol::TCP;
-    if tcp && is_impossible(packet.tcp_flags) {
+    if tcp && (is_impossible(packet.tcp_flags) || is_opening(packet.tcp_flags)) {
         return None;
     }
     let (key, from_high) = FlowKey::of(packet);
     scratch.key = key;
-    // A half-open flow's first reply must move it to the other table: only the slow way does that.
-    let (flow, half_open) = find(&scratch.key, scratch.tick, settings)?;
+    let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings) else {
+        scratch.flags |= SCRATCH_NO_FLOW;
+        return None;
+    };
     // SAFETY: a live map value; fields that other CPUs write are single words, the hop is checked below.
     let flow = unsafe { &mut *flow };
     let direction = flow.direction(from_high);
+    // A half-open flow's first reply must move it to the other table: only the slow way does that.
     if (half_open && direction == 1)
-        || (tcp && is_opening(packet.tcp_flags))
         || flow.class_generation != settings.class_generation
         || !unchanged(flow, scratch.tick)
     {
@@ -78,7 +80,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     if before != settings.route_generation
         || after != before
         || copy.ingress_ifindex != scratch.ingress_ifindex
-        || (scratch.tick as u32).wrapping_sub(copy.checked_tick) > settings.hop_ticks
+        || copy.is_old(scratch.tick, settings)
     {
         return None;
     }
@@ -150,9 +152,21 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
     if scratch.packet.has(PACKET_ICMP_ERROR) {
         return related(scratch, settings);
     }
+    if open::is_untracked(scratch) {
+        scratch.outcome.flags |= OUTCOME_UNTRACKED;
+        let sender = scratch.outcome.segment[0];
+        let hop = open::shared_hop(&scratch.packet.target, scratch.ingress_ifindex, sender, settings);
+        if hop.is_some_and(|hop| hop.is_old(scratch.tick, settings)) {
+            scratch.outcome.flags |= OUTCOME_AGED;
+        }
+        // Who asks why wants to know the rule.
+        return if scratch.flags & SCRATCH_READ_ONLY == 0 { Ok(()) } else { filter(scratch, false) };
+    }
     let (key, from_high) = FlowKey::of(&scratch.packet);
     scratch.key = key;
-    if let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings) {
+    if scratch.flags & SCRATCH_NO_FLOW == 0
+        && let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings)
+    {
         // SAFETY: as in `fast`.
         let flow = unsafe { &*flow };
         let opening = scratch.packet.protocol == protocol::TCP && is_opening(scratch.packet.tcp_flags);
@@ -167,7 +181,7 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
             if hop.generation == settings.route_generation
                 && hop.ingress_ifindex == scratch.ingress_ifindex
                 && hop.ifindex != 0
-                && (scratch.tick as u32).wrapping_sub(hop.checked_tick) > settings.hop_ticks
+                && hop.is_old(scratch.tick, settings)
             {
                 scratch.outcome.flags |= OUTCOME_AGED;
             }
@@ -253,19 +267,14 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
 fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
     let (key, from_high) = FlowKey::of_inner(&scratch.packet);
     scratch.key = key;
-    let fits = match find(&scratch.key, scratch.tick, settings) {
-        None => false,
-        Some((flow, _)) => {
-            // SAFETY: as in `fast`.
-            let flow = unsafe { &*flow };
-            let [first, other] = flow.segment;
-            let (quoted_sender, quoted_receiver) =
-                if flow.direction(from_high) == 0 { (first, other) } else { (other, first) };
-            let [sender, receiver] = scratch.outcome.segment;
-            // The error goes back the way of the quoted packet; the host is a router on every way.
-            receiver == quoted_sender && (sender == quoted_receiver || scratch.ingress_ifindex == FROM_HOST)
-        }
-    };
+    let of_flow = find(&scratch.key, scratch.tick, settings).is_some_and(|(flow, _)| {
+        // SAFETY: as in `fast`.
+        let flow = unsafe { &*flow };
+        let [first, other] = flow.segment;
+        let quoted = if flow.direction(from_high) == 0 { [first, other] } else { [other, first] };
+        goes_back(scratch, quoted)
+    });
+    let fits = of_flow || (open::is_untracked_inner(scratch) && goes_back(scratch, quoted_segments(scratch)));
     let packet = &scratch.packet;
     let redirect = packet.icmp_type == ICMP_REDIRECT && packet.protocol == protocol::ICMP;
     if fits && !redirect && packet.target == packet.inner.source {
@@ -276,4 +285,20 @@ fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
     let blame = if sender != 0 { sender } else { receiver };
     refuse(&mut scratch.outcome, Reason::IcmpError, blame, sender != 0);
     Err(Reason::IcmpError)
+}
+
+/// Whether an error goes back the way of the quoted packet, whose sender and receiver are in these segments.
+/// The host is a router on every way.
+#[inline(always)]
+fn goes_back(scratch: &Scratch, [quoted_sender, quoted_receiver]: [u32; 2]) -> bool {
+    let [sender, receiver] = scratch.outcome.segment;
+    receiver == quoted_sender && (sender == quoted_receiver || scratch.ingress_ifindex == FROM_HOST)
+}
+
+/// Segments of the quoted packet's ends, as its addresses say.
+#[inline(always)]
+fn quoted_segments(scratch: &Scratch) -> [u32; 2] {
+    let inner = &scratch.packet.inner;
+    let of = |address| if is_local(address) { 0 } else { segment_of(address) };
+    [of(&inner.source), of(&inner.target)]
 }

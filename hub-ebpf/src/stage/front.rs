@@ -8,7 +8,7 @@ use hub_common::packet::{
 };
 use hub_common::segment::ROLE_SEGMENT;
 
-use crate::maps::LOCALS;
+use crate::maps::is_local;
 
 /// Whether to go on judging.
 pub(crate) enum Front {
@@ -50,9 +50,5 @@ pub(crate) fn front(scratch: &Scratch) -> Result<Front, Reason> {
 #[inline(always)]
 fn stays_on_link(scratch: &Scratch) -> bool {
     let target = &scratch.packet.target;
-    scratch.ingress_ifindex == FROM_HOST
-        || is_multicast(target)
-        || is_link_local(target)
-        // SAFETY: the value is not looked at.
-        || unsafe { LOCALS.get(*target) }.is_some()
+    scratch.ingress_ifindex == FROM_HOST || is_multicast(target) || is_link_local(target) || is_local(target)
 }

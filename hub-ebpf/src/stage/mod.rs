@@ -6,4 +6,5 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
+pub(crate) mod open;
 pub(crate) mod route;

@@ -6,6 +6,7 @@ use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use hub_common::address::Address;
 use hub_common::flow::{Flow, FlowKey};
+use hub_common::open::{OPEN_FIRST, OPEN_NONE, PortSet};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
@@ -17,7 +18,7 @@ use hub_common::segment::{
 use super::DataPath;
 use super::table::V4Table;
 use crate::generate::SEGMENTS;
-use crate::model::{Life, Model, Role};
+use crate::model::{Life, Model, Role, open_ports};
 use crate::packet::TARGET_MAC;
 
 /// What the maps hold from the last fill and must lose at the next.
@@ -42,6 +43,13 @@ impl DataPath {
         }
         self.fill_ports(model);
         self.replace_all::<Address, u32>("LOCALS", model.locals.iter().map(|a| (mapped(*a), 1)));
+        let locals = model.locals.iter().map(|address| mapped(*address)).collect();
+        let mut bits = self.array::<u64>("LOCAL_BITS");
+        for (index, word) in hub_daemon::tables::datapath::local_bits::words(&locals) {
+            // Bits of the hub before stay: they say nothing.
+            let word = word | bits.get(&index, 0).unwrap();
+            bits.set(index, word, 0).unwrap();
+        }
         self.replace_all::<Peer, u32>("PEERS", model.peers.iter().map(|(a, b)| (Peer::between(*a, *b), 1)));
         let failsafe = model
             .failsafe
@@ -57,7 +65,8 @@ impl DataPath {
         self.fill_v6(model);
         self.filled.class_generation += 1;
         let settings = Settings {
-            route_generation: 1,
+            // Next hops of the hub before are void.
+            route_generation: self.filled.class_generation,
             class_generation: self.filled.class_generation,
             loose_tcp_until_tick: model.loose_tcp_until_tick,
             timeout_ticks: [FOREVER_TICKS; 8],
@@ -111,6 +120,7 @@ impl DataPath {
         let preserve = if policy.preserve { POLICY_PRESERVE } else { 0 };
         let reject = if policy.default_reject { POLICY_DEFAULT_REJECT } else { 0 };
         let compiled = Policy {
+            open: self.fill_open(slot, policy),
             protocols: bits(&policy.protocols),
             ingress_default: bits(&policy.ingress_default),
             egress_default: bits(&policy.egress_default),
@@ -120,9 +130,23 @@ impl DataPath {
             egress_count: policy.egress.len() as u32,
             flags: preserve | reject,
             word,
-            pad: [0; 2],
         };
         self.array::<Policy>("POLICIES").set(slot, compiled, 0).unwrap();
+    }
+
+    /// Port sets of a policy, four slots to each.
+    fn fill_open(&mut self, slot: u32, policy: &crate::model::Policy) -> [u32; 4] {
+        let mut open = [OPEN_NONE; 4];
+        let sets = [(0, true, 6), (1, true, 17), (2, false, 6), (3, false, 17)];
+        for (place, ingress, protocol) in sets {
+            let ranges = open_ports(policy, ingress, protocol);
+            let at = slot * 4 + place;
+            if !ranges.is_empty() {
+                self.array::<PortSet>("PORT_SETS").set(at, PortSet::of(&ranges), 0).unwrap();
+                open[place as usize] = OPEN_FIRST + at;
+            }
+        }
+        open
     }
 
     fn fill_v4(&mut self, model: &Model) {

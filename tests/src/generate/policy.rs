@@ -28,6 +28,7 @@ impl World {
             egress: self.rules(random, most),
             preserve: random.chance(30),
             default_reject: random.chance(25),
+            untracked: random.chance(40),
         }
     }
 

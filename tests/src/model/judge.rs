@@ -78,7 +78,10 @@ impl Model {
         if judged.packet.protocol == 6 && (shape == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)) {
             return refuse(Reason::TcpFlags);
         }
+        let untracked =
+            judged.packet.quoted.is_none() && self.is_untracked(Tuple::of(&judged.packet), judged.segments);
         match self.find(&judged) {
+            _ if untracked => {}
             Some(flow) => self.established(flow, &judged, changes)?,
             None => self.first_packet(&judged, changes)?,
         }
@@ -260,17 +263,20 @@ impl Model {
         if redirect || packet.target != quoted.source {
             return refuse(Reason::IcmpError);
         }
-        let Some(flow) = self.live(quoted, judged.now) else { return refuse(Reason::IcmpError) };
-        let [first, other] = flow.segments;
-        let [quoted_sender, quoted_receiver] =
-            if flow.tuple() == quoted { [first, other] } else { [other, first] };
+        let [from, to] = judged.segments;
         // The error travels against the quoted packet, so its ends are in the segments of that one's ends;
         // the host itself is a router on every path.
-        let [from, to] = judged.segments;
-        if to != quoted_sender || (from != quoted_receiver && !judged.from_host) {
-            return refuse(Reason::IcmpError);
+        let goes_back =
+            |[sender, receiver]: [Option<u32>; 2]| to == sender && (from == receiver || judged.from_host);
+        let of_flow = self.live(quoted, judged.now).is_some_and(|flow| {
+            let [first, other] = flow.segments;
+            goes_back(if flow.tuple() == quoted { [first, other] } else { [other, first] })
+        });
+        let ends = [quoted.source, quoted.target].map(|address| self.segment_of_quoted(address));
+        if of_flow || (self.is_untracked(quoted, [to, from]) && goes_back(ends)) {
+            return Ok(());
         }
-        Ok(())
+        refuse(Reason::IcmpError)
     }
 
     /// Both policies and the pair, for the first packet of a flow.

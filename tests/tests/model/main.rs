@@ -67,6 +67,7 @@ fn policy() -> Policy {
         egress: vec![rule(6, 25, ACTION_DENY)],
         preserve: false,
         default_reject: false,
+        untracked: false,
     }
 }
 

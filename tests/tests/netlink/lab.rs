@@ -138,6 +138,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         ingress: Vec::new(),
         egress: Vec::new(),
         flags: 0,
+        open: Default::default(),
     };
     let value = Segment {
         persona: PersonaId(id.into()),

@@ -6,7 +6,9 @@
 //! programs run on a port. Freed slots are used again after a grace period.
 
 pub mod grace;
+pub mod local_bits;
 pub mod policies;
+pub mod port_sets;
 pub mod ports;
 pub mod prefixes;
 pub mod segments;
@@ -93,7 +95,7 @@ impl Datapath {
         clock: &Clock,
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
-        let mut reports = vec![self.settings.put(&desired.settings, clock)];
+        let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -103,7 +105,11 @@ impl Datapath {
         let peers = desired.peers.iter().filter(|(a, b)| live(a) && live(b));
         let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
         let peers = self.small.put_peers(&peers);
-        reports.push(self.small.put_locals(desired, inventory));
+        let locals = self.small.put_locals(desired, inventory);
+        if locals.put + locals.deleted > 0 {
+            reports.push(self.settings.route_again());
+        }
+        reports.push(locals);
         reports.push(self.small.put_failsafe(&desired.settings.failsafe));
         let moved = self.prefixes.put(&prefixes);
         let ports = self.ports.put(&mut self.ebpf, &self.pins, &desired.ports, inventory);

@@ -8,6 +8,7 @@ use hub_common::rule::Rule;
 use hub_common::segment::{Policy as Compiled, policy_slot, policy_word};
 use hub_common::stats::Hits;
 
+use super::port_sets::PortSets;
 use super::slots::Slots;
 use super::{MapFault, take};
 use crate::model::policy::Policy;
@@ -19,6 +20,7 @@ pub struct Built {
     pub word: u32,
     ingress: (u32, u32),
     egress: (u32, u32),
+    open: [u32; 4],
 }
 
 /// The policy, rule and rule counter maps.
@@ -26,6 +28,7 @@ pub struct Policies {
     map: Array<MapData, Compiled>,
     rules: Array<MapData, Rule>,
     hits: PerCpuArray<MapData, Hits>,
+    port_sets: PortSets,
     policy_slots: Slots,
     rule_slots: Slots,
     /// Version of the last content of each slot that was used.
@@ -48,6 +51,7 @@ impl Policies {
             cpus,
             retired: Vec::new(),
             hits: take(ebpf, "RULE_HITS")?,
+            port_sets: PortSets::new(ebpf)?,
             map: policies,
             rules,
         };
@@ -72,6 +76,9 @@ impl Policies {
             self.policy_slots.claim(slot, 1);
             self.rule_slots.claim(policy.ingress_first, policy.ingress_count);
             self.rule_slots.claim(policy.egress_first, policy.egress_count);
+            for name in policy.open {
+                self.port_sets.adopt(name)?;
+            }
         }
         Ok(())
     }
@@ -83,6 +90,7 @@ impl Policies {
             word,
             ingress: (policy.ingress_first, policy.ingress_count),
             egress: (policy.egress_first, policy.egress_count),
+            open: policy.open,
         })
     }
 
@@ -91,7 +99,8 @@ impl Policies {
         let full = |slots: &Slots, map| MapFault::Full { map, capacity: slots.capacity() };
         let slot = self.policy_slots.take(1).ok_or_else(|| full(&self.policy_slots, "POLICIES"))?;
         let version = self.versions.get(&slot).copied().unwrap_or_default().wrapping_add(1);
-        let mut built = Built { word: policy_word(slot, version), ingress: (0, 0), egress: (0, 0) };
+        let mut built =
+            Built { word: policy_word(slot, version), ingress: (0, 0), egress: (0, 0), open: [0; 4] };
         let written = self.write(policy, &mut built);
         match written {
             Ok(()) => {
@@ -108,7 +117,11 @@ impl Policies {
     fn write(&mut self, policy: &Policy, built: &mut Built) -> Result<(), MapFault> {
         built.ingress = self.write_rules(&policy.ingress)?;
         built.egress = self.write_rules(&policy.egress)?;
+        for (name, ranges) in built.open.iter_mut().zip(&policy.open) {
+            *name = self.port_sets.intern(ranges)?;
+        }
         let compiled = Compiled {
+            open: built.open,
             protocols: policy.protocols,
             ingress_default: policy.ingress_default,
             egress_default: policy.egress_default,
@@ -118,7 +131,6 @@ impl Policies {
             egress_count: built.egress.1,
             flags: policy.flags,
             word: built.word,
-            pad: [0; 2],
         };
         self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
     }
@@ -165,6 +177,9 @@ impl Policies {
         self.rule_slots.give(built.ingress.0, built.ingress.1);
         self.rule_slots.give(built.egress.0, built.egress.1);
         self.policy_slots.give(policy_slot(built.word), 1);
+        for name in built.open {
+            self.port_sets.release(name);
+        }
     }
 }
 

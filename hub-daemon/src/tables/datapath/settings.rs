@@ -2,9 +2,10 @@
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use hub_common::segment::Settings as Entry;
+use hub_common::segment::{SETTINGS_NO_SHARED_HOPS, Settings as Entry};
 
 use super::{MapFault, failure, take};
+use crate::command::Inventory;
 use crate::desired::Settings;
 use crate::kernel::clock::Clock;
 use crate::reconcile::Report;
@@ -31,14 +32,18 @@ impl SettingsMap {
         Ok(made)
     }
 
-    /// Puts time-outs.
-    pub fn put(&mut self, settings: &Settings, clock: &Clock) -> Report {
+    /// Puts time-outs, and whether next hops may be shared between connections.
+    pub fn put(&mut self, settings: &Settings, inventory: &Inventory, clock: &Clock) -> Report {
         let mut entry = self.entry;
         entry.timeout_ticks = settings.timeout_seconds.map(|seconds| {
             u32::try_from(clock.ticks(std::time::Duration::from_secs(seconds.into()))).unwrap_or(u32::MAX)
         });
         entry.hop_ticks =
             u32::try_from(clock.ticks(std::time::Duration::from_secs(HOP_SECONDS))).unwrap_or(u32::MAX);
+        entry.flags = if inventory.foreign_rules { SETTINGS_NO_SHARED_HOPS } else { 0 };
+        if entry.flags != self.entry.flags {
+            entry.route_generation = next(entry.route_generation);
+        }
         self.store(entry)
     }
 

@@ -8,6 +8,7 @@ use aya::{Ebpf, Pod};
 use hub_common::address::{Address, mapped};
 use hub_common::segment::{Failsafe, Peer};
 
+use super::local_bits::LocalBits;
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
 use crate::desired::Desired;
@@ -17,6 +18,7 @@ use crate::reconcile::Report;
 pub struct Small {
     peers: Set<Peer>,
     locals: Set<Address>,
+    local_bits: LocalBits,
     failsafe: Set<Failsafe>,
 }
 
@@ -70,6 +72,7 @@ impl Small {
                 [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat()
             })?,
             locals: Set::new(ebpf, "LOCALS", |address: &Address| address.to_vec())?,
+            local_bits: LocalBits::new(ebpf)?,
             failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
                 [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
             })?,
@@ -87,7 +90,11 @@ impl Small {
         let present = inventory.links.values().flat_map(|link| link.addresses.iter().copied());
         let wanted = desired.addresses.keys().map(|(_, address)| address.addr());
         let addresses: BTreeSet<Address> = present.chain(wanted).map(bytes).collect();
-        self.locals.put(&addresses.into_iter().collect::<Vec<_>>())
+        let set = self.local_bits.set(&addresses);
+        let mut report = self.locals.put(&addresses.iter().copied().collect::<Vec<_>>());
+        let kept = set.and_then(|()| self.local_bits.keep(&addresses));
+        report.failures.extend(kept.err().into_iter().flat_map(|error| failure("LOCALS", &error).failures));
+        report
     }
 
     /// Makes the ports that stay reachable be these: (protocol, port).

@@ -1,0 +1,146 @@
+//! Connections that need no flow: the rules of both sides allow them, and their answers, by ports alone.
+
+use core::ptr::{read_volatile, write_volatile};
+
+use hub_common::address::{Address, fold};
+use hub_common::flow::{Hop, SharedHop};
+use hub_common::limits;
+use hub_common::open::{
+    OPEN_ALL, OPEN_FIRST, OPEN_NONE, OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS,
+    has_open_ports,
+};
+use hub_common::outcome::{OUTCOME_PLAIN, Scratch};
+use hub_common::packet::protocol;
+use hub_common::segment::{Policy, SETTINGS_NO_SHARED_HOPS, STATE_ACTIVE, Segment, Settings, policy_slot};
+
+use super::filter::may_talk;
+use crate::atomic;
+use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
+
+/// Whether nothing but a policy must be looked up for the segment's packets.
+#[inline(always)]
+pub(crate) fn is_plain(segment: &Segment) -> bool {
+    segment.state == STATE_ACTIVE && segment.flags == 0 && segment.candidate == 0
+}
+
+/// Whether a set of a policy holds the port.
+#[inline(always)]
+fn is_open(set: u32, port: u16) -> bool {
+    match set {
+        OPEN_NONE => false,
+        OPEN_ALL => true,
+        slot => PORT_SETS.get(slot.wrapping_sub(OPEN_FIRST)).is_some_and(|set| set.holds(port)),
+    }
+}
+
+/// Whether one side lets packets pass to `away` ports from its members and to `home` ports towards them.
+#[inline(always)]
+pub(crate) fn lets(policy: &Policy, tcp: bool, away: u16, home: u16) -> bool {
+    let open = &policy.open;
+    let (egress, ingress) = if tcp {
+        (open[OPEN_TCP_EGRESS], open[OPEN_TCP_INGRESS])
+    } else {
+        (open[OPEN_UDP_EGRESS], open[OPEN_UDP_INGRESS])
+    };
+    is_open(egress, away) && is_open(ingress, home)
+}
+
+/// Whether the packet's connection needs no flow; segments and policies of the outcome are known.
+#[inline(always)]
+pub(crate) fn is_untracked(scratch: &Scratch) -> bool {
+    let packet = &scratch.packet;
+    has_open_ports(packet.protocol)
+        && scratch.outcome.flags & OUTCOME_PLAIN != 0
+        && may_talk(scratch.outcome.segment[0], scratch.outcome.segment[1])
+        && both_let(
+            scratch.outcome.policy,
+            packet.protocol == protocol::TCP,
+            packet.source_port,
+            packet.target_port,
+        )
+}
+
+/// Whether the connection that an ICMP error quotes needs no flow. `policy` is that of the error's sender
+/// and receiver, who are the receiver and the sender of the quoted packet.
+#[inline(always)]
+pub(crate) fn is_untracked_inner(scratch: &Scratch) -> bool {
+    let inner = &scratch.packet.inner;
+    let [sender, receiver] = scratch.outcome.policy;
+    has_open_ports(inner.protocol)
+        && scratch.outcome.flags & OUTCOME_PLAIN != 0
+        && may_talk(scratch.outcome.segment[0], scratch.outcome.segment[1])
+        && both_let([receiver, sender], inner.protocol == protocol::TCP, inner.source_port, inner.target_port)
+}
+
+#[inline(always)]
+fn both_let([sender, receiver]: [u32; 2], tcp: bool, source_port: u16, target_port: u16) -> bool {
+    let at_sender = sender == 0
+        || POLICIES
+            .get(policy_slot(sender))
+            .is_some_and(|policy| lets(policy, tcp, target_port, source_port));
+    at_sender
+        && (receiver == 0
+            || POLICIES
+                .get(policy_slot(receiver))
+                .is_some_and(|policy| lets(policy, tcp, source_port, target_port)))
+}
+
+/// The live policy of a segment whose packets may be judged by ports alone.
+#[inline(always)]
+pub(crate) fn plain_policy(id: u32, tick: u64) -> Option<&'static Policy> {
+    let segment = SEGMENTS.get(id)?;
+    if !is_plain(segment) || tick >= segment.expires_tick {
+        return None;
+    }
+    POLICIES.get(policy_slot(segment.policy))
+}
+
+/// Place of a next hop.
+#[inline(always)]
+fn place(target: &Address, ingress_ifindex: u32, sender: u32) -> u32 {
+    const BITS: u32 = limits::HOPS.trailing_zeros();
+    let others = ingress_ifindex.wrapping_mul(0x9e37_79b1) ^ sender.wrapping_mul(0x85eb_ca6b);
+    fold(target, BITS).wrapping_add(others >> (32 - BITS)) & (limits::HOPS - 1)
+}
+
+/// The shared next hop towards an address, if it is of this generation; it may be old.
+#[inline(always)]
+pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Hop> {
+    let entry = HOPS.get_ptr(place(target, ingress, sender))?;
+    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it before
+    // and after the copy finds a copy that was overtaken by a writer.
+    let (before, copy, after) = unsafe {
+        let generation = &raw const (*entry).hop.generation;
+        (read_volatile(generation), *entry, read_volatile(generation))
+    };
+    let fits = before == settings.route_generation
+        && after == before
+        && copy.sender == sender
+        && copy.hop.ingress_ifindex == ingress
+        && copy.target == *target;
+    fits.then_some(copy.hop)
+}
+
+/// Shares the next hop that was found for the packet.
+#[inline(always)]
+pub(crate) fn share_hop(scratch: &Scratch, settings: &Settings) {
+    let hop = &scratch.outcome.hop;
+    if hop.ifindex == 0 || hop.generation == 0 || settings.flags & SETTINGS_NO_SHARED_HOPS != 0 {
+        return;
+    }
+    let sender = scratch.outcome.segment[0];
+    let at = place(&scratch.packet.target, hop.ingress_ifindex, sender);
+    let Some(entry) = HOPS.get_ptr_mut(at) else { return };
+    // SAFETY: a live map value; one program at a time has it for writing.
+    let entry: &mut SharedHop = unsafe { &mut *entry };
+    if !atomic::claim(&mut entry.writer) {
+        return;
+    }
+    // SAFETY: a field of the entry.
+    unsafe { write_volatile(&raw mut entry.hop.generation, 0) };
+    entry.target = scratch.packet.target;
+    entry.sender = sender;
+    super::commit::store_hop(&mut entry.hop, hop);
+    // SAFETY: as above.
+    unsafe { write_volatile(&raw mut entry.writer, 0) };
+}
