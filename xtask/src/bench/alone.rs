@@ -12,7 +12,7 @@ use super::{
     frames,
     hub::{Hook, Hub},
     kit::{Context, Kit, index_of},
-    lab::{Families, Lab, Personas},
+    lab::{Families, Lab, Personas, Tracking},
     place::{Files, Way, plan},
     sample::{lower_quartile, number},
     stop,
@@ -55,12 +55,26 @@ impl Program {
     }
 }
 
-/// Measures in a lab of its own.
+/// Measures in labs of their own.
 pub(super) fn measure(files: &Files, rounds: u32) -> Result<Alone> {
+    let tracked = with(files, Tracking::All, rounds)?;
+    let open = with(files, Tracking::Needed, rounds)?;
+    Ok(Alone { passes: tracked.passes.into_iter().chain(open.passes).collect(), drops: tracked.drops })
+}
+
+fn personas(tracking: Tracking) -> Personas {
+    Personas { count: 1, rules: 10, families: Families::Both, tracking }
+}
+
+fn with(files: &Files, tracking: Tracking, rounds: u32) -> Result<Alone> {
     say("bench", "setting up programs by themselves");
-    let personas = Personas { count: 1, rules: 10, families: Families::Both };
-    let lab = Lab::new("alone", personas.families)?;
-    let hub = Hub::start(&files.hubd, files.folder.join("alone"), &lab, Hook::Xdp, personas)?;
+    let personas = personas(tracking);
+    let kind = match tracking {
+        Tracking::All => "established",
+        Tracking::Needed => "open",
+    };
+    let lab = Lab::new(kind, personas.families)?;
+    let hub = Hub::start(&files.hubd, files.folder.join(kind), &lab, Hook::Xdp, personas)?;
     lab.route(personas)?;
     let xdp = Program::of_kernel(Hook::Xdp, hub.program_id("wan0", "xdp_in")?)?;
     let tc = Program::of_kernel(Hook::Tc, hub.program_id("wan0", "tc_in")?)?;
@@ -75,16 +89,19 @@ pub(super) fn measure(files: &Files, rounds: u32) -> Result<Alone> {
             for (family, bits) in [("IPv4", 0), ("IPv6", PLAN_V6)] {
                 for flows in [1, 1_000, 65_536] {
                     stop::check()?;
-                    let name = format!("{hook:?} pass, established {family}, {flows} flows");
+                    let name = format!("{hook:?} pass, {kind} {family}, {flows} flows");
                     say("bench", &name);
-                    let ns = pass(&mut kit, program, &meter, (bits, flows), rounds)
+                    let ns = pass(&mut kit, program, &meter, (personas, bits, flows), rounds)
                         .with_context(|| format!("{name}: {}", hub.get("/counters").unwrap_or_default()))?;
                     passes.push(Cost { name, ns });
                 }
             }
         }
         let mut kit = Kit::load(&files.object)?;
-        let drops = drops(&mut kit, &xdp, &meter, rounds)?;
+        let drops = match tracking {
+            Tracking::All => drops(&mut kit, &xdp, &meter, rounds)?,
+            Tracking::Needed => Vec::new(),
+        };
         Ok(Alone { passes, drops })
     })
 }
@@ -94,10 +111,9 @@ fn pass(
     kit: &mut Kit,
     program: &Program,
     meter: &Meter,
-    (bits, flows): (u32, u32),
+    (personas, bits, flows): (Personas, u32, u32),
     rounds: u32,
 ) -> Result<f64> {
-    let personas = Personas { count: 1, rules: 10, families: Families::Both };
     for way in [Way::ToMembers, Way::FromMembers, Way::ToMembers, Way::ToMembers] {
         let mut made = plan(way, flows, personas);
         made.flags |= bits;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use super::{
     bound::{Meter, Priority, bound},
     hub::Hook,
-    lab::{Families, Personas},
+    lab::{Families, Personas, Tracking},
     place::{Files, Kind, Place, Way},
     sample::{lower_quartile, number, ratio, whole},
     stop,
@@ -39,9 +39,15 @@ pub(super) struct Forwarding {
     pub(super) priority: Priority,
 }
 
-const ONE: Personas = Personas { count: 1, rules: 10, families: Families::V4 };
-const MANY: Personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
-const LONG: Personas = Personas { count: 1, rules: 1_024, families: Families::V4 };
+const ONE: Personas = Personas { count: 1, rules: 10, families: Families::V4, tracking: Tracking::All };
+const MANY: Personas = Personas { count: 4_096, ..ONE };
+const LONG: Personas = Personas { rules: 1_024, ..ONE };
+
+/// The same personas, with flows only where rules need them.
+const fn open(personas: Personas) -> Personas {
+    Personas { tracking: Tracking::Needed, ..personas }
+}
+
 /// Numbers of flows.
 const FLOWS: [u32; 3] = [1, 1_000, 65_536];
 
@@ -61,6 +67,10 @@ fn contenders() -> Vec<(&'static str, Kind, Personas, &'static [u32])> {
         ("hubxdp", xdp, ONE, &FLOWS),
         ("hubxdp-4096", xdp, MANY, &[65_536]),
         ("hubxdp-1024", xdp, LONG, &[1, 65_536]),
+        ("opentc", tc, open(ONE), &FLOWS),
+        ("openxdp", xdp, open(ONE), &FLOWS),
+        ("openxdp-4096", xdp, open(MANY), &[65_536]),
+        ("openxdp-1024", xdp, open(LONG), &[1, 65_536]),
     ]
 }
 
@@ -169,8 +179,13 @@ impl Run {
             Kind::Redirect(Hook::Tc) => "bare TC redirect".to_owned(),
             Kind::Kernel => "kernel forwarding, no policy".to_owned(),
             Kind::Nft => format!("nftables ct, {policy}"),
-            Kind::Hub(Hook::Xdp) => format!("hub XDP, {policy}"),
-            Kind::Hub(Hook::Tc) => format!("hub TC, {policy}"),
+            Kind::Hub(hook) => {
+                let tracking = match self.personas.tracking {
+                    Tracking::All => "",
+                    Tracking::Needed => ", open",
+                };
+                format!("hub {}{tracking}, {policy}", if hook == Hook::Xdp { "XDP" } else { "TC" })
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     bound::command_inside,
-    lab::{Families, Lab, MEMBER_PORT, Personas},
+    lab::{Families, Lab, MEMBER_PORT, Personas, Tracking},
     stop,
 };
 use crate::command::text;
@@ -217,6 +217,7 @@ fn persona_of(personas: Personas, index: u32, note: &str) -> Value {
         "protocols": ["tcp", "udp", "icmp"],
         "name": format!("p{index}"),
         "ip_range": ranges,
+        "tracking": match personas.tracking { Tracking::All => "all", Tracking::Needed => "needed" },
         "security_policies": rules,
     })
 }
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn documents_hold_as_many_personas_and_rules_as_asked_for() {
-        let personas = Personas { count: 3, rules: 10, families: Families::V4 };
+        let personas = Personas { count: 3, rules: 10, families: Families::V4, tracking: Tracking::All };
         assert_eq!(documents(personas).matches("---").count(), 3);
         let persona = persona_of(personas, 2, "x");
         assert_eq!(persona["security_policies"].as_array().map(Vec::len), Some(10));

@@ -44,12 +44,20 @@ pub(super) enum Families {
     Both,
 }
 
+/// Which connections the hub enters into its flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tracking {
+    All,
+    Needed,
+}
+
 /// How many personas there are, with how many rules each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Personas {
     pub(super) count: u32,
     pub(super) rules: u32,
     pub(super) families: Families,
+    pub(super) tracking: Tracking,
 }
 
 impl Personas {
@@ -241,7 +249,7 @@ mod tests {
 
     #[test]
     fn members_lie_in_their_personas_and_not_on_gateways() {
-        let personas = Personas { count: 4_096, rules: 10, families: Families::V4 };
+        let personas = Personas { count: 4_096, rules: 10, families: Families::V4, tracking: Tracking::All };
         assert_eq!(personas.range(1), "10.64.0.64/26");
         assert_eq!(personas.targets().get(1).map(String::as_str), Some("10.64.0.80/28"));
         assert_eq!(personas.range(4_095), "10.67.255.192/26");

@@ -36,11 +36,14 @@ pub(super) fn ruleset(personas: Personas) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::lab::Families, *};
+    use super::{
+        super::lab::{Families, Tracking},
+        *,
+    };
 
     #[test]
     fn every_persona_has_a_chain_and_an_element() {
-        let text = ruleset(Personas { count: 2, rules: 3, families: Families::V4 });
+        let text = ruleset(Personas { count: 2, rules: 3, families: Families::V4, tracking: Tracking::All });
         assert_eq!(text.matches("goto p").count(), 2);
         assert!(text.contains("tcp dport { 2001, 2002 }"), "{text}");
     }

@@ -7,13 +7,14 @@ use anyhow::Result;
 
 use super::{
     hub::{Hook, Hub},
-    lab::{Families, Lab, Personas},
+    lab::{Families, Lab, Personas, Tracking},
     place::{Files, Kind, rules},
 };
 use crate::say::say;
 
 /// The policy between the stacks.
-pub(super) const PERSONAS: Personas = Personas { count: 1, rules: 10, families: Families::V4 };
+pub(super) const PERSONAS: Personas =
+    Personas { count: 1, rules: 10, families: Families::V4, tracking: Tracking::All };
 
 /// A contender between two real stacks. Fields go in this order: the daemon before its interfaces.
 #[derive(Debug)]
