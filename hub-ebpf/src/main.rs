@@ -22,6 +22,7 @@ mod report;
 mod rewrite;
 mod stage;
 mod tc;
+mod why;
 mod xdp;
 
 /// The kernel gives helpers such as `bpf_fib_lookup` to GPL-compatible programs only.

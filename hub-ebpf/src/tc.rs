@@ -3,24 +3,22 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{
-    bpf_jiffies64, bpf_ktime_get_boot_ns, bpf_redirect, bpf_skb_pull_data, bpf_skb_store_bytes,
-};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_pull_data, bpf_skb_store_bytes};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_REJECT, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
-    VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
+    FROM_HOST, OUTCOME_REJECT, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE,
+    VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, Port, ROLE_UPLINK};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
-use crate::maps::{ANSWER, CLOCK, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
+use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
@@ -28,9 +26,9 @@ use crate::stage::route::route;
 use crate::{pipeline, reject, rewrite};
 
 /// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
-const NEXT: i32 = -1;
+pub(crate) const NEXT: i32 = -1;
 /// Drop (`TC_ACT_SHOT`).
-const SHOT: i32 = 2;
+pub(crate) const SHOT: i32 = 2;
 /// Frames addressed to another host: seen in promiscuous mode only.
 const PACKET_OTHERHOST: u32 = 3;
 /// Header bytes pulled into the linear part when the parser needs more than is there.
@@ -137,64 +135,21 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     }
 }
 
-/// Decides as `hub_tc_in` would, or `hub_tc_out` for interfaces that are no ports, and changes nothing but
-/// the answer. Run with `BPF_PROG_TEST_RUN`.
-#[classifier]
-pub(crate) fn hub_why(ctx: TcContext) -> i32 {
-    let skb = ctx.skb.skb;
-    let Some(scratch) = SCRATCH.get_ptr_mut(SCRATCH_WHY) else { return SHOT };
-    // SAFETY: a per-CPU element of this program; the daemon runs it once at a time.
-    let scratch = unsafe { &mut *scratch };
-    // SAFETY: a field of the context.
-    let ifindex = unsafe { (*skb).ifindex };
-    if let Some(port) = port(ifindex) {
-        start(scratch, Hook::TcIn as u32, ifindex);
-        scratch.port = *port;
-        // The kernel wants test packets with an Ethernet header, whatever the port has.
-        scratch.port.flags &= !PORT_L3_ONLY;
-    } else {
-        start(scratch, Hook::TcOut as u32, if ifindex <= 1 { FROM_HOST } else { ifindex });
-        scratch.port = outward(Port::ZERO);
-    }
-    read(skb, scratch);
-    scratch.flags = SCRATCH_READ_ONLY;
-    pipeline::hub_judge(scratch);
-    if let Some(answer) = ANSWER.get_ptr_mut(0) {
-        // SAFETY: a map value; the daemon reads it after the run.
-        unsafe { *answer = scratch.outcome };
-    }
-    NEXT
-}
-
-/// Tells which tick it is: user space has no way of its own to know. Run with `BPF_PROG_TEST_RUN`.
-#[classifier]
-pub(crate) fn hub_clock(_ctx: TcContext) -> i32 {
-    if let Some(clock) = CLOCK.get_ptr_mut(0) {
-        // SAFETY: a helper without arguments.
-        let tick = unsafe { bpf_jiffies64() };
-        // SAFETY: as above.
-        let boot_ns = unsafe { bpf_ktime_get_boot_ns() };
-        // SAFETY: a map value; a mix of two runs at once is still right to a few microseconds.
-        unsafe { *clock = [tick, boot_ns] };
-    }
-    NEXT
-}
-
 /// What leaves a port is judged like what comes from the rest of the network.
 #[inline(always)]
-fn outward(mut port: Port) -> Port {
+pub(crate) fn outward(mut port: Port) -> Port {
     port.role = ROLE_UPLINK;
     port.flags |= PORT_FAILSAFE;
     port
 }
 
 #[inline(always)]
-fn port(ifindex: u32) -> Option<&'static Port> {
+pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
     PORTS.get(ifindex % limits::PORTS).filter(|port| port.ifindex == ifindex && ifindex != 0)
 }
 
 #[inline(always)]
-fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
+pub(crate) fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
     // SAFETY: a helper without arguments.
     scratch.tick = unsafe { bpf_jiffies64() };
     scratch.hook = hook;
@@ -204,7 +159,7 @@ fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
 
 /// Parses, pulling headers into the linear part where they are not.
 #[inline(always)]
-fn read(skb: *mut __sk_buff, scratch: &mut Scratch) {
+pub(crate) fn read(skb: *mut __sk_buff, scratch: &mut Scratch) {
     let mut reason = parse_linear(skb, scratch);
     if reason == Reason::Truncated as u32 {
         let frame = frame(skb);

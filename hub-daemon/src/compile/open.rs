@@ -34,7 +34,7 @@ fn ranges(number: u8, rules: &[Rule], default: bool) -> PortRanges {
         let [first, last] = rule.target_port.map(u32::from);
         starts.extend([first, last + 1]);
     }
-    starts.retain(|start| *start <= u32::from(u16::MAX));
+    starts.retain(|start| u16::try_from(*start).is_ok());
     starts.sort_unstable();
     starts.dedup();
     let ends = starts.iter().skip(1).map(|next| next - 1).chain([u32::from(u16::MAX)]);
