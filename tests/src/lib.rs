@@ -10,6 +10,7 @@
 
 pub mod checksum;
 pub mod datapath;
+pub mod effort;
 pub mod generate;
 pub mod lab;
 pub mod model;
