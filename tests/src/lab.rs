@@ -9,6 +9,7 @@
 mod hub;
 mod process;
 mod space;
+mod stream;
 mod traffic;
 mod wire;
 pub mod world;
@@ -21,6 +22,7 @@ pub use hub::{Answer, Config, Hub, program};
 pub(crate) use process::now;
 pub use process::{Background, Output, command, wait_until};
 pub use space::Space;
+pub use stream::{Seen, Stream, wall_ns};
 pub use traffic::{Outcome, Server, Stopwatch, echoes};
 pub use wire::Wire;
 pub use world::World;
