@@ -13,6 +13,7 @@ pub mod datapath;
 pub mod effort;
 pub mod generate;
 pub mod lab;
+pub mod mistake;
 pub mod model;
 pub mod packet;
 
