@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::command::Command;
 use crate::document::hub::{self, unreadable};
 use crate::document::snippet::Diagnostic;
-use crate::document::source;
+use crate::document::{source, text};
 use crate::hub::Hub;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
@@ -30,10 +30,11 @@ pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
     let mut config = Config::default();
     let mut sources = Vec::new();
     for file in &files {
-        let text = match fs::read_to_string(file) {
+        let read = fs::read(file).map_err(|error| unreadable(file, &error));
+        let text = match read.and_then(|bytes| text::decode(file, bytes)) {
             Ok(text) => text,
             Err(error) => {
-                problems.push(unreadable(file, &error));
+                problems.push(error);
                 continue;
             }
         };

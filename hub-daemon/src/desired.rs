@@ -32,6 +32,9 @@ pub struct Desired {
     pub routes: BTreeMap<RouteKey, Route>,
     /// Policy rules (`ip rule`) with protocol 177.
     pub rules: BTreeSet<Rule>,
+    /// Ports towards members that others make, by name, there or not: nothing is forwarded from one that has
+    /// no programs.
+    pub gates: BTreeSet<String>,
     /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
     pub sysctls: BTreeMap<String, String>,
     /// Numbers of the data path.
@@ -196,6 +199,8 @@ pub struct Settings {
 pub const PROTOCOL: u8 = 177;
 /// Priorities of the hub's policy rules.
 pub const RULE_PRIORITIES: std::ops::Range<u32> = 17_700..17_800;
+/// Priority of the rules that close a gate: before all other rules of the hub.
+pub const GATE_PRIORITY: u32 = 17_699;
 /// First of the hub's routing tables: the table of segment N is this plus N.
 pub const TABLE_BASE: u32 = 17_700_000;
 /// Prefix of the names of interfaces that the hub makes.

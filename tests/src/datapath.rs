@@ -46,6 +46,8 @@ pub const XDP_REDIRECT: u32 = 4;
 
 /// Longest frame that a run gives back.
 const FRAME_BYTES: usize = 16_384;
+/// A frame grows by less than this.
+const ROOM_BYTES: usize = 256;
 
 impl DataPath {
     /// Loads the object with maps large enough for tests.
@@ -228,7 +230,7 @@ fn run(
     context: &[u8],
     program: impl FnOnce(TestRunOptions<'_>) -> Result<TestRunResult, ProgramError>,
 ) -> Run {
-    let mut out = vec![0; FRAME_BYTES];
+    let mut out = vec![0; FRAME_BYTES.min(frame.len() + ROOM_BYTES)];
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),

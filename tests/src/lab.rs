@@ -6,9 +6,11 @@
 //!
 //! Commands enter a namespace with `nsenter --net`, not `ip netns exec`: the latter hides bpffs.
 
+mod dump;
 mod hub;
 mod process;
 mod space;
+mod stream;
 mod traffic;
 mod wire;
 pub mod world;
@@ -17,9 +19,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use dump::Dump;
 pub use hub::{Answer, Config, Hub, program};
+pub(crate) use process::now;
 pub use process::{Background, Output, command, wait_until};
 pub use space::Space;
+pub use stream::{Seen, Stream, wall_ns};
 pub use traffic::{Outcome, Server, Stopwatch, echoes};
 pub use wire::Wire;
 pub use world::World;

@@ -10,8 +10,10 @@
 
 pub mod checksum;
 pub mod datapath;
+pub mod effort;
 pub mod generate;
 pub mod lab;
+pub mod mistake;
 pub mod model;
 pub mod packet;
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Stopwatch, World, wait_until};
+use hub_tests::lab::{Stopwatch, Stream, World, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
@@ -64,6 +65,54 @@ fn the_deadline_holds_while_the_daemon_is_stopped() {
         world.hub.get("/v1/personas/p0").body["state"] == "expired"
     });
     assert!(world.dropped("p0", "expired") > 10);
+}
+
+/// Datagrams that were sent this long after the deadline or later must not arrive.
+const GRACE: Duration = Duration::from_millis(10);
+
+#[test]
+fn no_packet_passes_ten_milliseconds_after_the_deadline_of_a_stopped_daemon() {
+    if !root() {
+        return;
+    }
+    let rounds = Effort::new(1, 50);
+    let (mut arrived, mut refused, mut latest) = (0, 0, i64::MIN);
+    for _ in rounds.rounds() {
+        let mut world = World::new(1);
+        let deadline = after(Duration::from_secs(4));
+        let fields = json!({
+            "expiration": deadline.to_string(),
+            "security_policies": [{"protocol": "udp", "port": [7001, 7002], "action": "allow"}],
+        });
+        world.create(0, &fields);
+        let pause = Duration::from_micros(300);
+        let streams = [(true, 7001), (false, 7002)].map(|(v4, port)| {
+            Stream::start(&world.outside, &world.members[0], member_at(0, v4), port, pause)
+        });
+        world.hub.process().signal(Signal::SIGSTOP);
+        wait_until("the deadline has passed", Duration::from_secs(10), || {
+            after(Duration::ZERO).duration_since(deadline) > SignedDuration::from_millis(500)
+        });
+        let deadline_ns = u64::try_from(deadline.as_nanosecond()).expect("after 1970");
+        for seen in streams.map(Stream::finish) {
+            let last = seen.arrived.iter().max().copied().expect("the stream flowed before");
+            let late = last.cast_signed() - deadline_ns.cast_signed();
+            latest = latest.max(late);
+            assert!(late < GRACE.as_nanos() as i64, "one that was sent {late} ns after the deadline passed");
+            // It flowed until then, or its silence says nothing.
+            assert!(late > -1_000_000_000, "{late}");
+            arrived += seen.arrived.len() as u64;
+            refused += seen.sent - seen.arrived.len() as u64;
+        }
+        world.hub.process().signal(Signal::SIGCONT);
+    }
+    figure(
+        "R11",
+        &format!(
+            "{arrived} datagrams before, {refused} refused after; the last was sent {latest} ns after the deadline"
+        ),
+    );
+    assert!(refused > 100, "{refused}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod object;
 mod places;
 mod say;
 mod setup;
+mod soak;
 mod strip;
 mod test;
 
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Options),
     /// Builds everything and runs all tests
     Test(test::Options),
+    /// Runs the long forms of the tests of reliability: much more of the same, with figures
+    Soak(soak::Options),
     /// Checks format, lints, documentation, licences and file lengths
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Build(options) => build::run(&places, &options),
         Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
+        Verb::Soak(options) => soak::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
         Verb::Bench(options) => bench::run(&places, &options),

@@ -164,11 +164,11 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -
     inner.source = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
     inner.target = bytes.read::<16>(offset + 24).ok_or(Reason::Truncated)?;
     inner.protocol = header[6];
-    if room < 48 {
-        return Err(Reason::Truncated);
-    }
     if is_multicast(&inner.source) {
         return Err(Reason::IcmpError);
+    }
+    if room < 48 {
+        return Err(Reason::Truncated);
     }
     inner_ports(bytes, offset + 40, inner, false)
 }

@@ -124,6 +124,10 @@ impl Applier {
             inventory = fresh;
         }
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut failed);
+        let attachments = self.datapath.attachments();
+        let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);
+        let closed = desired.gates.iter().filter(|name| !judged(name)).cloned().collect();
+        self.network.close_gates(&closed);
         self.network.put_paths(desired, &mut failed);
         self.network.undo(desired, &failed);
         self.network.delete_paths();
@@ -135,7 +139,7 @@ impl Applier {
             faults: faults(&reports),
             fallbacks: self.datapath.fallbacks().clone(),
             unseen_ends: self.datapath.unseen_ends(),
-            attachments: self.datapath.attachments(),
+            attachments,
             reports,
         }
     }

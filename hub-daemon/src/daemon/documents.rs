@@ -9,6 +9,7 @@ use crate::command::{Command, Rejection};
 use crate::document::hub::unreadable;
 use crate::document::snippet::Diagnostic;
 use crate::document::source::{self, Source};
+use crate::document::text;
 use crate::inputs::HubHandle;
 use crate::inputs::plan::changes;
 use crate::inputs::reload::{FileProblem, ReloadFailure, ReloadMode, ReloadReport, ReloadRequest};
@@ -24,8 +25,9 @@ pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
-        let read = fs::read_to_string(&path).map_err(|error| vec![unreadable(&path, &error)]);
-        match read.and_then(|text| source::parse(&path, &text)) {
+        let read = fs::read(&path).map_err(|error| unreadable(&path, &error));
+        let text = read.and_then(|bytes| text::decode(&path, bytes)).map_err(|error| vec![error]);
+        match text.and_then(|text| source::parse(&path, &text)) {
             Ok(source) => sources.push(source),
             Err(found) => problems.extend(found),
         }

@@ -17,6 +17,7 @@ use super::documents;
 use super::owner::{Channels, Owner};
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
+use crate::document::text;
 use crate::hub::Hub;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
@@ -85,8 +86,8 @@ pub enum StartError {
 /// Reads the configuration; without a file, every default.
 pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
     let Some(path) = path else { return Ok(Config::default()) };
-    let text =
-        fs::read_to_string(path).map_err(|error| StartError::Config(vec![hub::unreadable(path, &error)]))?;
+    let text = fs::read(path).map_err(|error| StartError::Config(vec![hub::unreadable(path, &error)]))?;
+    let text = text::decode(path, text).map_err(|error| StartError::Config(vec![error]))?;
     hub::parse(path, &text).map_err(StartError::Config)
 }
 

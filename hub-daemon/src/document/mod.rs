@@ -13,6 +13,7 @@ pub mod snippet;
 pub mod source;
 #[cfg(test)]
 mod tests;
+pub mod text;
 
 /// JSON schemas of the documents by name, for editors: `persona` and `hub`.
 pub fn schemas() -> [(&'static str, schemars::Schema); 2] {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use super::located::Place;
 
+/// Most characters of a line that are shown.
+const WINDOW: usize = 160;
+
 /// One error in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -55,17 +58,17 @@ impl fmt::Display for Diagnostic {
         }
         let (line, column) = (self.line, self.column.max(1) as usize);
         let margin = " ".repeat(line.to_string().len());
+        // Of a long line, what is around the place.
+        let left_out = (column - 1).saturating_sub(WINDOW / 2);
+        let source: String = self.source.chars().skip(left_out).take(WINDOW).collect();
+        let start = column - 1 - left_out;
         // A tab keeps its width only below another tab.
-        let indent: String = self
-            .source
-            .chars()
-            .take(column - 1)
-            .map(|letter| if letter == '\t' { '\t' } else { ' ' })
-            .collect();
-        let carets = "^".repeat(word_length(&self.source, column - 1));
+        let indent: String =
+            source.chars().take(start).map(|letter| if letter == '\t' { '\t' } else { ' ' }).collect();
+        let carets = "^".repeat(word_length(&source, start));
         writeln!(f, "{margin}--> {path}:{line}:{column}")?;
         writeln!(f, "{margin} |")?;
-        writeln!(f, "{line} | {}", self.source)?;
+        writeln!(f, "{line} | {source}")?;
         let space = if self.field.is_empty() { "" } else { " " };
         write!(f, "{margin} | {indent}{carets}{space}{}", self.field)
     }
@@ -111,6 +114,15 @@ mod tests {
             shown,
             "error: no unit\n --> a.yaml:2:18\n  |\n2 | qos: {bandwidth: 100mb, latency: 1s}\n  |                  ^^^^^ qos.bandwidth"
         );
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let text = format!("{}x{}", "[".repeat(1_000), "]".repeat(1_000));
+        let place = Place { line: 1, column: 1_001 };
+        let shown = Diagnostic::new("a.yaml", &text, place, "", "too deep").to_string();
+        assert!(shown.contains(&format!("1 | {}x]", "[".repeat(WINDOW / 2))), "{shown}");
+        assert!(shown.lines().all(|line| line.len() < WINDOW + 20), "{shown}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod datapath;
 pub mod endpoints;
 pub(crate) mod family;
+pub mod gates;
 pub mod network;
 pub mod routes;
 pub mod rules;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::addresses::Addresses;
 use super::endpoints::Endpoints;
+use super::gates::{self, Gates};
 use super::routes::{self, Routes};
 use super::rules::{self, Rules};
 use super::sysctls::{self, Scope, Sysctls};
@@ -21,6 +22,7 @@ pub struct Network {
     addresses: Tracked<Addresses>,
     routes: Tracked<Routes>,
     rules: Tracked<Rules>,
+    gates: Tracked<Gates>,
 }
 
 /// What a teardown did.
@@ -43,6 +45,7 @@ impl Network {
             addresses: Tracked::new(Addresses::new(Netlink::open()?)),
             routes: Tracked::new(Routes::new(Netlink::open()?)),
             rules: Tracked::new(Rules::new(Netlink::open()?)),
+            gates: Tracked::new(Gates::new(Netlink::open()?)),
         })
     }
 
@@ -72,6 +75,12 @@ impl Network {
         self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), failed);
     }
 
+    /// Closes the gates of ports without programs. Those of ports with programs are opened with the next
+    /// deletes.
+    pub fn close_gates(&mut self, closed: &BTreeSet<String>) {
+        self.gates.put(&gates::wanted(closed), |_| None, &mut BTreeSet::new());
+    }
+
     /// Takes back what this pass put for personas that failed.
     pub fn undo(&mut self, desired: &Desired, failed: &BTreeSet<PersonaId>) {
         self.rules.undo(|rule| rule_owner(desired, rule), failed);
@@ -87,8 +96,9 @@ impl Network {
         self.delete_links();
     }
 
-    /// Deletes rules, routes and addresses that nobody wants.
+    /// Opens gates; deletes rules, routes and addresses that nobody wants.
     pub fn delete_paths(&mut self) {
+        self.gates.delete();
         self.rules.delete();
         self.routes.delete();
         self.addresses.delete();
@@ -110,6 +120,7 @@ impl Network {
             self.addresses.report(),
             self.routes.report(),
             self.rules.report(),
+            self.gates.report(),
         ]
     }
 
@@ -117,6 +128,7 @@ impl Network {
     pub fn teardown(&mut self) -> Teardown {
         let mut teardown = Teardown::default();
         for (removed, failures) in [
+            self.gates.teardown(),
             self.rules.teardown(),
             self.routes.teardown(),
             self.addresses.teardown(),

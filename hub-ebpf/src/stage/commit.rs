@@ -3,7 +3,7 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Flow, FlowKey, Hop, first_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
     OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP,
@@ -92,7 +92,14 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     flow::touch(scratch, entry, direction);
     entry.segment = scratch.outcome.segment;
     entry.rule = scratch.outcome.rule;
-    entry.class_generation = class_generation();
+    let class_generation = class_generation();
+    if entry.class_generation != class_generation {
+        // The other direction's port was right for the segments as they were.
+        let other = if direction == 0 { &raw mut entry.hop[1] } else { &raw mut entry.hop[0] };
+        // SAFETY: a field of a live map value.
+        unsafe { write_volatile(&raw mut (*other).generation, 0) };
+    }
+    entry.class_generation = class_generation;
     let hop = if direction == 0 { &mut entry.hop[0] } else { &mut entry.hop[1] };
     store_hop(hop, &scratch.outcome.hop);
     entry.policy = scratch.outcome.policy;
@@ -128,9 +135,10 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     new.rule = scratch.outcome.rule;
     new.hop[0] = scratch.outcome.hop;
     new.class_generation = class_generation();
-    new.state = first_state(packet.protocol);
     new.from_high = u8::from(from_high);
     new.tcp_seen[0] = packet.tcp_flags;
+    // While stray TCP may open flows, one may begin with its end.
+    new.state = next_state(first_state(packet.protocol), packet.protocol, 0, new.tcp_seen);
     FLOWS_NEW.insert(scratch.key, scratch.flow, 0).map_err(|_full| Reason::FlowTableFull)
 }
 

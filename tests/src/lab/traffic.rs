@@ -180,7 +180,8 @@ fn echo(listeners: &[TcpListener], sockets: &[UdpSocket], stop: &AtomicBool) {
     for socket in sockets {
         socket.set_nonblocking(true).unwrap();
     }
-    let mut streams: BTreeMap<SocketAddr, TcpStream> = BTreeMap::new();
+    // A client may use one port towards two of ours.
+    let mut streams: BTreeMap<[SocketAddr; 2], TcpStream> = BTreeMap::new();
     let mut bytes = vec![0; 65_536];
     while !stop.load(Ordering::Relaxed) {
         let all = listeners.iter().map(|l| l.as_fd());
@@ -190,7 +191,7 @@ fn echo(listeners: &[TcpListener], sockets: &[UdpSocket], stop: &AtomicBool) {
         for listener in listeners {
             while let Ok((stream, peer)) = listener.accept() {
                 stream.set_nonblocking(true).unwrap();
-                streams.insert(peer, stream);
+                streams.insert([peer, stream.local_addr().unwrap()], stream);
             }
         }
         for socket in sockets {

@@ -54,6 +54,11 @@ impl Wire {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
     }
 
+    /// Sends a whole frame unless there is no room for it now, or the interface is gone; tells whether it went.
+    pub fn try_send(&self, frame: &[u8]) -> bool {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_DONTWAIT).is_ok()
+    }
+
     /// Waits for a frame that the function likes.
     pub fn find(&self, limit: Duration, mut likes: impl FnMut(&[u8]) -> bool) -> bool {
         let deadline = now() + limit;

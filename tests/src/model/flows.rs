@@ -131,8 +131,10 @@ impl Flow {
             1 | 58 => State::Icmp,
             _ => State::OneWay,
         };
-        let seen = [opener.tcp_flags, 0];
-        Self { opener, segments, versions, state, seen, last_tick: now }
+        let tcp_flags = opener.tcp_flags;
+        let mut flow = Self { opener, segments, versions, state, seen: [0; 2], last_tick: now };
+        flow.take(0, tcp_flags, now);
+        flow
     }
 
     /// The connection as its opener sees it.

@@ -1,7 +1,7 @@
 //! Bytes to headers, over plain slices.
 //!
 //! Where several things are wrong with a packet, the first in this order is its reason: header cut off,
-//! header wrong, datagram cut off, addresses, options and extension headers, transport.
+//! header wrong, datagram cut off, addresses, position of the fragment, options and extension headers, transport.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -105,7 +105,6 @@ fn v4(packet: &[u8]) -> Result<Headers, Reason> {
     if nowhere(source) || nowhere(target) || source.octets()[0] >= 224 {
         return Err(Reason::Martian);
     }
-    options(&header[20..])?;
     let protocol = header[9];
     let id = u32::from(word(header, 4));
     let (more, position) = (header[6] & 0x20 != 0, word(header, 6) & 0x1fff);
@@ -116,6 +115,7 @@ fn v4(packet: &[u8]) -> Result<Headers, Reason> {
         (_, 1) if protocol == 6 => return Err(Reason::FragmentTiny),
         _ => Piece::Later(id),
     };
+    options(&header[20..])?;
     transport(source.into(), target.into(), protocol, piece, carried)
 }
 

@@ -40,10 +40,15 @@ impl Model {
     fn steps(&self, entry: Entry, frame: &[u8], now: u64, changes: &mut Vec<Change>) -> Step {
         let role = self.role(entry)?;
         let packet = Self::ip(role, frame)?;
-        let failsafe = role == Role::Uplink && self.is_failsafe(entry, &packet);
-        match self.policed(entry, role, packet, now, changes) {
+        // A later fragment has the ports of the first from where it is joined with it.
+        let mut joined = packet.clone();
+        match self.policed(entry, role, packet, now, changes, &mut joined) {
             // Whatever the policies say, the host stays reachable.
-            Err(Verdict::Drop(_) | Verdict::Reject(_)) if failsafe => Err(Verdict::Skip),
+            Err(Verdict::Drop(_) | Verdict::Reject(_))
+                if role == Role::Uplink && self.is_failsafe(entry, &joined) =>
+            {
+                Err(Verdict::Skip)
+            }
             other => other,
         }
     }
@@ -55,6 +60,7 @@ impl Model {
         packet: Headers,
         now: u64,
         changes: &mut Vec<Change>,
+        joined: &mut Headers,
     ) -> Step {
         if packet.protocol == 58 && packet.source.is_ipv6() && icmp::is_neighbour(packet.icmp_type) {
             let sent_by_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
@@ -73,6 +79,7 @@ impl Model {
             self.alive(segment, now)?;
         }
         self.join_fragments(&mut judged)?;
+        joined.clone_from(&judged.packet);
         let flags = judged.packet.tcp_flags;
         let shape = flags & (SYN | ACK | RST | FIN);
         if judged.packet.protocol == 6 && (shape == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)) {

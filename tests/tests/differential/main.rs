@@ -14,17 +14,24 @@ mod comparison;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use comparison::Comparison;
 use hub_common::event::{Hook, Reason};
 use hub_tests::datapath::DataPath;
+use hub_tests::effort::{Effort, figure};
 use hub_tests::generate::{Interfaces, Packet, Random, SEGMENTS, Traffic, World};
-use hub_tests::lab::{Lab, Space};
+use hub_tests::lab::{Lab, Space, Stopwatch};
 use hub_tests::model::{Flow, Parsed, Tuple, Verdict, parse};
 use hub_tests::root;
 
-const WORLDS: u64 = 1_000;
-const PACKETS: usize = 1_000;
+/// Worlds in everyday runs and in long ones, each with [`PACKETS`].
+const WORLDS: [u64; 2] = [2_200, 61_000];
+const PACKETS: u64 = 1_000;
+/// Replaces the number of worlds, for runs that only look for a mismatch.
+const WORLDS_VARIABLE: &str = "HUB_DIFFERENTIAL_WORLDS";
+/// Runs one world alone.
+const SEED_VARIABLE: &str = "HUB_DIFFERENTIAL_SEED";
 /// When the model's packets arrive: late enough for everything that was aged to be stale.
 const NOW: u64 = 1_000_000;
 
@@ -41,6 +48,83 @@ fn programs_and_model_agree() {
     if !root() {
         return;
     }
+    let watch = Stopwatch::start();
+    let effort = match std::env::var(WORLDS_VARIABLE) {
+        Ok(worlds) => Effort::new(worlds.parse().unwrap(), worlds.parse().unwrap()),
+        Err(_unset) => Effort::new(WORLDS[0], WORLDS[1]),
+    };
+    let first = std::env::var(SEED_VARIABLE).ok().map(|seed| seed.parse().unwrap());
+    let effort = first.map_or(effort, |seed: u64| Effort::new(seed + 1, seed + 1));
+    let seeds = Seeds { next: AtomicU64::new(first.unwrap_or(0)), effort };
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let found = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| work(&seeds))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Found>| match thread.join() {
+            Ok(found) => found,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        running.into_iter().map(join).reduce(Found::with).unwrap()
+    });
+    let seconds = watch.elapsed().as_secs_f64();
+    let cases: u64 = found.worlds * PACKETS;
+    figure(
+        "R1",
+        &format!(
+            "{cases} cases in {} worlds, {} kinds of mismatches, {seconds:.0} s, {:.0} cases/s; {:?}",
+            found.worlds,
+            found.mismatches.len(),
+            cases as f64 / seconds,
+            found.hits,
+        ),
+    );
+    found.assert_none();
+    assert_enough(&found.hits);
+}
+
+/// Hands out worlds.
+struct Seeds {
+    next: AtomicU64,
+    effort: Effort,
+}
+
+impl Seeds {
+    fn next(&self) -> Option<u64> {
+        let seed = self.next.fetch_add(1, Ordering::Relaxed);
+        self.effort.goes_on(seed).then_some(seed)
+    }
+}
+
+/// What one thread saw.
+struct Found {
+    worlds: u64,
+    hits: BTreeMap<&'static str, u64>,
+    mismatches: BTreeMap<String, (usize, String)>,
+}
+
+impl Found {
+    fn with(mut self, other: Self) -> Self {
+        self.worlds += other.worlds;
+        for (name, count) in other.hits {
+            *self.hits.entry(name).or_default() += count;
+        }
+        for (kind, (count, story)) in other.mismatches {
+            self.mismatches.entry(kind).or_insert((0, story)).0 += count;
+        }
+        self
+    }
+
+    fn assert_none(&self) {
+        let report = self.mismatches.iter().fold(String::new(), |mut report, (kind, (count, first))| {
+            writeln!(report, "{count} × {kind}\n{first}\n").unwrap();
+            report
+        });
+        let kinds = self.mismatches.len();
+        assert!(kinds == 0, "{kinds} kinds of mismatches, with the first of each:\n{report}");
+    }
+}
+
+/// A hub of one thread's own, and worlds until there are no more.
+fn work(seeds: &Seeds) -> Found {
     let mut lab = Lab::new();
     let hub = build(&mut lab);
     let interface = |name| hub.interface(name);
@@ -50,7 +134,7 @@ fn programs_and_model_agree() {
         shared: interface("shared0"),
         unknown: interface("unknown0"),
     };
-    hub.within(|| compare(&interfaces));
+    hub.within(|| compare(&interfaces, seeds))
 }
 
 fn build(lab: &mut Lab) -> Space {
@@ -78,30 +162,23 @@ fn build(lab: &mut Lab) -> Space {
     hub
 }
 
-fn compare(interfaces: &Interfaces) {
+fn compare(interfaces: &Interfaces, seeds: &Seeds) -> Found {
     let mut datapath = DataPath::load();
     for name in PORTS {
         datapath.attach_xdp(name);
     }
     let mut comparison = Comparison::new(datapath);
-    let mut mismatches: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    for seed in 0..WORLDS {
+    let mut found = Found { worlds: 0, hits: BTreeMap::new(), mismatches: BTreeMap::new() };
+    while let Some(seed) = seeds.next() {
+        found.worlds += 1;
         // After a mismatch the two remember different things: the rest of that world says nothing.
         if let Err(mismatch) = compare_world(&mut comparison, interfaces, seed) {
-            mismatches.entry(mismatch.kind).or_insert((0, mismatch.story)).0 += 1;
+            found.mismatches.entry(mismatch.kind).or_insert((0, mismatch.story)).0 += 1;
         }
     }
-    let report = mismatches.iter().fold(String::new(), |mut report, (kind, (count, first))| {
-        writeln!(report, "{count} × {kind}\n{first}\n").unwrap();
-        report
-    });
-    assert!(
-        mismatches.is_empty(),
-        "{} kinds of mismatches, with the first of each:\n{report}",
-        mismatches.len()
-    );
-    assert_enough(&comparison.hits);
     assert_sums(&comparison.datapath);
+    found.hits = comparison.hits;
+    found
 }
 
 /// A packet that the programs and the model disagree about.

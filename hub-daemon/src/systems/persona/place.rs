@@ -80,7 +80,13 @@ impl<'a> Ground<'a> {
         for name in self.inventory.links.keys() {
             let Some((role, xdp)) = role(self.config, name) else { continue };
             desired.ports.entry(name.clone()).or_insert(Port { role, segment: None, xdp });
+            if role == Role::Segment {
+                desired.gates.insert(name.clone());
+            }
         }
+        let named = self.config.interfaces.iter().filter(|interface| !interface.is_glob);
+        let segments = named.filter(|interface| interface.role == Role::Segment);
+        desired.gates.extend(segments.map(|interface| interface.pattern.clone()));
     }
 }
 
@@ -138,6 +144,7 @@ impl Placement {
 pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement, ground: &Ground<'_>) {
     let expires = record.expires_at;
     let v6 = record.persona.has_family(false);
+    desired.gates.extend(record.persona.attachments().iter().map(|attachment| attachment.name.clone()));
     for port in &placement.ports {
         let xdp = role(ground.config, &port.name).map(|(_, xdp)| xdp).unwrap_or_default();
         desired.ports.insert(port.name.clone(), Port { role: Role::Segment, segment: port.segment, xdp });

@@ -1,0 +1,81 @@
+//! `cargo xtask soak`: the long forms of the tests that say how far the hub can be trusted.
+//!
+//! Everyday runs do a little of each goal; here they go on for their whole amount, or until their minutes
+//! are over, and say what they did. Amounts and short forms are with the tests.
+
+mod mutants;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{
+    command::{cargo, run as run_command, status},
+    object,
+    places::Places,
+    say::{complain, say},
+    setup,
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Goals, like `R1 R7`; all when none is named
+    goals: Vec<String>,
+    /// Each goal ends after this long, also when it has not done its whole amount
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+}
+
+/// A goal with the test that shows it.
+struct Goal {
+    name: &'static str,
+    says: &'static str,
+    binary: &'static str,
+    test: &'static str,
+}
+
+const fn goal(name: &'static str, says: &'static str, binary: &'static str, test: &'static str) -> Goal {
+    Goal { name, says, binary, test }
+}
+
+/// What a run without names does, in this order; `mutants` comes last.
+const GOALS: &[Goal] = &[goal("R1", "programs and model agree", "differential", "programs_and_model_agree")];
+
+/// The goal that is not a test.
+const MUTANTS: &str = "mutants";
+
+pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
+    let known = |name: &String| name == MUTANTS || GOALS.iter().any(|goal| goal.name == name);
+    if let Some(unknown) = options.goals.iter().find(|name| !known(name)) {
+        let names: Vec<_> = GOALS.iter().map(|goal| goal.name).chain([MUTANTS]).collect();
+        bail!("goal `{unknown}` is not known: use {}", names.join(", "));
+    }
+    if !setup::is_root() {
+        bail!("the goals are about the kernel: run this as root");
+    }
+    setup::programs()?;
+    object::build(places)?;
+    run_command(cargo(places).args(["build", "--bins"]))?;
+    let is_wanted = |name: &str| options.goals.is_empty() || options.goals.iter().any(|goal| goal == name);
+    let mut failed = Vec::new();
+    for goal in GOALS.iter().filter(|goal| is_wanted(goal.name)) {
+        say("soak", &format!("{}: {}", goal.name, goal.says));
+        let mut test = cargo(places);
+        test.args(["test", "--quiet", "-p", "hub-tests", "--test", goal.binary, "--"]);
+        test.args([goal.test, "--exact", "--nocapture"]);
+        test.env("HUB_TEST_ROOT", "1").env("HUB_BIN_DIR", places.target().join("debug"));
+        test.env("HUB_SOAK_MINUTES", options.minutes.to_string());
+        if !status(&mut test)?.success() {
+            failed.push(goal.name);
+        }
+    }
+    if is_wanted(MUTANTS) && !mutants::run(places)? {
+        failed.push(MUTANTS);
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    complain(&format!("not reached: {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
