@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use hub::{Answer, Config, Hub, program};
-pub use process::{Background, Output, command, wait_until};
+pub use process::{Background, Output, command, patience, wait_until};
 pub use space::Space;
 pub use traffic::{Outcome, Server, Stopwatch, echoes};
 pub use wire::Wire;

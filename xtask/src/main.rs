@@ -16,6 +16,7 @@ mod say;
 mod setup;
 mod strip;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Verb {
     Demo(demo::Options),
     /// Builds everything and runs all tests
     Test(test::Options),
+    /// Runs the tests that need root on Debian's kernels in QEMU
+    Vm(vm::Options),
     /// Checks format, lints, documentation, licences and file lengths
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Verb::Build(options) => build::run(&places, &options),
         Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
+        Verb::Vm(options) => vm::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
         Verb::Bench(options) => bench::run(&places, &options),

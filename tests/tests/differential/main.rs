@@ -85,7 +85,8 @@ fn compare(interfaces: &Interfaces) {
     }
     let mut comparison = Comparison::new(datapath);
     let mut mismatches: BTreeMap<String, (usize, String)> = BTreeMap::new();
-    for seed in 0..WORLDS {
+    let worlds = worlds();
+    for seed in 0..worlds {
         // After a mismatch the two remember different things: the rest of that world says nothing.
         if let Err(mismatch) = compare_world(&mut comparison, interfaces, seed) {
             mismatches.entry(mismatch.kind).or_insert((0, mismatch.story)).0 += 1;
@@ -100,7 +101,7 @@ fn compare(interfaces: &Interfaces) {
         "{} kinds of mismatches, with the first of each:\n{report}",
         mismatches.len()
     );
-    assert_enough(&comparison.hits);
+    assert_enough(&comparison.hits, worlds);
     assert_sums(&comparison.datapath);
 }
 
@@ -160,9 +161,17 @@ fn change(random: &mut Random, datapath: &mut DataPath, world: &mut World) {
     }
 }
 
-fn assert_enough(hits: &BTreeMap<&str, u64>) {
+/// How many worlds are tried; `HUB_TEST_WORLDS` makes it fewer on machines that are emulated.
+fn worlds() -> u64 {
+    std::env::var("HUB_TEST_WORLDS").ok().and_then(|worlds| worlds.parse().ok()).unwrap_or(WORLDS)
+}
+
+fn assert_enough(hits: &BTreeMap<&str, u64>, worlds: u64) {
+    // Few worlds differ more from each other than many.
+    let share = |least: u64| if worlds < WORLDS { least * worlds / WORLDS / 4 } else { least };
     let reached = Reason::ALL.iter().filter(|reason| !UNREACHED.contains(reason)).map(|reason| reason.name());
-    let rare: Vec<_> = reached.filter(|name| hits.get(name).is_none_or(|count| *count < HITS)).collect();
+    let rare: Vec<_> =
+        reached.filter(|name| hits.get(name).is_none_or(|count| *count < share(HITS))).collect();
     assert!(rare.is_empty(), "hit too rarely: {rare:?} of {hits:?}");
     for (name, least) in [
         ("IPv4 pass", 100_000),
@@ -178,7 +187,7 @@ fn assert_enough(hits: &BTreeMap<&str, u64>) {
         ("xdp drop", 100_000),
         ("xdp redirect", 50_000),
     ] {
-        assert!(hits.get(name).copied().unwrap_or(0) >= least, "{name} hit too rarely: {hits:?}");
+        assert!(hits.get(name).copied().unwrap_or(0) >= share(least), "{name} hit too rarely: {hits:?}");
     }
 }
 
