@@ -88,6 +88,21 @@ pub enum Role {
     Segment,
 }
 
+/// How the TC programs get onto ports.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TcHook {
+    /// By TCX links where the kernel has them (Linux 6.6), else by filters of `clsact`.
+    #[default]
+    Auto,
+    /// By TCX links only.
+    Tcx,
+    /// By filters of the qdisc `clsact`, as on older kernels.
+    Clsact,
+}
+
 /// Whether XDP runs on a port beside TC.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,

@@ -11,7 +11,7 @@ use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limits;
 use hub_common::open::PortSet;
-use hub_common::outcome::{Outcome, Scratch};
+use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
@@ -141,6 +141,18 @@ pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
 
 /// Element of [`SCRATCH`] that `hub_why` uses.
 pub(crate) const SCRATCH_WHY: u32 = 3;
+
+/// The working space that a caller handed to a global function, as the map value that it is.
+// VERIFIER(6.1): an argument is `mem`, and map helpers take keys and values from the stack, packets and map
+// values only; a function that gives them parts of the working space looks it up anew.
+#[inline(always)]
+pub(crate) fn own(handed: *mut Scratch) -> Option<&'static mut Scratch> {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let handed = unsafe { handed.as_ref() }?;
+    let element = if handed.flags & SCRATCH_READ_ONLY != 0 { SCRATCH_WHY } else { handed.hook };
+    // SAFETY: the caller's own element; it does not use it while the function runs.
+    SCRATCH.get_ptr_mut(element).map(|scratch| unsafe { &mut *scratch })
+}
 
 /// The segment of an address, 0 for none.
 #[inline(always)]

@@ -18,7 +18,7 @@ use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
 use hub_common::segment::{Failsafe, PORT_FAILSAFE};
 
-use crate::maps::{FAILSAFE, SETTINGS, is_local};
+use crate::maps::{FAILSAFE, SETTINGS, is_local, own};
 use crate::report::refuse;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
@@ -49,8 +49,7 @@ pub(crate) extern "C" fn hub_judge(scratch: *mut Scratch) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_judge_slowly(scratch: *mut Scratch) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return VERDICT_DROP };
+    let Some(scratch) = own(scratch) else { return VERDICT_DROP };
     begin(scratch);
     let verdict = match stages(scratch) {
         Ok(Front::Skip) => VERDICT_SKIP,

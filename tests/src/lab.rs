@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use dump::Dump;
 pub use hub::{Answer, Config, Hub, program};
 pub(crate) use process::now;
-pub use process::{Background, Output, command, wait_until};
+pub use process::{Background, Output, command, patience, wait_until};
 pub use space::Space;
 pub use stream::{Seen, Stream, wall_ns};
 pub use traffic::{Outcome, Server, Stopwatch, echoes};

@@ -4,7 +4,7 @@
 //! nothing. A program above its limit fails the verb: growth is seen in the
 //! change that causes it, long before the kernel refuses the program.
 
-use std::{fs, process::ExitCode, time::Duration};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, EbpfLoader, programs::Program};
@@ -19,7 +19,11 @@ use crate::{
 };
 
 #[derive(Args)]
-pub(crate) struct Options {}
+pub(crate) struct Options {
+    /// Asks about this object instead of one that is built first
+    #[arg(long, value_name = "FILE")]
+    object: Option<PathBuf>,
+}
 
 /// Limits of verified instructions by program. The kernel's own limit is 1,000,000.
 const BUDGETS: [(&str, u32); 3] = [("hub_tc_in", 100_000), ("hub_tc_out", 100_000), ("hub_xdp_in", 100_000)];
@@ -36,12 +40,16 @@ struct Cost {
     load: Duration,
 }
 
-pub(crate) fn run(places: &Places, _: &Options) -> Result<ExitCode> {
+pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     if !setup::is_root() {
         bail!("loading programs needs root: run this as root");
     }
-    object::build(places)?;
-    let path = places.object();
+    let path = if let Some(path) = &options.object {
+        path.clone()
+    } else {
+        object::build(places)?;
+        places.object()
+    };
     let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     let mut programs = EbpfLoader::new().load(&bytes).with_context(|| format!("load {}", path.display()))?;
     let costs = costs(&mut programs)?;

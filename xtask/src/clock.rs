@@ -28,3 +28,10 @@ pub(crate) fn wait_until(patience: Duration, mut holds: impl FnMut() -> bool) ->
         thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Tells how much is left of a span that begins at once.
+#[expect(clippy::disallowed_methods, reason = "this is xtask's clock")]
+pub(crate) fn deadline(span: Duration) -> impl Fn() -> Duration {
+    let start = Instant::now();
+    move || span.saturating_sub(start.elapsed())
+}

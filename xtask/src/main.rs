@@ -17,6 +17,7 @@ mod setup;
 mod soak;
 mod strip;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Verb {
     Test(test::Options),
     /// Runs the long forms of the tests of reliability: much more of the same, with figures
     Soak(soak::Options),
+    /// Runs the tests that need root on Debian's kernels in QEMU
+    Vm(vm::Options),
     /// Checks format, lints, documentation, licences and file lengths
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
         Verb::Soak(options) => soak::run(&places, &options),
+        Verb::Vm(options) => vm::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
         Verb::Bench(options) => bench::run(&places, &options),

@@ -55,6 +55,11 @@ impl Places {
         self.target.join("ebpf").join("hub-bench.bpf.o")
     }
 
+    /// Kernels and archives for emulated machines.
+    pub(crate) fn vm(&self) -> PathBuf {
+        self.target.join("vm")
+    }
+
     /// Cargo's target folder for the kernel programs.
     pub(crate) fn ebpf_build(&self) -> PathBuf {
         self.target.join("ebpf-build")

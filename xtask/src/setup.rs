@@ -48,6 +48,11 @@ pub(crate) fn programs() -> Result<()> {
     packages::ready()
 }
 
+/// The programs that boot other kernels; installs what is missing.
+pub(crate) fn machines() -> Result<()> {
+    packages::ready_for_machines()
+}
+
 /// `cargo-deny`; builds it when it is missing.
 pub(crate) fn licence_checker(places: &Places) -> Result<PathBuf> {
     let _turn = wait_for_turn(places)?;

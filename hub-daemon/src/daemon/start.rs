@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::applier::Applier;
 use super::documents;
 use super::owner::{Channels, Owner};
+use crate::desired::TcHook;
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::document::text;
@@ -22,6 +23,7 @@ use crate::hub::Hub;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
 use crate::inputs::{HubHandle, rest};
+use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::Collector;
 use crate::kernel::events::Events;
@@ -106,7 +108,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     tracing::info!(adopted, pins = %pins.display(), "data path loaded");
 
     let clock = Clock::calibrate(&pins)?;
-    let mut datapath = Datapath::new(loaded, &capacities)?;
+    let hook = Hook::choose(config.tc_hook);
+    tracing::info!(tc = hook.name(), "hook of the TC programs");
+    let mut datapath = Datapath::new(loaded, &capacities, hook)?;
     if !adopted {
         datapath.loose_tcp_for(config.loose_tcp, &clock);
     }
@@ -126,6 +130,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
+    hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
 
     let (handle, channels, receivers) = wire(&pins, applier)?;
     let (closing, closed) = watch::channel(false);
@@ -153,6 +158,15 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     monitor.abort();
     follow.abort();
     Ok(())
+}
+
+/// What operators should know of programs that are filters.
+fn clsact_advice(wanted: TcHook) -> String {
+    let why = match wanted {
+        TcHook::Auto => "this kernel has no TCX links (Linux 6.6)",
+        TcHook::Tcx | TcHook::Clsact => "hub.yaml says `attach.tc: clsact`",
+    };
+    format!("TC programs are filters of clsact: {why}; if others remove them, they are put back within 5 s")
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.

@@ -12,7 +12,7 @@ use super::parts::OneOrMany;
 use super::read::Reading;
 use super::snippet::Diagnostic;
 use super::source;
-use crate::desired::{Role, Xdp};
+use crate::desired::{Role, TcHook, Xdp};
 use crate::model::config::Config;
 
 /// Configuration of the daemon.
@@ -33,6 +33,8 @@ pub struct HubDocument {
     pub documents: Option<PathBuf>,
     /// Interfaces that the hub filters on; default none.
     pub interfaces: Vec<HubInterfaceDocument>,
+    /// How programs get onto interfaces.
+    pub attach: AttachDocument,
     /// What stays reachable on the host whatever the policies say.
     pub failsafe: FailsafeDocument,
     /// Sizes of the data path's tables.
@@ -95,6 +97,14 @@ pub struct HubInterfaceDocument {
     /// Whether XDP runs there beside TC; default `auto`.
     #[serde(default)]
     pub xdp: Xdp,
+}
+
+/// How programs get onto interfaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttachDocument {
+    /// The hook of the TC programs; default `auto`.
+    pub tc: TcHook,
 }
 
 /// What stays reachable on the host.

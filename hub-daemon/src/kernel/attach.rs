@@ -1,10 +1,11 @@
 //! Puts the programs on interfaces, with links that outlive the daemon.
 //!
 //! A link that an earlier run left pinned is given the new program atomically: no packet meets neither.
-//! Links are pinned as `<pins>/link/<ifindex>-<program>`.
+//! Links are pinned as `<pins>/link/<ifindex>-<program>`. Kernels without TCX get filters: [`super::clsact`].
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
@@ -13,7 +14,10 @@ use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 
+use super::clsact;
 use super::load::{self, LoadError};
+use super::netlink::{Netlink, NetlinkError};
+use crate::desired::TcHook;
 
 /// Why a program is not on an interface.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,9 @@ pub enum AttachError {
         /// What the kernel said.
         source: ProgramError,
     },
+    /// The kernel refused a filter.
+    #[error(transparent)]
+    Filter(#[from] NetlinkError),
     /// The link cannot be kept.
     #[error("pin the link of {program} on {interface}: {detail}")]
     Pin {
@@ -54,7 +61,7 @@ fn cause(error: &ProgramError) -> String {
         return format!("{text}: another program is there; it stays, and TC judges this port's packets");
     }
     if text.contains("os error 22") || text.contains("os error 95") {
-        return format!("{text}: TC links need Linux 6.6, XDP needs a driver that supports it");
+        return format!("{text}: TCX links need Linux 6.6, XDP needs a driver that supports it");
     }
     text
 }
@@ -99,6 +106,76 @@ impl Place {
     fn link(self, pins: &Path, ifindex: u32) -> PathBuf {
         pins.join("link").join(format!("{ifindex}-{}", self.program()))
     }
+}
+
+/// How the TC programs get onto ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// By links, which are pinned.
+    Tcx,
+    /// By filters of a qdisc.
+    Clsact,
+}
+
+impl Hook {
+    /// What was chosen, as far as the kernel has it.
+    pub fn choose(wanted: TcHook) -> Self {
+        match wanted {
+            TcHook::Tcx => Self::Tcx,
+            TcHook::Clsact => Self::Clsact,
+            TcHook::Auto if clsact::is_needed() => Self::Clsact,
+            TcHook::Auto => Self::Tcx,
+        }
+    }
+
+    /// As the status spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// Makes the loaded TC programs run on an interface, and takes away what the other hook had there.
+pub fn attach_tc(
+    ebpf: &mut Ebpf,
+    pins: &Path,
+    interface: &str,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<(), AttachError> {
+    for place in [Place::TcIn, Place::TcOut] {
+        match hook {
+            Hook::Tcx => attach(ebpf, pins, interface, ifindex, place)?,
+            Hook::Clsact => {
+                let program = load::classifier(ebpf, place.program())?;
+                let program = program.fd().map_err(|source| AttachError::Attach {
+                    program: place.program(),
+                    interface: interface.to_owned(),
+                    source,
+                })?;
+                clsact::put(&mut Netlink::open()?, pins, ifindex, place, program.as_fd())?;
+            }
+        }
+    }
+    match hook {
+        Hook::Tcx => detach_filters(pins, ifindex)?,
+        Hook::Clsact => {
+            for place in [Place::TcIn, Place::TcOut] {
+                detach(pins, ifindex, place).map_err(|error| pin_error(place, interface, &error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes filters of ours off an interface, if any were put there.
+pub fn detach_filters(pins: &Path, ifindex: u32) -> Result<(), NetlinkError> {
+    if clsact::marked(pins).contains(&ifindex) {
+        clsact::remove(&mut Netlink::open()?, pins, ifindex)?;
+    }
+    Ok(())
 }
 
 /// Makes the loaded program run at a place, taking over a link that is pinned.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use super::netlink::Netlink;
+use super::{clsact, load};
 use crate::reconcile::Failure;
 use crate::tables::network::{Network, Teardown};
 
@@ -17,6 +19,11 @@ pub fn down(bpffs: &Path, runtime_dir: &Path) -> Teardown {
         }
     };
     let pins = bpffs.join("hub");
+    match Netlink::open().and_then(|mut netlink| clsact::remove_all(&mut netlink, &load::pins(bpffs))) {
+        Ok(0) => {}
+        Ok(count) => teardown.removed.push(format!("filters of {count} interfaces")),
+        Err(error) => teardown.failures.push(failure("filters", error.to_string())),
+    }
     if pins.exists() {
         match fs::remove_dir_all(&pins) {
             Ok(()) => teardown.removed.push(format!("programs and maps below {}", pins.display())),

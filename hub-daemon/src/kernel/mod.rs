@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod batch;
 pub mod clock;
+pub mod clsact;
 pub mod collect;
 mod counts;
 pub mod down;

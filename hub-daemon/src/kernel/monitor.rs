@@ -25,8 +25,9 @@ const BATCH: usize = 4096;
 /// Larger than any notification.
 const MESSAGE_BYTES: usize = 64 * 1024;
 /// What to listen to.
-const GROUPS: [u32; 8] = [
+const GROUPS: [u32; 9] = [
     libc::RTNLGRP_LINK,
+    libc::RTNLGRP_TC,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
@@ -42,7 +43,7 @@ const INTENT: &str = "watch the network";
 pub enum Change {
     /// Messages were lost: anything may have changed.
     Resync,
-    /// A link came, went, or changed state.
+    /// A link came, went, or changed state, or lost a filter or what filters are put on.
     Links,
     /// An address came or went.
     Addresses,
@@ -133,7 +134,9 @@ impl Monitor {
 /// The table that a notification is about.
 fn change(packet: &[u8], neighbours: &mut Neighbours) -> Option<Change> {
     match NetlinkBuffer::new_checked(packet).ok()?.message_type() {
-        libc::RTM_NEWLINK | libc::RTM_DELLINK => Some(Change::Links),
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_DELQDISC | libc::RTM_DELTFILTER => {
+            Some(Change::Links)
+        }
         libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Addresses),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::Routes),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Rules),

@@ -13,7 +13,7 @@ use super::problems::Problems;
 use super::protocol::{self, Protocol};
 use super::{names, prefix, span};
 use crate::command::Problem;
-use crate::desired::{Role, Xdp};
+use crate::desired::{Role, TcHook, Xdp};
 use crate::document::hub::{
     ApiDocument, HubDocument, HubInterfaceDocument, LimitsDocument, TimeoutsDocument,
 };
@@ -35,6 +35,8 @@ pub struct Config {
     pub documents: PathBuf,
     /// Interfaces that the hub filters on; the first that fits a name decides.
     pub interfaces: Vec<Interface>,
+    /// How the TC programs get onto ports.
+    pub tc_hook: TcHook,
     /// Ports of the host that stay reachable: (protocol, port).
     pub failsafe: BTreeSet<(u8, u16)>,
     /// Sizes of the data path's tables.
@@ -146,6 +148,7 @@ impl Default for Config {
             bpffs: "/sys/fs/bpf".into(),
             documents: "/etc/hub/documents".into(),
             interfaces: Vec::new(),
+            tc_hook: TcHook::Auto,
             // SSH, and the answers of DHCP servers (RFC 2131, RFC 8415).
             failsafe: BTreeSet::from([(6, 22), (17, 68), (17, 546)]),
             limits: Limits::default(),
@@ -175,6 +178,7 @@ impl Config {
             bpffs: place(&document.bpffs, default.bpffs),
             documents: place(&document.documents, default.documents),
             interfaces: interfaces(&mut problems, &document.interfaces),
+            tc_hook: document.attach.tc,
             failsafe: match &document.failsafe.ports {
                 Some(ports) => failsafe(&mut problems, ports),
                 None => default.failsafe,

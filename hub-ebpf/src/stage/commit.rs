@@ -11,7 +11,7 @@ use hub_common::outcome::{
 };
 use hub_common::segment::PORT_XDP_TARGET;
 
-use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS};
+use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS, own};
 use crate::report;
 use crate::stage::{flow, fragment, open, route};
 
@@ -20,8 +20,7 @@ use crate::stage::{flow, fragment, open, route};
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return VERDICT_DROP };
+    let Some(scratch) = own(scratch) else { return VERDICT_DROP };
     let flags = scratch.outcome.flags;
     let hop = scratch.outcome.hop;
     if route::is_xdp(scratch)

@@ -35,7 +35,12 @@ impl Output {
     }
 }
 
-/// Runs a command to its end, or for at most `limit`.
+/// What deadlines are multiplied by: 1, or `HUB_TEST_PATIENCE` on machines that are emulated.
+pub fn patience() -> u32 {
+    std::env::var("HUB_TEST_PATIENCE").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
+/// Runs a command to its end, or for at most `limit` (times [`patience`]).
 pub fn command(command: &mut Command, input: &str, limit: Duration) -> Output {
     let name = format!("{command:?}");
     let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
@@ -46,7 +51,7 @@ pub fn command(command: &mut Command, input: &str, limit: Duration) -> Output {
     let writer = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let out = thread::spawn(move || read_all(&mut stdout));
     let err = thread::spawn(move || read_all(&mut stderr));
-    let status = wait_child(&mut child, limit);
+    let status = wait_child(&mut child, limit * patience());
     if status.is_none() {
         stop(&mut child, Signal::SIGKILL);
     }
@@ -137,9 +142,10 @@ impl Drop for Background {
     }
 }
 
-/// Waits until the condition holds; fails the test when it does not within the limit.
+/// Waits until the condition holds; fails the test when it does not within the limit (times [`patience`]).
 #[track_caller]
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
+    let limit = limit * patience();
     let start = now();
     while !condition() {
         assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::process::now;
+use super::process::{now, patience};
 use super::space::Space;
 
 /// What came of an attempt to reach somebody.
@@ -31,11 +31,12 @@ use Outcome::{Answered, Refused, Silent, Unreachable};
 
 impl Outcome {
     /// Silence is believed after a short while, answers have time to come on a busy machine.
-    const fn patience(self) -> Duration {
-        match self {
-            Self::Silent => Duration::from_millis(350),
-            Self::Answered | Self::Refused | Self::Unreachable => Duration::from_secs(5),
-        }
+    fn patience(self) -> Duration {
+        patience()
+            * match self {
+                Self::Silent => Duration::from_millis(350),
+                Self::Answered | Self::Refused | Self::Unreachable => Duration::from_secs(5),
+            }
     }
 }
 

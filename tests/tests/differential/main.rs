@@ -78,7 +78,7 @@ fn programs_and_model_agree() {
         ),
     );
     found.assert_none();
-    assert_enough(&found.hits);
+    assert_enough(&found.hits, found.worlds);
 }
 
 /// Hands out worlds.
@@ -237,9 +237,12 @@ fn change(random: &mut Random, datapath: &mut DataPath, world: &mut World) {
     }
 }
 
-fn assert_enough(hits: &BTreeMap<&str, u64>) {
+fn assert_enough(hits: &BTreeMap<&str, u64>, worlds: u64) {
+    // Few worlds differ more from each other than many.
+    let share = |least: u64| if worlds < 1_000 { least * worlds / 4_000 } else { least };
     let reached = Reason::ALL.iter().filter(|reason| !UNREACHED.contains(reason)).map(|reason| reason.name());
-    let rare: Vec<_> = reached.filter(|name| hits.get(name).is_none_or(|count| *count < HITS)).collect();
+    let rare: Vec<_> =
+        reached.filter(|name| hits.get(name).is_none_or(|count| *count < share(HITS))).collect();
     assert!(rare.is_empty(), "hit too rarely: {rare:?} of {hits:?}");
     for (name, least) in [
         ("IPv4 pass", 100_000),
@@ -255,7 +258,7 @@ fn assert_enough(hits: &BTreeMap<&str, u64>) {
         ("xdp drop", 100_000),
         ("xdp redirect", 50_000),
     ] {
-        assert!(hits.get(name).copied().unwrap_or(0) >= least, "{name} hit too rarely: {hits:?}");
+        assert!(hits.get(name).copied().unwrap_or(0) >= share(least), "{name} hit too rarely: {hits:?}");
     }
 }
 

@@ -41,6 +41,14 @@ const PROGRAMS: [Program; 18] = [
     Program { name: "unshare", package: "util-linux" },
 ];
 
+/// Every program that boots other kernels beside those.
+const MACHINES: [Program; 4] = [
+    Program { name: "busybox", package: "busybox-static" },
+    Program { name: "qemu-system-x86_64", package: "qemu-system-x86" },
+    Program { name: "strip", package: "binutils" },
+    Program { name: "xz", package: "xz-utils" },
+];
+
 /// Runs as root; its arguments are packages. Services may neither start now nor at the next boot.
 const INSTALL: &str = r#"
 set -e
@@ -62,7 +70,16 @@ done
 
 /// Installs the packages of all programs that are missing.
 pub(super) fn ready() -> Result<()> {
-    let missing: Vec<&Program> = PROGRAMS.iter().filter(|program| find(program.name).is_none()).collect();
+    install(PROGRAMS.iter())
+}
+
+/// Installs the packages of what emulated machines and their tests need.
+pub(super) fn ready_for_machines() -> Result<()> {
+    install(PROGRAMS.iter().chain(&MACHINES))
+}
+
+fn install(programs: impl Iterator<Item = &'static Program>) -> Result<()> {
+    let missing: Vec<&Program> = programs.filter(|program| find(program.name).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -25,6 +25,7 @@ use hub_common::segment::Peer;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
+use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};
 use crate::model::{PersonaId, SegmentId};
@@ -77,12 +78,12 @@ pub struct Datapath {
 
 impl Datapath {
     /// Takes the maps of a loaded object and reads what an earlier run left in them.
-    pub fn new(loaded: Loaded, capacities: &Capacities) -> Result<Self, MapFault> {
+    pub fn new(loaded: Loaded, capacities: &Capacities, hook: Hook) -> Result<Self, MapFault> {
         let Loaded { mut ebpf, pins, adopted, .. } = loaded;
         let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
         let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
         let small = small::Small::new(&mut ebpf)?;
-        let ports = ports::Ports::new(&mut ebpf)?;
+        let ports = ports::Ports::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
         Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
     }

@@ -13,8 +13,9 @@ use hub_common::segment::{
 use super::{MapFault, take};
 use crate::command::{Inventory, Link};
 use crate::desired::{Port, Role, Xdp};
-use crate::kernel::attach::{self, Place};
-use crate::kernel::ethtool;
+use crate::kernel::attach::{self, Hook, Place};
+use crate::kernel::netlink::Netlink;
+use crate::kernel::{clsact, ethtool};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Failure, Report};
 
@@ -32,6 +33,8 @@ struct Live {
 pub struct Ports {
     map: Array<MapData, Entry>,
     live: BTreeMap<String, Live>,
+    /// How the TC programs get onto ports.
+    hook: Hook,
     /// Ports where XDP was wanted and TC alone runs, with the reason.
     fallbacks: BTreeMap<String, String>,
     /// Numbers of the loaded programs.
@@ -42,11 +45,11 @@ pub struct Ports {
 
 impl Ports {
     /// Takes the map of an object.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+    pub fn new(ebpf: &mut Ebpf, hook: Hook) -> Result<Self, MapFault> {
         let programs = Place::ALL.iter().filter_map(|place| Some((place.program(), place.program_id(ebpf)?)));
         let programs = programs.collect();
         let map = take(ebpf, "PORTS")?;
-        Ok(Self { map, live: BTreeMap::new(), fallbacks: BTreeMap::new(), programs, swept: false })
+        Ok(Self { map, live: BTreeMap::new(), hook, fallbacks: BTreeMap::new(), programs, swept: false })
     }
 
     /// Ports where XDP was wanted and does not run: interface and reason.
@@ -64,7 +67,8 @@ impl Ports {
     pub fn attachments(&self) -> Vec<Attachment> {
         let mut found = Vec::new();
         for (name, live) in &self.live {
-            let mut hooks = vec![("tc_in", "tcx", Place::TcIn), ("tc_out", "tcx", Place::TcOut)];
+            let tc = self.hook.name();
+            let mut hooks = vec![("tc_in", tc, Place::TcIn), ("tc_out", tc, Place::TcOut)];
             if live.xdp {
                 hooks.push(("xdp_in", "native", Place::Xdp));
             }
@@ -91,6 +95,9 @@ impl Ports {
     ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         self.remove_gone(pins, wanted, inventory, &mut report);
+        if self.hook == Hook::Clsact {
+            self.repair(ebpf, pins, &mut report);
+        }
         for (name, port) in wanted {
             let Some(link) = inventory.links.get(name) else { continue };
             match self.put_one(ebpf, pins, name, port, link) {
@@ -138,8 +145,7 @@ impl Ports {
         }
         self.set(slot, entry)?;
         if is_new {
-            attach::attach(ebpf, pins, name, link.ifindex, Place::TcIn).map_err(|error| error.to_string())?;
-            attach::attach(ebpf, pins, name, link.ifindex, Place::TcOut)
+            attach::attach_tc(ebpf, pins, name, link.ifindex, self.hook)
                 .map_err(|error| error.to_string())?;
         }
         self.fallbacks.remove(name);
@@ -198,6 +204,32 @@ impl Ports {
         }
     }
 
+    /// Puts filters back that somebody removed; links cannot be removed by others.
+    fn repair(&self, ebpf: &mut Ebpf, pins: &Path, report: &mut Report) {
+        for (name, live) in &self.live {
+            let is_there = |netlink: &mut Netlink, place: Place| {
+                let found = clsact::find(netlink, live.ifindex, place)?;
+                Ok(found.is_some() && found == self.programs.get(place.program()).copied())
+            };
+            let whole = Netlink::open().and_then(|mut netlink| {
+                Ok(is_there(&mut netlink, Place::TcIn)? && is_there(&mut netlink, Place::TcOut)?)
+            });
+            let repaired = match whole {
+                Ok(true) => continue,
+                Ok(false) => attach::attach_tc(ebpf, pins, name, live.ifindex, self.hook),
+                Err(error) => Err(error.into()),
+            };
+            match repaired {
+                Ok(()) => report.drift += 1,
+                Err(error) => report.failures.push(Failure {
+                    object: format!("port {name}"),
+                    error: error.to_string(),
+                    persona: None,
+                }),
+            }
+        }
+    }
+
     /// Programs first, so that no packet meets a program without its port.
     fn take_off(&mut self, pins: &Path, ifindex: u32, name: &str, report: &mut Report) {
         let mut errors: Vec<String> = Place::ALL
@@ -205,6 +237,7 @@ impl Ports {
             .filter_map(|place| attach::detach(pins, ifindex, *place).err())
             .map(|error| error.to_string())
             .collect();
+        errors.extend(attach::detach_filters(pins, ifindex).err().map(|error| error.to_string()));
         let slot = ifindex % limits::PORTS;
         if self.map.get(&slot, 0).is_ok_and(|entry| entry.ifindex == ifindex) {
             errors.extend(self.set(slot, Entry::ZERO).err());
@@ -219,6 +252,11 @@ impl Ports {
         for (ifindex, place) in attach::pinned(pins) {
             if !self.is_ours(ifindex) {
                 self.take_off(pins, ifindex, &format!("{ifindex} ({place:?})"), report);
+            }
+        }
+        for ifindex in clsact::marked(pins) {
+            if !self.is_ours(ifindex) {
+                self.take_off(pins, ifindex, &format!("{ifindex} (filters)"), report);
             }
         }
     }

@@ -1,0 +1,133 @@
+//! `cargo xtask vm`: the tests that need root, on Debian's kernels in QEMU.
+//!
+//! No KVM and nothing installed from elsewhere than Debian: kernels are downloaded and unpacked below
+//! `target/vm`, and boot from an archive with this machine's tools and our programs. A test never runs on
+//! this machine's kernel here: `cargo xtask test` does that.
+
+mod image;
+mod kernel;
+mod machine;
+mod suite;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use self::{
+    kernel::Kernel,
+    machine::{End, Machine},
+    suite::Extent,
+};
+use crate::{
+    clock::timed,
+    places::Places,
+    say::{complain, say, show},
+    setup,
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Kernels like `6.1` or `newest`; more than one is possible [default: 6.1 newest]
+    #[arg(long, value_name = "VERSION")]
+    kernel: Vec<String>,
+    /// Only what a change must pass: loading, single packets, and a few real connections
+    #[arg(long)]
+    quick: bool,
+    /// Names the kernels that can be had, and ends
+    #[arg(long)]
+    list: bool,
+    /// Keeps at most so many minutes for each kernel
+    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
+    limit: u64,
+    /// Runs only test files whose names contain one of these
+    filters: Vec<String>,
+}
+
+pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
+    setup::machines()?;
+    let offers = kernel::offers(places)?;
+    if options.list {
+        offers.iter().for_each(|offer| show(&offer.to_string()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let extent = if options.quick { Extent::Quick } else { Extent::Full };
+    let wanted = if options.kernel.is_empty() {
+        vec!["6.1".to_owned(), "newest".to_owned()]
+    } else {
+        options.kernel.clone()
+    };
+    let mut kernels = Vec::new();
+    for version in &wanted {
+        let offer = kernel::choose(&offers, version)?;
+        kernels.push(kernel::ready(places, offer)?);
+    }
+    let suite = suite::build(places, extent, &options.filters)?;
+    if suite.is_empty() {
+        bail!("no test file fits {:?}: `cargo xtask vm` alone runs all", options.filters);
+    }
+    let base = image::base(places, &suite)?;
+    let mut failed = Vec::new();
+    for kernel in &kernels {
+        let limit = Duration::from_secs(options.limit * 60);
+        let (passed, took) = timed(|| boot(places, kernel, &base, suite.len(), limit));
+        let verdict = if passed? { "passed" } else { "FAILED" };
+        show(&format!("{:<28} {verdict} in {} s", kernel.release(), took.as_secs()));
+        if verdict != "passed" {
+            failed.push(kernel.release().to_owned());
+        }
+    }
+    if failed.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    complain(&format!("failed on Linux {}", failed.join(", ")));
+    Ok(ExitCode::FAILURE)
+}
+
+/// Runs the suite on one kernel; whether everything passed.
+fn boot(
+    places: &Places,
+    kernel: &Kernel,
+    base: &std::path::Path,
+    expected: usize,
+    limit: Duration,
+) -> Result<bool> {
+    let initrd = image::with_modules(places, kernel, base)?;
+    let log = places.vm().join(format!("{}.log", kernel.release()));
+    say("vm", &format!("booting Linux {}; its output goes to {}", kernel.release(), log.display()));
+    let machine = Machine { kernel: kernel.image(), initrd: &initrd, memory_mib: 3072, more: "" };
+    let report = machine.run(&log, limit, |line| {
+        if let Some(progress) = line.strip_prefix("@@ ") {
+            say(kernel.release(), progress);
+        }
+    })?;
+    let ends: Vec<(&str, bool)> = report.lines().filter_map(suite::end).collect();
+    let failures: Vec<&str> = ends.iter().filter(|(_, passed)| !passed).map(|(name, _)| *name).collect();
+    match report.end {
+        End::Halted => {}
+        End::TimedOut => {
+            complain(&format!("Linux {}: stopped after {} s", kernel.release(), limit.as_secs()))
+        }
+    }
+    if !failures.is_empty() {
+        complain(&format!("Linux {}: {}", kernel.release(), failures.join(", ")));
+        report.failures().for_each(show);
+    }
+    if ends.len() < expected {
+        let last = report.lines().rev().take(20).collect::<Vec<_>>();
+        complain(&format!("Linux {}: {} of {expected} test files ended", kernel.release(), ends.len()));
+        last.into_iter().rev().for_each(show);
+    }
+    let rows = report.lines().skip_while(|line| !line.starts_with("program ")).take(6);
+    rows.filter(|row| row.starts_with("program ") || row.starts_with("hub_")).for_each(show);
+    Ok(failures.is_empty() && ends.len() == expected && matches!(report.end, End::Halted))
+}
+
+/// Fails with what to do where this cannot work.
+fn architecture() -> Result<&'static str> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok("amd64"),
+        other => Err(anyhow::anyhow!("machines are emulated for x86-64 hosts only, this is {other}"))
+            .context("find Debian's kernels"),
+    }
+}

@@ -1,0 +1,104 @@
+//! One emulated machine: boots, is listened to, and ends in bounded time.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::clock::deadline;
+
+/// What boots.
+pub(super) struct Machine<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) initrd: &'a Path,
+    pub(super) memory_mib: u32,
+    /// Further words for the kernel.
+    pub(super) more: &'a str,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The machine switched itself off.
+    Halted,
+    /// Its time was up.
+    TimedOut,
+}
+
+/// Everything that a machine said.
+pub(super) struct Report {
+    pub(super) end: End,
+    lines: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn lines(&self) -> impl DoubleEndedIterator<Item = &str> {
+        self.lines.iter().map(String::as_str)
+    }
+
+    /// What failed tests said.
+    pub(super) fn failures(&self) -> impl Iterator<Item = &str> {
+        let mut inside = false;
+        self.lines().filter(move |line| {
+            if line.starts_with("failures:") {
+                inside = true;
+            } else if line.starts_with("@@ ") {
+                inside = false;
+            }
+            inside
+        })
+    }
+}
+
+/// Words for the kernel: everything to the serial line, and an oops ends the machine.
+const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off net.ifnames=0";
+
+impl Machine<'_> {
+    /// Runs until the machine is off; hands each line to `hear` and writes it to a file.
+    pub(super) fn run(&self, log: &Path, limit: Duration, mut hear: impl FnMut(&str)) -> Result<Report> {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-nodefaults", "-no-reboot"]);
+        qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-net", "none"]);
+        qemu.args(["-m", &self.memory_mib.to_string()]).arg("-kernel").arg(self.kernel);
+        qemu.arg("-initrd").arg(self.initrd).args(["-append", &format!("{WORDS} {}", self.more)]);
+        let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start QEMU")?;
+        let output = child.stdout.take().context("standard output is a pipe")?;
+        let (sender, lines) = channel();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut file = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let mut report = Report { end: End::Halted, lines: Vec::new() };
+        let left = deadline(limit);
+        loop {
+            match lines.recv_timeout(left()) {
+                Ok(line) => {
+                    writeln!(file, "{line}")?;
+                    hear(&line);
+                    report.lines.push(line);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    report.end = End::TimedOut;
+                    child.kill().context("stop QEMU")?;
+                    break;
+                }
+            }
+        }
+        child.wait().context("wait for QEMU")?;
+        drop(lines);
+        reader.join().ok().context("read what QEMU says")?;
+        Ok(report)
+    }
+}

@@ -1,0 +1,141 @@
+//! Which test programs run in a machine, and with what.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    build,
+    command::{cargo, run, text},
+    object,
+    places::Places,
+    say::say,
+};
+
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// A few minutes: the form that each change must pass.
+    Quick,
+    /// Everything that an emulated machine is fast enough for.
+    Full,
+}
+
+/// A program that runs in the machine.
+pub(super) struct Step {
+    pub(super) name: String,
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+}
+
+/// Test files of the short form, with the tests in them; none means all.
+const QUICK: [(&str, &[&str]); 5] = [
+    ("fixtures", &[]),
+    ("differential", &[]),
+    ("e2e_source", &[]),
+    ("e2e_attach", &[]),
+    ("e2e_restart", &["killed_again_and_again"]),
+];
+
+/// Test files that never meet a kernel, or are about this machine's.
+const ELSEWHERE: [&str; 4] = ["golden", "generator", "model", "lab"];
+
+/// Tests that need a fast machine, or a program that is too large to load.
+const TIMED: [&str; 2] = ["two_hundred_lives_leave_nothing_behind", "prometheus"];
+
+/// Builds everything and says what to run.
+pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Result<Vec<Step>> {
+    object::build(places)?;
+    run(cargo(places).args(["build", "--bins"])).context("build hubd, hubctl and xtask")?;
+    say("vm", "building the tests");
+    let built = text(cargo(places).args([
+        "test",
+        "--package",
+        "hub-tests",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]))?;
+    let object = places.object().display().to_string();
+    let mut steps = vec![Step {
+        name: "budget".to_owned(),
+        program: build::binaries(places, false).join("xtask"),
+        arguments: vec!["budget".to_owned(), "--object".to_owned(), object],
+    }];
+    steps.extend(built.lines().filter_map(test_program).filter_map(|(name, program)| {
+        let mut arguments = match (extent, QUICK.iter().find(|(quick, _)| *quick == name)) {
+            (Extent::Quick, None) => return None,
+            (Extent::Quick, Some((_, tests))) => tests.iter().map(|test| (*test).to_owned()).collect(),
+            (Extent::Full, _) if ELSEWHERE.contains(&name.as_str()) => return None,
+            (Extent::Full, _) => Vec::new(),
+        };
+        arguments.extend(TIMED.iter().flat_map(|test| ["--skip".to_owned(), (*test).to_owned()]));
+        Some(Step { name, program, arguments })
+    }));
+    steps.retain(|step| {
+        filters.is_empty() || filters.iter().any(|filter| step.name.contains(filter.as_str()))
+    });
+    Ok(steps)
+}
+
+/// Name and file of a test program among cargo's messages.
+fn test_program(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let kinds = message.pointer("/target/kind")?.as_array()?;
+    let is_test = kinds.iter().any(|kind| kind == "test");
+    let program = message.get("executable")?.as_str()?;
+    is_test.then(|| Some((message.pointer("/target/name")?.as_str()?.to_owned(), program.into())))?
+}
+
+/// The name of a program that ended and whether it passed, out of a line of the serial console.
+pub(super) fn end(line: &str) -> Option<(&str, bool)> {
+    let mut words = line.strip_prefix("@@ ")?.split(' ');
+    let name = words.next()?;
+    match words.next()? {
+        "passed" => Some((name, true)),
+        "failed" => Some((name, false)),
+        _ => None,
+    }
+}
+
+/// Lines of the list that the machine's first program reads: a name, then a command line.
+pub(super) fn list(steps: &[Step]) -> String {
+    let line = |step: &Step| {
+        let mut words = vec![step.name.clone(), inside(step)];
+        words.extend(step.arguments.iter().cloned());
+        words.join(" ") + "\n"
+    };
+    steps.iter().map(line).collect()
+}
+
+/// Where a program lies in the machine.
+pub(super) fn inside(step: &Step) -> String {
+    format!("/hub/{}", step.name)
+}
+
+/// A copy without debug information: it is loaded into emulated memory.
+pub(super) fn strip(source: &std::path::Path, target: &std::path::Path) -> Result<()> {
+    run(Command::new("strip").arg("-o").arg(target).arg(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_from_other_lines() {
+        assert_eq!(end("@@ fixtures passed 12 s"), Some(("fixtures", true)));
+        assert_eq!(end("@@ fixtures failed 12 s: 101"), Some(("fixtures", false)));
+        assert_eq!(end("@@ fixtures begins"), None);
+        assert_eq!(end("test passed"), None);
+    }
+
+    #[test]
+    fn test_programs_are_found_among_messages() {
+        let message = |kind: &str| {
+            format!(r#"{{"target":{{"kind":["{kind}"],"name":"e2e"}},"executable":"/x/e2e-1"}}"#)
+        };
+        assert_eq!(test_program(&message("test")), Some(("e2e".to_owned(), "/x/e2e-1".into())));
+        assert_eq!(test_program(&message("lib")), None);
+        assert_eq!(test_program("not json"), None);
+    }
+}
