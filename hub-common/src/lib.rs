@@ -25,3 +25,4 @@ pub mod rule;
 pub mod segment;
 pub mod shared;
 pub mod stats;
+pub mod translation;

@@ -128,12 +128,23 @@ pub const ROLE_UPLINK: u32 = 1;
 /// A port with members of personas behind it.
 pub const ROLE_SEGMENT: u32 = 2;
 
+/// IPv4 packets of its members leave uplinks with the hub's address.
+pub const SEGMENT_MASQUERADE_V4: u32 = 1 << 3;
+/// IPv6 packets of its members leave uplinks with the hub's address.
+pub const SEGMENT_MASQUERADE_V6: u32 = 1 << 4;
+
+/// TCP of its members is told how long a packet may be: look up its MTU.
+pub const SEGMENT_CLAMPED: u32 = 1 << 5;
+
 /// Frames have no Ethernet header.
 pub const PORT_L3_ONLY: u32 = 1;
 /// XDP may redirect to this port.
 pub const PORT_XDP_TARGET: u32 = 1 << 1;
 /// Failsafe ports answer on this port.
 pub const PORT_FAILSAFE: u32 = 1 << 2;
+
+/// Addresses beyond this port may differ from those in the hub.
+pub const PORT_TRANSLATED: u32 = 1 << 3;
 
 /// Marks an entry of the IPv4 table as a block index.
 pub const V4_BLOCK: u32 = 1 << 31;

@@ -2,8 +2,8 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, Scratch};
-use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
+use hub_common::outcome::{FROM_HOST, OUTCOME_CLAMPED, OUTCOME_TRANSLATED, Scratch};
+use hub_common::segment::{ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY};
 
 use crate::maps::{LOCALS, SEGMENTS, segment_of};
 use crate::report::refuse;
@@ -45,6 +45,13 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     Ok(local)
 }
 
+/// What a segment's features mean for its packets.
+#[inline(always)]
+const fn features(flags: u32) -> u32 {
+    (if flags & SEGMENT_TRANSLATED != 0 { OUTCOME_TRANSLATED } else { 0 })
+        | (if flags & SEGMENT_CLAMPED != 0 { OUTCOME_CLAMPED } else { 0 })
+}
+
 /// Checks state and deadline of the segments involved and reads their policy words, each once.
 #[inline(always)]
 pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
@@ -61,6 +68,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
+                    outcome.flags |= features(segment.flags);
                     side += 1;
                     continue;
                 }

@@ -11,10 +11,10 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_V4, PACKET_VLAN, protocol,
+    PACKET_V4, PACKET_VLAN, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
     policy_slot,
 };
 
@@ -61,9 +61,9 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     let flow = unsafe { &mut *flow };
     let direction = flow.direction(from_high);
     if (half_open && direction == 1)
-        || (tcp && is_opening(packet.tcp_flags))
+        || (tcp && packet.tcp_flags & TCP_SYN != 0)
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick)
+        || !unchanged(flow, scratch.tick, route::is_xdp(scratch))
     {
         return None;
     }
@@ -98,15 +98,19 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow.
+/// Whether both segments are alive and still point at the policies that admitted the flow. XDP does not
+/// translate.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64) -> bool {
+fn unchanged(flow: &Flow, tick: u64, xdp: bool) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
         if id != 0 {
             let Some(segment) = SEGMENTS.get(id) else { return false };
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
+            if xdp && segment.flags & SEGMENT_TRANSLATED != 0 {
+                return false;
+            }
             if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
                 return false;
             }
