@@ -41,6 +41,11 @@ pub struct HubDocument {
     pub timeouts: TimeoutsDocument,
     /// Prefixes by name that no persona may overlap: they are kept for allocation.
     pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// Where virtual ranges come from, for personas whose range another one has; default `100.64.0.0/10`, and
+    /// a random `fd…/48` that the hub keeps.
+    pub overlap_pool: Option<OneOrMany<String>>,
+    /// Ports of the hub that masqueraded connections get; default `61000-65535`.
+    pub masquerade_ports: Option<String>,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
 }

@@ -17,6 +17,8 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         created_at: record.created_at,
         expires_at: record.expires_at,
         origin: record.origin.clone(),
+        virtual_ranges: record.virtuals.iter().map(|(native, instead)| (*native, *instead)).collect(),
+        aliases: record.aliases.iter().map(|(range, alias)| (*range, *alias)).collect(),
         definition: record.document.as_ref().clone(),
         conditions: condition::conditions(record, placement, find, now),
         warnings: record.warnings.as_ref().clone(),
