@@ -109,8 +109,8 @@ pub const fn key(segment: u32, side: u32, address: &Address) -> TranslationKey {
     let s = (segment << 2 | side).to_be_bytes();
     let a = address;
     [
-        0, 0, 0, 0, s[0], s[1], s[2], s[3], a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10],
-        a[11], a[12], a[13], a[14], a[15],
+        0, 0, 0, 0, s[0], s[1], s[2], s[3], a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9],
+        a[10], a[11], a[12], a[13], a[14], a[15],
     ]
 }
 

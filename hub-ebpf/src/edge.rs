@@ -7,9 +7,7 @@ use hub_common::outcome::Scratch;
 use hub_common::packet::{
     PACKET_ARP, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_NEIGHBOUR, PACKET_V4, PACKET_V6, PACKET_VLAN,
 };
-use hub_common::segment::{
-    ROLE_SEGMENT, SEGMENT_MASQUERADE_V4, SEGMENT_MASQUERADE_V6, SEGMENT_TRANSLATED,
-};
+use hub_common::segment::{ROLE_SEGMENT, SEGMENT_MASQUERADE_V4, SEGMENT_MASQUERADE_V6, SEGMENT_TRANSLATED};
 use hub_common::translation::{INWARD, OUTWARD};
 
 use crate::maps::{SEGMENTS, segment_of};

@@ -159,7 +159,8 @@ pub(crate) extern "C" fn hub_readdress_inner(skb: *mut __sk_buff, scratch: *mut 
     let same_ports =
         inner.source_port == wanted.inner_source_port && inner.target_port == wanted.inner_target_port;
     let icmp = inner.protocol == protocol::ICMP || inner.protocol == protocol::ICMPV6;
-    let ports = if icmp { ports } else { word_difference(ports, inner.target_port, wanted.inner_target_port) };
+    let ports =
+        if icmp { ports } else { word_difference(ports, inner.target_port, wanted.inner_target_port) };
     let mut total = u32::from(fold(addresses));
     let mut l4 = l3 + 40;
     let mut header_sum = [0; 2];

@@ -204,8 +204,7 @@ impl Hub {
             World { config: &self.config, inventory: &self.inventory, describe: &describe, single_range };
         let made_up = IpNet::V6(self.unique_local);
         let conflict = |problems| Rejection { kind: RejectionKind::Conflict, problems };
-        let virtuals =
-            overlap::assign(&draft.persona, before, &self.claims, &self.graves, made_up, &world);
+        let virtuals = overlap::assign(&draft.persona, before, &self.claims, &self.graves, made_up, &world);
         let virtuals = virtuals.map_err(|problem| conflict(vec![problem]))?;
         let problems = self.claims.conflicts(&draft.persona, &virtuals, held, &world);
         if !problems.is_empty() {

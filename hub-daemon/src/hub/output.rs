@@ -12,8 +12,8 @@ use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::place::{self, Ground, Placement};
-use crate::systems::persona::{translate, view};
 use crate::systems::persona::{Life, Record};
+use crate::systems::persona::{translate, view};
 use crate::view::{PersonaView, Snapshot};
 
 impl Hub {
@@ -124,7 +124,11 @@ impl Hub {
     }
 
     fn settings(&self) -> Settings {
-        Settings { timeout_seconds: self.config.timeout_seconds, failsafe: self.config.failsafe.clone(), masquerade_ports: self.config.masquerade_ports }
+        Settings {
+            timeout_seconds: self.config.timeout_seconds,
+            failsafe: self.config.failsafe.clone(),
+            masquerade_ports: self.config.masquerade_ports,
+        }
     }
 }
 

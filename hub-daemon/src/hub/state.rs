@@ -142,8 +142,7 @@ impl Hub {
             StoredLife::Expired { at, holds, listed } => Life::Expired { at, holds, listed },
         };
         let given = (stored.seats, stored.virtuals);
-        let record =
-            draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
+        let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
         let record = Record { generation: stored.generation, life, aliases: stored.aliases, ..record };
         if live {
             self.claims.insert(&record);

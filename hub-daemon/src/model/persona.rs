@@ -19,8 +19,8 @@ use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
 use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EstablishedDocument, NatDocument, OverlapDocument, PersonaDocument,
-    QosDocument,
+    DefaultActionDocument, EgressDocument, EstablishedDocument, NatDocument, OverlapDocument,
+    PersonaDocument, QosDocument,
 };
 
 /// Most ranges of one persona.

@@ -68,8 +68,9 @@ fn moved(net: &IpNet, to: &IpNet) -> IpNet {
 /// Finds a free range as long as another in pools: the first that overlaps nothing in `taken`.
 pub fn free(like: &IpNet, pools: &[IpNet], taken: &dyn Fn(&IpNet) -> Option<IpNet>) -> Option<IpNet> {
     let length = like.prefix_len();
-    let fitting =
-        pools.iter().filter(|pool| pool.addr().is_ipv4() == like.addr().is_ipv4() && pool.prefix_len() <= length);
+    let fitting = pools
+        .iter()
+        .filter(|pool| pool.addr().is_ipv4() == like.addr().is_ipv4() && pool.prefix_len() <= length);
     fitting.into_iter().find_map(|pool| {
         let mut candidate = IpNet::new(pool.network(), length).ok()?;
         loop {
@@ -115,7 +116,10 @@ impl Nat {
 }
 
 /// Pairs external ranges with ranges of the same family and length, in order.
-pub fn pairs(ranges: &[IpNet], external: &[(String, IpNet)]) -> Result<Vec<(IpNet, IpNet)>, (String, String)> {
+pub fn pairs(
+    ranges: &[IpNet],
+    external: &[(String, IpNet)],
+) -> Result<Vec<(IpNet, IpNet)>, (String, String)> {
     let mut pairs: Vec<(IpNet, IpNet)> = Vec::new();
     for (pointer, external) in external {
         if let Some(range) = ranges.iter().find(|range| prefix::overlaps(range, external)) {
@@ -159,8 +163,7 @@ mod tests {
     #[test]
     fn the_first_free_range_is_found_between_others() {
         let taken = ["100.64.0.0/24", "100.64.1.128/25", "100.64.2.0/23"].map(net);
-        let in_the_way =
-            |net: &IpNet| taken.iter().find(|other| prefix::overlaps(other, net)).copied();
+        let in_the_way = |net: &IpNet| taken.iter().find(|other| prefix::overlaps(other, net)).copied();
         let pools = [net("fd00::/48"), net("100.64.0.0/10")];
         assert_eq!(free(&net("10.0.0.0/24"), &pools, &in_the_way), Some(net("100.64.4.0/24")));
         assert_eq!(free(&net("10.0.0.0/25"), &pools, &in_the_way), Some(net("100.64.1.0/25")));

@@ -14,8 +14,8 @@ use hub_common::packet::{
     PACKET_V4, PACKET_VLAN, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
-    policy_slot,
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_DRAIN,
+    STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;

@@ -35,7 +35,8 @@ pub fn assign(
             let mut own = given.chain(persona.ranges()).chain(persona.nat().external());
             own.find(|other| prefix::overlaps(other, candidate)).copied()
         };
-        let in_the_way = |candidate: &IpNet| given(candidate).or_else(|| taken(candidate, claims, graves, world));
+        let in_the_way =
+            |candidate: &IpNet| given(candidate).or_else(|| taken(candidate, claims, graves, world));
         let Some(free) = translation::free(range, &pools, &in_the_way) else {
             let detail = format!(
                 "{range} overlaps {holder}, and overlap_pool has no free /{}: enlarge it in hub.yaml",

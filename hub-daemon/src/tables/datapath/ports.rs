@@ -85,13 +85,7 @@ impl Ports {
     }
 
     /// Puts ports that exist, table entry first and programs second, and takes programs off all others.
-    pub fn put(
-        &mut self,
-        ebpf: &mut Ebpf,
-        pins: &Path,
-        desired: &Desired,
-        inventory: &Inventory,
-    ) -> Report {
+    pub fn put(&mut self, ebpf: &mut Ebpf, pins: &Path, desired: &Desired, inventory: &Inventory) -> Report {
         let wanted = &desired.ports;
         let mut report = Report { table: NAME, ..Report::default() };
         self.remove_gone(pins, wanted, inventory, &mut report);

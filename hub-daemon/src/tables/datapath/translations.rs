@@ -75,7 +75,8 @@ impl Translations {
     pub fn delete(&mut self, desired: &Desired) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         let wanted = wanted(desired);
-        let gone: Vec<Place> = self.live.keys().filter(|place| !wanted.contains_key(place)).copied().collect();
+        let gone: Vec<Place> =
+            self.live.keys().filter(|place| !wanted.contains_key(place)).copied().collect();
         for place in gone {
             match self.pairs.remove(&Key::new(place.0, place.1)) {
                 Ok(()) => report.deleted += 1,
