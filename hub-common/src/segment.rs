@@ -100,6 +100,9 @@ crate::shared! {
     }
 }
 
+/// In the protocol of a [`Failsafe`]: a service of the host that members may use, as their rules say.
+pub const FAILSAFE_MEMBERS: u32 = 1 << 8;
+
 /// No segment here.
 pub const STATE_EMPTY: u32 = 0;
 /// Judged by its policy.

@@ -216,6 +216,8 @@ pub struct Settings {
     pub timeout_seconds: [u32; 8],
     /// TCP and UDP ports of the host that stay reachable: (protocol, port).
     pub failsafe: BTreeSet<(u8, u16)>,
+    /// Services of the host that members may use: (protocol, port).
+    pub services: BTreeSet<(u8, u16)>,
     /// First and last port for masqueraded connections.
     pub masquerade_ports: (u16, u16),
 }

@@ -1,6 +1,7 @@
 //! What the outside may see of the hub: values made for reading, published after every change.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,6 +55,10 @@ pub struct PersonaView {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     pub aliases: BTreeMap<IpNet, IpNet>,
+    /// Addresses of endpoints by name, as members know them.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    pub members: BTreeMap<String, Vec<IpAddr>>,
     /// The definition, as given, with defaults filled in.
     pub definition: PersonaDocument,
     /// Things to know: what is not enforced, what is missing, what failed.

@@ -1,6 +1,10 @@
 //! Two personas with the very same ranges: both work at once, reach each other and are reached from outside,
 //! each by the range that others know it by.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -211,7 +215,7 @@ fn endpoints_of_twins_are_made_with_native_addresses() {
     if !root() {
         return;
     }
-    let mut world = World::new(0);
+    let mut world = World::with(0, "dns: {listen: '[::]:53'}\n");
     let guests = ["ann", "bob"].map(|name| world.lab.space(name));
     for (index, guest) in guests.iter().enumerate() {
         let definition = json!({
@@ -237,7 +241,33 @@ fn endpoints_of_twins_are_made_with_native_addresses() {
         for guest in &guests {
             guest.expect_tcp(outside_at(v4), 80, Answered);
         }
+        // Names mean whatever whoever asks has to dial.
+        let (native, inside, uplink) = (nth(range, host), nth(range, 1), gateway_outside(v4));
+        let dashed = if v4 { "10-77-0-10.p1.hub" } else { "fd00-77--10.p1.hub" };
+        for (space, server, name, expected) in [
+            (ann, inside, "one.p0.hub", native),
+            (ann, inside, "one.p1.hub", other),
+            (bob, inside, "one.p1.hub", native),
+            (bob, inside, "one.P0.hub", alias),
+            (&world.outside, uplink, "one.p0.hub", native),
+            (&world.outside, uplink, "one.p1.hub", other),
+            (&world.outside, uplink, dashed, other),
+        ] {
+            assert_eq!(look_up(space, server, name), Some(expected), "{name} in {}", space.name());
+        }
+        assert_eq!(look_up(ann, inside, "two.p1.hub"), None);
     }
+    let names = world.hub.get("/v1/names").expect(200);
+    assert_eq!(names["names"][1]["name"], "one.p1.hub");
+    assert_eq!(names["names"][1]["addresses"][0], "100.64.0.10");
+    let resolved = world.hub.get("/v1/names?name=10-77-0-99.p1.hub").expect(200);
+    assert_eq!(resolved["names"][0]["addresses"][0], "100.64.0.99");
+    let hosts = world.hub.documents().parent().unwrap().join("run/hosts");
+    let hosts = std::fs::read_to_string(&hosts).unwrap_or_else(|e| panic!("{}: {e}", hosts.display()));
+    assert!(
+        hosts.contains("100.64.0.10 one.p1.hub\n") && hosts.contains("10.77.0.10 one.p0.hub\n"),
+        "{hosts}"
+    );
     let said = world.hub.hubctl(&["persona", "show", "p1"]).expect_success();
     assert!(said.contains("100.64.0.0/24"), "{said}");
     // Without a port of its own nobody could tell whose packets they are; asked to refuse, it is refused.
@@ -257,4 +287,31 @@ fn nth(range: &str, host: u32) -> IpAddr {
         IpAddr::V4(base) => IpAddr::V4((base.to_bits() + host).into()),
         IpAddr::V6(base) => IpAddr::V6((base.to_bits() + u128::from(host)).into()),
     }
+}
+
+/// The address that a DNS server gives for a name.
+fn look_up(space: &Space, server: IpAddr, name: &str) -> Option<IpAddr> {
+    let v4 = server.is_ipv4();
+    let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        question.push(label.len() as u8);
+        question.extend(label.bytes());
+    }
+    question.extend([0, 0, if v4 { 1 } else { 28 }, 0, 1]);
+    let any = if v4 { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = space.within(|| std::net::UdpSocket::bind(any).unwrap());
+    socket.connect((server, 53)).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    socket.send(&question).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).unwrap_or_else(|error| panic!("{name} at {server}: {error}"));
+    if answer[7] == 0 {
+        assert_eq!(answer[3] & 0xf, 3, "no such name");
+        return None;
+    }
+    let data = &answer[length - if v4 { 4 } else { 16 }..length];
+    Some(match <[u8; 4]>::try_from(data) {
+        Ok(bytes) => bytes.into(),
+        Err(_) => <[u8; 16]>::try_from(data).unwrap().into(),
+    })
 }

@@ -23,6 +23,8 @@ pub struct HubDocument {
     pub api: ApiDocument,
     /// Where Prometheus metrics are served.
     pub metrics: MetricsDocument,
+    /// Where names of hosts are answered.
+    pub dns: DnsDocument,
     /// Folder of what was created at run time; default `/var/lib/hub`.
     pub state_dir: Option<PathBuf>,
     /// Folder of sockets and locks; default `/run/hub`.
@@ -82,6 +84,14 @@ pub struct TlsDocument {
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsDocument {
     /// TCP address and port; default `127.0.0.1:9178`.
+    pub listen: Option<String>,
+}
+
+/// Where names of hosts are answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsDocument {
+    /// UDP address and port of a DNS server for `HOST.PERSONA.hub`; default: none.
     pub listen: Option<String>,
 }
 

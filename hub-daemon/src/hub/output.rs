@@ -10,7 +10,7 @@ use super::Hub;
 use crate::compile;
 use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
-use crate::model::{PersonaId, SegmentId};
+use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{Life, Record};
 use crate::systems::persona::{translate, view};
@@ -127,6 +127,7 @@ impl Hub {
         Settings {
             timeout_seconds: self.config.timeout_seconds,
             failsafe: self.config.failsafe.clone(),
+            services: self.config.dns.iter().map(|address| (protocol::UDP, address.port())).collect(),
             masquerade_ports: self.config.masquerade_ports,
         }
     }

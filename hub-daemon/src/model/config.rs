@@ -26,6 +26,8 @@ pub struct Config {
     pub api: Api,
     /// Where metrics are served.
     pub metrics: SocketAddr,
+    /// Where names of hosts are answered over DNS.
+    pub dns: Option<SocketAddr>,
     /// Folder of what was created at run time.
     pub state_dir: PathBuf,
     /// Folder of sockets and locks.
@@ -146,6 +148,7 @@ impl Default for Config {
         Self {
             api: Api { socket: "/run/hub/hubd.sock".into(), tcp: None },
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9178)),
+            dns: None,
             state_dir: "/var/lib/hub".into(),
             runtime_dir: "/run/hub".into(),
             bpffs: "/sys/fs/bpf".into(),
@@ -179,6 +182,7 @@ impl Config {
             api: api(&mut problems, &document.api, folder, runtime_dir.join("hubd.sock")),
             metrics: listen(&mut problems, "/metrics/listen", document.metrics.listen.as_deref())
                 .unwrap_or(default.metrics),
+            dns: listen(&mut problems, "/dns/listen", document.dns.listen.as_deref()),
             state_dir: place(&document.state_dir, default.state_dir),
             runtime_dir,
             bpffs: place(&document.bpffs, default.bpffs),

@@ -175,6 +175,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         origin,
         virtual_ranges: BTreeMap::new(),
         aliases: BTreeMap::new(),
+        members: BTreeMap::from([("server".to_owned(), vec!["10.100.0.10".parse().unwrap()])]),
         definition: serde_json::from_value(document(name)).unwrap(),
         conditions: vec![Condition {
             reason: "QosNotEnforced".into(),

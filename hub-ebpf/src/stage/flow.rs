@@ -11,15 +11,15 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_V4, PACKET_VLAN, TCP_SYN, protocol,
+    PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_DRAIN,
-    STATE_EMPTY, Settings, policy_slot,
+    FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED,
+    STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
-use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
 use crate::stage::route;
@@ -245,11 +245,21 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
         refuse(outcome, Reason::NoFlow, blame, from_members);
         return Err(Reason::NoFlow);
     }
-    if scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0 && !icmp {
+    let local = scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0;
+    if local && !icmp && !is_service(packet) {
         refuse(outcome, Reason::HubLocal, blame, from_members);
         return Err(Reason::HubLocal);
     }
     Ok(())
+}
+
+/// Whether a packet is for a service that the hub offers to members.
+#[inline(always)]
+fn is_service(packet: &Packet) -> bool {
+    let protocol = u32::from(packet.protocol) | FAILSAFE_MEMBERS;
+    let key = Failsafe { protocol, port: u32::from(packet.target_port) };
+    // SAFETY: the value is not looked at.
+    unsafe { FAILSAFE.get(key).is_some() }
 }
 
 /// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.

@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod condition;
 pub mod lint;
+pub mod names;
 pub mod overlap;
 pub mod place;
 pub mod seats;

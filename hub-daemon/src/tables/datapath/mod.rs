@@ -108,7 +108,7 @@ impl Datapath {
         let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
         let peers = self.small.put_peers(&peers);
         reports.push(self.small.put_locals(desired, inventory));
-        reports.push(self.small.put_failsafe(&desired.settings.failsafe));
+        reports.push(self.small.put_failsafe(&desired.settings));
         let moved = self.prefixes.put(&prefixes);
         let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);
         let changes = [&moved, &ports, &peers].map(|report| report.put + report.deleted);
