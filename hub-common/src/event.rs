@@ -85,6 +85,8 @@ reasons! {
     TcpFlags = 28, "tcp_flags";
     /// The programs disagree with the maps; always a defect.
     Internal = 29, "internal";
+    /// No address or port is left to translate to, or an address that only the other side may use.
+    NoTranslation = 34, "no_translation";
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.

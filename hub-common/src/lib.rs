@@ -26,3 +26,4 @@ pub mod rule;
 pub mod segment;
 pub mod shared;
 pub mod stats;
+pub mod translation;

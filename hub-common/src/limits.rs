@@ -39,6 +39,12 @@ pub const LOCALS: u32 = 4_096;
 pub const PEERS: u32 = 65_536;
 /// Distinct {segment, reason, direction} drop counters; default.
 pub const DROPS: u32 = 65_536;
+/// Prefixes that are replaced by others, each direction counted.
+pub const TRANSLATIONS: u32 = 65_536;
+/// Entries of connections that leave with the hub's address; each connection has two.
+pub const MASQUERADES: u32 = 131_072;
+/// Uplinks that connections may leave by with the hub's address.
+pub const UPLINKS: u32 = 256;
 /// Bytes of the event ring; a power of two. About 2,900 events.
 pub const EVENT_BYTES: u32 = 256 * 1_024;
 /// Failsafe ports of the host.

@@ -5,6 +5,7 @@ use crate::packet::Packet;
 use crate::parse::ETHERNET_BYTES;
 use crate::reply::REPLY_BYTES;
 use crate::segment::Port;
+use crate::translation::{Ends, Masquerade};
 
 crate::shared! {
     /// The decision on one packet. Index 0 is the sender's side, 1 the receiver's, of the flow's first
@@ -46,6 +47,12 @@ crate::shared! {
         pub port: Port,
         /// The decision.
         pub outcome: Outcome,
+        /// What the packet's addresses and ports are to become.
+        pub wanted: Ends,
+        /// Key of a masqueraded connection's way back.
+        pub outside: FlowKey,
+        /// An entry of a masqueraded connection being made.
+        pub masquerade: Masquerade,
         /// A flow being made.
         pub flow: Flow,
         /// Ethernet header of a packet that is answered; zeros on ports without one.
@@ -109,6 +116,12 @@ pub const OUTCOME_UNTRACKED: u32 = 1 << 10;
 pub const OUTCOME_PLAIN: u32 = 1 << 11;
 /// The next hop is known but was not confirmed for long: the kernel forwards this packet.
 pub const OUTCOME_AGED: u32 = 1 << 6;
+
+/// One of its segments is translated: XDP leaves it to TC, and rules see native addresses.
+pub const OUTCOME_TRANSLATED: u32 = 1 << 14;
+
+/// One of its segments limits the size of TCP segments.
+pub const OUTCOME_CLAMPED: u32 = 1 << 15;
 
 /// May leave by a redirect: addressed to this port, TTL above 1, no options, an Ethernet header.
 pub const SCRATCH_REDIRECTABLE: u32 = 1;

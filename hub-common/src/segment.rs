@@ -100,6 +100,9 @@ crate::shared! {
     }
 }
 
+/// In the protocol of a [`Failsafe`]: a service of the host that members may use, as their rules say.
+pub const FAILSAFE_MEMBERS: u32 = 1 << 8;
+
 /// No segment here.
 pub const STATE_EMPTY: u32 = 0;
 /// Judged by its policy.
@@ -128,6 +131,14 @@ pub const ROLE_UPLINK: u32 = 1;
 /// A port with members of personas behind it.
 pub const ROLE_SEGMENT: u32 = 2;
 
+/// IPv4 packets of its members leave uplinks with the hub's address.
+pub const SEGMENT_MASQUERADE_V4: u32 = 1 << 3;
+/// IPv6 packets of its members leave uplinks with the hub's address.
+pub const SEGMENT_MASQUERADE_V6: u32 = 1 << 4;
+
+/// TCP of its members is told how long a packet may be: look up its MTU.
+pub const SEGMENT_CLAMPED: u32 = 1 << 5;
+
 /// Frames have no Ethernet header.
 pub const PORT_L3_ONLY: u32 = 1;
 /// XDP may redirect to this port.
@@ -137,6 +148,8 @@ pub const PORT_FAILSAFE: u32 = 1 << 2;
 
 /// Routes depend on more than target, ingress port and persona: next hops are kept per flow only.
 pub const SETTINGS_NO_SHARED_HOPS: u32 = 1;
+/// Addresses beyond this port may differ from those in the hub.
+pub const PORT_TRANSLATED: u32 = 1 << 3;
 
 /// Marks an entry of the IPv4 table as a block index.
 pub const V4_BLOCK: u32 = 1 << 31;

@@ -37,8 +37,34 @@ pub struct Desired {
     pub gates: BTreeSet<String>,
     /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
     pub sysctls: BTreeMap<String, String>,
+    /// Ranges that are known by another one in the hub, with that one; both are equally long.
+    pub translations: BTreeMap<Translation, IpNet>,
+    /// Largest packet of segments whose TCP is to know it, in bytes.
+    pub mtus: BTreeMap<SegmentId, u32>,
+    /// Whether connections leave uplinks with the hub's address.
+    pub masquerade: bool,
     /// Numbers of the data path.
     pub settings: Settings,
+}
+
+/// A range as it is known on one side of the hub.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Translation {
+    /// Whose it is.
+    pub segment: SegmentId,
+    /// Who knows it so.
+    pub view: View,
+    /// The range there.
+    pub other: IpNet,
+}
+
+/// Who knows a range by another one than the hub does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum View {
+    /// Members.
+    Member,
+    /// Hosts beyond uplinks.
+    Outside,
 }
 
 /// One persona in the data path.
@@ -208,6 +234,10 @@ pub struct Settings {
     pub timeout_seconds: [u32; 8],
     /// TCP and UDP ports of the host that stay reachable: (protocol, port).
     pub failsafe: BTreeSet<(u8, u16)>,
+    /// Services of the host that members may use: (protocol, port).
+    pub services: BTreeSet<(u8, u16)>,
+    /// First and last port for masqueraded connections.
+    pub masquerade_ports: (u16, u16),
 }
 
 /// Routing protocol number that marks routes and rules as the hub's.

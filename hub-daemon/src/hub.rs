@@ -13,6 +13,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use ipnet::Ipv6Net;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
@@ -42,6 +43,8 @@ pub struct Hub {
     /// Ranges of personas that ended, whose segments still drop packets.
     graves: Prefixes,
     segments: Segments,
+    /// Where virtual IPv6 ranges come from.
+    unique_local: Ipv6Net,
     inventory: Inventory,
     conditions: Vec<Condition>,
     documents_read: Option<Timestamp>,
@@ -55,7 +58,8 @@ pub struct Hub {
 
 impl Hub {
     /// A hub without personas. `ids` must differ from run to run.
-    pub fn new(config: Config, ids: IdSource) -> Self {
+    pub fn new(config: Config, mut ids: IdSource) -> Self {
+        let unique_local = ids.unique_local();
         let segments = Segments::new(config.limits.segments());
         Self {
             config,
@@ -64,6 +68,7 @@ impl Hub {
             claims: Claims::default(),
             graves: Prefixes::default(),
             segments,
+            unique_local,
             inventory: Inventory::default(),
             conditions: Vec::new(),
             documents_read: None,
@@ -186,7 +191,7 @@ impl Hub {
         let Some(record) = self.records.get_mut(id) else { return };
         let listed = matches!(record.origin, Origin::File { .. });
         self.claims.remove(record);
-        self.graves.insert(&record.persona, id);
+        self.graves.insert(record);
         record.life = Life::Expired { at: now, holds: true, listed };
         record.faults.clear();
     }
@@ -196,7 +201,7 @@ impl Hub {
         let Some(record) = self.records.get_mut(id) else { return };
         let Life::Expired { at, holds: true, listed } = record.life else { return };
         record.life = Life::Expired { at, holds: false, listed };
-        self.graves.remove(&record.persona, id);
+        self.graves.remove(record);
         self.segments.rest(record.segment, after(now, QUARANTINE));
     }
 

@@ -1,9 +1,11 @@
 //! What the outside may see of the hub: values made for reading, published after every change.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -45,6 +47,18 @@ pub struct PersonaView {
     pub expires_at: Option<Timestamp>,
     /// Who owns the definition.
     pub origin: Origin,
+    /// Ranges of the definition that everybody but members knows under other addresses, with those.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub virtual_ranges: BTreeMap<IpNet, IpNet>,
+    /// Ranges that personas which have them too know under other addresses, with those.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub aliases: BTreeMap<IpNet, IpNet>,
+    /// Addresses of endpoints by name, as members know them.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
+    pub members: BTreeMap<String, Vec<IpAddr>>,
     /// The definition, as given, with defaults filled in.
     pub definition: PersonaDocument,
     /// Things to know: what is not enforced, what is missing, what failed.

@@ -11,7 +11,7 @@ use hub_common::flow::{Hop, is_impossible};
 use hub_common::limits;
 use hub_common::packet::protocol;
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
-use hub_common::segment::{PORT_L3_ONLY, PORT_XDP_TARGET, Port, ROLE_SEGMENT, Settings};
+use hub_common::segment::{PORT_L3_ONLY, PORT_TRANSLATED, PORT_XDP_TARGET, Port, ROLE_SEGMENT, Settings};
 
 use crate::maps::{PORTS, is_local, segment_of, segment_of_v4};
 use crate::packet::Frame;
@@ -56,7 +56,10 @@ const V6_BYTES: usize = 40;
 /// Decides on a packet, counts it and sets its next hop if it leaves: one of `EXPRESS_*`.
 #[inline(always)]
 pub(crate) fn express(arrival: &Arrival<'_>, settings: &Settings, hop: &mut Hop) -> u32 {
-    if arrival.port.flags & PORT_L3_ONLY != 0 {
+    let port = arrival.port;
+    // Beyond a port of a translated persona addresses mean something else.
+    let translated = port.role == ROLE_SEGMENT && port.flags & PORT_TRANSLATED != 0;
+    if translated || port.flags & PORT_L3_ONLY != 0 {
         return NO_EXPRESS;
     }
     let Some(kind) = arrival.frame.read::<4>(12) else { return NO_EXPRESS };

@@ -13,10 +13,13 @@
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "atomic add"))]
 
 mod atomic;
+mod clamp;
+mod edge;
 mod express;
 mod maps;
 mod packet;
 mod pipeline;
+mod readdress;
 mod reject;
 mod report;
 mod rewrite;

@@ -16,6 +16,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 
 /// Element 0: numbers for every packet. Daemon writes, programs read.
 #[btf_map]
@@ -89,6 +90,30 @@ pub(crate) static FLOWS_NEW: LruHashMap<FlowKey, Flow, { limits::FLOWS_NEW as us
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { limits::FRAGMENTS as usize }> =
     LruHashMap::new();
+
+/// Prefixes that are replaced by others at ports. The daemon writes; the kernel replaces nodes whole.
+#[btf_map]
+pub(crate) static TRANSLATIONS: LpmTrie<TranslationKey, Prefix, { limits::TRANSLATIONS as usize }> =
+    LpmTrie::new();
+
+/// The hub's addresses on uplinks by interface index. Daemon writes.
+#[btf_map]
+pub(crate) static UPLINKS: HashMap<u32, Uplink, { limits::UPLINKS as usize }> = HashMap::new();
+
+/// Connections that leave with the hub's address, both ways. Not LRU: nothing could make a lost entry again.
+/// Programs insert, the daemon removes entries with their flows.
+#[btf_map]
+pub(crate) static MASQUERADES: HashMap<
+    FlowKey,
+    Masquerade,
+    { limits::MASQUERADES as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Largest packet of segments with `SEGMENT_CLAMPED`, in bytes. Daemon writes.
+#[btf_map]
+pub(crate) static MTUS: HashMap<u32, u32, { limits::SEGMENTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 /// Passed and dropped per segment. Programs add, the daemon sums over CPUs.
 #[btf_map]

@@ -10,12 +10,12 @@ use hub_common::event::{Hook, Reason};
 use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_REJECT, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE,
-    VERDICT_SKIP, VERDICT_STACK,
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
+    VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
-use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, Port, ROLE_UPLINK};
+use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, Port, ROLE_UPLINK};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::maps::{PORTS, SCRATCH, SETTINGS};
@@ -23,7 +23,7 @@ use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
 use crate::stage::route::route;
-use crate::{pipeline, reject, rewrite};
+use crate::{clamp, edge, pipeline, reject, rewrite};
 
 /// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 pub(crate) const NEXT: i32 = -1;
@@ -70,6 +70,9 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     }
     scratch.port = *port;
     read(skb, scratch);
+    if scratch.port.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
+        scratch.parse_reason = edge::hub_enter(skb, scratch);
+    }
     if pkt_type == 0 {
         allow_redirect(skb, scratch);
     }
@@ -77,6 +80,9 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     if verdict == VERDICT_ROUTE {
         hub_route_tc(skb, scratch);
         verdict = hub_commit(scratch);
+        if scratch.outcome.flags & OUTCOME_CLAMPED != 0 {
+            clamp::hub_clamp(skb, scratch);
+        }
     }
     match verdict {
         VERDICT_REDIRECT => {
@@ -101,8 +107,12 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: fields of the context.
     let (out, came_by) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex) };
-    if came_by != 0 && port(came_by).is_some() {
-        // Judged when it came in.
+    let Some(leaves_by) = port(out) else {
+        report::bare_drop(Hook::TcOut as u32, Reason::NoPort);
+        return SHOT;
+    };
+    let judged = came_by != 0 && port(came_by).is_some();
+    if judged && leaves_by.flags & PORT_TRANSLATED == 0 {
         report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
         return NEXT;
     }
@@ -110,13 +120,21 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     // SAFETY: a per-CPU element of this hook; the hook does not nest.
     let scratch = unsafe { &mut *scratch };
     start(scratch, Hook::TcOut as u32, if came_by == 0 { FROM_HOST } else { came_by });
-    let Some(port) = port(out) else { return drop_early(scratch, Reason::NoPort) };
-    scratch.port = outward(*port);
+    scratch.port = outward(*leaves_by);
     read(skb, scratch);
-    let mut verdict = pipeline::hub_judge(scratch);
+    let mut verdict = if judged { VERDICT_SKIP } else { pipeline::hub_judge(scratch) };
     if verdict == VERDICT_ROUTE {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
         verdict = hub_commit(scratch);
+        if scratch.outcome.flags & OUTCOME_CLAMPED != 0 {
+            clamp::hub_clamp(skb, scratch);
+        }
+    }
+    if verdict != VERDICT_DROP && leaves_by.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
+        scratch.port = *leaves_by;
+        if edge::hub_leave(skb, scratch) != 0 {
+            verdict = VERDICT_DROP;
+        }
     }
     match verdict {
         VERDICT_DROP => {

@@ -12,7 +12,7 @@ use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
-use hub_common::segment::Port;
+use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::maps::{PORTS, SCRATCH, SETTINGS};
@@ -32,7 +32,9 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     let ifindex = ctx.ingress_ifindex() as u32;
     // A port that is not in the table is being set up: TC decides.
     let Some(port) = PORTS.get(ifindex % limits::PORTS) else { return xdp_action::XDP_PASS };
-    if port.ifindex != ifindex {
+    // Beyond a port of a translated persona addresses mean something else: TC knows what.
+    let translated = port.role == ROLE_SEGMENT && port.flags & PORT_TRANSLATED != 0;
+    if port.ifindex != ifindex || translated {
         return xdp_action::XDP_PASS;
     }
     let raw = frame(ctx.ctx, 0);

@@ -8,6 +8,7 @@ mod table;
 
 use std::path::PathBuf;
 
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
@@ -132,6 +133,11 @@ impl DataPath {
     /// A hash map for reading and writing.
     pub fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         HashMap::try_from(self.map_mut(name)).unwrap()
+    }
+
+    /// A trie for reading and writing.
+    pub fn trie<K: Pod, V: Pod>(&mut self, name: &str) -> LpmTrie<&mut MapData, K, V> {
+        LpmTrie::try_from(self.map_mut(name)).unwrap()
     }
 
     /// The totals of one hook over all CPUs.

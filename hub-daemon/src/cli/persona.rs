@@ -1,6 +1,9 @@
 //! `hubctl persona`: list, show, create, extend and delete.
 
+use std::collections::BTreeMap;
+
 use axum::http::Method;
+use ipnet::IpNet;
 use jiff::{SpanRelativeTo, Timestamp};
 use serde_json::{Value, json};
 
@@ -116,6 +119,9 @@ fn describe(persona: &PersonaView) -> String {
         ("created", persona.created_at.to_string()),
         ("expires", persona.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string())),
         ("range", field("ip_range")),
+        ("virtual", ranges(&persona.virtual_ranges)),
+        ("alias", ranges(&persona.aliases)),
+        ("mtu", field("mtu")),
         ("protocols", field("protocols")),
         ("qos", field("qos")),
         ("interfaces", field("interfaces")),
@@ -129,6 +135,10 @@ fn describe(persona: &PersonaView) -> String {
     text.push_str(&section("conditions", &conditions(&persona.conditions)));
     text.push_str(&section("warnings", &persona.warnings.join("\n")));
     text
+}
+
+fn ranges(ranges: &BTreeMap<IpNet, IpNet>) -> String {
+    ranges.iter().map(|(range, other)| format!("{range} as {other}")).collect::<Vec<_>>().join(", ")
 }
 
 fn rules(definition: &Value, sources: &[String]) -> String {

@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
+use tokio::net::UdpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -33,8 +35,8 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::{Config, Limits};
 use crate::model::id::IdSource;
-use crate::outputs::metrics;
 use crate::outputs::stats::ReconcileStats;
+use crate::outputs::{metrics, names};
 use crate::store::{Store, StoreError};
 use crate::tables::datapath::{Datapath, MapFault};
 use crate::tables::network::Network;
@@ -48,6 +50,14 @@ const EVENTS: usize = 4_096;
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// DNS cannot be answered.
+    #[error("dns.listen {address}: {source}")]
+    Dns {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Diagnostic>),
@@ -135,6 +145,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let (handle, channels, receivers) = wire(&pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
+    let helpers = tell_names(&config, &handle).await?;
     let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
     let documents = tokio::spawn(documents::serve(
         config.documents.clone(),
@@ -157,6 +168,9 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     documents.abort();
     monitor.abort();
     follow.abort();
+    for helper in helpers {
+        helper.abort();
+    }
     Ok(())
 }
 
@@ -328,6 +342,17 @@ fn listen(
     }
     let plain = server::bind_plain(config.metrics)?;
     tasks.push(tokio::spawn(server::serve(plain, metrics::router(handle.clone()), closed.clone())));
+    Ok(tasks)
+}
+
+/// Keeps the hosts file and, where asked for, answers DNS.
+async fn tell_names(config: &Config, handle: &HubHandle) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let path = config.runtime_dir.join("hosts");
+    let mut tasks = vec![tokio::spawn(names::keep_hosts(path, handle.snapshot.clone()))];
+    if let Some(address) = config.dns {
+        let socket = UdpSocket::bind(address).await.map_err(|source| StartError::Dns { address, source })?;
+        tasks.push(tokio::spawn(names::answer_dns(socket, handle.snapshot.clone())));
+    }
     Ok(tasks)
 }
 

@@ -23,6 +23,8 @@ pub struct HubDocument {
     pub api: ApiDocument,
     /// Where Prometheus metrics are served.
     pub metrics: MetricsDocument,
+    /// Where names of hosts are answered.
+    pub dns: DnsDocument,
     /// Folder of what was created at run time; default `/var/lib/hub`.
     pub state_dir: Option<PathBuf>,
     /// Folder of sockets and locks; default `/run/hub`.
@@ -43,6 +45,11 @@ pub struct HubDocument {
     pub timeouts: TimeoutsDocument,
     /// Prefixes by name that no persona may overlap: they are kept for allocation.
     pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// Where virtual ranges come from, for personas whose range another one has; default `100.64.0.0/10`, and
+    /// a random `fd…/48` that the hub keeps.
+    pub overlap_pool: Option<OneOrMany<String>>,
+    /// Ports of the hub that masqueraded connections get; default `61000-65535`.
+    pub masquerade_ports: Option<String>,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
 }
@@ -79,6 +86,14 @@ pub struct TlsDocument {
 #[serde(deny_unknown_fields, default)]
 pub struct MetricsDocument {
     /// TCP address and port; default `127.0.0.1:9178`.
+    pub listen: Option<String>,
+}
+
+/// Where names of hosts are answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DnsDocument {
+    /// UDP address and port of a DNS server for `HOST.PERSONA.hub`; default: none.
     pub listen: Option<String>,
 }
 

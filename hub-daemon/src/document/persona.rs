@@ -56,6 +56,12 @@ pub struct PersonaDocument {
     /// Where members may go outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressDocument>,
+    /// What to do where another persona has the range already; default `nat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlap: Option<OverlapDocument>,
+    /// Largest packet of members in bytes, 1280 to 9216; default 1500.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// What a change of rules means for connections that exist; default `reevaluate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub established: Option<EstablishedDocument>,
@@ -126,6 +132,36 @@ pub struct EgressDocument {
     /// Router for the persona's own default route; default: the host's routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<OneOrMany<String>>,
+    /// What packets carry beyond uplinks instead of members' addresses; default `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatDocument>,
+}
+
+/// What to do where another persona has the range already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlapDocument {
+    /// Others reach it by a virtual range of the same length.
+    #[default]
+    Nat,
+    /// Refuse it.
+    Reject,
+}
+
+/// What packets carry beyond uplinks instead of members' addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NatDocument {
+    /// Members' own addresses.
+    #[default]
+    None,
+    /// The hub's IPv4 address of the interface they leave by, and a port of the hub; IPv6 stays.
+    Masquerade,
+    /// As `masquerade`, for IPv6 too.
+    MasqueradeAll,
+    /// Prefixes as long as the ranges: addresses are replaced one to one.
+    #[schema(value_type = OneOrMany<String>)]
+    Static(OneOrMany<String>),
 }
 
 /// What a change of rules means for connections that exist.

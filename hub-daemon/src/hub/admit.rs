@@ -13,10 +13,11 @@ use crate::document::parts::OneOrMany;
 use crate::document::persona::PersonaDocument;
 use crate::model::expiry::Expiry;
 use crate::model::persona::Persona;
+use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::claims::World;
 use crate::systems::persona::seats::{self, Seat};
-use crate::systems::persona::{Life, Record, lint};
+use crate::systems::persona::{Life, Record, lint, overlap};
 use crate::view::Origin;
 
 /// Who gives a definition, and where it is written.
@@ -100,7 +101,7 @@ impl Hub {
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
         let draft = Draft::new(document, None, now)?;
-        self.check(&draft, &[])?;
+        let virtuals = self.check(&draft, &Virtual::default(), &[])?;
         let seats = seats(&draft.persona, &BTreeMap::new())?;
         self.make_room(now);
         let segment = self.segments.take().ok_or_else(|| {
@@ -109,10 +110,11 @@ impl Hub {
         })?;
         let id = self.fresh_id(now);
         self.revision += 1;
-        let record = draft.record(id.clone(), segment, author, seats, now, self.revision);
-        self.bury(&record.persona, now);
+        let record = draft.record(id.clone(), segment, author, (seats, virtuals), now, self.revision);
+        self.bury(&record, now);
         self.claims.insert(&record);
         self.records.insert(id.clone(), record);
+        self.name_twins();
         Ok(id)
     }
 
@@ -135,26 +137,34 @@ impl Hub {
         }
         let draft = Draft::new(document, Some(&old), now)?;
         self.claims.remove(&old);
-        let admitted =
-            self.check(&draft, old.persona.ranges()).and_then(|()| seats(&draft.persona, &old.seats));
-        let seats = match admitted {
-            Ok(seats) => seats,
+        let admitted = self
+            .check(&draft, &old.virtuals, &old.main_ranges())
+            .and_then(|virtuals| Ok((seats(&draft.persona, &old.seats)?, virtuals)));
+        let given = match admitted {
+            Ok(given) => given,
             Err(rejection) => {
                 self.claims.insert(&old);
                 return Err(rejection);
             }
         };
-        self.bury(&draft.persona, now);
         self.revision += 1;
-        let changed = draft.record(id.clone(), old.segment, author, seats, old.created_at, self.revision);
+        let changed = draft.record(id.clone(), old.segment, author, given, old.created_at, self.revision);
+        let ranges = changed.main_ranges();
+        let mut kept = Virtual::default();
+        for (range, alias) in old.aliases.iter().filter(|(range, _)| ranges.contains(range)) {
+            kept.insert(*range, *alias);
+        }
         let record = Record {
             generation: old.generation + 1,
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
             faults: old.faults,
+            aliases: kept,
             ..changed
         };
+        self.bury(&record, now);
         self.claims.insert(&record);
         self.records.insert(id.clone(), record);
+        self.name_twins();
         Ok(())
     }
 
@@ -180,31 +190,74 @@ impl Hub {
         let draft = Draft::checked(document, Some(end))?;
         let id = self.fresh_id(now);
         self.revision += 1;
-        let record = draft.record(id.clone(), SegmentId(0), author, BTreeMap::new(), now, self.revision);
+        let record = draft.record(id.clone(), SegmentId(0), author, Default::default(), now, self.revision);
         let life = Life::Expired { at: end, holds: false, listed: true };
         self.records.insert(id, Record { life, ..record });
         Ok(())
     }
 
-    fn check(&self, draft: &Draft, held: &[IpNet]) -> Result<(), Rejection> {
-        let describe = |id: &PersonaId| match self.records.get(id) {
-            Some(record) => format!("persona `{}` ({})", record.persona.name(), record.written()),
-            None => format!("persona {id}"),
-        };
+    /// Refuses a definition that takes from others, and gives it ranges instead of those that it may share.
+    fn check(&self, draft: &Draft, before: &Virtual, held: &[IpNet]) -> Result<Virtual, Rejection> {
+        let describe = |id: &PersonaId| self.describe(id);
         let single_range = matches!(draft.document.ip_range, OneOrMany::One(_));
         let world =
             World { config: &self.config, inventory: &self.inventory, describe: &describe, single_range };
-        let problems = self.claims.conflicts(&draft.persona, held, &world);
+        let made_up = IpNet::V6(self.unique_local);
+        let conflict = |problems| Rejection { kind: RejectionKind::Conflict, problems };
+        let virtuals = overlap::assign(&draft.persona, before, &self.claims, &self.graves, made_up, &world);
+        let virtuals = virtuals.map_err(|problem| conflict(vec![problem]))?;
+        let problems = self.claims.conflicts(&draft.persona, &virtuals, held, &world);
         if !problems.is_empty() {
-            return Err(Rejection { kind: RejectionKind::Conflict, problems });
+            return Err(conflict(problems));
         }
-        self.claims.room(&draft.persona, &draft.policy, &self.config)
+        self.claims.room(&draft.persona, &virtuals, &draft.policy, &self.config)?;
+        Ok(virtuals)
+    }
+
+    fn describe(&self, id: &PersonaId) -> String {
+        match self.records.get(id) {
+            Some(record) => format!("persona `{}` ({})", record.persona.name(), record.written()),
+            None => format!("persona {id}"),
+        }
+    }
+
+    /// Gives ranges that somebody else has too, and that their holders keep, another name for those others.
+    /// Where the pool has no room left there is none, and the two cannot talk.
+    fn name_twins(&mut self) {
+        let translated = self.records.values().filter(|record| record.has_not_ended());
+        let natives: Vec<(PersonaId, IpNet)> = translated
+            .flat_map(|record| record.virtuals.iter().map(|(native, _)| (record.id.clone(), *native)))
+            .collect();
+        for (own, native) in natives {
+            for (range, id) in self.claims.holders(&native) {
+                let Some(holder) = self.records.get(&id).filter(|_| id != own) else { continue };
+                if holder.aliases.get(&range).is_some() || !holder.main_ranges().contains(&range) {
+                    continue;
+                }
+                let describe = |id: &PersonaId| self.describe(id);
+                let world = World {
+                    config: &self.config,
+                    inventory: &self.inventory,
+                    describe: &describe,
+                    single_range: false,
+                };
+                let made_up = IpNet::V6(self.unique_local);
+                let Some(alias) = overlap::alias(&range, &self.claims, &self.graves, made_up, &world) else {
+                    continue;
+                };
+                let Some(holder) = self.records.get_mut(&id) else { continue };
+                self.claims.remove(holder);
+                holder.aliases.insert(range, alias);
+                holder.view = None;
+                self.claims.insert(holder);
+            }
+        }
     }
 
     /// Takes tombstones out of the data path whose ranges are wanted again.
-    fn bury(&mut self, persona: &Persona, now: Timestamp) {
-        for range in persona.ranges() {
-            for (_, grave) in self.graves.overlapping(range) {
+    fn bury(&mut self, record: &Record, now: Timestamp) {
+        for range in record.main_ranges() {
+            for (_, grave) in self.graves.overlapping(&range) {
                 self.release(&grave, now);
             }
         }
@@ -270,7 +323,7 @@ impl Draft {
         id: PersonaId,
         segment: SegmentId,
         author: Author,
-        seats: BTreeMap<String, Seat>,
+        (seats, virtuals): (BTreeMap<String, Seat>, Virtual),
         created_at: Timestamp,
         since: u64,
     ) -> Record {
@@ -289,6 +342,8 @@ impl Draft {
             policy: Arc::new(self.policy),
             warnings: Arc::new(warnings),
             seats,
+            virtuals,
+            aliases: Virtual::default(),
             life: Life::Provisioning,
             faults: Vec::new(),
             attempts: 0,

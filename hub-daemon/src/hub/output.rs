@@ -1,6 +1,6 @@
 //! What the hub says: the kernel's tables, and views for the outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,10 +10,10 @@ use super::Hub;
 use crate::compile;
 use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
-use crate::model::{PersonaId, SegmentId};
+use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::place::{self, Ground, Placement};
-use crate::systems::persona::view;
 use crate::systems::persona::{Life, Record};
+use crate::systems::persona::{translate, view};
 use crate::view::{PersonaView, Snapshot};
 
 impl Hub {
@@ -31,16 +31,17 @@ impl Hub {
                 policy: policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
-                flags: 0,
+                flags: translate::flags(record),
             };
             desired.segments.insert(record.segment, segment);
-            for range in record.persona.ranges() {
-                desired.prefixes.insert(*range, record.segment);
+            for range in record.main_ranges() {
+                desired.prefixes.insert(range, record.segment);
             }
             for peer in peers {
                 desired.peers.insert((record.segment.min(peer.segment), record.segment.max(peer.segment)));
             }
             if works {
+                translate::contribute(&mut desired, record, &self.twins(record));
                 placed.push((record, place::place(record, &ground)));
             }
         }
@@ -101,6 +102,15 @@ impl Hub {
         mutual.filter(|peer| peer.is_live(now) && !matches!(peer.life, Life::Failed { .. })).collect()
     }
 
+    /// Personas that keep ranges which this one has too.
+    fn twins(&self, record: &Record) -> Vec<&Record> {
+        let natives = record.virtuals.iter().map(|(native, _)| native);
+        let ids: BTreeSet<PersonaId> =
+            natives.flat_map(|native| self.claims.holders(native)).map(|(_, id)| id).collect();
+        let others = ids.iter().filter(|id| **id != record.id);
+        others.filter_map(|id| self.records.get(id)).collect()
+    }
+
     fn tables(&self, desired: &mut Desired, placed: &[(&Record, Placement)], now: Timestamp) {
         let by_segment: BTreeMap<SegmentId, &Placement> =
             placed.iter().map(|(record, placement)| (record.segment, placement)).collect();
@@ -114,13 +124,18 @@ impl Hub {
     }
 
     fn settings(&self) -> Settings {
-        Settings { timeout_seconds: self.config.timeout_seconds, failsafe: self.config.failsafe.clone() }
+        Settings {
+            timeout_seconds: self.config.timeout_seconds,
+            failsafe: self.config.failsafe.clone(),
+            services: self.config.dns.iter().map(|address| (protocol::UDP, address.port())).collect(),
+            masquerade_ports: self.config.masquerade_ports,
+        }
     }
 }
 
 /// The policy of a persona; with `egress.allow` it depends on the ranges of its peers.
 fn policy(record: &Record, peers: &[&Record]) -> Arc<Policy> {
-    let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| peer.persona.ranges()).copied().collect();
+    let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| record.sees(peer)).collect();
     if ranges.is_empty() || record.persona.rules.egress_allow.is_none() {
         return Arc::clone(&record.policy);
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::Ipv6Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use super::admit::{Author, Draft};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
+use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::seats::Seat;
 use crate::systems::persona::{Life, Record};
@@ -29,6 +31,9 @@ pub struct State {
     pub personas: Vec<StoredPersona>,
     /// Segment numbers that rest, until when.
     pub resting: BTreeMap<SegmentId, Timestamp>,
+    /// Where virtual IPv6 ranges come from.
+    #[serde(default)]
+    pub unique_local: Option<Ipv6Net>,
 }
 
 /// The stored form of a persona.
@@ -53,6 +58,12 @@ pub struct StoredPersona {
     pub life: StoredLife,
     /// What its endpoints got.
     pub seats: BTreeMap<String, Seat>,
+    /// Its virtual ranges.
+    #[serde(default)]
+    pub virtuals: Virtual,
+    /// What personas with the same ranges know it by.
+    #[serde(default)]
+    pub aliases: Virtual,
     /// The definition as given.
     pub definition: PersonaDocument,
 }
@@ -83,12 +94,14 @@ impl Hub {
             version: VERSION,
             personas: self.records.values().map(stored).collect(),
             resting: self.segments.resting().clone(),
+            unique_local: Some(self.unique_local),
         }
     }
 
     /// A hub as it was stored. What does not fit any more is left out and reported as a condition.
     pub fn restore(config: Config, ids: IdSource, state: State, now: Timestamp) -> Self {
         let mut hub = Self::new(config, ids);
+        hub.unique_local = state.unique_local.unwrap_or(hub.unique_local);
         for (segment, until) in state.resting {
             if hub.segments.take_again(segment) {
                 hub.segments.rest(segment, until);
@@ -128,13 +141,13 @@ impl Hub {
             StoredLife::Active => Life::Active,
             StoredLife::Expired { at, holds, listed } => Life::Expired { at, holds, listed },
         };
-        let record =
-            draft.record(stored.id.clone(), stored.segment, author, stored.seats, stored.created_at, 0);
-        let record = Record { generation: stored.generation, life, ..record };
+        let given = (stored.seats, stored.virtuals);
+        let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
+        let record = Record { generation: stored.generation, life, aliases: stored.aliases, ..record };
         if live {
             self.claims.insert(&record);
         } else if holds {
-            self.graves.insert(&record.persona, &record.id);
+            self.graves.insert(&record);
         }
         self.records.insert(stored.id, record);
         Ok(())
@@ -156,6 +169,8 @@ fn stored(record: &Record) -> StoredPersona {
             Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
         },
         seats: record.seats.clone(),
+        virtuals: record.virtuals.clone(),
+        aliases: record.aliases.clone(),
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
     }
 }

@@ -17,6 +17,7 @@ use hub_common::segment::{STATE_EMPTY, Segment, Settings};
 use super::batch;
 use super::clock::{Clock, TickSource};
 use super::maps::{self, at};
+use super::masquerades::Masquerades;
 use super::reader::ReadError;
 
 /// Stale entries that are removed together.
@@ -31,6 +32,8 @@ pub struct Collected {
     pub stale: usize,
     /// Entries removed because a persona of theirs is gone.
     pub orphaned: usize,
+    /// Entries of masqueraded connections removed, each way one.
+    pub ports: usize,
 }
 
 /// The table of connections, and what says which of them are over.
@@ -38,6 +41,7 @@ pub struct Collector {
     flows: HashMap<MapData, FlowKey, Flow>,
     segments: Array<MapData, Segment>,
     settings: Array<MapData, Settings>,
+    masquerades: Masquerades,
     ticks: TickSource,
 }
 
@@ -48,6 +52,7 @@ impl Collector {
             flows: maps::open(pins, "FLOWS")?,
             segments: maps::array(pins, "SEGMENTS")?,
             settings: maps::array(pins, "SETTINGS")?,
+            masquerades: Masquerades::open(pins)?,
             ticks: TickSource::open(pins)?,
         })
     }
@@ -92,6 +97,7 @@ impl Collector {
         })
         .map_err(failed)?;
         result.and_then(|()| batch::remove(self.flows.map(), &over)).map_err(failed)?;
+        collected.ports = self.masquerades.collect(clock.tick(), &timeout_ticks)?;
         Ok(collected)
     }
 

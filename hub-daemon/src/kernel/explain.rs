@@ -79,6 +79,9 @@ pub const fn explain(reason: Reason) -> &'static str {
             "A member of a persona acts as a router (advertisement or redirect): members may not move others' traffic"
         }
         Reason::TcpFlags => "No stack sends these TCP flags: somebody scans",
+        Reason::NoTranslation => {
+            "No port or address is left to translate to, the uplink has no address of the family, or a member dialled the virtual range of its own persona: see `masquerade_ports` in hub.yaml"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

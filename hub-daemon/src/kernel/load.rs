@@ -21,6 +21,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -114,7 +115,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 27] {
+    fn maps(&self) -> [Shape; 31] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -138,6 +139,10 @@ impl Capacities {
             ("FLOWS", size_of::<FlowKey>(), size_of::<Flow>(), self.flows),
             ("FLOWS_NEW", size_of::<FlowKey>(), size_of::<Flow>(), self.opening_flows),
             ("FRAGMENTS", size_of::<FragmentKey>(), size_of::<FragmentPorts>(), limits::FRAGMENTS),
+            ("TRANSLATIONS", size_of::<TranslationKey>() + 4, size_of::<Prefix>(), limits::TRANSLATIONS),
+            ("UPLINKS", index, size_of::<Uplink>(), limits::UPLINKS),
+            ("MASQUERADES", size_of::<FlowKey>(), size_of::<Masquerade>(), limits::MASQUERADES),
+            ("MTUS", index, size_of::<u32>(), segments),
             ("COUNTERS", index, size_of::<SegmentCounters>(), segments),
             ("DROPS", size_of::<DropKey>(), size_of::<Hits>(), drops),
             ("RULE_HITS", index, size_of::<Hits>(), self.rules),

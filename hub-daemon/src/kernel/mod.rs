@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod links;
 pub mod load;
 mod maps;
+pub mod masquerades;
 pub mod member;
 pub mod monitor;
 mod names;

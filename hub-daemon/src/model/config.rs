@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
@@ -17,6 +17,7 @@ use crate::desired::{Role, TcHook, Xdp};
 use crate::document::hub::{
     ApiDocument, HubDocument, HubInterfaceDocument, LimitsDocument, TimeoutsDocument,
 };
+use crate::document::parts::OneOrMany;
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub api: Api,
     /// Where metrics are served.
     pub metrics: SocketAddr,
+    /// Where names of hosts are answered over DNS.
+    pub dns: Option<SocketAddr>,
     /// Folder of what was created at run time.
     pub state_dir: PathBuf,
     /// Folder of sockets and locks.
@@ -45,6 +48,10 @@ pub struct Config {
     pub timeout_seconds: [u32; 8],
     /// Prefixes that no persona may overlap, by the name of their pool.
     pub pools: BTreeMap<String, Vec<IpNet>>,
+    /// Where virtual ranges come from; a family that is missing has a range that the hub made up.
+    pub overlap_pool: Vec<IpNet>,
+    /// First and last port for masqueraded connections.
+    pub masquerade_ports: (u16, u16),
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
 }
@@ -143,6 +150,7 @@ impl Default for Config {
         Self {
             api: Api { socket: "/run/hub/hubd.sock".into(), tcp: None },
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9178)),
+            dns: None,
             state_dir: "/var/lib/hub".into(),
             runtime_dir: "/run/hub".into(),
             bpffs: "/sys/fs/bpf".into(),
@@ -154,6 +162,10 @@ impl Default for Config {
             limits: Limits::default(),
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
+            // RFC 6598: shared address space, which no host outside has.
+            overlap_pool: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10))],
+            // Beyond the ports that the kernel gives to the host's own connections.
+            masquerade_ports: (61_000, 65_535),
             loose_tcp: Duration::from_mins(1),
         }
     }
@@ -173,6 +185,7 @@ impl Config {
             api: api(&mut problems, &document.api, folder, runtime_dir.join("hubd.sock")),
             metrics: listen(&mut problems, "/metrics/listen", document.metrics.listen.as_deref())
                 .unwrap_or(default.metrics),
+            dns: listen(&mut problems, "/dns/listen", document.dns.listen.as_deref()),
             state_dir: place(&document.state_dir, default.state_dir),
             runtime_dir,
             bpffs: place(&document.bpffs, default.bpffs),
@@ -186,6 +199,14 @@ impl Config {
             limits: table_sizes(&mut problems, &document.limits),
             timeout_seconds: timeouts(&mut problems, &document.timeouts),
             pools: pools(&mut problems, document),
+            overlap_pool: match &document.overlap_pool {
+                Some(written) => overlap_pool(&mut problems, written),
+                None => default.overlap_pool,
+            },
+            masquerade_ports: match document.masquerade_ports.as_deref() {
+                Some(text) => problems.take("/masquerade_ports", ports(text)).unwrap_or_default(),
+                None => default.masquerade_ports,
+            },
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
@@ -334,6 +355,26 @@ fn pools(problems: &mut Problems, document: &HubDocument) -> BTreeMap<String, Ve
         pools.insert(name.clone(), prefixes);
     }
     pools
+}
+
+fn overlap_pool(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {
+    let mut pool: Vec<IpNet> = Vec::new();
+    for (pointer, text) in written.pointed("/overlap_pool") {
+        let Some(prefix) = problems.take(&pointer, prefix::owned(text)) else { continue };
+        match pool.iter().find(|other| prefix::overlaps(other, &prefix)) {
+            Some(other) => problems.add(pointer, format!("prefix {prefix} overlaps {other} of this list")),
+            None => pool.push(prefix),
+        }
+    }
+    pool
+}
+
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let parsed = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first > 0 && first <= last).then_some((first, last))
+    });
+    parsed.ok_or_else(|| format!("ports `{text}`: use FIRST-LAST, for example 61000-65535"))
 }
 
 /// Whether a name fits a pattern of letters, `*` (any number of letters) and `?` (one letter).

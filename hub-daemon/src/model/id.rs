@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ipnet::Ipv6Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -51,6 +52,12 @@ impl IdSource {
         let fresh = Ulid::from_parts(milliseconds, random);
         self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.wrapping_add(1)) };
         PersonaId(self.last.to_string())
+    }
+
+    /// A random prefix of unique local addresses (RFC 4193 section 3.2).
+    pub fn unique_local(&mut self) -> Ipv6Net {
+        let global = u128::from(self.random() >> 24);
+        Ipv6Net::new_assert((0xfd << 120 | global << 80).into(), 48)
     }
 
     /// splitmix64: every state once, well mixed.

@@ -16,5 +16,6 @@ pub mod protocol;
 pub mod rule;
 pub mod span;
 pub mod tcp_flags;
+pub mod translation;
 
 pub use id::{PersonaId, SegmentId};

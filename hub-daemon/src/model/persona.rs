@@ -13,13 +13,14 @@ use super::expiry::Expiry;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
 use super::rule::Rule;
+use super::translation::{self, Nat};
 use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
 use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument, QosDocument,
-    TrackingDocument,
+    DefaultActionDocument, EgressDocument, EstablishedDocument, NatDocument, OverlapDocument,
+    PersonaDocument, QosDocument, TrackingDocument,
 };
 
 /// Most ranges of one persona.
@@ -28,6 +29,8 @@ pub const RANGES: usize = 16;
 pub const PEERS: usize = 64;
 /// Most prefixes in each list of `egress`.
 pub const EGRESS_PREFIXES: usize = 256;
+/// Lengths in bytes that `mtu` may be.
+const MTU: std::ops::RangeInclusive<u32> = 1_280..=9_216;
 const LABELS: usize = 32;
 const LABEL_BYTES: usize = 256;
 
@@ -43,6 +46,9 @@ pub struct Persona {
     endpoints: Vec<Endpoint>,
     peers: BTreeSet<String>,
     next_hops: Vec<IpAddr>,
+    overlap: OverlapDocument,
+    mtu: Option<u32>,
+    nat: Nat,
 }
 
 /// What a policy is compiled from.
@@ -88,6 +94,11 @@ impl Persona {
         let egress = document.egress.clone().unwrap_or_default();
         let (egress_allow, egress_deny) = egress_lists(&mut problems, &egress);
         let next_hops = next_hops(&mut problems, &egress, &ranges);
+        let nat = nat(&mut problems, egress.nat.as_ref(), &ranges);
+        if let Some(mtu) = document.mtu.filter(|mtu| !MTU.contains(mtu)) {
+            // RFC 8200 section 5: no IPv6 link may have less than 1280.
+            problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
+        }
         labels(&mut problems, document);
         let persona = Self {
             name: document.name.clone(),
@@ -108,6 +119,9 @@ impl Persona {
             endpoints,
             peers,
             next_hops,
+            overlap: document.overlap.unwrap_or_default(),
+            mtu: document.mtu,
+            nat,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -153,6 +167,22 @@ impl Persona {
     /// Routers of its own default routes, at most one per family.
     pub fn next_hops(&self) -> &[IpAddr] {
         &self.next_hops
+    }
+
+    /// Whether a range that somebody else has may be translated: only behind ports of its own is it known
+    /// whose packets they are.
+    pub fn may_overlap(&self) -> bool {
+        self.overlap == OverlapDocument::Nat && !(self.attachments.is_empty() && self.endpoints.is_empty())
+    }
+
+    /// Largest packet of members in bytes, if given.
+    pub fn mtu(&self) -> Option<u32> {
+        self.mtu
+    }
+
+    /// What packets carry beyond uplinks.
+    pub fn nat(&self) -> &Nat {
+        &self.nat
     }
 
     /// Whether it has a range of the family.
@@ -295,6 +325,29 @@ fn next_hops(problems: &mut Problems, egress: &EgressDocument, ranges: &[IpNet])
         }
     }
     hops
+}
+
+fn nat(problems: &mut Problems, written: Option<&NatDocument>, ranges: &[IpNet]) -> Nat {
+    let written = match written {
+        None | Some(NatDocument::None) => return Nat::None,
+        Some(NatDocument::Masquerade) => return Nat::Masquerade { v6: false },
+        Some(NatDocument::MasqueradeAll) => return Nat::Masquerade { v6: true },
+        Some(NatDocument::Static(written)) => written,
+    };
+    let parsed: Vec<(String, IpNet)> = written
+        .pointed("/egress/nat/static")
+        .filter_map(|(pointer, text)| {
+            let prefix = problems.take(&pointer, prefix::owned(text))?;
+            Some((pointer, prefix))
+        })
+        .collect();
+    match translation::pairs(ranges, &parsed) {
+        Ok(pairs) => Nat::Static(pairs),
+        Err((pointer, detail)) => {
+            problems.add(pointer, detail);
+            Nat::None
+        }
+    }
 }
 
 fn labels(problems: &mut Problems, document: &PersonaDocument) {

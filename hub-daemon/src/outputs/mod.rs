@@ -1,5 +1,6 @@
-//! What the hub shows of itself: metrics and status.
+//! What the hub shows of itself: metrics, status, names.
 
 pub mod metrics;
+pub mod names;
 pub mod stats;
 pub mod status;

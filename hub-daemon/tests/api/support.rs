@@ -173,6 +173,9 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         created_at: "2030-01-01T00:00:00Z".parse().unwrap(),
         expires_at: Some("2030-12-31T23:59:59Z".parse().unwrap()),
         origin,
+        virtual_ranges: BTreeMap::new(),
+        aliases: BTreeMap::new(),
+        members: BTreeMap::from([("server".to_owned(), vec!["10.100.0.10".parse().unwrap()])]),
         definition: serde_json::from_value(document(name)).unwrap(),
         conditions: vec![Condition {
             reason: "QosNotEnforced".into(),

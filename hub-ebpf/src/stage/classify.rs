@@ -2,8 +2,8 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, OUTCOME_PLAIN, Scratch};
-use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
+use hub_common::outcome::{FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_TRANSLATED, Scratch};
+use hub_common::segment::{ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY};
 
 use crate::maps::{SEGMENTS, is_local, segment_of};
 use crate::report::refuse;
@@ -44,6 +44,13 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     Ok(local)
 }
 
+/// What a segment's features mean for its packets.
+#[inline(always)]
+const fn features(flags: u32) -> u32 {
+    (if flags & SEGMENT_TRANSLATED != 0 { OUTCOME_TRANSLATED } else { 0 })
+        | (if flags & SEGMENT_CLAMPED != 0 { OUTCOME_CLAMPED } else { 0 })
+}
+
 /// Checks state and deadline of the segments involved and reads their policy words, each once.
 #[inline(always)]
 pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
@@ -62,6 +69,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
                     plain &= open::is_plain(segment);
+                    outcome.flags |= features(segment.flags);
                     side += 1;
                     continue;
                 }

@@ -5,9 +5,9 @@ use core::ptr::write_volatile;
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::{Flow, FlowKey, Hop, first_state, next_state};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
-    OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP,
-    VERDICT_REDIRECT, VERDICT_STACK,
+    OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
+    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED, SCRATCH_REDIRECTABLE, Scratch,
+    VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::segment::PORT_XDP_TARGET;
 
@@ -24,7 +24,7 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     let flags = scratch.outcome.flags;
     let hop = scratch.outcome.hop;
     if route::is_xdp(scratch)
-        && (flags & (OUTCOME_AGED | OUTCOME_RELATED) != 0
+        && (flags & (OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_TRANSLATED | OUTCOME_CLAMPED) != 0
             || !route::xdp_may_send(scratch, &hop, PORT_XDP_TARGET))
     {
         return VERDICT_DEFER;

@@ -2,7 +2,7 @@
 
 use hub_common::event::Reason;
 use hub_common::limits::RULES_PER_DIRECTION;
-use hub_common::outcome::{OUTCOME_LOG, OUTCOME_REJECT, Scratch};
+use hub_common::outcome::{OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_TRANSLATED, Scratch};
 use hub_common::packet::{Packet, TCP_SYN, protocol};
 use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_REJECT, RULE_LOG, RULE_NONE, Rule};
 use hub_common::segment::{
@@ -11,6 +11,7 @@ use hub_common::segment::{
 
 use crate::maps::{PEERS, POLICIES, RULES};
 use crate::report::refuse;
+use crate::stage::translate::hub_native_view;
 
 /// Asks both sides about the flow's first packet: the sender's persona, whether the two may talk, the
 /// receiver's persona.
@@ -19,14 +20,14 @@ pub(crate) fn filter(scratch: &mut Scratch, reply: bool) -> Result<(), Reason> {
     view(scratch, reply);
     let [sender, receiver] = scratch.outcome.segment;
     if sender != 0 {
-        ask(scratch, 0)?;
+        ask(scratch, 0, reply)?;
     }
     if !may_talk(sender, receiver) {
         refuse(&mut scratch.outcome, Reason::InterPersona, receiver, false);
         return Err(Reason::InterPersona);
     }
     if receiver != 0 {
-        ask(scratch, 1)?;
+        ask(scratch, 1, reply)?;
     }
     Ok(())
 }
@@ -62,7 +63,11 @@ fn view(scratch: &mut Scratch, reply: bool) {
 }
 
 #[inline(always)]
-fn ask(scratch: &mut Scratch, side: u32) -> Result<(), Reason> {
+fn ask(scratch: &mut Scratch, side: u32, reply: bool) -> Result<(), Reason> {
+    if scratch.outcome.flags & OUTCOME_TRANSLATED != 0 {
+        view(scratch, reply);
+        hub_native_view(scratch, side);
+    }
     match Reason::from_number(hub_filter(scratch, side)) {
         None => Ok(()),
         Some(reason) => {

@@ -11,15 +11,15 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_V4, PACKET_VLAN, protocol,
+    PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
-    policy_slot,
+    FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED,
+    STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
-use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
+use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
 use crate::stage::{open, route};
@@ -50,7 +50,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
         return None;
     }
     let tcp = packet.protocol == protocol::TCP;
-    if tcp && (is_impossible(packet.tcp_flags) || is_opening(packet.tcp_flags)) {
+    if tcp && (is_impossible(packet.tcp_flags) || packet.tcp_flags & TCP_SYN != 0) {
         return None;
     }
     let (key, from_high) = FlowKey::of(packet);
@@ -65,7 +65,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     // A half-open flow's first reply must move it to the other table: only the slow way does that.
     if (half_open && direction == 1)
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick)
+        || !unchanged(flow, scratch.tick, route::is_xdp(scratch))
     {
         return None;
     }
@@ -100,15 +100,19 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow.
+/// Whether both segments are alive and still point at the policies that admitted the flow. XDP does not
+/// translate.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64) -> bool {
+fn unchanged(flow: &Flow, tick: u64, xdp: bool) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
         if id != 0 {
             let Some(segment) = SEGMENTS.get(id) else { return false };
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
+            if xdp && segment.flags & SEGMENT_TRANSLATED != 0 {
+                return false;
+            }
             if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
                 return false;
             }
@@ -255,11 +259,21 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
         refuse(outcome, Reason::NoFlow, blame, from_members);
         return Err(Reason::NoFlow);
     }
-    if scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0 && !icmp {
+    let local = scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0;
+    if local && !icmp && !is_service(packet) {
         refuse(outcome, Reason::HubLocal, blame, from_members);
         return Err(Reason::HubLocal);
     }
     Ok(())
+}
+
+/// Whether a packet is for a service that the hub offers to members.
+#[inline(always)]
+fn is_service(packet: &Packet) -> bool {
+    let protocol = u32::from(packet.protocol) | FAILSAFE_MEMBERS;
+    let key = Failsafe { protocol, port: u32::from(packet.target_port) };
+    // SAFETY: the value is not looked at.
+    unsafe { FAILSAFE.get(key).is_some() }
 }
 
 /// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.

@@ -6,5 +6,8 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
+pub(crate) mod masquerade;
+pub(crate) mod neighbour;
 pub(crate) mod open;
 pub(crate) mod route;
+pub(crate) mod translate;

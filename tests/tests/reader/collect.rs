@@ -34,7 +34,7 @@ fn idle_and_orphaned_connections_go() {
         insert(lab, 5_000..7_000, |_| Flow { last_tick: minutes(4), state: FLOW_TCP_OPEN, ..flow });
         insert(lab, 7_000..8_500, |_| Flow { last_tick: tick, segment: [WEB, 2], ..flow });
         let collector = Collector::open(lab.pins()).unwrap();
-        let expected = Collected { seen: 8_500, stale: 5_000, orphaned: 1_500 };
+        let expected = Collected { seen: 8_500, stale: 5_000, orphaned: 1_500, ports: 0 };
         assert_eq!(collector.collect().unwrap(), expected);
         assert_eq!(lab.reader().flow_table().unwrap().established, 2_000);
         assert_eq!(collector.collect().unwrap(), Collected { seen: 2_000, ..Collected::default() });

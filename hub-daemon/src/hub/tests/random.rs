@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
@@ -90,7 +91,8 @@ fn check(script: &mut Script) {
         }
     }
     for view in snapshot.personas.values().filter(|view| live.contains(&view.id)) {
-        let range = view.definition.ip_range.as_slice()[0].parse().unwrap();
+        let range: IpNet = view.definition.ip_range.as_slice()[0].parse().unwrap();
+        let range = view.virtual_ranges.get(&range).copied().unwrap_or(range);
         let covered = desired.routes.keys().any(|key| key.table == MAIN_TABLE && key.target == range);
         assert!(covered, "packets to {range} would leave by the default route");
     }

@@ -13,6 +13,7 @@ mod events;
 mod filter;
 mod idempotency;
 mod merge;
+mod names;
 mod openapi;
 mod personas;
 pub mod problem;
@@ -84,6 +85,7 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(datapath::flows))
             .routes(routes!(datapath::counters))
             .routes(routes!(datapath::why))
+            .routes(routes!(names::names))
             .routes(routes!(documents::plan))
             .routes(routes!(documents::reload))
             .routes(routes!(events::events))

@@ -14,6 +14,7 @@ use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::prefix;
 use crate::model::problems::Problems;
+use crate::model::translation::Virtual;
 
 /// Prefixes with their owners; no two overlap.
 #[derive(Clone, Debug, Default)]
@@ -28,18 +29,23 @@ impl Prefixes {
         before.into_iter().chain(inside).map(|(other, owner)| (*other, owner.clone())).collect()
     }
 
-    /// Adds the ranges of a persona.
-    pub fn insert(&mut self, persona: &Persona, owner: &PersonaId) {
-        self.0.extend(persona.ranges().iter().map(|range| (*range, owner.clone())));
+    /// Adds the ranges of a persona, those that it has beyond uplinks too.
+    pub fn insert(&mut self, record: &Record) {
+        self.0.extend(Self::of(record).map(|range| (range, record.id.clone())));
     }
 
     /// Removes the ranges of a persona, as far as they are its own.
-    pub fn remove(&mut self, persona: &Persona, owner: &PersonaId) {
-        for range in persona.ranges() {
-            if self.0.get(range) == Some(owner) {
-                self.0.remove(range);
+    pub fn remove(&mut self, record: &Record) {
+        for range in Self::of(record) {
+            if self.0.get(&range) == Some(&record.id) {
+                self.0.remove(&range);
             }
         }
+    }
+
+    fn of(record: &Record) -> impl Iterator<Item = IpNet> {
+        let aliases = record.aliases.iter().map(|(_, alias)| *alias);
+        record.main_ranges().into_iter().chain(record.persona.nat().external().copied()).chain(aliases)
     }
 }
 
@@ -97,6 +103,16 @@ impl Claims {
         self.names.get(name)
     }
 
+    /// A prefix that overlaps this one and has an owner.
+    pub fn holder(&self, prefix: &IpNet) -> Option<IpNet> {
+        self.prefixes.overlapping(prefix).first().map(|(other, _)| *other)
+    }
+
+    /// Prefixes that overlap this one, with their owners.
+    pub fn holders(&self, prefix: &IpNet) -> Vec<(IpNet, PersonaId)> {
+        self.prefixes.overlapping(prefix)
+    }
+
     /// Whether a persona owns the interface.
     pub fn owns_interface(&self, name: &str) -> bool {
         self.interfaces.contains_key(name)
@@ -106,14 +122,14 @@ impl Claims {
     pub fn insert(&mut self, record: &Record) {
         let (persona, id) = (&record.persona, &record.id);
         self.names.insert(persona.name().to_owned(), id.clone());
-        self.prefixes.insert(persona, id);
+        self.prefixes.insert(record);
         for attachment in persona.attachments() {
             self.interfaces.insert(attachment.name.clone(), id.clone());
         }
         for endpoint in persona.endpoints() {
             self.places.insert((endpoint.namespace.clone(), endpoint.interface.clone()), id.clone());
         }
-        for block in persona.ranges().iter().flat_map(blocks) {
+        for block in record.main_ranges().iter().flat_map(blocks) {
             *self.blocks.entry(block).or_default() += 1;
         }
         self.totals = self.totals.plus(Totals::of(persona, &record.policy));
@@ -126,14 +142,14 @@ impl Claims {
             return;
         }
         self.names.remove(persona.name());
-        self.prefixes.remove(persona, id);
+        self.prefixes.remove(record);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
         }
         for endpoint in persona.endpoints() {
             self.places.remove(&(endpoint.namespace.clone(), endpoint.interface.clone()));
         }
-        for block in persona.ranges().iter().flat_map(blocks) {
+        for block in record.main_ranges().iter().flat_map(blocks) {
             if let Some(count) = self.blocks.get_mut(&block) {
                 *count -= 1;
                 if *count == 0 {
@@ -145,11 +161,18 @@ impl Claims {
     }
 
     /// Refuses a persona that would exceed a limit of the data path.
-    pub fn room(&self, persona: &Persona, policy: &Policy, config: &Config) -> Result<(), Rejection> {
+    pub fn room(
+        &self,
+        persona: &Persona,
+        virtuals: &Virtual,
+        policy: &Policy,
+        config: &Config,
+    ) -> Result<(), Rejection> {
         let limits = &config.limits;
         let after = self.totals.plus(Totals::of(persona, policy));
-        let fresh = persona.ranges().iter().flat_map(blocks).filter(|block| !self.blocks.contains_key(block));
-        let blocks = self.blocks.len() + fresh.count();
+        let ranges = persona.ranges().iter().map(|range| virtuals.main(range));
+        let fresh = ranges.flat_map(|range| blocks(&range));
+        let blocks = self.blocks.len() + fresh.filter(|block| !self.blocks.contains_key(block)).count();
         let mut problems = Problems::default();
         for (pointer, what, count, limit) in [
             ("", "personas", after.personas, limits.personas as usize),
@@ -166,14 +189,22 @@ impl Claims {
     }
 
     /// What stands against a persona, its own claims not being among these. Ranges in `held` are not
-    /// compared with foreign routes: the persona has them already.
-    pub fn conflicts(&self, persona: &Persona, held: &[IpNet], world: &World<'_>) -> Vec<Problem> {
+    /// compared with foreign routes: the persona has them already. Of ranges that others know under other
+    /// addresses those count.
+    pub fn conflicts(
+        &self,
+        persona: &Persona,
+        virtuals: &Virtual,
+        held: &[IpNet],
+        world: &World<'_>,
+    ) -> Vec<Problem> {
         let mut problems = Problems::default();
         if let Some(id) = self.names.get(persona.name()) {
             problems.add("/name", format!("name `{}` belongs to {}", persona.name(), (world.describe)(id)));
         }
         for (index, range) in persona.ranges().iter().enumerate() {
             let pointer = range_pointer(world.single_range, index);
+            let range = &virtuals.main(range);
             for (other, owner) in self.prefixes.overlapping(range) {
                 problems.add(&pointer, format!("{range} overlaps {other} of {}", (world.describe)(&owner)));
             }
@@ -188,6 +219,12 @@ impl Claims {
             let foreign = world.inventory.foreign_routes.iter().filter(|other| !is_default(other));
             if let Some(other) = foreign.clone().find(|other| prefix::overlaps(other, range)) {
                 problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already"));
+            }
+        }
+        for external in persona.nat().external() {
+            for (other, owner) in self.prefixes.overlapping(external) {
+                let detail = format!("{external} overlaps {other} of {}", (world.describe)(&owner));
+                problems.add("/egress/nat/static", detail);
             }
         }
         self.place_conflicts(&mut problems, persona, world);

@@ -3,18 +3,24 @@
 pub mod claims;
 pub mod condition;
 pub mod lint;
+pub mod names;
+pub mod overlap;
 pub mod place;
 pub mod seats;
+pub mod translate;
 pub mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::document::persona::PersonaDocument;
 use crate::model::persona::Persona;
 use crate::model::policy::Policy;
+use crate::model::prefix;
+use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::{Origin, PersonaView};
 use seats::Seat;
@@ -46,6 +52,10 @@ pub struct Record {
     pub warnings: Arc<Vec<String>>,
     /// What its endpoints got.
     pub seats: BTreeMap<String, Seat>,
+    /// Ranges that others know under other addresses.
+    pub virtuals: Virtual,
+    /// Ranges that personas with the same ranges know under other addresses, because those are their own.
+    pub aliases: Virtual,
     /// Where it stands.
     pub life: Life,
     /// What the kernel refused when asked last.
@@ -82,6 +92,20 @@ pub enum Life {
 }
 
 impl Record {
+    /// Its ranges as the hub and everybody else knows them.
+    pub fn main_ranges(&self) -> Vec<IpNet> {
+        self.persona.ranges().iter().map(|range| self.virtuals.main(range)).collect()
+    }
+
+    /// The ranges of another persona as its members know them.
+    pub fn sees(&self, other: &Self) -> Vec<IpNet> {
+        let alias = |range: IpNet| {
+            let own = self.virtuals.iter().any(|(native, _)| prefix::overlaps(native, &range));
+            other.aliases.get(&range).filter(|_| own).unwrap_or(range)
+        };
+        other.main_ranges().into_iter().map(alias).collect()
+    }
+
     /// Whether it is alive at `now`.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.has_not_ended() && self.expires_at.is_none_or(|end| now < end)

@@ -101,12 +101,15 @@ pub fn place(record: &Record, ground: &Ground<'_>) -> Placement {
     let persona = &record.persona;
     let mut placement = Placement::default();
     for attachment in persona.attachments() {
-        placement.attach(&attachment.name, Some(record.segment), &attachment.prefixes, ground);
+        let prefixes: Vec<IpNet> =
+            attachment.prefixes.iter().map(|prefix| record.virtuals.main(prefix)).collect();
+        placement.attach(&attachment.name, Some(record.segment), &prefixes, ground);
     }
     for endpoint in persona.endpoints() {
         let Some(seat) = record.seats.get(&endpoint.name) else { continue };
         let name = link_name(record.segment, seat.number);
-        let host = |address: &IpAddr| (IpNet::from(*address), Via::Interface(name.clone()));
+        let main = |address: &IpAddr| IpNet::from(record.virtuals.address(*address));
+        let host = |address: &IpAddr| (main(address), Via::Interface(name.clone()));
         placement.routes.extend(seat.addresses.iter().map(host));
     }
     if persona.attachments().is_empty() && persona.endpoints().is_empty() {
@@ -150,7 +153,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
         desired.ports.insert(port.name.clone(), Port { role: Role::Segment, segment: port.segment, xdp });
         switches(desired, &port.name, v6);
         let behind = |range: &&IpNet| port.prefixes.iter().any(|prefix| prefix::overlaps(prefix, range));
-        for range in record.persona.ranges().iter().filter(behind) {
+        for range in record.main_ranges().iter().filter(behind) {
             let gateway = with_length(prefix::gateway(range), range);
             desired.addresses.insert((port.name.clone(), gateway), Address { expires });
         }
@@ -165,7 +168,8 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
         let gateways: Vec<IpAddr> =
             [true, false].into_iter().filter_map(first).map(|range| prefix::gateway(range)).collect();
         for gateway in &gateways {
-            desired.addresses.insert((name.clone(), IpNet::from(*gateway)), Address { expires });
+            let main = record.virtuals.address(*gateway);
+            desired.addresses.insert((name.clone(), IpNet::from(main)), Address { expires });
         }
         let addresses = seat.addresses.iter().zip(&own).map(|(address, range)| with_length(*address, range));
         let made = Endpoint {
@@ -173,7 +177,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
             interface: endpoint.interface.clone(),
             addresses: addresses.collect(),
             gateways,
-            mtu: MTU,
+            mtu: record.persona.mtu().unwrap_or(MTU),
             expires,
         };
         switches(desired, &name, v6);
@@ -237,8 +241,8 @@ pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)]) {
         desired.routes.insert(key, Route { via: via.clone(), persona: record.id.clone() });
     }
     for (record, _) in placed {
-        for range in record.persona.ranges() {
-            let key = RouteKey { table: MAIN_TABLE, target: *range, metric: METRIC_FALLBACK };
+        for range in record.main_ranges() {
+            let key = RouteKey { table: MAIN_TABLE, target: range, metric: METRIC_FALLBACK };
             desired.routes.insert(key, Route { via: Via::Unreachable, persona: record.id.clone() });
         }
     }
@@ -257,7 +261,7 @@ pub fn table(desired: &mut Desired, record: &Record, own: &Placement, peers: &[&
                 desired.routes.insert(RouteKey { table, target: *target, metric: METRIC_BASE }, route(via));
             }
         }
-        for range in record.persona.ranges().iter().filter(|range| family(range)) {
+        for range in record.main_ranges().iter().filter(|range| family(range)) {
             let key = RouteKey { table, target: *range, metric: METRIC_FALLBACK };
             desired.routes.insert(key, route(&Via::Unreachable));
             let priority = RULE_PRIORITIES.start;

@@ -15,6 +15,7 @@ pub mod segments;
 pub mod settings;
 mod slots;
 pub mod small;
+pub mod translations;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -72,6 +73,7 @@ pub struct Datapath {
     segments: segments::Segments,
     prefixes: prefixes::Prefixes,
     small: small::Small,
+    translations: translations::Translations,
     ports: ports::Ports,
     settings: settings::SettingsMap,
 }
@@ -83,9 +85,10 @@ impl Datapath {
         let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
         let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
         let small = small::Small::new(&mut ebpf)?;
+        let translations = translations::Translations::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -97,6 +100,7 @@ impl Datapath {
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
         let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
+        reports.push(self.translations.put(desired, inventory));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -111,9 +115,9 @@ impl Datapath {
             reports.push(self.settings.route_again());
         }
         reports.push(locals);
-        reports.push(self.small.put_failsafe(&desired.settings.failsafe));
+        reports.push(self.small.put_failsafe(&desired.settings));
         let moved = self.prefixes.put(&prefixes);
-        let ports = self.ports.put(&mut self.ebpf, &self.pins, &desired.ports, inventory);
+        let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);
         let changes = [&moved, &ports, &peers].map(|report| report.put + report.deleted);
         if changes.iter().sum::<usize>() > 0 {
             reports.push(self.settings.classify_again());
@@ -124,13 +128,14 @@ impl Datapath {
 
     /// Deletes what is no longer wanted and waits until no packet can see freed slots.
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
+        let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
         if self.segments.has_retired() || self.prefixes.has_retired() {
             grace::wait();
             self.segments.reuse();
             self.prefixes.reuse();
         }
-        vec![report]
+        vec![report, translations]
     }
 
     /// Makes every cached next hop be looked up again.

@@ -7,15 +7,18 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData};
 use hub_common::limits;
 use hub_common::segment::{
-    PORT_FAILSAFE, PORT_L3_ONLY, PORT_XDP_TARGET, Port as Entry, ROLE_SEGMENT, ROLE_UPLINK,
+    PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, PORT_XDP_TARGET, Port as Entry, ROLE_SEGMENT, ROLE_UPLINK,
 };
+
+use ipnet::IpNet;
 
 use super::{MapFault, take};
 use crate::command::{Inventory, Link};
-use crate::desired::{Port, Role, Xdp};
+use crate::desired::{Desired, Port, Role, Translation, View, Xdp};
 use crate::kernel::attach::{self, Hook, Place};
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{clsact, ethtool};
+use crate::model::SegmentId;
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Failure, Report};
 
@@ -86,13 +89,8 @@ impl Ports {
     }
 
     /// Puts ports that exist, table entry first and programs second, and takes programs off all others.
-    pub fn put(
-        &mut self,
-        ebpf: &mut Ebpf,
-        pins: &Path,
-        wanted: &BTreeMap<String, Port>,
-        inventory: &Inventory,
-    ) -> Report {
+    pub fn put(&mut self, ebpf: &mut Ebpf, pins: &Path, desired: &Desired, inventory: &Inventory) -> Report {
+        let wanted = &desired.ports;
         let mut report = Report { table: NAME, ..Report::default() };
         self.remove_gone(pins, wanted, inventory, &mut report);
         if self.hook == Hook::Clsact {
@@ -100,7 +98,8 @@ impl Ports {
         }
         for (name, port) in wanted {
             let Some(link) = inventory.links.get(name) else { continue };
-            match self.put_one(ebpf, pins, name, port, link) {
+            let translated = if is_translated(port, desired) { PORT_TRANSLATED } else { 0 };
+            match self.put_one(ebpf, pins, name, port, link, translated) {
                 Ok(changed) => report.put += usize::from(changed),
                 Err(error) => {
                     report.failures.push(Failure { object: format!("port {name}"), error, persona: None });
@@ -121,10 +120,12 @@ impl Ports {
         name: &str,
         port: &Port,
         link: &Link,
+        flags: u32,
     ) -> Result<bool, String> {
         let was = self.live.get(name).filter(|live| live.ifindex == link.ifindex);
         let xdp = wants_xdp(name, port, link);
         let mut entry = entry(port, link);
+        entry.flags |= flags;
         let is_new = was.is_none();
         if let Some(live) = was {
             if live.xdp && xdp {
@@ -271,6 +272,21 @@ fn wants_xdp(name: &str, port: &Port, link: &Link) -> bool {
         Xdp::On => true,
         Xdp::Off => false,
         Xdp::Auto => ethtool::xdp_pays(name),
+    }
+}
+
+/// Whether packets carry other addresses beyond a port than in the hub.
+fn is_translated(port: &Port, desired: &Desired) -> bool {
+    let known = |segment: SegmentId, view: View| {
+        let first = Translation { segment, view, other: IpNet::default() };
+        let next = desired.translations.range(first..).next();
+        next.is_some_and(|(key, _)| key.segment == segment && key.view == view)
+    };
+    match port.role {
+        Role::Segment => port.segment.is_some_and(|segment| known(segment, View::Member)),
+        Role::Uplink => {
+            desired.masquerade || desired.translations.keys().any(|key| key.view == View::Outside)
+        }
     }
 }
 

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, MapData};
 use aya::{Ebpf, Pod};
 use hub_common::address::{Address, mapped};
-use hub_common::segment::{Failsafe, Peer};
+use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Peer};
 
 use super::local_bits::LocalBits;
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
-use crate::desired::Desired;
+use crate::desired::{Desired, Settings};
 use crate::reconcile::Report;
 
 /// The set maps.
@@ -97,12 +97,16 @@ impl Small {
         report
     }
 
-    /// Makes the ports that stay reachable be these: (protocol, port).
-    pub fn put_failsafe(&mut self, ports: &BTreeSet<(u8, u16)>) -> Report {
-        let ports: Vec<Failsafe> = ports
-            .iter()
-            .map(|(protocol, port)| Failsafe { protocol: u32::from(*protocol), port: u32::from(*port) })
-            .collect();
+    /// Makes the ports that stay reachable, and those that members may reach, be these.
+    pub fn put_failsafe(&mut self, settings: &Settings) -> Report {
+        let entry = |mark: u32| {
+            move |(protocol, port): &(u8, u16)| Failsafe {
+                protocol: u32::from(*protocol) | mark,
+                port: u32::from(*port),
+            }
+        };
+        let services = settings.services.iter().map(entry(FAILSAFE_MEMBERS));
+        let ports: Vec<Failsafe> = settings.failsafe.iter().map(entry(0)).chain(services).collect();
         self.failsafe.put(&ports)
     }
 }
