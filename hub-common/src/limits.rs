@@ -32,6 +32,14 @@ pub const LOCALS: u32 = 4_096;
 pub const PEERS: u32 = 65_536;
 /// Distinct {segment, reason, direction} drop counters; default.
 pub const DROPS: u32 = 65_536;
+/// Subjects that detectors watch at once; the least recently seen is forgotten.
+pub const WATCHES: u32 = 8_192;
+/// Sets of detectors that differ.
+pub const DETECTOR_SETS: u32 = 4_096;
+/// Addresses that detectors bar at once.
+pub const BARS: u32 = 8_192;
+/// Distinct {segment, detector} counters of detections.
+pub const DETECTIONS: u32 = 65_536;
 /// Bytes of the event ring; a power of two. About 2,900 events.
 pub const EVENT_BYTES: u32 = 256 * 1_024;
 /// Failsafe ports of the host.
@@ -44,7 +52,7 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{flow, packet, rule, segment, stats};
+    use crate::{detect, flow, packet, rule, segment, stats};
 
     #[test]
     fn default_maps_fit_in_128_mebibytes_on_two_cpus() {
@@ -57,7 +65,9 @@ mod tests {
             + FRAGMENTS as usize * (size_of::<packet::FragmentKey>() + per_entry)
             + PORTS as usize * size_of::<segment::Port>()
             + V4_BLOCKS as usize * 1_024
-            + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
+            + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>()
+            + WATCHES as usize * (size_of::<detect::WatchKey>() + size_of::<detect::Watch>() + per_entry)
+            + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>();
         assert!(bytes < 128 * 1_024 * 1_024, "{bytes} bytes");
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use crate::model::detector::Detectors;
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 
@@ -34,6 +35,8 @@ pub struct Desired {
     pub rules: BTreeSet<Rule>,
     /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
     pub sysctls: BTreeMap<String, String>,
+    /// What the data path watches for, by segment.
+    pub detectors: BTreeMap<SegmentId, Detectors>,
     /// Numbers of the data path.
     pub settings: Settings,
 }

@@ -22,6 +22,7 @@ use crate::maps::{ANSWER, CLOCK, PORTS, SCRATCH, SCRATCH_WHY, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
+use crate::stage::detect;
 use crate::stage::route::route;
 use crate::{pipeline, reject, rewrite};
 
@@ -63,6 +64,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     let Some(port) = port(ifindex) else { return drop_early(scratch, Reason::NoPort) };
     scratch.port = *port;
     read(skb, scratch);
+    weigh(skb, scratch);
     if pkt_type == 0 {
         allow_redirect(skb, scratch);
     }
@@ -70,6 +72,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     if verdict == VERDICT_ROUTE {
         hub_route_tc(skb, scratch);
         verdict = hub_commit(scratch);
+        detect::passed(scratch, verdict);
     }
     match verdict {
         VERDICT_REDIRECT => send(skb, scratch),
@@ -103,14 +106,17 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     let Some(port) = port(out) else { return drop_early(scratch, Reason::NoPort) };
     scratch.port = outward(*port);
     read(skb, scratch);
+    weigh(skb, scratch);
     let mut verdict = pipeline::hub_judge(scratch);
     if verdict == VERDICT_ROUTE {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
         verdict = hub_commit(scratch);
+        detect::passed(scratch, verdict);
     }
     match verdict {
         VERDICT_DROP => {
             hub_count_drop(scratch);
+            detect::hub_detect(scratch);
             report::total(Hook::TcOut as u32, |totals| totals.dropped += 1);
             SHOT
         }
@@ -296,6 +302,18 @@ pub(crate) extern "C" fn hub_network_tc(skb: *mut __sk_buff, scratch: *mut Scrat
     number(parsed)
 }
 
+/// Notes how many packets the frame is on a wire, and their bytes.
+#[inline(always)]
+fn weigh(skb: *mut __sk_buff, scratch: &mut Scratch) {
+    let packet = &scratch.packet;
+    // SAFETY: a field of the context.
+    let segments = unsafe { (*skb).gso_segs };
+    // Super-packets of virtual machines may not say how many they are: they count as one.
+    scratch.packets = if segments == 0 { 1 } else { segments };
+    let headers = u32::from(packet.l4_offset.wrapping_sub(packet.l3_offset).wrapping_add(packet.l4_bytes));
+    scratch.bytes = packet.length_bytes.wrapping_add((scratch.packets - 1).wrapping_mul(headers));
+}
+
 /// Notes whether the packet may leave by a redirect, and how long its wire packets are.
 #[inline(always)]
 fn allow_redirect(skb: *mut __sk_buff, scratch: &mut Scratch) {
@@ -348,6 +366,7 @@ fn send(skb: *mut __sk_buff, scratch: &Scratch) -> i32 {
 #[inline(always)]
 fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
     hub_count_drop(scratch);
+    detect::hub_detect(scratch);
     if scratch.outcome.flags & OUTCOME_REJECT != 0 {
         let ifindex = reject::hub_reject(skb, scratch);
         if ifindex != 0 {

@@ -16,6 +16,7 @@ use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
+use crate::stage::detect;
 use crate::stage::route::route;
 use crate::tc::{REASON_BASE, number};
 use crate::{pipeline, rewrite};
@@ -47,6 +48,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     read(ctx.ctx, scratch);
     let packet = &scratch.packet;
     scratch.wire_bytes = packet.length_bytes;
+    scratch.packets = 1;
+    scratch.bytes = packet.length_bytes;
     if packet.ttl > 1 && !packet.has_any(PACKET_OPTIONS | PACKET_VLAN) {
         scratch.flags |= SCRATCH_REDIRECTABLE;
     }
@@ -54,11 +57,13 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if verdict == VERDICT_ROUTE {
         hub_route_xdp(ctx.ctx, scratch);
         verdict = hub_commit(scratch);
+        detect::passed(scratch, verdict);
     }
     match verdict {
         VERDICT_REDIRECT => send(&ctx, scratch),
         VERDICT_DROP => {
             hub_count_drop(scratch);
+            detect::hub_detect(scratch);
             report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
             xdp_action::XDP_DROP
         }

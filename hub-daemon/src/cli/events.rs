@@ -114,7 +114,7 @@ fn packet_line(packet: &PacketEvent) -> String {
         "{} {} {} {} {} > {} on {} ({} > {}, {} B){rule}",
         packet.time,
         packet.action,
-        packet.reason.as_deref().unwrap_or("-"),
+        packet.detector.as_deref().or(packet.reason.as_deref()).unwrap_or("-"),
         packet.protocol,
         end(packet.source, packet.source_port),
         end(packet.target, packet.target_port),

@@ -134,6 +134,10 @@ fn hint(reason: Reason) -> &'static str {
         Reason::HubLocal => "members may not reach services of the hub itself; see `failsafe` in hub.yaml",
         Reason::Multicast => "multicast and broadcast do not cross the hub",
         Reason::RouterAdvertisement => "members may not act as routers",
+        Reason::Detected | Reason::FlowRate => {
+            "a detector fired; see `hubctl events` and the persona's `detectors`, or wait"
+        }
+        Reason::Land => "its source is its target; look for who forges it",
         Reason::Internal => "this is a defect; please report it with `hubctl status --json`",
     }
 }

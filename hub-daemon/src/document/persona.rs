@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::parts::{BandwidthDocument, InterfaceDocument, OneOrMany, Scalar};
+use super::parts::{BandwidthDocument, DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::rule::RuleDocument;
 
 /// A network persona: address range, permitted protocols, rules, quality of service and an end.
@@ -65,6 +65,9 @@ pub struct PersonaDocument {
     /// Whether `default_action` applies to protocols that no rule mentions as well; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
+    /// What is watched for: `default`, or detectors with their settings; default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detectors: Option<DetectorsDocument>,
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hub_common::segment::SEGMENT_WATCHED;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -31,8 +32,9 @@ impl Hub {
                 policy: policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
-                flags: 0,
+                flags: if record.persona.detectors().is_some() { SEGMENT_WATCHED } else { 0 },
             };
+            desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.segments.insert(record.segment, segment);
             for range in record.persona.ranges() {
                 desired.prefixes.insert(*range, record.segment);

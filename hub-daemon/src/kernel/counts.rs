@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use aya::maps::IterableMap as _;
+use hub_common::detect::{DetectionKey, Detector};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::rule::Rule;
 use hub_common::segment::Policy;
@@ -12,7 +13,9 @@ use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 use super::batch;
 use super::maps::{Maps, present};
 use super::reader::ReadError;
-use crate::datapath_view::{Count, DropCount, HookCounts, RuleCount, SegmentCounts};
+use crate::datapath_view::{
+    Count, DetectionCount, DropCount, FlowsBegun, HookCounts, RuleCount, SegmentCounts,
+};
 use crate::model::SegmentId;
 use crate::view::Snapshot;
 
@@ -34,6 +37,14 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
                 counts.drops.push(drop_count(key, &hits));
             }
         }
+    }
+    if let Some(values) = present(maps.flows_begun.get(&segment, 0), "FLOWS_BEGUN")? {
+        counts.flows = begun(&values);
+    }
+    for detector in Detector::ALL {
+        let key = DetectionKey { segment, detector: detector as u32 };
+        let times = present(maps.detections.get(&key, 0), "DETECTIONS")?;
+        counts.detections.extend(times.map(|times| detection(key, times)));
     }
     if let Some(policy) = maps.slots.policy_of(segment)? {
         counts.rules = rules(maps, &policy)?;
@@ -63,7 +74,23 @@ pub(crate) fn segments(
         ControlFlow::Continue(())
     };
     batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
+    let note = |index: u32, values: &[[u64; 2]]| {
+        if let Some(counts) = all.get_mut(&SegmentId(index)) {
+            counts.flows = begun(values);
+        }
+    };
+    batch::range(maps.flows_begun.map(), 0, last + 1, note)
+        .map_err(|source| ReadError::Map { map: "FLOWS_BEGUN", source })?;
+    let note = |key: &DetectionKey, times: &[u64]| {
+        if let (Some(counts), Some(times)) = (all.get_mut(&SegmentId(key.segment)), times.first()) {
+            counts.detections.push(detection(*key, *times));
+        }
+        ControlFlow::Continue(())
+    };
+    batch::entries(maps.detections.map(), note)
+        .map_err(|source| ReadError::Map { map: "DETECTIONS", source })?;
     for counts in all.values_mut() {
+        counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
         counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
     }
     Ok(all)
@@ -112,6 +139,19 @@ fn passed(values: &[SegmentCounters]) -> SegmentCounts {
         egress_dropped: count(|counters| counters.egress_dropped),
         ..SegmentCounts::default()
     }
+}
+
+fn begun(values: &[[u64; 2]]) -> FlowsBegun {
+    values.iter().fold(FlowsBegun::default(), |sum, [ingress, egress]| FlowsBegun {
+        ingress: sum.ingress + ingress,
+        egress: sum.egress + egress,
+    })
+}
+
+fn detection(key: DetectionKey, times: u64) -> DetectionCount {
+    let detector = Detector::ALL.into_iter().find(|detector| *detector as u32 == key.detector);
+    let name = detector.map_or_else(|| key.detector.to_string(), |detector| detector.name().to_owned());
+    DetectionCount { detector: name, times }
 }
 
 fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {

@@ -2,6 +2,7 @@
 
 pub mod bandwidth;
 pub mod config;
+pub mod detector;
 pub mod endpoint;
 pub mod expiry;
 pub mod icmp;

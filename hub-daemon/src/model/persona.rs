@@ -8,6 +8,7 @@ use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
 use super::bandwidth::Bandwidth;
+use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
 use super::problems::Problems;
@@ -42,6 +43,7 @@ pub struct Persona {
     endpoints: Vec<Endpoint>,
     peers: BTreeSet<String>,
     next_hops: Vec<IpAddr>,
+    detectors: Option<Detectors>,
 }
 
 /// What a policy is compiled from.
@@ -87,6 +89,7 @@ impl Persona {
         let (egress_allow, egress_deny) = egress_lists(&mut problems, &egress);
         let next_hops = next_hops(&mut problems, &egress, &ranges);
         labels(&mut problems, document);
+        let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
         let persona = Self {
             name: document.name.clone(),
             ranges,
@@ -105,6 +108,7 @@ impl Persona {
             endpoints,
             peers,
             next_hops,
+            detectors,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -150,6 +154,11 @@ impl Persona {
     /// Routers of its own default routes, at most one per family.
     pub fn next_hops(&self) -> &[IpAddr] {
         &self.next_hops
+    }
+
+    /// What its packets are watched for.
+    pub fn detectors(&self) -> Option<&Detectors> {
+        self.detectors.as_ref()
     }
 
     /// Whether it has a range of the family.

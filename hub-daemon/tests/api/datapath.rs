@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, Count, DropCount, FlowTable, FlowView, HookCounts, Question, RuleCount, SegmentCounts,
+    Answer, AnswerRule, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun, HookCounts,
+    Question, RuleCount, SegmentCounts,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -29,6 +30,8 @@ impl Datapath for FixedDatapath {
                 count: count(3),
             }],
             rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
+            flows: FlowsBegun { ingress: 7, egress: 8 },
+            detections: vec![DetectionCount { detector: "port_scan".into(), times: 2 }],
         })
     }
 

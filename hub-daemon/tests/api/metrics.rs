@@ -77,6 +77,8 @@ async fn every_number_of_the_hub_is_there() {
             format!("hub_persona_drops_total{}", of_persona(",direction=\"ingress\",reason=\"rule_deny\"")),
             3.0,
         ),
+        (format!("hub_persona_flows_begun_total{}", of_persona(",direction=\"egress\"")), 8.0),
+        (format!("hub_persona_detections_total{}", of_persona(",detector=\"port_scan\"")), 2.0),
         (format!("hub_persona_rule_hits_total{}", of_persona(",direction=\"ingress\",rule=\"1\"")), 3.0),
         (format!("hub_persona_expires_timestamp_seconds{}", of_persona("")), 1_924_991_999.0),
         ("hub_hook_received_packets_total{hook=\"tc_in\"}".into(), 10.0),

@@ -14,15 +14,15 @@ use hub_common::packet::{
     PACKET_V4, PACKET_VLAN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
-    policy_slot,
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_WATCHED, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY,
+    Settings, policy_slot,
 };
 
 use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::route;
+use crate::stage::{detect, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -63,7 +63,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     if (half_open && direction == 1)
         || (tcp && is_opening(packet.tcp_flags))
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick)
+        || !unchanged(flow, scratch.tick, packet.has(PACKET_ICMP_REQUEST))
     {
         return None;
     }
@@ -98,9 +98,10 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow.
+/// Whether both segments are alive and still point at the policies that admitted the flow, and neither
+/// counts pings.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64) -> bool {
+fn unchanged(flow: &Flow, tick: u64, ping: bool) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
@@ -108,6 +109,9 @@ fn unchanged(flow: &Flow, tick: u64) -> bool {
             let Some(segment) = SEGMENTS.get(id) else { return false };
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
             if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+                return false;
+            }
+            if ping && segment.flags & SEGMENT_WATCHED != 0 {
                 return false;
             }
         }
@@ -121,7 +125,7 @@ fn finish(scratch: &mut Scratch, flow: &mut Flow, direction: usize, verdict: u32
     touch(scratch, flow, direction);
     let [a, b] = flow.segment;
     let (sender, receiver) = if direction == 0 { (a, b) } else { (b, a) };
-    report::passed(sender, receiver, scratch.packet.length_bytes);
+    report::passed(scratch, sender, receiver);
     verdict
 }
 
@@ -134,8 +138,8 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
         unsafe { write_volatile(&raw mut flow.last_tick, scratch.tick) };
     }
     let direction = direction & 1;
-    atomic::add(&mut flow.packets[direction], 1);
-    atomic::add(&mut flow.bytes[direction], u64::from(packet.length_bytes));
+    atomic::add(&mut flow.packets[direction], u64::from(scratch.packets));
+    atomic::add(&mut flow.bytes[direction], u64::from(scratch.bytes));
     let seen = flow.tcp_seen[direction] | packet.tcp_flags;
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
@@ -152,6 +156,9 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
     }
     let (key, from_high) = FlowKey::of(&scratch.packet);
     scratch.key = key;
+    if scratch.packet.has(PACKET_ICMP_REQUEST) {
+        detect::admit(scratch)?;
+    }
     if let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings) {
         // SAFETY: as in `fast`.
         let flow = unsafe { &*flow };
@@ -175,6 +182,7 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
         }
     }
     scratch.outcome.flags |= OUTCOME_NEW;
+    detect::admit(scratch)?;
     admit_new(scratch, settings)?;
     filter(scratch, false)
 }

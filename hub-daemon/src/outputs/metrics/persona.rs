@@ -65,6 +65,25 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
         "Packets that a rule judged: the first of each flow it admitted, every one it refused",
         hits,
     )?;
+    let begun = rows.iter().flat_map(|row| {
+        [("ingress", row.counts.flows.ingress), ("egress", row.counts.flows.egress)]
+            .map(|(direction, flows)| ([("persona", row.name()), ("direction", direction)], flows))
+    });
+    series.counters(
+        "hub_persona_flows_begun",
+        "Connections of a persona that began; ingress is towards its members",
+        begun,
+    )?;
+    let fired = rows.iter().flat_map(|row| {
+        row.counts.detections.iter().map(|detection| {
+            ([("persona", row.name()), ("detector", detection.detector.as_str())], detection.times)
+        })
+    });
+    series.counters(
+        "hub_persona_detections",
+        "Times that a detector fired, once a source and window",
+        fired,
+    )?;
     let ends = rows.iter().filter_map(|row| {
         let seconds = u64::try_from(row.persona.expires_at?.as_second()).ok()?;
         Some(([("persona", row.name())], seconds))

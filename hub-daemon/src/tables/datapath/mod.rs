@@ -5,6 +5,7 @@
 //! the segments that point at them, segments before the prefixes that lead to them, the port table before
 //! programs run on a port. Freed slots are used again after a grace period.
 
+pub mod detectors;
 pub mod grace;
 pub mod policies;
 pub mod ports;
@@ -71,6 +72,7 @@ pub struct Datapath {
     small: small::Small,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    detectors: detectors::DetectorMaps,
 }
 
 impl Datapath {
@@ -82,7 +84,8 @@ impl Datapath {
         let small = small::Small::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+        let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings, detectors })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -94,6 +97,7 @@ impl Datapath {
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
         let mut reports = vec![self.settings.put(&desired.settings, clock)];
+        reports.push(self.detectors.put(&desired.detectors, clock));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -118,12 +122,14 @@ impl Datapath {
     /// Deletes what is no longer wanted and waits until no packet can see freed slots.
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let report = self.segments.delete(&desired.segments);
-        if self.segments.has_retired() || self.prefixes.has_retired() {
+        let watches = self.detectors.delete(desired);
+        if self.segments.has_retired() || self.prefixes.has_retired() || self.detectors.has_retired() {
             grace::wait();
             self.segments.reuse();
             self.prefixes.reuse();
+            self.detectors.reuse();
         }
-        vec![report]
+        vec![report, watches]
     }
 
     /// Makes every cached next hop be looked up again.
