@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::SegmentId;
+use crate::outputs::alerts::AlertEvent;
 
 /// Packets and bytes from the IP header on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -219,6 +220,8 @@ pub enum EventView {
     Packet(PacketEvent),
     /// A persona or the hub changed.
     Change(ChangeEvent),
+    /// An alert fired, or ended.
+    Alert(AlertEvent),
 }
 
 /// A packet that was dropped or logged.

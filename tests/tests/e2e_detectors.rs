@@ -13,7 +13,7 @@ use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Detectors of member 0's persona that fired, with how often.
 fn detections(world: &World) -> Vec<(String, u64)> {

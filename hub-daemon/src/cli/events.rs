@@ -98,6 +98,9 @@ fn show(output: Output, record: &Record) -> Result<(), Failure> {
         Format::Table => match typed(record)? {
             EventView::Packet(packet) => output.line(&packet_line(&packet)),
             EventView::Change(change) => output.line(&change_line(&change)),
+            EventView::Alert(alert) => {
+                output.line(&format!("{} {} {} {}", alert.time, alert.state, alert.alert, alert.message))
+            }
         },
     }
 }

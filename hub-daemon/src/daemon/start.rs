@@ -18,6 +18,7 @@ use super::owner::{Channels, Owner};
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::hub::Hub;
+use crate::inputs::datapath::Datapath as Readable;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
 use crate::inputs::{HubHandle, rest};
@@ -30,6 +31,7 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::{Config, Limits};
 use crate::model::id::IdSource;
+use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::metrics;
 use crate::outputs::stats::ReconcileStats;
 use crate::store::{Store, StoreError};
@@ -126,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
 
-    let (handle, channels, receivers) = wire(&pins, applier)?;
+    let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
     let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
@@ -139,6 +141,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let monitor = tokio::spawn(watch_kernel(receivers.changes));
     let events = Events::open(&pins, handle.snapshot.clone())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
+    let alerts = tokio::spawn(watcher.run());
 
     reload(&handle).await;
     supervise(&handle, owner, &mut signals).await?;
@@ -151,6 +154,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     documents.abort();
     monitor.abort();
     follow.abort();
+    alerts.abort();
     Ok(())
 }
 
@@ -237,7 +241,11 @@ struct Receivers {
 }
 
 /// Makes the channels and starts the applier's thread.
-fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers), StartError> {
+fn wire(
+    config: &Config,
+    pins: &Path,
+    applier: Applier,
+) -> Result<(HubHandle, Watcher, Channels, Receivers), StartError> {
     let (command_sender, commands) = mpsc::channel(QUEUE);
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (events, _) = broadcast::channel(EVENTS);
@@ -250,20 +258,22 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
     std::thread::Builder::new()
         .name("applier".to_owned())
         .spawn(move || applier.work(&work, &done_sender))?;
-    let reader = Reader::open(pins, snapshots.clone())?;
+    let reader: Arc<dyn Readable> = Arc::new(Reader::open(pins, snapshots.clone())?);
+    let (watcher, alerts) = Watcher::new(config, snapshots.clone(), Arc::clone(&reader), events.clone());
     let handle = HubHandle {
         commands: command_sender,
         snapshot: snapshots,
         events: events.clone(),
-        datapath: Arc::new(reader),
+        datapath: reader,
         reload,
         attachments: attached,
         reconcile: Arc::new(ReconcileStats::default()),
+        alerts,
         started: Timestamp::now(),
     };
     let channels =
         Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
-    Ok((handle, channels, Receivers { reloads, refused, changes: change_sender }))
+    Ok((handle, watcher, channels, Receivers { reloads, refused, changes: change_sender }))
 }
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::alert::AlertDocument;
 use super::parts::{BandwidthDocument, DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::rule::RuleDocument;
 
@@ -68,6 +69,9 @@ pub struct PersonaDocument {
     /// What is watched for: `default`, or detectors with their settings; default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detectors: Option<DetectorsDocument>,
+    /// Thresholds whose crossing is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Vec<AlertDocument>>,
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,

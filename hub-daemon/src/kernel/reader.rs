@@ -96,6 +96,11 @@ impl Reader {
         self.live(|live| flow_list::table(&live.maps))
     }
 
+    /// Connections in the flow table by persona. Walks all of it.
+    pub fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        self.live(|live| flow_list::counts(&live.maps))
+    }
+
     /// What the loaded program would do with a packet; changes nothing.
     pub fn why(&self, question: &Question) -> Result<Answer, ReadError> {
         match &self.0 {

@@ -9,8 +9,10 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
+use super::webhook::Webhook;
 use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::desired::{Role, Xdp};
@@ -45,6 +47,10 @@ pub struct Config {
     pub pools: BTreeMap<String, Vec<IpNet>>,
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
+    /// Thresholds on the sums over all personas.
+    pub alerts: Vec<Alert>,
+    /// Who is told of alerts.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Where the REST API listens.
@@ -152,6 +158,8 @@ impl Default for Config {
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
             loose_tcp: Duration::from_mins(1),
+            alerts: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -187,6 +195,8 @@ impl Config {
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
                 None => default.loose_tcp,
             },
+            alerts: Alert::list(&mut problems, "/alerts", &document.alerts),
+            webhooks: Webhook::list(&mut problems, &document.webhooks, folder),
         };
         problems.settle(config)
     }

@@ -56,9 +56,10 @@ impl Detectors {
             }
             DetectorsDocument::Each(each) => each,
         };
-        Self(Detector::ALL.map(|detector| {
-            document(each, detector).as_ref().map(|written| setting(problems, detector, written))
-        }))
+        Self(
+            Detector::ALL
+                .map(|detector| document(each, detector).map(|written| setting(problems, detector, written))),
+        )
     }
 
     /// The detectors that are on.
@@ -67,8 +68,8 @@ impl Detectors {
     }
 }
 
-fn document(each: &DetectorsEach, detector: Detector) -> &Option<DetectorDocument> {
-    match detector {
+fn document(each: &DetectorsEach, detector: Detector) -> Option<&DetectorDocument> {
+    let setting = match detector {
         Detector::PortScan => &each.port_scan,
         Detector::HostSweep => &each.host_sweep,
         Detector::SynFlood => &each.syn_flood,
@@ -78,7 +79,8 @@ fn document(each: &DetectorsEach, detector: Detector) -> &Option<DetectorDocumen
         Detector::Spoof => &each.spoof,
         Detector::Fragments => &each.fragments,
         Detector::FlowRate => &each.flow_rate,
-    }
+    };
+    setting.as_ref()
 }
 
 /// Far above what honest clients do, far below what scanners and floods do.

@@ -1,5 +1,6 @@
 //! Values that cannot be invalid: what documents become once every check has passed.
 
+pub mod alert;
 pub mod bandwidth;
 pub mod config;
 pub mod detector;
@@ -17,5 +18,6 @@ pub mod protocol;
 pub mod rule;
 pub mod span;
 pub mod tcp_flags;
+pub mod webhook;
 
 pub use id::{PersonaId, SegmentId};

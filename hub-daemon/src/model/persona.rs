@@ -7,6 +7,7 @@ use std::time::Duration;
 use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
@@ -44,6 +45,7 @@ pub struct Persona {
     peers: BTreeSet<String>,
     next_hops: Vec<IpAddr>,
     detectors: Option<Detectors>,
+    alerts: Vec<Alert>,
 }
 
 /// What a policy is compiled from.
@@ -90,6 +92,8 @@ impl Persona {
         let next_hops = next_hops(&mut problems, &egress, &ranges);
         labels(&mut problems, document);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
+        let written = document.alerts.as_deref().unwrap_or_default();
+        let alerts = Alert::list(&mut problems, "/alerts", written);
         let persona = Self {
             name: document.name.clone(),
             ranges,
@@ -109,6 +113,7 @@ impl Persona {
             peers,
             next_hops,
             detectors,
+            alerts,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -159,6 +164,11 @@ impl Persona {
     /// What its packets are watched for.
     pub fn detectors(&self) -> Option<&Detectors> {
         self.detectors.as_ref()
+    }
+
+    /// Thresholds whose crossing is reported.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alerts
     }
 
     /// Whether it has a range of the family.

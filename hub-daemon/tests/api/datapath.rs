@@ -1,5 +1,6 @@
 //! A data path whose numbers are known.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
@@ -33,6 +34,14 @@ impl Datapath for FixedDatapath {
             flows: FlowsBegun { ingress: 7, egress: 8 },
             detections: vec![DetectionCount { detector: "port_scan".into(), times: 2 }],
         })
+    }
+
+    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
+        Ok([(SegmentId(1), self.segment(SegmentId(1))?)].into())
+    }
+
+    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        Ok([(SegmentId(1), 4)].into())
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

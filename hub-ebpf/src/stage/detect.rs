@@ -150,16 +150,15 @@ pub(crate) extern "C" fn hub_sign(scratch: *mut Scratch, segment: u32, detector:
     let packet = &scratch.packet;
     let key = WatchKey { segment, detector, subject: subject(detector, packet, scratch.ingress_ifindex) };
     let thing = thing(detector, packet);
-    let watch = match WATCHES.get_ptr_mut(&key) {
-        Some(watch) => watch,
-        None => {
-            // A table that is full forgets the oldest; a lost entry is another window at worst.
-            scratch.watch = Watch::ZERO;
-            scratch.watch.since_tick = scratch.tick;
-            WATCHES.insert(&key, &scratch.watch, 0).ok();
-            let Some(watch) = WATCHES.get_ptr_mut(&key) else { return 0 };
-            watch
-        }
+    let watch = if let Some(watch) = WATCHES.get_ptr_mut(key) {
+        watch
+    } else {
+        // A table that is full forgets the oldest; a lost entry is another window at worst.
+        scratch.watch = Watch::ZERO;
+        scratch.watch.since_tick = scratch.tick;
+        WATCHES.insert(key, scratch.watch, 0).ok();
+        let Some(watch) = WATCHES.get_ptr_mut(key) else { return 0 };
+        watch
     };
     // SAFETY: a live map value. CPUs that add at once may lose a sign, or begin a window twice.
     let watch = unsafe { &mut *watch };

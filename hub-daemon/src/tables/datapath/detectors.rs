@@ -75,17 +75,16 @@ impl DetectorMaps {
     }
 
     fn put_one(&mut self, id: SegmentId, detectors: &Detectors, clock: &Clock) -> Result<(), MapFault> {
-        let slot = match self.places.get(detectors) {
-            Some(slot) => *slot,
-            None => {
-                let full = MapFault::Full { map: "DETECTOR_SETS", capacity: self.slots.capacity() };
-                let slot = self.slots.take(1).ok_or(full)?;
-                self.sets
-                    .set(slot, compile(detectors, clock), 0)
-                    .map_err(|source| MapFault::Kernel { map: "DETECTOR_SETS", source })?;
-                self.places.insert(detectors.clone(), slot);
-                slot
-            }
+        let slot = if let Some(slot) = self.places.get(detectors) {
+            *slot
+        } else {
+            let full = MapFault::Full { map: "DETECTOR_SETS", capacity: self.slots.capacity() };
+            let slot = self.slots.take(1).ok_or(full)?;
+            self.sets
+                .set(slot, compile(detectors, clock), 0)
+                .map_err(|source| MapFault::Kernel { map: "DETECTOR_SETS", source })?;
+            self.places.insert(detectors.clone(), slot);
+            slot
         };
         self.watched.set(id.0, slot, 0).map_err(|source| MapFault::Kernel { map: "WATCHED", source })?;
         self.found.remove(&id);
