@@ -11,7 +11,7 @@ use crate::model::SegmentId;
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
-    /// Counters of every persona in the data path, without those of their rules.
+    /// Counters of every persona in the data path.
     fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError>;
     /// Connections in the flow table by persona. Walks all of it.
     fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError>;

@@ -6,23 +6,20 @@ use std::ops::ControlFlow;
 use aya::maps::IterableMap as _;
 use hub_common::detect::{DetectionKey, Detector};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
-use hub_common::rule::Rule;
-use hub_common::segment::Policy;
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 use super::batch;
 use super::maps::{Maps, present};
 use super::reader::ReadError;
-use crate::datapath_view::{
-    Count, DetectionCount, DropCount, FlowsBegun, HookCounts, RuleCount, SegmentCounts,
-};
+use super::rule_counts;
+use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts};
 use crate::model::SegmentId;
 use crate::view::Snapshot;
 
 /// Position of rules that no document holds: the hub made them.
 pub(crate) const SYNTHETIC: u16 = 0xffff;
 
-const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
+pub(crate) const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
 
 /// Counters of one persona.
 pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadError> {
@@ -47,12 +44,12 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
         counts.detections.extend(times.map(|times| detection(key, times)));
     }
     if let Some(policy) = maps.slots.policy_of(segment)? {
-        counts.rules = rules(maps, &policy)?;
+        counts.rules = rule_counts::of_policy(maps, &policy)?;
     }
     Ok(counts)
 }
 
-/// Counters of all personas, without those of their rules.
+/// Counters of all personas.
 pub(crate) fn segments(
     maps: &Maps,
     snapshot: &Snapshot,
@@ -89,6 +86,11 @@ pub(crate) fn segments(
     };
     batch::entries(maps.detections.map(), note)
         .map_err(|source| ReadError::Map { map: "DETECTIONS", source })?;
+    for (segment, rules) in rule_counts::of_segments(maps, last)? {
+        if let Some(counts) = all.get_mut(&segment) {
+            counts.rules = rules;
+        }
+    }
     for counts in all.values_mut() {
         counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
         counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
@@ -163,42 +165,13 @@ fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
     }
 }
 
-/// Counts by position in the document; a rule with several slots has the sum of them.
-fn rules(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
-    let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
-    let runs = [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
-    for ((first, slots), direction) in runs.into_iter().zip(DIRECTIONS) {
-        let mut positions = Vec::with_capacity(slots as usize);
-        batch::range(maps.slots.rules.map(), first, slots, |_, rules: &[Rule]| {
-            positions.extend(rules.first().map(|rule| rule.index));
-        })
-        .map_err(|source| ReadError::Map { map: "RULES", source })?;
-        let mut position = positions.into_iter();
-        batch::range(maps.rule_hits.map(), first, slots, |_, hits: &[Hits]| {
-            if let Some(rule) = position.next().filter(|rule| *rule != SYNTHETIC) {
-                let more = sum(hits.iter().copied());
-                let count = counts.entry((rule, direction)).or_default();
-                count.packets += more.packets;
-                count.bytes += more.bytes;
-            }
-        })
-        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
-    }
-    let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
-        rule,
-        direction: direction.to_owned(),
-        count,
-    };
-    Ok(counts.into_iter().map(count).collect())
-}
-
 /// The name of a direction.
 pub(crate) const fn direction(from_members: bool) -> &'static str {
     let [ingress, egress] = DIRECTIONS;
     if from_members { egress } else { ingress }
 }
 
-fn sum(hits: impl Iterator<Item = Hits>) -> Count {
+pub(crate) fn sum(hits: impl Iterator<Item = Hits>) -> Count {
     hits.fold(Count::default(), |sum, hits| Count {
         packets: sum.packets + hits.packets,
         bytes: sum.bytes + hits.bytes,

@@ -76,7 +76,7 @@ impl Reader {
         self.live(|live| counts::segment(&live.maps, segment.0))
     }
 
-    /// Counters of every persona in the snapshot in one pass, without those of their rules.
+    /// Counters of every persona in the snapshot, in sweeps over the maps.
     pub fn segments_all(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
         self.live(|live| counts::segments(&live.maps, &live.snapshot()))
     }

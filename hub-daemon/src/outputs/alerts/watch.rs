@@ -151,12 +151,7 @@ fn read(
 ) -> Result<BTreeMap<Owner, Look>, ReadError> {
     let any = |metric| watched.iter().flat_map(|one| &one.alerts).any(|alert| alert.metric == metric);
     let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?) } else { None };
-    let mut counts = datapath.segments()?;
-    if any(MetricDocument::RuleHits) {
-        for (segment, counts) in &mut counts {
-            counts.rules = datapath.segment(*segment)?.rules;
-        }
-    }
+    let counts = datapath.segments()?;
     let time = Timestamp::now();
     let look = |counts, flows| Look { time, counts, flows };
     let mut looks = BTreeMap::new();
