@@ -87,6 +87,12 @@ reasons! {
     Internal = 29, "internal";
     /// No address or port is left to translate to, or an address that only the other side may use.
     NoTranslation = 34, "no_translation";
+    /// A detector fired for the sender, or for the target of its connection, and drops.
+    Detected = 35, "detected";
+    /// The source is the target.
+    Land = 36, "land";
+    /// The sender began too many flows.
+    FlowRate = 37, "flow_rate";
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.
@@ -125,6 +131,8 @@ impl Hook {
 pub const EVENT_DROP: u8 = 1;
 /// What an event reports: a packet that a rule with `log` matched and that passed.
 pub const EVENT_LOG: u8 = 2;
+/// What an event reports: the packet at which a detector fired.
+pub const EVENT_DETECT: u8 = 3;
 
 crate::shared! {
     /// One record of the event ring, 88 bytes.
@@ -157,12 +165,16 @@ crate::shared! {
         pub hook: u8,
         /// IP protocol.
         pub protocol: u8,
-        /// [`EVENT_DROP`] or [`EVENT_LOG`].
+        /// One of `EVENT_*`.
         pub kind: u8,
         /// TCP flags, or ICMP type.
         pub detail: u8,
+        /// With [`EVENT_DETECT`]: a [`crate::detect::Detector`] number.
+        pub detector: u8,
+        /// With [`EVENT_DETECT`]: a `RESPONSE_*` of [`crate::detect`].
+        pub response: u8,
         /// Zero.
-        pub pad: u32,
+        pub pad: u16,
     }
 }
 

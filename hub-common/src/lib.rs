@@ -14,6 +14,7 @@
 pub mod address;
 pub mod bench;
 pub mod checksum;
+pub mod detect;
 pub mod event;
 pub mod flow;
 pub mod limits;

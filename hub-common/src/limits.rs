@@ -45,6 +45,14 @@ pub const TRANSLATIONS: u32 = 65_536;
 pub const MASQUERADES: u32 = 131_072;
 /// Uplinks that connections may leave by with the hub's address.
 pub const UPLINKS: u32 = 256;
+/// Subjects that detectors watch at once; the least recently seen is forgotten.
+pub const WATCHES: u32 = 8_192;
+/// Sets of detectors that differ.
+pub const DETECTOR_SETS: u32 = 4_096;
+/// Addresses that detectors bar at once.
+pub const BARS: u32 = 8_192;
+/// Distinct {segment, detector} counters of detections.
+pub const DETECTIONS: u32 = 65_536;
 /// Bytes of the event ring; a power of two. About 2,900 events.
 pub const EVENT_BYTES: u32 = 256 * 1_024;
 /// Failsafe ports of the host.
@@ -57,7 +65,7 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{flow, open, packet, rule, segment, stats};
+    use crate::{detect, flow, open, packet, rule, segment, stats};
 
     #[test]
     fn default_maps_fit_in_160_mebibytes_on_two_cpus() {
@@ -72,6 +80,8 @@ mod tests {
             + V4_BLOCKS as usize * 1_024
             + HOPS as usize * size_of::<flow::SharedHop>()
             + PORT_SETS as usize * size_of::<open::PortSet>()
+            + WATCHES as usize * (size_of::<detect::WatchKey>() + size_of::<detect::Watch>() + per_entry)
+            + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>()
             + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
         assert!(bytes < 160 * 1_024 * 1_024, "{bytes} bytes");
     }

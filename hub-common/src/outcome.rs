@@ -1,5 +1,6 @@
 //! What the stages decided about one packet, and the scratch space they work in.
 
+use crate::detect::Watch;
 use crate::flow::{Flow, FlowKey, Hop};
 use crate::packet::Packet;
 use crate::parse::ETHERNET_BYTES;
@@ -55,6 +56,8 @@ crate::shared! {
         pub masquerade: Masquerade,
         /// A flow being made.
         pub flow: Flow,
+        /// A watch being made.
+        pub watch: Watch,
         /// Ethernet header of a packet that is answered; zeros on ports without one.
         pub ethernet: [u8; ETHERNET_BYTES + 2],
         /// A reject's answer.
@@ -71,6 +74,10 @@ crate::shared! {
         pub wire_bytes: u32,
         /// `SCRATCH_*` bits.
         pub flags: u32,
+        /// Packets that this frame is on a wire: one, or the segments of a super-packet.
+        pub packets: u32,
+        /// Their bytes from the IP header on, each with headers of its own.
+        pub bytes: u32,
         /// Zero.
         pub pad: u32,
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::SegmentId;
+use crate::outputs::alerts::AlertEvent;
 
 /// Packets and bytes from the IP header on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,6 +32,30 @@ pub struct SegmentCounts {
     pub drops: Vec<DropCount>,
     /// First packets judged by each rule, by position in `security_policies`.
     pub rules: Vec<RuleCount>,
+    /// Connections that began.
+    #[serde(default)]
+    pub flows: FlowsBegun,
+    /// How often each detector of the persona fired; those that did.
+    #[serde(default)]
+    pub detections: Vec<DetectionCount>,
+}
+
+/// Connections of one persona that began, by the side that spoke first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FlowsBegun {
+    /// Towards members.
+    pub ingress: u64,
+    /// From members.
+    pub egress: u64,
+}
+
+/// How often one detector fired: once a source and window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DetectionCount {
+    /// Name of the detector.
+    pub detector: String,
+    /// How often.
+    pub times: u64,
 }
 
 /// Drops of one reason.
@@ -195,6 +220,8 @@ pub enum EventView {
     Packet(PacketEvent),
     /// A persona or the hub changed.
     Change(ChangeEvent),
+    /// An alert fired, or ended.
+    Alert(AlertEvent),
 }
 
 /// A packet that was dropped or logged.
@@ -203,7 +230,7 @@ pub struct PacketEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub time: jiff::Timestamp,
-    /// `drop` or `log`.
+    /// `drop`, `log` or `detect`.
     pub action: String,
     /// Why it was dropped.
     pub reason: Option<String>,
@@ -231,6 +258,12 @@ pub struct PacketEvent {
     pub target_persona: Option<String>,
     /// Position of the rule that decided.
     pub rule: Option<u16>,
+    /// With `detect`: the detector that fired at this packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<String>,
+    /// With `detect`: `alert`, `drop` or `quarantine`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<String>,
 }
 
 /// Something that changed.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use crate::model::detector::Detectors;
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 
@@ -43,6 +44,8 @@ pub struct Desired {
     pub mtus: BTreeMap<SegmentId, u32>,
     /// Whether connections leave uplinks with the hub's address.
     pub masquerade: bool,
+    /// What the data path watches for, by segment.
+    pub detectors: BTreeMap<SegmentId, Detectors>,
     /// Numbers of the data path.
     pub settings: Settings,
 }

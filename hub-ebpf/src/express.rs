@@ -29,6 +29,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) ifindex: u32,
     /// Bytes of payload in each packet on the wire, 0 where the frame is one packet.
     pub(crate) gso_bytes: u32,
+    /// Packets that the frame is on a wire.
+    pub(crate) packets: u32,
     /// Which hook asks.
     pub(crate) hook: Hook,
     /// Tick of its arrival.
@@ -160,7 +162,7 @@ fn judge(
         }
         0
     };
-    if sender == 0 && receiver == 0 {
+    if (sender == 0 && receiver == 0) || source_address == target_address {
         return None;
     }
     let tcp = ends.protocol == protocol::TCP;
@@ -186,6 +188,7 @@ fn judge(
             return None;
         }
     }
-    report::passed(sender, receiver, ends.length_bytes);
+    let bytes = ends.length_bytes.wrapping_add((arrival.packets - 1).wrapping_mul(ends.header_bytes));
+    report::passed((arrival.packets, bytes), sender, receiver);
     Some(hop)
 }

@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
+use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limits;
@@ -114,6 +115,35 @@ pub(crate) static MASQUERADES: HashMap<
 #[btf_map]
 pub(crate) static MTUS: HashMap<u32, u32, { limits::SEGMENTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+/// Slot in `DETECTOR_SETS` of each segment with `SEGMENT_WATCHED`. Daemon writes, programs read.
+#[btf_map]
+pub(crate) static WATCHED: Array<u32, { limits::SEGMENTS as usize }> = Array::new();
+
+/// Immutable sets of detectors; segments with equal ones share a slot.
+#[btf_map]
+pub(crate) static DETECTOR_SETS: Array<DetectorSet, { limits::DETECTOR_SETS as usize }> = Array::new();
+
+/// Signs of attacks per segment, detector and subject, least recently used first out. Asked for first
+/// packets of flows, pings and drops of watched segments only.
+#[btf_map]
+pub(crate) static WATCHES: LruHashMap<WatchKey, Watch, { limits::WATCHES as usize }> = LruHashMap::new();
+
+/// Addresses whose flows detectors refuse for the rest of a window.
+#[btf_map]
+pub(crate) static BARS: LruHashMap<BarKey, Bar, { limits::BARS as usize }> = LruHashMap::new();
+
+/// How often detectors fired.
+#[btf_map]
+pub(crate) static DETECTIONS: HashMap<
+    DetectionKey,
+    u64,
+    { limits::DETECTIONS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Flows begun per segment: towards members, from members. Programs add.
+#[btf_map]
+pub(crate) static FLOWS_BEGUN: PerCpuArray<[u64; 2], { limits::SEGMENTS as usize }> = PerCpuArray::new();
 
 /// Passed and dropped per segment. Programs add, the daemon sums over CPUs.
 #[btf_map]

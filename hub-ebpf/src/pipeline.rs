@@ -16,9 +16,9 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
-use hub_common::segment::{Failsafe, PORT_FAILSAFE};
+use hub_common::segment::{Failsafe, PORT_FAILSAFE, ROLE_SEGMENT};
 
-use crate::maps::{FAILSAFE, SETTINGS, is_local, own};
+use crate::maps::{FAILSAFE, SETTINGS, is_local, own, segment_of};
 use crate::report::refuse;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
@@ -79,6 +79,7 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
             return Err(reason);
         }
     }
+    land(scratch)?;
     if classify(scratch)? {
         scratch.outcome.flags |= OUTCOME_LOCAL;
     }
@@ -100,6 +101,21 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
     }
     flow::settle(scratch, settings)?;
     Ok(Front::Judge)
+}
+
+/// Refuses packets from a persona's address to the same address, whichever side they come from.
+#[inline(always)]
+fn land(scratch: &mut Scratch) -> Result<(), Reason> {
+    let packet = &scratch.packet;
+    if packet.source != packet.target {
+        return Ok(());
+    }
+    let segment = segment_of(&packet.source);
+    if segment == 0 {
+        return Ok(());
+    }
+    refuse(&mut scratch.outcome, Reason::Land, segment, scratch.port.role == ROLE_SEGMENT);
+    Err(Reason::Land)
 }
 
 /// Whether the packet belongs to a service of the host that no policy may cut off.

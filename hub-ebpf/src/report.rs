@@ -1,13 +1,13 @@
 //! Counters and events.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use hub_common::event::{EVENT_DROP, EVENT_LOG, Event, REASON_SLOTS, Reason};
+use hub_common::event::{EVENT_DETECT, EVENT_DROP, EVENT_LOG, Event, REASON_SLOTS, Reason};
 use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
 use hub_common::rule::RULE_NONE;
 use hub_common::stats::{DropKey, Hits, HookTotals};
 
-use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, REASONS, RULE_HITS, TOTALS};
+use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, FLOWS_BEGUN, REASONS, RULE_HITS, TOTALS};
 
 /// Wake-ups are the reader's business: it polls.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -24,36 +24,57 @@ pub(crate) fn total(hook: u32, count: impl FnOnce(&mut HookTotals)) {
 }
 
 #[inline(always)]
-fn hit(hits: &mut Hits, bytes: u32) {
-    hits.packets += 1;
-    hits.bytes += u64::from(bytes);
+fn hit(hits: &mut Hits, scratch: &Scratch) {
+    hits.packets += u64::from(scratch.packets);
+    hits.bytes += u64::from(scratch.bytes);
 }
 
-/// Counts a passed packet for the segments of its sender and receiver.
+/// Counts a passed packet, `packets` of them on a wire, for the segments of its sender and receiver.
 #[inline(always)]
-pub(crate) fn passed(sender: u32, receiver: u32, bytes: u32) {
+pub(crate) fn passed((packets, bytes): (u32, u32), sender: u32, receiver: u32) {
+    let add = |hits: &mut Hits| {
+        hits.packets += u64::from(packets);
+        hits.bytes += u64::from(bytes);
+    };
     if sender != 0
         && let Some(counters) = COUNTERS.get_ptr_mut(sender)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut (*counters).egress }, bytes);
+        add(unsafe { &mut (*counters).egress });
     }
     if receiver != 0
         && let Some(counters) = COUNTERS.get_ptr_mut(receiver)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut (*counters).ingress }, bytes);
+        add(unsafe { &mut (*counters).ingress });
+    }
+}
+
+/// Counts a flow for the segments of its first sender and receiver.
+#[inline(always)]
+pub(crate) fn begun(sender: u32, receiver: u32) {
+    if sender != 0
+        && let Some(flows) = FLOWS_BEGUN.get_ptr_mut(sender)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { (*flows)[1] += 1 };
+    }
+    if receiver != 0
+        && let Some(flows) = FLOWS_BEGUN.get_ptr_mut(receiver)
+    {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { (*flows)[0] += 1 };
     }
 }
 
 /// Counts a packet that the matcher judged.
 #[inline(always)]
-pub(crate) fn rule_hit(slot: u32, bytes: u32) {
+pub(crate) fn rule_hit(scratch: &Scratch, slot: u32) {
     if slot != RULE_NONE
         && let Some(hits) = RULE_HITS.get_ptr_mut(slot)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut *hits }, bytes);
+        hit(unsafe { &mut *hits }, scratch);
     }
 }
 
@@ -64,26 +85,26 @@ pub(crate) fn rule_hit(slot: u32, bytes: u32) {
 pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    let bytes = scratch.packet.length_bytes;
     let outcome = &scratch.outcome;
     let reason = outcome.reason % REASON_SLOTS;
     if let Some(count) = REASONS.get_ptr_mut(scratch.hook * REASON_SLOTS + reason) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         unsafe { *count += 1 };
     }
-    rule_hit(outcome.rule[0], bytes);
-    rule_hit(outcome.rule[1], bytes);
+    rule_hit(scratch, outcome.rule[0]);
+    rule_hit(scratch, outcome.rule[1]);
     if outcome.blame != 0 {
-        blame(outcome, scratch.hook, bytes);
+        blame(scratch);
     }
     if outcome.flags & OUTCOME_LOG != 0 || gate(reason, scratch.tick) {
-        event(scratch, EVENT_DROP);
+        event(scratch, EVENT_DROP, 0, 0);
     }
     0
 }
 
 #[inline(always)]
-fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
+fn blame(scratch: &Scratch) {
+    let outcome = &scratch.outcome;
     if let Some(counters) = COUNTERS.get_ptr_mut(outcome.blame) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         let counters = unsafe { &mut *counters };
@@ -92,7 +113,7 @@ fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
         } else {
             &mut counters.egress_dropped
         };
-        hit(side, bytes);
+        hit(side, scratch);
     }
     let key = DropKey {
         segment: outcome.blame,
@@ -101,12 +122,12 @@ fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
     };
     if let Some(hits) = DROPS.get_ptr_mut(key) {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut *hits }, bytes);
+        hit(unsafe { &mut *hits }, scratch);
         return;
     }
-    let first = Hits { packets: 1, bytes: u64::from(bytes) };
+    let first = Hits { packets: u64::from(scratch.packets), bytes: u64::from(scratch.bytes) };
     if DROPS.insert(key, first, 0).is_err()
-        && let Some(totals) = TOTALS.get_ptr_mut(hook)
+        && let Some(totals) = TOTALS.get_ptr_mut(scratch.hook)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
         unsafe { (*totals).drops_unattributed += 1 };
@@ -130,12 +151,22 @@ fn gate(reason: u32, tick: u64) -> bool {
 pub(crate) extern "C" fn hub_log_pass(scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    event(scratch, EVENT_LOG);
+    event(scratch, EVENT_LOG, 0, 0);
+    0
+}
+
+/// Reports the packet at which a detector fired.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_detected(scratch: *mut Scratch, detector: u32, response: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    event(scratch, EVENT_DETECT, detector as u8, response as u8);
     0
 }
 
 #[inline(always)]
-fn event(scratch: &Scratch, kind: u8) {
+fn event(scratch: &Scratch, kind: u8, detector: u8, response: u8) {
     let (packet, outcome) = (&scratch.packet, &scratch.outcome);
     // The side that decided: the receiver's rule is asked last.
     let side = usize::from(outcome.rule[1] != RULE_NONE || outcome.rule[0] == RULE_NONE);
@@ -149,7 +180,7 @@ fn event(scratch: &Scratch, kind: u8) {
         target_port: packet.target_port,
         ifindex: scratch.ingress_ifindex,
         length_bytes: packet.length_bytes,
-        reason: if kind == EVENT_DROP { outcome.reason } else { 0 },
+        reason: if kind == EVENT_LOG { 0 } else { outcome.reason },
         rule: outcome.rule[side],
         source_segment: if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] },
         target_segment: if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] },
@@ -158,6 +189,8 @@ fn event(scratch: &Scratch, kind: u8) {
         protocol: packet.protocol,
         kind,
         detail: if icmp { packet.icmp_type } else { packet.tcp_flags },
+        detector,
+        response,
         pad: 0,
     };
     if EVENTS.output(record, BPF_RB_NO_WAKEUP).is_err()

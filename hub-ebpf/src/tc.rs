@@ -22,6 +22,7 @@ use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
+use crate::stage::detect;
 use crate::stage::route::route;
 use crate::{clamp, edge, pipeline, reject, rewrite};
 
@@ -73,6 +74,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     if scratch.port.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
         scratch.parse_reason = edge::hub_enter(skb, scratch);
     }
+    weigh(skb, scratch);
     if pkt_type == 0 {
         allow_redirect(skb, scratch);
     }
@@ -83,6 +85,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         if scratch.outcome.flags & OUTCOME_CLAMPED != 0 {
             clamp::hub_clamp(skb, scratch);
         }
+        detect::passed(scratch, verdict);
     }
     match verdict {
         VERDICT_REDIRECT => {
@@ -122,6 +125,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     start(scratch, Hook::TcOut as u32, if came_by == 0 { FROM_HOST } else { came_by });
     scratch.port = outward(*leaves_by);
     read(skb, scratch);
+    weigh(skb, scratch);
     let mut verdict = if judged { VERDICT_SKIP } else { pipeline::hub_judge(scratch) };
     if verdict == VERDICT_ROUTE {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
@@ -129,6 +133,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
         if scratch.outcome.flags & OUTCOME_CLAMPED != 0 {
             clamp::hub_clamp(skb, scratch);
         }
+        detect::passed(scratch, verdict);
     }
     if verdict != VERDICT_DROP && leaves_by.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
         scratch.port = *leaves_by;
@@ -139,6 +144,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     match verdict {
         VERDICT_DROP => {
             hub_count_drop(scratch);
+            detect::hub_detect(scratch);
             report::total(Hook::TcOut as u32, |totals| totals.dropped += 1);
             SHOT
         }
@@ -281,6 +287,18 @@ pub(crate) extern "C" fn hub_network_tc(skb: *mut __sk_buff, scratch: *mut Scrat
     number(parsed)
 }
 
+/// Notes how many packets the frame is on a wire, and their bytes.
+#[inline(always)]
+fn weigh(skb: *mut __sk_buff, scratch: &mut Scratch) {
+    let packet = &scratch.packet;
+    // SAFETY: a field of the context.
+    let segments = unsafe { (*skb).gso_segs };
+    // Super-packets of virtual machines may not say how many they are: they count as one.
+    scratch.packets = if segments == 0 { 1 } else { segments };
+    let headers = u32::from(packet.l4_offset.wrapping_sub(packet.l3_offset).wrapping_add(packet.l4_bytes));
+    scratch.bytes = packet.length_bytes.wrapping_add((scratch.packets - 1).wrapping_mul(headers));
+}
+
 /// Notes whether the packet may leave by a redirect, and how long its wire packets are.
 #[inline(always)]
 fn allow_redirect(skb: *mut __sk_buff, scratch: &mut Scratch) {
@@ -324,9 +342,17 @@ pub(crate) extern "C" fn hub_express_tc(
     let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
     let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
     // SAFETY: fields of the context.
-    let (ifindex, gso_bytes) = unsafe { ((*skb).ifindex, (*skb).gso_size) };
-    let arrival =
-        Arrival { frame: frame(skb), port, ifindex, gso_bytes, hook: Hook::TcIn, tick: scratch.tick };
+    let (ifindex, gso_bytes, segments) = unsafe { ((*skb).ifindex, (*skb).gso_size, (*skb).gso_segs) };
+    let packets = segments.max(1);
+    let arrival = Arrival {
+        frame: frame(skb),
+        port,
+        ifindex,
+        gso_bytes,
+        packets,
+        hook: Hook::TcIn,
+        tick: scratch.tick,
+    };
     express(&arrival, settings, &mut scratch.outcome.hop)
 }
 
@@ -359,6 +385,7 @@ fn lower_hop_limit(skb: *mut __sk_buff, frame: &Frame, l3: usize) -> bool {
 #[inline(always)]
 fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
     hub_count_drop(scratch);
+    detect::hub_detect(scratch);
     if scratch.outcome.flags & OUTCOME_REJECT != 0 {
         let ifindex = reject::hub_reject(skb, scratch);
         if ifindex != 0 {

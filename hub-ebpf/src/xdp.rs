@@ -19,6 +19,7 @@ use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
+use crate::stage::detect;
 use crate::stage::route::route;
 use crate::tc::{REASON_BASE, number};
 use crate::{pipeline, rewrite};
@@ -56,6 +57,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     read(ctx.ctx, scratch);
     let packet = &scratch.packet;
     scratch.wire_bytes = packet.length_bytes;
+    scratch.packets = 1;
+    scratch.bytes = packet.length_bytes;
     if packet.ttl > 1 && !packet.has_any(PACKET_OPTIONS | PACKET_VLAN) {
         scratch.flags |= SCRATCH_REDIRECTABLE;
     }
@@ -63,6 +66,7 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if verdict == VERDICT_ROUTE {
         hub_route_xdp(ctx.ctx, scratch);
         verdict = hub_commit(scratch);
+        detect::passed(scratch, verdict);
     }
     match verdict {
         VERDICT_REDIRECT => {
@@ -71,6 +75,7 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         }
         VERDICT_DROP => {
             hub_count_drop(scratch);
+            detect::hub_detect(scratch);
             report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
             xdp_action::XDP_DROP
         }
@@ -90,7 +95,8 @@ pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, scratch: *mut Scratch
     // SAFETY: a field of the context.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
     let frame = frame(ctx, 0);
-    let arrival = Arrival { frame, port, ifindex, gso_bytes: 0, hook: Hook::XdpIn, tick: scratch.tick };
+    let arrival =
+        Arrival { frame, port, ifindex, gso_bytes: 0, packets: 1, hook: Hook::XdpIn, tick: scratch.tick };
     express(&arrival, settings, &mut scratch.outcome.hop)
 }
 

@@ -85,7 +85,9 @@ pub(super) enum Verb {
         /// Name or id
         persona: Option<String>,
     },
-    /// Show dropped and logged packets and changes as they happen
+    /// List alerts: thresholds, and where they stand
+    Alerts,
+    /// Show dropped and logged packets, changes and alerts as they happen
     Events(EventsAsked),
     /// Ask what the data path would do with a packet, and why: exit code 0 if it passes, 1 if not
     Why(Asked),

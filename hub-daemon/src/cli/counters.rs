@@ -35,6 +35,13 @@ fn of_persona(counts: &SegmentCounts) -> String {
         let rows = counts.rules.iter().map(|hit| row(&hit.direction, &hit.rule.to_string(), &hit.count));
         text.push_str(&section("rules", &table(["DIRECTION", "RULE", "PACKETS", "BYTES"], rows)));
     }
+    let begun = [("ingress", counts.flows.ingress), ("egress", counts.flows.egress)];
+    let begun = begun.map(|(direction, flows)| [direction.to_owned(), flows.to_string()]);
+    text.push_str(&section("connections begun", &table(["DIRECTION", "CONNECTIONS"], begun)));
+    if !counts.detections.is_empty() {
+        let rows = counts.detections.iter().map(|fired| [fired.detector.clone(), fired.times.to_string()]);
+        text.push_str(&section("detections", &table(["DETECTOR", "TIMES"], rows)));
+    }
     text
 }
 

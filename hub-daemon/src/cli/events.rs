@@ -98,6 +98,9 @@ fn show(output: Output, record: &Record) -> Result<(), Failure> {
         Format::Table => match typed(record)? {
             EventView::Packet(packet) => output.line(&packet_line(&packet)),
             EventView::Change(change) => output.line(&change_line(&change)),
+            EventView::Alert(alert) => {
+                output.line(&format!("{} {} {} {}", alert.time, alert.state, alert.alert, alert.message))
+            }
         },
     }
 }
@@ -114,7 +117,7 @@ fn packet_line(packet: &PacketEvent) -> String {
         "{} {} {} {} {} > {} on {} ({} > {}, {} B){rule}",
         packet.time,
         packet.action,
-        packet.reason.as_deref().unwrap_or("-"),
+        packet.detector.as_deref().or(packet.reason.as_deref()).unwrap_or("-"),
         packet.protocol,
         end(packet.source, packet.source_port),
         end(packet.target, packet.target_port),

@@ -3,6 +3,7 @@
 //! Everything it knows of personas comes from the API's answers. Only `check` and `down` work without a
 //! daemon. Each command is one file; they return a `Failure`, which alone decides the exit code.
 
+mod alerts;
 mod arguments;
 mod check;
 mod client;
@@ -54,6 +55,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Persona(verb) => persona::run(&client()?, output, verb).await?,
         Verb::Flows { persona, limit } => flows::run(&client()?, output, persona.as_deref(), limit).await?,
         Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,
+        Verb::Alerts => alerts::run(&client()?, output).await?,
         Verb::Events(asked) => events::run(&client()?, output, &asked).await?,
         Verb::Why(asked) => return why::run(&client()?, output, asked).await,
         Verb::Check { paths } => check::run(output, &paths)?,

@@ -137,6 +137,10 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NoTranslation => {
             "nothing is left to translate to, or a member dials the virtual range of its own persona"
         }
+        Reason::Detected | Reason::FlowRate => {
+            "a detector fired; see `hubctl events` and the persona's `detectors`, or wait"
+        }
+        Reason::Land => "its source is its target; look for who forges it",
         Reason::Internal => "this is a defect; please report it with `hubctl status --json`",
     }
 }

@@ -22,6 +22,7 @@ use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::document::text;
 use crate::hub::Hub;
+use crate::inputs::datapath::Datapath as Readable;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
 use crate::inputs::{HubHandle, rest};
@@ -35,6 +36,7 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::{Config, Limits};
 use crate::model::id::IdSource;
+use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::{metrics, names};
 use crate::store::{Store, StoreError};
@@ -142,7 +144,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
 
-    let (handle, channels, receivers) = wire(&pins, applier)?;
+    let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
     let helpers = tell_names(&config, &handle).await?;
@@ -156,6 +158,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let monitor = tokio::spawn(watch_kernel(receivers.changes));
     let events = Events::open(&pins, handle.snapshot.clone())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
+    let alerts = tokio::spawn(watcher.run());
 
     reload(&handle).await;
     supervise(&handle, owner, &mut signals).await?;
@@ -171,6 +174,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     for helper in helpers {
         helper.abort();
     }
+    alerts.abort();
     Ok(())
 }
 
@@ -266,7 +270,11 @@ struct Receivers {
 }
 
 /// Makes the channels and starts the applier's thread.
-fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers), StartError> {
+fn wire(
+    config: &Config,
+    pins: &Path,
+    applier: Applier,
+) -> Result<(HubHandle, Watcher, Channels, Receivers), StartError> {
     let (command_sender, commands) = mpsc::channel(QUEUE);
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let (events, _) = broadcast::channel(EVENTS);
@@ -279,20 +287,22 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
     std::thread::Builder::new()
         .name("applier".to_owned())
         .spawn(move || applier.work(&work, &done_sender))?;
-    let reader = Reader::open(pins, snapshots.clone())?;
+    let reader: Arc<dyn Readable> = Arc::new(Reader::open(pins, snapshots.clone())?);
+    let (watcher, alerts) = Watcher::new(config, snapshots.clone(), Arc::clone(&reader), events.clone());
     let handle = HubHandle {
         commands: command_sender,
         snapshot: snapshots,
         events: events.clone(),
-        datapath: Arc::new(reader),
+        datapath: reader,
         reload,
         attachments: attached,
         reconcile: Arc::new(ReconcileStats::default()),
+        alerts,
         started: Timestamp::now(),
     };
     let channels =
         Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
-    Ok((handle, channels, Receivers { reloads, refused, changes: change_sender }))
+    Ok((handle, watcher, channels, Receivers { reloads, refused, changes: change_sender }))
 }
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alert::{AlertDocument, WebhookDocument};
 use super::located::Place;
 use super::parts::OneOrMany;
 use super::read::Reading;
@@ -52,6 +53,10 @@ pub struct HubDocument {
     pub masquerade_ports: Option<String>,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
+    /// Thresholds on the sums over all personas; default none.
+    pub alerts: Vec<AlertDocument>,
+    /// Who is told of alerts, those of personas too; default nobody.
+    pub webhooks: Vec<WebhookDocument>,
 }
 
 /// Where the REST API listens.

@@ -3,6 +3,8 @@
 //! These types hold text and numbers as given, so that a definition reads back in the form it was
 //! written in. What the text means is the business of [`crate::model`].
 
+pub mod alert;
+pub mod detect;
 pub mod hub;
 pub mod located;
 pub mod parts;

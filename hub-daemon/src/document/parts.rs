@@ -185,6 +185,11 @@ scalar_or_mapping!(
     "the name of an interface, or a mapping with `name` and `prefixes`"
 );
 scalar_or_mapping!(
+    /// Detectors by the name of a set, or each.
+    DetectorsDocument, Preset(String), Each(Box<super::detect::DetectorsEach>),
+    "`default`, or a mapping from detectors to their settings"
+);
+scalar_or_mapping!(
     /// TCP flags as text (`syn,!ack`), or as two lists.
     TcpFlagsDocument, Text(String), Lists(TcpFlagsLists),
     "TCP flags like `syn,!ack`, or a mapping with `set` and `unset`"

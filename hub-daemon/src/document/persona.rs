@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::parts::{BandwidthDocument, InterfaceDocument, OneOrMany, Scalar};
+use super::alert::AlertDocument;
+use super::parts::{BandwidthDocument, DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::rule::RuleDocument;
 
 /// A network persona: address range, permitted protocols, rules, quality of service and an end.
@@ -74,6 +75,12 @@ pub struct PersonaDocument {
     /// Whether `default_action` applies to protocols that no rule mentions as well; default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
+    /// What is watched for: `default`, or detectors with their settings; default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detectors: Option<DetectorsDocument>,
+    /// Thresholds whose crossing is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<Vec<AlertDocument>>,
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hub_common::segment::SEGMENT_WATCHED;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -15,6 +16,11 @@ use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{Life, Record};
 use crate::systems::persona::{translate, view};
 use crate::view::{PersonaView, Snapshot};
+
+/// The feature bit of a persona with detectors.
+fn watched(record: &Record) -> u32 {
+    if record.persona.detectors().is_some() { SEGMENT_WATCHED } else { 0 }
+}
 
 impl Hub {
     /// What the kernel should hold at `now`. A persona past its deadline has its segment and prefixes left,
@@ -31,8 +37,9 @@ impl Hub {
                 policy: policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
-                flags: translate::flags(record),
+                flags: translate::flags(record) | watched(record),
             };
+            desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.segments.insert(record.segment, segment);
             for range in record.main_ranges() {
                 desired.prefixes.insert(range, record.segment);

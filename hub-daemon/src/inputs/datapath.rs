@@ -1,5 +1,6 @@
 //! What inputs and metrics read from the data path, so that tests can stand in for the kernel.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
@@ -10,6 +11,10 @@ use crate::model::SegmentId;
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
+    /// Counters of every persona in the data path.
+    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError>;
+    /// Connections in the flow table by persona. Walks all of it.
+    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
@@ -23,6 +28,14 @@ pub trait Datapath: Debug + Send + Sync {
 impl Datapath for Reader {
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
         Self::segment(self, segment)
+    }
+
+    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
+        self.segments_all()
+    }
+
+    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        Self::flow_counts(self)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

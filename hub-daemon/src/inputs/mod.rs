@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::command::{Command, Rejection, Reply};
 use crate::datapath_view::EventView;
+use crate::outputs::alerts::Alerts;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
 use crate::view::Snapshot;
@@ -44,6 +45,8 @@ pub struct HubHandle {
     pub attachments: watch::Receiver<Vec<Attachment>>,
     /// What reconciling did.
     pub reconcile: Arc<ReconcileStats>,
+    /// Thresholds, and what their webhooks did.
+    pub alerts: Alerts,
     /// When the daemon started.
     pub started: Timestamp,
 }

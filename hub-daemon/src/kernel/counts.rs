@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use aya::maps::IterableMap as _;
+use hub_common::detect::{DetectionKey, Detector};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
-use hub_common::rule::Rule;
-use hub_common::segment::Policy;
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 use super::batch;
 use super::maps::{Maps, present};
 use super::reader::ReadError;
-use crate::datapath_view::{Count, DropCount, HookCounts, RuleCount, SegmentCounts};
+use super::rule_counts;
+use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts};
 use crate::model::SegmentId;
 use crate::view::Snapshot;
 
 /// Position of rules that no document holds: the hub made them.
 pub(crate) const SYNTHETIC: u16 = 0xffff;
 
-const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
+pub(crate) const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
 
 /// Counters of one persona.
 pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadError> {
@@ -35,13 +35,21 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
             }
         }
     }
+    if let Some(values) = present(maps.flows_begun.get(&segment, 0), "FLOWS_BEGUN")? {
+        counts.flows = begun(&values);
+    }
+    for detector in Detector::ALL {
+        let key = DetectionKey { segment, detector: detector as u32 };
+        let times = present(maps.detections.get(&key, 0), "DETECTIONS")?;
+        counts.detections.extend(times.map(|times| detection(key, times)));
+    }
     if let Some(policy) = maps.slots.policy_of(segment)? {
-        counts.rules = rules(maps, &policy)?;
+        counts.rules = rule_counts::of_policy(maps, &policy)?;
     }
     Ok(counts)
 }
 
-/// Counters of all personas, without those of their rules.
+/// Counters of all personas.
 pub(crate) fn segments(
     maps: &Maps,
     snapshot: &Snapshot,
@@ -63,7 +71,28 @@ pub(crate) fn segments(
         ControlFlow::Continue(())
     };
     batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
+    let note = |index: u32, values: &[[u64; 2]]| {
+        if let Some(counts) = all.get_mut(&SegmentId(index)) {
+            counts.flows = begun(values);
+        }
+    };
+    batch::range(maps.flows_begun.map(), 0, last + 1, note)
+        .map_err(|source| ReadError::Map { map: "FLOWS_BEGUN", source })?;
+    let note = |key: &DetectionKey, times: &[u64]| {
+        if let (Some(counts), Some(times)) = (all.get_mut(&SegmentId(key.segment)), times.first()) {
+            counts.detections.push(detection(*key, *times));
+        }
+        ControlFlow::Continue(())
+    };
+    batch::entries(maps.detections.map(), note)
+        .map_err(|source| ReadError::Map { map: "DETECTIONS", source })?;
+    for (segment, rules) in rule_counts::of_segments(maps, last)? {
+        if let Some(counts) = all.get_mut(&segment) {
+            counts.rules = rules;
+        }
+    }
     for counts in all.values_mut() {
+        counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
         counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
     }
     Ok(all)
@@ -114,6 +143,19 @@ fn passed(values: &[SegmentCounters]) -> SegmentCounts {
     }
 }
 
+fn begun(values: &[[u64; 2]]) -> FlowsBegun {
+    values.iter().fold(FlowsBegun::default(), |sum, [ingress, egress]| FlowsBegun {
+        ingress: sum.ingress + ingress,
+        egress: sum.egress + egress,
+    })
+}
+
+fn detection(key: DetectionKey, times: u64) -> DetectionCount {
+    let detector = Detector::ALL.into_iter().find(|detector| *detector as u32 == key.detector);
+    let name = detector.map_or_else(|| key.detector.to_string(), |detector| detector.name().to_owned());
+    DetectionCount { detector: name, times }
+}
+
 fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
     let reason = Reason::from_number(u32::from(key.reason));
     DropCount {
@@ -123,42 +165,13 @@ fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
     }
 }
 
-/// Counts by position in the document; a rule with several slots has the sum of them.
-fn rules(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
-    let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
-    let runs = [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
-    for ((first, slots), direction) in runs.into_iter().zip(DIRECTIONS) {
-        let mut positions = Vec::with_capacity(slots as usize);
-        batch::range(maps.slots.rules.map(), first, slots, |_, rules: &[Rule]| {
-            positions.extend(rules.first().map(|rule| rule.index));
-        })
-        .map_err(|source| ReadError::Map { map: "RULES", source })?;
-        let mut position = positions.into_iter();
-        batch::range(maps.rule_hits.map(), first, slots, |_, hits: &[Hits]| {
-            if let Some(rule) = position.next().filter(|rule| *rule != SYNTHETIC) {
-                let more = sum(hits.iter().copied());
-                let count = counts.entry((rule, direction)).or_default();
-                count.packets += more.packets;
-                count.bytes += more.bytes;
-            }
-        })
-        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
-    }
-    let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
-        rule,
-        direction: direction.to_owned(),
-        count,
-    };
-    Ok(counts.into_iter().map(count).collect())
-}
-
 /// The name of a direction.
 pub(crate) const fn direction(from_members: bool) -> &'static str {
     let [ingress, egress] = DIRECTIONS;
     if from_members { egress } else { ingress }
 }
 
-fn sum(hits: impl Iterator<Item = Hits>) -> Count {
+pub(crate) fn sum(hits: impl Iterator<Item = Hits>) -> Count {
     hits.fold(Count::default(), |sum, hits| Count {
         packets: sum.packets + hits.packets,
         bytes: sum.bytes + hits.bytes,

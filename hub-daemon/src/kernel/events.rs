@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use hub_common::event::{EVENT_LOG, Event, Hook, Reason};
+use hub_common::detect::{Detector, RESPONSE_DROP, RESPONSE_QUARANTINE};
+use hub_common::event::{EVENT_DETECT, EVENT_LOG, Event, Hook, Reason};
 use hub_common::rule::RULE_NONE;
 use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
@@ -100,9 +101,16 @@ fn position(slots: &RuleSlots, event: &Event) -> Option<u16> {
 
 fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32, String>) -> PacketEvent {
     let hook = Hook::ALL.into_iter().find(|hook| *hook as u32 == u32::from(event.hook));
+    let is_fired = |detector: &Detector| *detector as u32 == u32::from(event.detector);
+    let detector = Detector::ALL.into_iter().filter(|_| event.kind == EVENT_DETECT).find(is_fired);
     PacketEvent {
         time: wall_time(event.time_ns),
-        action: if event.kind == EVENT_LOG { "log" } else { "drop" }.to_owned(),
+        action: match event.kind {
+            EVENT_LOG => "log",
+            EVENT_DETECT => "detect",
+            _ => "drop",
+        }
+        .to_owned(),
         reason: Reason::from_number(event.reason).map(|reason| reason.name().to_owned()),
         hook: hook.map_or_else(|| event.hook.to_string(), |hook| hook.name().to_owned()),
         port,
@@ -115,6 +123,17 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
         source_persona: personas.get(&event.source_segment).cloned(),
         target_persona: personas.get(&event.target_segment).cloned(),
         rule,
+        detector: detector.map(|detector| detector.name().to_owned()),
+        response: detector.map(|_| response(event.response).to_owned()),
+    }
+}
+
+/// Name of a `RESPONSE_*`, as documents spell it.
+const fn response(number: u8) -> &'static str {
+    match number as u32 {
+        RESPONSE_DROP => "drop",
+        RESPONSE_QUARANTINE => "quarantine",
+        _ => "alert",
     }
 }
 
@@ -138,7 +157,9 @@ fn read(record: &[u8]) -> Option<Event> {
         protocol: u8::from_ne_bytes(at.bytes()?),
         kind: u8::from_ne_bytes(at.bytes()?),
         detail: u8::from_ne_bytes(at.bytes()?),
-        pad: at.u32()?,
+        detector: u8::from_ne_bytes(at.bytes()?),
+        response: u8::from_ne_bytes(at.bytes()?),
+        pad: u16::from_ne_bytes(at.bytes()?),
     };
     at.0.is_empty().then_some(event)
 }

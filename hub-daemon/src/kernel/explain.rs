@@ -82,6 +82,13 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::NoTranslation => {
             "No port or address is left to translate to, the uplink has no address of the family, or a member dialled the virtual range of its own persona: see `masquerade_ports` in hub.yaml"
         }
+        Reason::Detected => {
+            "A detector of the persona fired for the sender, or for the target of the connection, and its action is to drop: see `hubctl events --type packet`"
+        }
+        Reason::Land => "The source is the target, which no stack sends: the packet is forged",
+        Reason::FlowRate => {
+            "The sender began more flows than the persona's detector `flow_rate` takes: it may go on when the window is over"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

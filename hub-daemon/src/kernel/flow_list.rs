@@ -1,5 +1,6 @@
 //! The flow table as a list, and how full it is.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -57,6 +58,25 @@ fn fill(flows: &HashMap<MapData, FlowKey, Flow>) -> io::Result<(u64, u64)> {
         ControlFlow::Continue(())
     })?;
     Ok((count, u64::from(max)))
+}
+
+/// Connections by persona; one between two personas counts for each.
+pub(crate) fn counts(maps: &Maps) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+    let mut counts: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    for (map, name) in [(maps.flows.map(), "FLOWS"), (maps.flows_new.map(), "FLOWS_NEW")] {
+        batch::entries(map, |_key: &FlowKey, flows: &[Flow]| {
+            for flow in flows {
+                let [one, other] = flow.segment;
+                let other = if other == one { 0 } else { other };
+                for segment in [one, other].into_iter().filter(|segment| *segment != 0) {
+                    *counts.entry(SegmentId(segment)).or_default() += 1;
+                }
+            }
+            ControlFlow::Continue(())
+        })
+        .map_err(|source| ReadError::Map { map: name, source })?;
+    }
+    Ok(counts)
 }
 
 fn view(key: &FlowKey, flow: &Flow, clock: &Clock) -> FlowView {

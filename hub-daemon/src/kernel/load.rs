@@ -12,6 +12,7 @@ use aya::maps::MapInfo;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use hub_common::address::Address;
+use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limits;
@@ -115,7 +116,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 31] {
+    fn maps(&self) -> [Shape; 37] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -149,6 +150,12 @@ impl Capacities {
             ("TOTALS", index, size_of::<HookTotals>(), HOOKS),
             ("REASONS", index, size_of::<u64>(), HOOKS * REASON_SLOTS),
             ("EVENT_GATE", index, size_of::<u64>(), REASON_SLOTS),
+            ("WATCHED", index, size_of::<u32>(), segments),
+            ("DETECTOR_SETS", index, size_of::<DetectorSet>(), limits::DETECTOR_SETS),
+            ("WATCHES", size_of::<WatchKey>(), size_of::<Watch>(), limits::WATCHES),
+            ("BARS", size_of::<BarKey>(), size_of::<Bar>(), limits::BARS),
+            ("DETECTIONS", size_of::<DetectionKey>(), size_of::<u64>(), limits::DETECTIONS),
+            ("FLOWS_BEGUN", index, 2 * size_of::<u64>(), segments),
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),

@@ -6,6 +6,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use aya::programs::{ProgramError, SchedClassifier};
+use hub_common::detect::DetectionKey;
 use hub_common::flow::{Flow, FlowKey};
 use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
@@ -26,6 +27,8 @@ pub(crate) struct Maps {
     pub(crate) reasons: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
     pub(crate) flows_new: HashMap<MapData, FlowKey, Flow>,
+    pub(crate) flows_begun: PerCpuArray<MapData, [u64; 2]>,
+    pub(crate) detections: HashMap<MapData, DetectionKey, u64>,
     pub(crate) answer: Array<MapData, Outcome>,
 }
 
@@ -41,6 +44,8 @@ impl Maps {
             reasons: open(pins, "REASONS")?,
             flows: open(pins, "FLOWS")?,
             flows_new: open(pins, "FLOWS_NEW")?,
+            flows_begun: open(pins, "FLOWS_BEGUN")?,
+            detections: open(pins, "DETECTIONS")?,
             answer: array(pins, "ANSWER")?,
         })
     }

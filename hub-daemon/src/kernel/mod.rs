@@ -24,6 +24,7 @@ pub mod neighbours;
 pub mod netlink;
 mod question;
 pub mod reader;
+mod rule_counts;
 mod rule_text;
 pub mod sysctl;
 mod ways;

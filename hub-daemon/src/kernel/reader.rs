@@ -76,7 +76,7 @@ impl Reader {
         self.live(|live| counts::segment(&live.maps, segment.0))
     }
 
-    /// Counters of every persona in the snapshot in one pass, without those of their rules.
+    /// Counters of every persona in the snapshot, in sweeps over the maps.
     pub fn segments_all(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
         self.live(|live| counts::segments(&live.maps, &live.snapshot()))
     }
@@ -94,6 +94,11 @@ impl Reader {
     /// How full the flow table is. Walks all of it.
     pub fn flow_table(&self) -> Result<FlowTable, ReadError> {
         self.live(|live| flow_list::table(&live.maps))
+    }
+
+    /// Connections in the flow table by persona. Walks all of it.
+    pub fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        self.live(|live| flow_list::counts(&live.maps))
     }
 
     /// What the loaded program would do with a packet; changes nothing.

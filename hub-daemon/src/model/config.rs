@@ -9,8 +9,10 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
+use super::alert::Alert;
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
+use super::webhook::Webhook;
 use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::desired::{Role, TcHook, Xdp};
@@ -54,6 +56,10 @@ pub struct Config {
     pub masquerade_ports: (u16, u16),
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
+    /// Thresholds on the sums over all personas.
+    pub alerts: Vec<Alert>,
+    /// Who is told of alerts.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Where the REST API listens.
@@ -167,6 +173,8 @@ impl Default for Config {
             // Beyond the ports that the kernel gives to the host's own connections.
             masquerade_ports: (61_000, 65_535),
             loose_tcp: Duration::from_mins(1),
+            alerts: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 }
@@ -212,6 +220,8 @@ impl Config {
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
                 None => default.loose_tcp,
             },
+            alerts: Alert::list(&mut problems, "/alerts", &document.alerts),
+            webhooks: Webhook::list(&mut problems, &document.webhooks, folder),
         };
         problems.settle(config)
     }

@@ -1,7 +1,9 @@
 //! Values that cannot be invalid: what documents become once every check has passed.
 
+pub mod alert;
 pub mod bandwidth;
 pub mod config;
+pub mod detector;
 pub mod endpoint;
 pub mod expiry;
 pub mod icmp;
@@ -17,5 +19,6 @@ pub mod rule;
 pub mod span;
 pub mod tcp_flags;
 pub mod translation;
+pub mod webhook;
 
 pub use id::{PersonaId, SegmentId};

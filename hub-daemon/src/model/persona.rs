@@ -7,7 +7,9 @@ use std::time::Duration;
 use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
+use super::alert::Alert;
 use super::bandwidth::Bandwidth;
+use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
 use super::problems::Problems;
@@ -49,6 +51,8 @@ pub struct Persona {
     overlap: OverlapDocument,
     mtu: Option<u32>,
     nat: Nat,
+    detectors: Option<Detectors>,
+    alerts: Vec<Alert>,
 }
 
 /// What a policy is compiled from.
@@ -100,6 +104,9 @@ impl Persona {
             problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
         }
         labels(&mut problems, document);
+        let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
+        let written = document.alerts.as_deref().unwrap_or_default();
+        let alerts = Alert::list(&mut problems, "/alerts", written);
         let persona = Self {
             name: document.name.clone(),
             ranges,
@@ -122,6 +129,8 @@ impl Persona {
             overlap: document.overlap.unwrap_or_default(),
             mtu: document.mtu,
             nat,
+            detectors,
+            alerts,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -183,6 +192,16 @@ impl Persona {
     /// What packets carry beyond uplinks.
     pub fn nat(&self) -> &Nat {
         &self.nat
+    }
+
+    /// What its packets are watched for.
+    pub fn detectors(&self) -> Option<&Detectors> {
+        self.detectors.as_ref()
+    }
+
+    /// Thresholds whose crossing is reported.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alerts
     }
 
     /// Whether it has a range of the family.

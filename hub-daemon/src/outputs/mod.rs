@@ -1,5 +1,6 @@
 //! What the hub shows of itself: metrics, status, names.
 
+pub mod alerts;
 pub mod metrics;
 pub mod names;
 pub mod stats;

@@ -1,9 +1,11 @@
 //! A data path whose numbers are known.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, Count, DropCount, FlowTable, FlowView, HookCounts, Question, RuleCount, SegmentCounts,
+    Answer, AnswerRule, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun, HookCounts,
+    Question, RuleCount, SegmentCounts,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -29,7 +31,17 @@ impl Datapath for FixedDatapath {
                 count: count(3),
             }],
             rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
+            flows: FlowsBegun { ingress: 7, egress: 8 },
+            detections: vec![DetectionCount { detector: "port_scan".into(), times: 2 }],
         })
+    }
+
+    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
+        Ok([(SegmentId(1), self.segment(SegmentId(1))?)].into())
+    }
+
+    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        Ok([(SegmentId(1), 4)].into())
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

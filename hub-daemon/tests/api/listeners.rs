@@ -252,7 +252,7 @@ fn long_change(number: u32) -> EventView {
         EventView::Change(change) => {
             EventView::Change(ChangeEvent { message: "x".repeat(16 * 1_024), ..change })
         }
-        packet @ EventView::Packet(_) => packet,
+        other @ (EventView::Packet(_) | EventView::Alert(_)) => other,
     }
 }
 

@@ -16,6 +16,7 @@ use hub_daemon::inputs::reload::{
 };
 use hub_daemon::inputs::{CommandRequest, HubHandle};
 use hub_daemon::model::{PersonaId, SegmentId};
+use hub_daemon::outputs::alerts::{AlertView, Alerts};
 use hub_daemon::outputs::stats::ReconcileStats;
 use hub_daemon::outputs::status::Attachment;
 use hub_daemon::view::{Condition, Origin, PersonaState, PersonaView, Snapshot};
@@ -66,6 +67,7 @@ impl Fake {
         let (attachments, attached) = watch::channel(vec![attachment()]);
         drop(attachments);
         let (events, _) = broadcast::channel(8);
+        let alerts = watch::channel(Arc::new(vec![alert()])).1;
         let reconcile = Arc::new(ReconcileStats::default());
         reconcile.table("routes").puts.add(3);
         reconcile.passes.add(7);
@@ -77,6 +79,7 @@ impl Fake {
             reload,
             attachments: attached,
             reconcile,
+            alerts: Alerts { views: alerts, deliveries: Arc::default() },
             started: "2030-01-01T00:00:00Z".parse().unwrap(),
         };
         let mut task = Task { personas: BTreeMap::new(), snapshot: snapshot.clone(), next: 1 };
@@ -110,6 +113,20 @@ impl Fake {
         let got = self.send(Method::POST, "/personas", &document(name)).await;
         assert_eq!(got.status, StatusCode::CREATED, "{}", got.body);
         got.body
+    }
+}
+
+fn alert() -> AlertView {
+    AlertView {
+        persona: Some(FILED.into()),
+        alert: "busy".into(),
+        state: "firing".into(),
+        since: Some("2030-01-01T00:00:00Z".parse().unwrap()),
+        metric: "ingress_bps".into(),
+        of: None,
+        op: ">".into(),
+        threshold: 8e7,
+        value: Some(9e7),
     }
 }
 

@@ -43,18 +43,20 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     if flags & OUTCOME_RELATED == 0 {
         fragment::remember(scratch);
     }
-    let bytes = scratch.packet.length_bytes;
     let [a, b] = scratch.outcome.segment;
     if scratch.outcome.direction == 0 {
-        report::passed(a, b, bytes);
+        report::passed((scratch.packets, scratch.bytes), a, b);
     } else {
-        report::passed(b, a, bytes);
+        report::passed((scratch.packets, scratch.bytes), b, a);
+    }
+    if flags & OUTCOME_NEW != 0 {
+        report::begun(a, b);
     }
     if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 {
-        report::rule_hit(scratch.outcome.rule[0], bytes);
-        report::rule_hit(scratch.outcome.rule[1], bytes);
-        report::rule_hit(scratch.outcome.log_rule[0], bytes);
-        report::rule_hit(scratch.outcome.log_rule[1], bytes);
+        report::rule_hit(scratch, scratch.outcome.rule[0]);
+        report::rule_hit(scratch, scratch.outcome.rule[1]);
+        report::rule_hit(scratch, scratch.outcome.log_rule[0]);
+        report::rule_hit(scratch, scratch.outcome.log_rule[1]);
     }
     if flags & OUTCOME_LOG != 0 {
         report::hub_log_pass(scratch);
@@ -127,8 +129,8 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     *new = Flow::ZERO;
     new.last_tick = scratch.tick;
     new.first_tick = scratch.tick;
-    new.packets[0] = 1;
-    new.bytes[0] = u64::from(packet.length_bytes);
+    new.packets[0] = u64::from(scratch.packets);
+    new.bytes[0] = u64::from(scratch.bytes);
     new.segment = scratch.outcome.segment;
     new.policy = scratch.outcome.policy;
     new.rule = scratch.outcome.rule;

@@ -15,14 +15,14 @@ use hub_common::packet::{
 };
 use hub_common::segment::{
     FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED,
-    STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
+    SEGMENT_WATCHED, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
 use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::{open, route};
+use crate::stage::{detect, open, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -65,7 +65,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     // A half-open flow's first reply must move it to the other table: only the slow way does that.
     if (half_open && direction == 1)
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick, route::is_xdp(scratch))
+        || !unchanged(flow, scratch.tick, slow_features(scratch))
     {
         return None;
     }
@@ -100,20 +100,26 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow. XDP does not
-/// translate.
+/// Features of segments that keep this packet off the fast way: XDP does not translate, and detectors count
+/// pings.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64, xdp: bool) -> bool {
+fn slow_features(scratch: &Scratch) -> u32 {
+    (if route::is_xdp(scratch) { SEGMENT_TRANSLATED } else { 0 })
+        | (if scratch.packet.has(PACKET_ICMP_REQUEST) { SEGMENT_WATCHED } else { 0 })
+}
+
+/// Whether both segments are alive, still point at the policies that admitted the flow, and have none of
+/// these features.
+#[inline(always)]
+fn unchanged(flow: &Flow, tick: u64, features: u32) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
         if id != 0 {
             let Some(segment) = SEGMENTS.get(id) else { return false };
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
-            if xdp && segment.flags & SEGMENT_TRANSLATED != 0 {
-                return false;
-            }
-            if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+            let plain = segment.flags & features == 0;
+            if segment.policy != flow.policy[side] || !passes || !plain || tick >= segment.expires_tick {
                 return false;
             }
         }
@@ -127,7 +133,7 @@ fn finish(scratch: &mut Scratch, flow: &mut Flow, direction: usize, verdict: u32
     touch(scratch, flow, direction);
     let [a, b] = flow.segment;
     let (sender, receiver) = if direction == 0 { (a, b) } else { (b, a) };
-    report::passed(sender, receiver, scratch.packet.length_bytes);
+    report::passed((scratch.packets, scratch.bytes), sender, receiver);
     verdict
 }
 
@@ -140,8 +146,8 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
         unsafe { write_volatile(&raw mut flow.last_tick, scratch.tick) };
     }
     let direction = direction & 1;
-    atomic::add(&mut flow.packets[direction], 1);
-    atomic::add(&mut flow.bytes[direction], u64::from(packet.length_bytes));
+    atomic::add(&mut flow.packets[direction], u64::from(scratch.packets));
+    atomic::add(&mut flow.bytes[direction], u64::from(scratch.bytes));
     let seen = flow.tcp_seen[direction] | packet.tcp_flags;
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
@@ -168,6 +174,9 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
     }
     let (key, from_high) = FlowKey::of(&scratch.packet);
     scratch.key = key;
+    if scratch.packet.has(PACKET_ICMP_REQUEST) {
+        detect::admit(scratch)?;
+    }
     if scratch.flags & SCRATCH_NO_FLOW == 0
         && let Some((flow, half_open)) = find(&scratch.key, scratch.tick, settings)
     {
@@ -193,6 +202,7 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
         }
     }
     scratch.outcome.flags |= OUTCOME_NEW;
+    detect::admit(scratch)?;
     admit_new(scratch, settings)?;
     filter(scratch, false)
 }

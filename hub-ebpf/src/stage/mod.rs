@@ -2,6 +2,7 @@
 
 pub(crate) mod classify;
 pub(crate) mod commit;
+pub(crate) mod detect;
 pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;

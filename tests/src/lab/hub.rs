@@ -135,6 +135,11 @@ impl Hub {
         self.process.as_mut().expect("hubd was started")
     }
 
+    /// Folder of its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Folder of the documents.
     pub fn documents(&self) -> PathBuf {
         self.folder.join("documents")

@@ -74,6 +74,9 @@ impl Model {
                 return Err(Verdict::Skip);
             }
         }
+        if packet.source == packet.target && self.segment_of(packet.source).is_some() {
+            return refuse(Reason::Land);
+        }
         let mut judged = self.classify(entry, role, packet, now)?;
         for segment in judged.segments.into_iter().flatten() {
             self.alive(segment, now)?;

@@ -20,7 +20,7 @@ struct Program {
 }
 
 /// Every program that tests and demonstrations may run.
-const PROGRAMS: [Program; 18] = [
+const PROGRAMS: [Program; 20] = [
     Program { name: "bpftool", package: "bpftool" },
     Program { name: "curl", package: "curl" },
     Program { name: "ethtool", package: "ethtool" },
@@ -30,9 +30,11 @@ const PROGRAMS: [Program; 18] = [
     Program { name: "nc", package: "netcat-openbsd" },
     Program { name: "nft", package: "nftables" },
     Program { name: "nmap", package: "nmap" },
+    Program { name: "openssl", package: "openssl" },
     Program { name: "ping", package: "iputils-ping" },
     Program { name: "prometheus", package: "prometheus" },
     Program { name: "promtool", package: "prometheus" },
+    Program { name: "python3", package: "python3" },
     Program { name: "socat", package: "socat" },
     Program { name: "strace", package: "strace" },
     Program { name: "tc", package: "iproute2" },

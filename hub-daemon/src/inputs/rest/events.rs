@@ -50,10 +50,10 @@ struct Stage {
 
 /// Streams events as they happen
 ///
-/// Events are named `packet`, `change` and `lagged`; the data of the first two is an `EventView`.
+/// Events are named `packet`, `change`, `alert` and `lagged`; the data of all but the last is an `EventView`.
 #[utoipa::path(get, path = "/events", tag = "hub",
     params(
-        ("type" = Option<String>, Query, description = "packet or change"),
+        ("type" = Option<String>, Query, description = "packet, change or alert"),
         ("persona" = Option<String>, Query, description = "name; only events about it"),
     ),
     responses(
@@ -68,9 +68,9 @@ pub(super) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ProblemDetails> {
     let wanted = Wanted { kind: parameters.one("type"), persona: parameters.one("persona") };
     if let Some(kind) = &wanted.kind
-        && !["packet", "change"].contains(&kind.as_str())
+        && !["packet", "change", "alert"].contains(&kind.as_str())
     {
-        parameters.refuse("type", &format!("`{kind}`: use packet or change"));
+        parameters.refuse("type", &format!("`{kind}`: use packet, change or alert"));
     }
     parameters.finish()?;
     let Ok(permit) = api.streams.try_acquire_owned() else {
@@ -122,6 +122,7 @@ fn name_of(event: &EventView) -> &'static str {
     match event {
         EventView::Packet(_) => "packet",
         EventView::Change(_) => "change",
+        EventView::Alert(_) => "alert",
     }
 }
 
@@ -136,6 +137,7 @@ impl Wanted {
                 [&packet.source_persona, &packet.target_persona].contains(&&Some(persona.clone()))
             }
             EventView::Change(change) => change.persona.as_ref() == Some(persona),
+            EventView::Alert(alert) => alert.persona.as_ref() == Some(persona),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! snapshot, or asks the data path. Every refusal is a problem document (RFC 9457) that lists every error
 //! found. Nothing here knows what a persona means.
 
+mod alerts;
 mod body;
 mod datapath;
 mod decode;
@@ -89,6 +90,7 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(documents::plan))
             .routes(routes!(documents::reload))
             .routes(routes!(events::events))
+            .routes(routes!(alerts::alerts))
             .routes(routes!(status::status))
             .routes(routes!(status::healthz))
             .routes(routes!(status::readyz)),

@@ -30,6 +30,7 @@ pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapsh
     conditions(series, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
+    alerts(series, hub)?;
     datapath(series, hub)
 }
 
@@ -60,6 +61,23 @@ fn documents(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
         "1 if the last read of the documents had no error",
         u64::from(snapshot.documents_error.is_none()),
     )
+}
+
+fn alerts(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
+    let views = std::sync::Arc::clone(&hub.alerts.views.borrow());
+    let firing = views.iter().map(|view| {
+        let labels = [("persona", view.persona.as_deref().unwrap_or_default()), ("alert", &*view.alert)];
+        (labels, u64::from(view.state == "firing"))
+    });
+    series.gauges("hub_alert_firing", "1 while an alert fires; no persona means the hub", firing)?;
+    let deliveries = &hub.alerts.deliveries;
+    let results = [
+        ("delivered", deliveries.delivered.get()),
+        ("failed", deliveries.failed.get()),
+        ("dropped", deliveries.dropped.get()),
+    ];
+    let results = results.map(|(result, count)| ([("result", result)], count));
+    series.counters("hub_webhook_deliveries", "Alerts sent to webhooks, by what became of them", results)
 }
 
 fn reconcile(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {

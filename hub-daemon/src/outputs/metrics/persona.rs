@@ -12,6 +12,7 @@ struct Row<'a> {
     persona: &'a PersonaView,
     counts: SegmentCounts,
     rules: Vec<String>,
+    flows: u64,
 }
 
 impl Row<'_> {
@@ -65,6 +66,27 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
         "Packets that a rule judged: the first of each flow it admitted, every one it refused",
         hits,
     )?;
+    let flows = rows.iter().map(|row| ([("persona", row.name())], row.flows));
+    series.gauges("hub_persona_flows", "Connections of a persona in the flow table", flows)?;
+    let begun = rows.iter().flat_map(|row| {
+        [("ingress", row.counts.flows.ingress), ("egress", row.counts.flows.egress)]
+            .map(|(direction, flows)| ([("persona", row.name()), ("direction", direction)], flows))
+    });
+    series.counters(
+        "hub_persona_flows_begun",
+        "Connections of a persona that began; ingress is towards its members",
+        begun,
+    )?;
+    let fired = rows.iter().flat_map(|row| {
+        row.counts.detections.iter().map(|detection| {
+            ([("persona", row.name()), ("detector", detection.detector.as_str())], detection.times)
+        })
+    });
+    series.counters(
+        "hub_persona_detections",
+        "Times that a detector fired, once a source and window",
+        fired,
+    )?;
     let ends = rows.iter().filter_map(|row| {
         let seconds = u64::try_from(row.persona.expires_at?.as_second()).ok()?;
         Some(([("persona", row.name())], seconds))
@@ -83,16 +105,20 @@ fn verdict_samples<'a>(
 
 /// Personas that are not in the data path, or cannot be read, are left out.
 fn rows<'a>(datapath: &dyn Datapath, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
-    let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
-    live.filter_map(|persona| match datapath.segment(persona.segment) {
-        Ok(counts) => {
-            let rules = counts.rules.iter().map(|hit| hit.rule.to_string()).collect();
-            Some(Row { persona, counts, rules })
-        }
+    let read = datapath.segments().and_then(|counts| Ok((counts, datapath.flow_counts()?)));
+    let (mut counts, flows) = match read {
+        Ok(read) => read,
         Err(error) => {
-            tracing::debug!(persona = persona.definition.name, %error, "no counters");
-            None
+            tracing::warn!(%error, "metrics without personas");
+            return Vec::new();
         }
+    };
+    let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
+    live.filter_map(|persona| {
+        let counts = counts.remove(&persona.segment)?;
+        let rules = counts.rules.iter().map(|hit| hit.rule.to_string()).collect();
+        let flows = flows.get(&persona.segment).copied().unwrap_or_default();
+        Some(Row { persona, counts, rules, flows })
     })
     .collect()
 }

@@ -5,6 +5,7 @@
 //! the segments that point at them, segments before the prefixes that lead to them, the port table before
 //! programs run on a port. Freed slots are used again after a grace period.
 
+pub mod detectors;
 pub mod grace;
 pub mod local_bits;
 pub mod policies;
@@ -76,6 +77,7 @@ pub struct Datapath {
     translations: translations::Translations,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    detectors: detectors::DetectorMaps,
 }
 
 impl Datapath {
@@ -88,7 +90,8 @@ impl Datapath {
         let translations = translations::Translations::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings })
+        let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings, detectors })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -101,6 +104,7 @@ impl Datapath {
     ) -> Vec<Report> {
         let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
         reports.push(self.translations.put(desired, inventory));
+        reports.push(self.detectors.put(&desired.detectors, clock));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -130,12 +134,14 @@ impl Datapath {
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
-        if self.segments.has_retired() || self.prefixes.has_retired() {
+        let watches = self.detectors.delete(desired);
+        if self.segments.has_retired() || self.prefixes.has_retired() || self.detectors.has_retired() {
             grace::wait();
             self.segments.reuse();
             self.prefixes.reuse();
+            self.detectors.reuse();
         }
-        vec![report, translations]
+        vec![report, translations, watches]
     }
 
     /// Makes every cached next hop be looked up again.

@@ -34,6 +34,7 @@ pub struct Segments {
     map: Array<MapData, Entry>,
     counters: PerCpuArray<MapData, SegmentCounters>,
     drops: PerCpuHashMap<MapData, DropKey, Hits>,
+    flows_begun: PerCpuArray<MapData, [u64; 2]>,
     policies: Policies,
     live: BTreeMap<SegmentId, Live>,
     cpus: usize,
@@ -63,7 +64,8 @@ impl Segments {
         let cpus = aya::util::nr_cpus()
             .map_err(|(_, source)| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
         let counters = take(ebpf, "COUNTERS")?;
-        Ok(Self { map, counters, drops: take(ebpf, "DROPS")?, policies, live, cpus })
+        let (drops, flows_begun) = (take(ebpf, "DROPS")?, take(ebpf, "FLOWS_BEGUN")?);
+        Ok(Self { map, counters, drops, flows_begun, policies, live, cpus })
     }
 
     /// Puts segments that are missing or different. One store changes a segment's policy.
@@ -137,6 +139,11 @@ impl Segments {
         let zeros = PerCpuValues::try_from(vec![SegmentCounters::ZERO; self.cpus])
             .map_err(|source| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
         self.counters.set(id.0, zeros, 0).map_err(|source| MapFault::Kernel { map: "COUNTERS", source })?;
+        let zeros = PerCpuValues::try_from(vec![[0; 2]; self.cpus])
+            .map_err(|source| MapFault::Kernel { map: "FLOWS_BEGUN", source: source.into() })?;
+        self.flows_begun
+            .set(id.0, zeros, 0)
+            .map_err(|source| MapFault::Kernel { map: "FLOWS_BEGUN", source })?;
         for reason in Reason::ALL {
             for direction in 0..2 {
                 let key = DropKey { segment: id.0, reason: *reason as u16, direction };

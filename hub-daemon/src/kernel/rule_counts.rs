@@ -1,0 +1,107 @@
+//! Counters of rules, by their position in the document.
+
+use std::collections::BTreeMap;
+
+use aya::maps::IterableMap as _;
+use hub_common::rule::Rule;
+use hub_common::segment::{Policy, Segment, policy_slot};
+use hub_common::stats::Hits;
+
+use super::batch;
+use super::counts::{DIRECTIONS, SYNTHETIC, sum};
+use super::maps::Maps;
+use super::reader::ReadError;
+use crate::datapath_view::{Count, RuleCount};
+use crate::model::SegmentId;
+
+/// Rules of a run of slots that documents hold, with what they counted.
+struct Slots {
+    first: u32,
+    positions: Vec<u16>,
+    hits: Vec<Count>,
+}
+
+impl Slots {
+    /// Reads `length` slots in two sweeps.
+    fn read(maps: &Maps, first: u32, length: u32) -> Result<Self, ReadError> {
+        let mut slots = Self { first, positions: Vec::new(), hits: Vec::new() };
+        batch::range(maps.slots.rules.map(), first, length, |_, rules: &[Rule]| {
+            slots.positions.extend(rules.first().map(|rule| rule.index));
+        })
+        .map_err(|source| ReadError::Map { map: "RULES", source })?;
+        batch::range(maps.rule_hits.map(), first, length, |_, hits: &[Hits]| {
+            slots.hits.push(sum(hits.iter().copied()));
+        })
+        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
+        Ok(slots)
+    }
+
+    /// Counts of one policy; a rule with several slots has the sum of them.
+    fn of(&self, policy: &Policy) -> Vec<RuleCount> {
+        let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
+        for ((first, length), direction) in runs(policy).into_iter().zip(DIRECTIONS) {
+            for slot in first..first.saturating_add(length) {
+                let at = slot.wrapping_sub(self.first) as usize;
+                let (Some(rule), Some(more)) = (self.positions.get(at), self.hits.get(at)) else { break };
+                if *rule != SYNTHETIC {
+                    let count = counts.entry((*rule, direction)).or_default();
+                    count.packets += more.packets;
+                    count.bytes += more.bytes;
+                }
+            }
+        }
+        let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
+            rule,
+            direction: direction.to_owned(),
+            count,
+        };
+        counts.into_iter().map(count).collect()
+    }
+}
+
+const fn runs(policy: &Policy) -> [(u32, u32); 2] {
+    [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)]
+}
+
+/// First slot and number of slots from the first to the last of the policies.
+fn span(policies: impl Iterator<Item = Policy>) -> Option<(u32, u32)> {
+    let used = policies.flat_map(|policy| runs(&policy)).filter(|(_, length)| *length != 0);
+    let ends = used.map(|(first, length)| (first, first.saturating_add(length)));
+    let (first, end) = ends.reduce(|(first, end), (f, e)| (first.min(f), end.max(e)))?;
+    Some((first, end - first))
+}
+
+/// Counters of the rules of one policy.
+pub(crate) fn of_policy(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
+    let mut counts = Vec::new();
+    // The runs may lie far apart.
+    for (first, length) in runs(policy).into_iter().filter(|(_, length)| *length != 0) {
+        counts.extend(Slots::read(maps, first, length)?.of(policy));
+    }
+    counts.sort_by(|a, b| (a.rule, &a.direction).cmp(&(b.rule, &b.direction)));
+    Ok(counts)
+}
+
+/// Counters of the rules of all segments up to `last`, in sweeps over the maps.
+pub(crate) fn of_segments(maps: &Maps, last: u32) -> Result<Vec<(SegmentId, Vec<RuleCount>)>, ReadError> {
+    let mut words = Vec::new();
+    batch::range(maps.slots.segments.map(), 0, last + 1, |index, values: &[Segment]| {
+        let live = values.first().filter(|segment| segment.policy != 0);
+        words.extend(live.map(|segment| (SegmentId(index), segment.policy)));
+    })
+    .map_err(|source| ReadError::Map { map: "SEGMENTS", source })?;
+    let Some(slots) = words.iter().map(|(_, word)| policy_slot(*word)).max() else { return Ok(Vec::new()) };
+    let mut policies = Vec::with_capacity(slots as usize + 1);
+    batch::range(maps.slots.policies.map(), 0, slots + 1, |_, values: &[Policy]| {
+        policies.push(values.first().copied().unwrap_or(Policy::ZERO));
+    })
+    .map_err(|source| ReadError::Map { map: "POLICIES", source })?;
+    // A slot that changed hands in between holds another word.
+    let policy = |word: u32| policies.get(policy_slot(word) as usize).filter(|policy| policy.word == word);
+    let Some((first, length)) = span(words.iter().filter_map(|(_, word)| policy(*word).copied())) else {
+        return Ok(Vec::new());
+    };
+    let slots = Slots::read(maps, first, length)?;
+    let counted = words.into_iter().filter_map(|(segment, word)| Some((segment, slots.of(policy(word)?))));
+    Ok(counted.collect())
+}

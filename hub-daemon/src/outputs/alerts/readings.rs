@@ -1,0 +1,163 @@
+//! Values of metrics, from two looks at the counters.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::datapath_view::{Count, SegmentCounts};
+use crate::document::alert::MetricDocument;
+use crate::model::alert::Alert;
+
+/// Detections count for so long.
+const RECENT: Duration = Duration::from_mins(1);
+
+/// The counters of one persona, or of all, at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Look {
+    /// When.
+    pub(super) time: Timestamp,
+    /// Counters.
+    pub(super) counts: SegmentCounts,
+    /// Connections in the flow table, where they were counted.
+    pub(super) flows: Option<u64>,
+}
+
+/// The last looks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Looks {
+    before: Option<Look>,
+    after: Option<Look>,
+    fired: VecDeque<(Timestamp, Vec<(String, u64)>)>,
+}
+
+impl Looks {
+    /// Adds a look.
+    pub(super) fn add(&mut self, look: Look) {
+        let fired = look.counts.detections.iter().map(|one| (one.detector.clone(), one.times)).collect();
+        self.fired.push_back((look.time, fired));
+        while self.fired.front().is_some_and(|(time, _)| past(*time, look.time) > RECENT) {
+            self.fired.pop_front();
+        }
+        self.before = self.after.replace(look);
+    }
+
+    /// The value that an alert looks at; none before the second look.
+    pub(super) fn value(&self, alert: &Alert) -> Option<f64> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        let seconds = past(before.time, after.time).as_secs_f64();
+        if seconds <= 0.0 {
+            return None;
+        }
+        let rate = |pick: &dyn Fn(&SegmentCounts) -> u64| {
+            Some(float(pick(&after.counts).saturating_sub(pick(&before.counts))) / seconds)
+        };
+        let part = |name: &str| alert.of.as_deref().is_none_or(|of| of == name);
+        let bits = |count: Count| count.bytes.saturating_mul(8);
+        match alert.metric {
+            MetricDocument::IngressBps => rate(&|counts| bits(counts.ingress)),
+            MetricDocument::EgressBps => rate(&|counts| bits(counts.egress)),
+            MetricDocument::IngressPps => rate(&|counts| counts.ingress.packets),
+            MetricDocument::EgressPps => rate(&|counts| counts.egress.packets),
+            MetricDocument::Flows => after.flows.map(float),
+            MetricDocument::NewFlows => rate(&|counts| counts.flows.ingress + counts.flows.egress),
+            MetricDocument::Drops => rate(&|counts| {
+                let fitting = counts.drops.iter().filter(|drop| part(&drop.reason));
+                fitting.map(|drop| drop.count.packets).sum()
+            }),
+            MetricDocument::RuleHits => rate(&|counts| {
+                let fitting = counts.rules.iter().filter(|hit| part(&hit.rule.to_string()));
+                fitting.map(|hit| hit.count.packets).sum()
+            }),
+            MetricDocument::Detections => {
+                let sum = |fired: &[(String, u64)]| -> u64 {
+                    fired.iter().filter(|(name, _)| part(name)).map(|(_, times)| times).sum()
+                };
+                let ((_, first), (_, last)) = (self.fired.front()?, self.fired.back()?);
+                Some(float(sum(last).saturating_sub(sum(first))))
+            }
+        }
+    }
+}
+
+/// Adds the counters of one persona to a sum over all.
+pub(super) fn add(sum: &mut SegmentCounts, counts: &SegmentCounts) {
+    let more = |sum: &mut Count, count: Count| {
+        sum.packets += count.packets;
+        sum.bytes += count.bytes;
+    };
+    more(&mut sum.ingress, counts.ingress);
+    more(&mut sum.egress, counts.egress);
+    sum.flows.ingress += counts.flows.ingress;
+    sum.flows.egress += counts.flows.egress;
+    sum.drops.extend(counts.drops.iter().cloned());
+    sum.rules.extend(counts.rules.iter().cloned());
+    sum.detections.extend(counts.detections.iter().cloned());
+}
+
+fn past(since: Timestamp, now: Timestamp) -> Duration {
+    now.duration_since(since).try_into().unwrap_or(Duration::ZERO)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a value to compare needs no more than 53 bits")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath_view::{DetectionCount, DropCount, FlowsBegun};
+    use crate::model::problems::Problems;
+    use serde_json::json;
+
+    fn alert(written: serde_json::Value) -> Alert {
+        let documents = [serde_json::from_value(written).unwrap()];
+        Alert::list(&mut Problems::default(), "", &documents).remove(0)
+    }
+
+    fn look(second: i64, packets: u64, fired: u64) -> Look {
+        let count = Count { packets, bytes: packets * 100 };
+        Look {
+            time: Timestamp::from_second(second).unwrap(),
+            flows: Some(7),
+            counts: SegmentCounts {
+                ingress: count,
+                egress: Count::default(),
+                drops: ["spoof", "protocol"]
+                    .map(|reason| DropCount { reason: reason.into(), direction: "egress".into(), count })
+                    .into(),
+                flows: FlowsBegun { ingress: packets, egress: packets },
+                detections: vec![DetectionCount { detector: "port_scan".into(), times: fired }],
+                ..SegmentCounts::default()
+            },
+        }
+    }
+
+    #[test]
+    fn rates_are_differences_by_time() {
+        let mut looks = Looks::default();
+        let value = |looks: &Looks, written| looks.value(&alert(written));
+        looks.add(look(100, 1_000, 0));
+        assert_eq!(value(&looks, json!({"metric": "drops", "value": 1})), None, "one look has no rate");
+        looks.add(look(102, 1_050, 3));
+        for (written, expected) in [
+            (json!({"metric": "ingress_bps", "value": 1}), 20_000.0),
+            (json!({"metric": "ingress_pps", "value": 1}), 25.0),
+            (json!({"metric": "egress_pps", "value": 1}), 0.0),
+            (json!({"metric": "flows", "value": 1}), 7.0),
+            (json!({"metric": "new_flows", "value": 1}), 50.0),
+            (json!({"metric": "drops", "value": 1}), 50.0),
+            (json!({"metric": "drops", "of": "spoof", "value": 1}), 25.0),
+            (json!({"metric": "detections", "of": "port_scan", "value": 1}), 3.0),
+            (json!({"metric": "detections", "of": "land", "value": 1}), 0.0),
+        ] {
+            assert_eq!(value(&looks, written.clone()), Some(expected), "{written}");
+        }
+        for second in 103..=165 {
+            looks.add(look(second, 1_050, 3));
+        }
+        let detections = json!({"metric": "detections", "value": 1});
+        assert_eq!(value(&looks, detections), Some(0.0), "a minute later they are over");
+    }
+}

@@ -1,0 +1,210 @@
+//! The task that looks at the counters, once a second while anything is watched.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{broadcast, watch};
+use tokio::time::MissedTickBehavior;
+
+use super::engine::{Engine, Kept, Owner, Watched};
+use super::readings::{self, Look};
+use super::webhook::Webhooks;
+use super::{AlertEvent, AlertView, Alerts, Deliveries};
+use crate::datapath_view::{EventView, SegmentCounts};
+use crate::document::alert::MetricDocument;
+use crate::inputs::datapath::Datapath;
+use crate::kernel::reader::ReadError;
+use crate::model::SegmentId;
+use crate::model::alert::Alert;
+use crate::model::config::Config;
+use crate::model::problems::Problems;
+use crate::view::{PersonaState, Snapshot};
+
+const PERIOD: Duration = Duration::from_secs(1);
+/// File of what must outlive the process, in the state folder.
+const FILE: &str = "alerts.json";
+
+/// The task's state.
+#[derive(Debug)]
+pub struct Watcher {
+    engine: Engine,
+    file: PathBuf,
+    hub: Vec<Alert>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    datapath: Arc<dyn Datapath>,
+    events: broadcast::Sender<EventView>,
+    webhooks: Webhooks,
+    views: watch::Sender<Arc<Vec<AlertView>>>,
+    stored: Vec<Kept>,
+}
+
+impl Watcher {
+    /// A watcher that goes on where an earlier run ended, and what readers see of it.
+    pub fn new(
+        config: &Config,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        datapath: Arc<dyn Datapath>,
+        events: broadcast::Sender<EventView>,
+    ) -> (Self, Alerts) {
+        let file = config.state_dir.join(FILE);
+        let stored = load(&file);
+        let (views, seen) = watch::channel(Arc::default());
+        let deliveries = Arc::new(Deliveries::default());
+        let webhooks = Webhooks::start(&config.webhooks, &deliveries);
+        let engine = Engine::restore(stored.clone());
+        let hub = config.alerts.clone();
+        let watcher = Self { engine, file, hub, snapshot, datapath, events, webhooks, views, stored };
+        (watcher, Alerts { views: seen, deliveries })
+    }
+
+    /// Looks until dropped.
+    pub async fn run(mut self) {
+        let mut period = tokio::time::interval(PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut known, mut watched) = (Arc::default(), Vec::new());
+        loop {
+            period.tick().await;
+            let snapshot = Arc::clone(&self.snapshot.borrow());
+            if !snapshot.ready {
+                // Personas are not known yet: their alerts have not gone away.
+                continue;
+            }
+            if !Arc::ptr_eq(&snapshot, &known) {
+                watched = all(&self.hub, &snapshot);
+                known = snapshot;
+            }
+            self.look(&watched, &known).await;
+        }
+    }
+
+    async fn look(&mut self, watched: &[Watched], snapshot: &Arc<Snapshot>) {
+        let looks = if watched.is_empty() {
+            BTreeMap::new()
+        } else {
+            let (datapath, watched) = (Arc::clone(&self.datapath), watched.to_vec());
+            let snapshot = Arc::clone(snapshot);
+            match tokio::task::spawn_blocking(move || read(&*datapath, &watched, &snapshot)).await {
+                Ok(Ok(looks)) => looks,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "alerts cannot be judged");
+                    BTreeMap::new()
+                }
+                Err(error) => {
+                    tracing::error!(%error, "alerts cannot be judged");
+                    BTreeMap::new()
+                }
+            }
+        };
+        let events = self.engine.look(watched, looks, Timestamp::now());
+        let stored = self.engine.stored();
+        if stored != self.stored && stands(&stored) != stands(&self.stored) {
+            if let Err(error) = save(&self.file, &stored) {
+                tracing::error!(%error, file = %self.file.display(), "alerts cannot be stored");
+            }
+            self.stored = stored;
+        }
+        for event in events {
+            self.tell(event);
+        }
+        self.views.send_replace(Arc::new(self.engine.views()));
+    }
+
+    fn tell(&self, event: AlertEvent) {
+        let (alert, persona) = (&event.alert, event.persona.as_deref());
+        if event.state == "firing" {
+            tracing::warn!(alert, persona, "{}", event.message);
+        } else {
+            tracing::info!(alert, persona, "{}", event.message);
+        }
+        self.webhooks.send(&Arc::new(event.clone()));
+        // Nobody may be listening.
+        drop(self.events.send(EventView::Alert(event)));
+    }
+}
+
+/// Everybody whose counters are looked at.
+fn all(hub: &[Alert], snapshot: &Snapshot) -> Vec<Watched> {
+    let mut watched = Vec::new();
+    if !hub.is_empty() {
+        watched.push(Watched { owner: None, persona: None, alerts: hub.to_vec() });
+    }
+    for persona in snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired) {
+        let Some(written) = &persona.definition.alerts else { continue };
+        // Checked when it was admitted.
+        let alerts = Alert::list(&mut Problems::default(), "/alerts", written);
+        if !alerts.is_empty() {
+            let (owner, name) = (Some(persona.id.to_string()), Some(persona.definition.name.clone()));
+            watched.push(Watched { owner, persona: name, alerts });
+        }
+    }
+    watched
+}
+
+fn read(
+    datapath: &dyn Datapath,
+    watched: &[Watched],
+    snapshot: &Snapshot,
+) -> Result<BTreeMap<Owner, Look>, ReadError> {
+    let any = |metric| watched.iter().flat_map(|one| &one.alerts).any(|alert| alert.metric == metric);
+    let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?) } else { None };
+    let counts = datapath.segments()?;
+    let time = Timestamp::now();
+    let look = |counts, flows| Look { time, counts, flows };
+    let mut looks = BTreeMap::new();
+    for one in watched {
+        let found = match &one.owner {
+            None => {
+                let mut sum = SegmentCounts::default();
+                counts.values().for_each(|counts| readings::add(&mut sum, counts));
+                // The flow between two personas counts for each.
+                Some(look(sum, flows.as_ref().map(|flows| flows.values().sum())))
+            }
+            Some(owner) => segment_of(snapshot, owner).and_then(|segment| {
+                let flows = flows.as_ref().map(|flows| flows.get(&segment).copied().unwrap_or_default());
+                Some(look(counts.get(&segment)?.clone(), flows))
+            }),
+        };
+        looks.extend(found.map(|look| (one.owner.clone(), look)));
+    }
+    Ok(looks)
+}
+
+fn segment_of(snapshot: &Snapshot, owner: &str) -> Option<SegmentId> {
+    snapshot.personas.values().find(|persona| persona.id.to_string() == *owner).map(|one| one.segment)
+}
+
+/// Where alerts stand, without their values: these change all the time.
+fn stands(kept: &[Kept]) -> Vec<String> {
+    kept.iter().map(Kept::stand).collect()
+}
+
+fn load(file: &PathBuf) -> Vec<Kept> {
+    let text = match std::fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            tracing::error!(%error, file = %file.display(), "alerts of before cannot be read");
+            return Vec::new();
+        }
+    };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        tracing::error!(%error, file = %file.display(), "alerts of before cannot be read");
+        Vec::new()
+    })
+}
+
+/// Writes beside and renames, so that a crash leaves the file of before.
+fn save(file: &PathBuf, kept: &[Kept]) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let next = file.with_extension("next");
+    let mut out = std::fs::File::create(&next)?;
+    out.write_all(&serde_json::to_vec(kept)?)?;
+    out.sync_all()?;
+    std::fs::rename(&next, file)
+}
