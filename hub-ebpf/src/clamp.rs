@@ -23,9 +23,8 @@ fn mtu(scratch: &Scratch) -> u32 {
     while side < 2 {
         let id = scratch.outcome.segment[side];
         // SAFETY: one word, read once.
-        if id != 0
-            && let Some(mtu) = unsafe { MTUS.get(id) }
-        {
+        let mtu = unsafe { MTUS.get(id) };
+        if let Some(mtu) = mtu {
             least = least.min(*mtu);
         }
         side += 1;

@@ -68,8 +68,7 @@ fn a_virtual_range_stays_for_life_and_over_restarts() {
 
 #[test]
 fn an_overlap_that_cannot_be_translated_is_refused() {
-    let mut config = Config::default();
-    config.overlap_pool = vec![net("100.64.0.0/24")];
+    let config = Config { overlap_pool: vec![net("100.64.0.0/24")], ..Config::default() };
     let mut script = Script::with(config);
     script.create(behind("a", "10.1.0.0/24", "eth1")).unwrap();
     let reject = with(behind("b", "10.1.0.0/24", "eth2"), json!({"overlap": "reject"}));
