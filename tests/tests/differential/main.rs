@@ -29,7 +29,8 @@ const PACKETS: usize = 1_000;
 const NOW: u64 = 1_000_000;
 
 /// Reasons that no random packet can have: headers are never beyond the linear part, no table is full.
-const UNREACHED: [Reason; 3] = [Reason::Nonlinear, Reason::FlowTableFull, Reason::Internal];
+const UNREACHED: [Reason; 4] =
+    [Reason::Nonlinear, Reason::FlowTableFull, Reason::Internal, Reason::NoTranslation];
 /// Every other reason is hit at least this often.
 const HITS: u64 = 500;
 
