@@ -22,10 +22,9 @@ fn mtu(scratch: &Scratch) -> u32 {
     let mut side = 0;
     while side < 2 {
         let id = scratch.outcome.segment[side];
-        if id != 0
-            // SAFETY: one word, read once.
-            && let Some(mtu) = unsafe { MTUS.get(id) }
-        {
+        // SAFETY: one word, read once.
+        let mtu = unsafe { MTUS.get(id) };
+        if let Some(mtu) = mtu {
             least = least.min(*mtu);
         }
         side += 1;

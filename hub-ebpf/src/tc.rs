@@ -110,15 +110,16 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: fields of the context.
     let (out, came_by) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex) };
-    let Some(leaves_by) = port(out) else {
-        report::bare_drop(Hook::TcOut as u32, Reason::NoPort);
-        return SHOT;
-    };
+    let leaves_by = port(out);
     let judged = came_by != 0 && port(came_by).is_some();
-    if judged && leaves_by.flags & PORT_TRANSLATED == 0 {
+    if judged && leaves_by.is_none_or(|port| port.flags & PORT_TRANSLATED == 0) {
         report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
         return NEXT;
     }
+    let Some(leaves_by) = leaves_by else {
+        report::bare_drop(Hook::TcOut as u32, Reason::NoPort);
+        return SHOT;
+    };
     let Some(scratch) = SCRATCH.get_ptr_mut(Hook::TcOut as u32) else { return SHOT };
     // SAFETY: a per-CPU element of this hook; the hook does not nest.
     let scratch = unsafe { &mut *scratch };

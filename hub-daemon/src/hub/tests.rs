@@ -2,6 +2,7 @@
 
 mod files;
 mod kernel;
+mod overlap;
 mod random;
 
 use std::path::PathBuf;

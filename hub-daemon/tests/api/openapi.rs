@@ -37,6 +37,7 @@ async fn every_route_is_described() {
             "get /events",
             "get /flows",
             "get /healthz",
+            "get /names",
             "get /personas",
             "get /personas/{persona}",
             "get /personas/{persona}/counters",

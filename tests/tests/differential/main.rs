@@ -35,10 +35,17 @@ const SEED_VARIABLE: &str = "HUB_DIFFERENTIAL_SEED";
 /// When the model's packets arrive: late enough for everything that was aged to be stale.
 const NOW: u64 = 1_000_000;
 
-/// Reasons that no random packet can have: headers are never beyond the linear part, no table is full, and no
-/// detector watches (what they count depends on time, which `fixtures/detectors.rs` has in its hands).
-const UNREACHED: [Reason; 5] =
-    [Reason::Nonlinear, Reason::FlowTableFull, Reason::Internal, Reason::Detected, Reason::FlowRate];
+/// Reasons that no random packet can have: headers are never beyond the linear part, no table is full, nothing
+/// is translated, and no detector watches (what they count depends on time, which `fixtures/detectors.rs` has in
+/// its hands).
+const UNREACHED: [Reason; 6] = [
+    Reason::Nonlinear,
+    Reason::FlowTableFull,
+    Reason::Internal,
+    Reason::NoTranslation,
+    Reason::Detected,
+    Reason::FlowRate,
+];
 /// Every other reason is hit at least this often.
 const HITS: u64 = 500;
 
