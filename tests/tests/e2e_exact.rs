@@ -17,7 +17,7 @@ use hub_tests::lab::{Background, Space, World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Packets and bytes from the IP header on.
 type Sum = (u64, u64);

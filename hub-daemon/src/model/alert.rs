@@ -211,11 +211,11 @@ mod tests {
     }
 
     /// Turns with the second they came at, of an alert that sees one value a second.
-    fn turns(alert: &Alert, values: &[f64]) -> Vec<(usize, Turn)> {
+    fn turns(alert: &Alert, values: &[f64]) -> Vec<(i64, Turn)> {
         let mut stand = Stand::Ok;
         let mut turns = Vec::new();
-        for (second, value) in values.iter().enumerate() {
-            let now = Timestamp::from_second(1_000 + second as i64).unwrap();
+        for (second, value) in (0..).zip(values) {
+            let now = Timestamp::from_second(1_000 + second).unwrap();
             let turn;
             (stand, turn) = alert.step(stand, Some(*value), now);
             turns.extend(turn.map(|turn| (second, turn)));

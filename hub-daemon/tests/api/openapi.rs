@@ -33,6 +33,7 @@ async fn every_route_is_described() {
         operations,
         [
             "delete /personas/{persona}",
+            "get /alerts",
             "get /counters",
             "get /events",
             "get /flows",

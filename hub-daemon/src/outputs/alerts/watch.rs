@@ -159,7 +159,9 @@ fn read(
         let found = match &one.owner {
             None => {
                 let mut sum = SegmentCounts::default();
-                counts.values().for_each(|counts| readings::add(&mut sum, counts));
+                for counts in counts.values() {
+                    readings::add(&mut sum, counts);
+                }
                 // The flow between two personas counts for each.
                 Some(look(sum, flows.as_ref().map(|flows| flows.values().sum())))
             }

@@ -3,6 +3,7 @@
 //! Each receiver has a queue of its own, so that one that is dead keeps nobody waiting. A full queue throws
 //! away what is new, and counts it.
 
+use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,8 @@ const WAITS: [Duration; 7] = [
     Duration::from_secs(4),
     Duration::from_secs(15),
     Duration::from_secs(30),
-    Duration::from_secs(60),
-    Duration::from_secs(60),
+    Duration::from_mins(1),
+    Duration::from_mins(1),
 ];
 /// Header with the signature: `sha256=` and the HMAC of the body in hexadecimal.
 const SIGNATURE: &str = "x-hub-signature-256";
@@ -153,8 +154,11 @@ fn host_header(hook: &Webhook) -> String {
 fn signature(key: &[u8], body: &[u8]) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
     let tag = ring::hmac::sign(&key, body);
-    let digits: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256={digits}")
+    let mut text = "sha256=".to_owned();
+    for byte in tag.as_ref() {
+        write!(text, "{byte:02x}").expect("a String takes all text");
+    }
+    text
 }
 
 #[cfg(test)]
