@@ -22,7 +22,7 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 7, 1];
 const MEMBER_MAC: [u8; 6] = [2, 0, 0, 0, 7, 2];
 
 #[test]
-fn nothing_passes_an_interface_that_comes_back_without_programs() {
+fn nothing_passes_a_port_without_programs() {
     if !root() {
         return;
     }

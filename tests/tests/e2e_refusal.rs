@@ -21,7 +21,7 @@ const INPUTS: [u64; 2] = [500, 10_000];
 const BETWEEN_DUMPS: u64 = 100;
 
 #[test]
-fn what_is_wrong_changes_no_byte_and_is_shown_at_its_place() {
+fn what_is_wrong_changes_no_byte() {
     if !root() {
         return;
     }
