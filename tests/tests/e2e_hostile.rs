@@ -1,6 +1,12 @@
 //! What an attacker, or a careless operator, may try: policies that would cut off the host, and floods of
 //! new flows.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "fields of JSON values are made by naming them; figures for people"
+)]
+
 use std::time::Duration;
 
 use hub_tests::effort::{Effort, figure};
