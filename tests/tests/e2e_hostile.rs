@@ -93,10 +93,10 @@ fn hostile(random: &mut Random) -> Value {
     if let Some(interface) = interfaces {
         definition["interfaces"] = json!([interface]);
     }
-    if random.chance(20) {
-        definition["egress"] = json!({"deny": ["0.0.0.0/0", "::/0"]});
-    } else if random.chance(20) {
-        definition["egress"] = json!({"next_hop": ["192.0.2.10", "2001:db8:2::10"]});
+    match random.below(5) {
+        0 => definition["egress"] = json!({"deny": ["0.0.0.0/0", "::/0"]}),
+        1 => definition["egress"] = json!({"next_hop": ["192.0.2.10", "2001:db8:2::10"]}),
+        _ => {}
     }
     definition
 }
