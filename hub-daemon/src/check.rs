@@ -30,11 +30,11 @@ pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
     let mut config = Config::default();
     let mut sources = Vec::new();
     for file in &files {
-        let read = fs::read(file).map_err(|error| unreadable(file, &error));
+        let read = fs::read(file).map_err(|error| vec![unreadable(file, &error)]);
         let text = match read.and_then(|bytes| text::decode(file, bytes)) {
             Ok(text) => text,
-            Err(error) => {
-                problems.push(error);
+            Err(found) => {
+                problems.extend(found);
                 continue;
             }
         };

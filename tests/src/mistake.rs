@@ -178,7 +178,7 @@ fn broken(random: &mut Random, text: String, is_yaml: bool) -> Vec<u8> {
               c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n\
               e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n\
               g: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"
-                .to_vec()
+                .to_vec();
         }
         5 => bytes = b"kind: persona\nname: twice\nname: twice\nip_range: 10.222.0.0/24\n".to_vec(),
         _ => bytes = b"kind: persona\n\tname: tab\n".to_vec(),

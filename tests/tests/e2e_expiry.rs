@@ -71,7 +71,7 @@ fn the_deadline_holds_while_the_daemon_is_stopped() {
 const GRACE: Duration = Duration::from_millis(10);
 
 #[test]
-fn no_packet_passes_ten_milliseconds_after_the_deadline_of_a_stopped_daemon() {
+fn no_packet_passes_after_the_deadline() {
     if !root() {
         return;
     }

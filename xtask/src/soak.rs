@@ -40,7 +40,16 @@ const fn goal(name: &'static str, says: &'static str, binary: &'static str, test
 }
 
 /// What a run without names does, in this order; `mutants` comes last.
-const GOALS: &[Goal] = &[goal("R1", "programs and model agree", "differential", "programs_and_model_agree")];
+const GOALS: &[Goal] = &[
+    goal("R1", "programs and model agree", "differential", "programs_and_model_agree"),
+    goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
+    goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),
+    goal("R5", "what is wrong changes no byte", "e2e_refusal", "what_is_wrong_changes_no_byte"),
+    goal("R6", "no policy locks the operator out", "e2e_hostile", "no_policy_locks_the_operator_out"),
+    goal("R7", "a flood of new flows evicts nobody", "e2e_hostile", "a_flood_of_new_flows_evicts_nobody"),
+    goal("R11", "a deadline holds without the daemon", "e2e_expiry", "no_packet_passes_after_the_deadline"),
+    goal("R15", "nothing passes without programs", "e2e_gap", "nothing_passes_a_port_without_programs"),
+];
 
 /// The goal that is not a test.
 const MUTANTS: &str = "mutants";

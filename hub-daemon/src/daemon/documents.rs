@@ -25,8 +25,8 @@ pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
-        let read = fs::read(&path).map_err(|error| unreadable(&path, &error));
-        let text = read.and_then(|bytes| text::decode(&path, bytes)).map_err(|error| vec![error]);
+        let read = fs::read(&path).map_err(|error| vec![unreadable(&path, &error)]);
+        let text = read.and_then(|bytes| text::decode(&path, bytes));
         match text.and_then(|text| source::parse(&path, &text)) {
             Ok(source) => sources.push(source),
             Err(found) => problems.extend(found),

@@ -71,6 +71,8 @@ pub struct Owner {
     dirty: bool,
     /// The kernel is to be looked at before the next pass.
     look_at: Option<Instant>,
+    /// The kernel is being looked at. In a storm of changes looks would pile up.
+    looking: bool,
     flows_max: u64,
     waiting: Vec<Waiting>,
 }
@@ -95,6 +97,7 @@ impl Owner {
             busy: None,
             dirty: true,
             look_at: None,
+            looking: false,
             flows_max,
             waiting: Vec::new(),
         }
@@ -102,7 +105,7 @@ impl Owner {
 
     /// Works until every sender of commands is gone or the applier has died.
     pub async fn work(mut self) {
-        self.send(Job::Look);
+        self.look();
         let mut full_pass = tokio::time::interval(FULL_PASS);
         let mut collect = tokio::time::interval(COLLECT);
         let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
@@ -126,11 +129,8 @@ impl Owner {
                     };
                     self.done(done);
                 }
-                () = sleep_until(look_at), if self.look_at.is_some() => {
-                    self.look_at = None;
-                    self.send(Job::Look);
-                }
-                _ = full_pass.tick() => self.send(Job::Look),
+                () = sleep_until(look_at), if self.look_at.is_some() && !self.looking => self.look(),
+                _ = full_pass.tick() => self.look_soon(),
                 _ = collect.tick() => self.send(Job::Collect),
                 _ = clock.tick() => self.look_at_clock(),
             }
@@ -141,6 +141,13 @@ impl Owner {
         if self.channels.jobs.send(job).is_err() {
             tracing::error!("the applier does not take work");
         }
+    }
+
+    /// Has the kernel looked at; what changes from here on is the next look's.
+    fn look(&mut self) {
+        self.look_at = None;
+        self.looking = true;
+        self.send(Job::Look);
     }
 
     /// Does what a command asks, stores it, and answers when the kernel holds it.
@@ -230,6 +237,7 @@ impl Owner {
     }
 
     fn done(&mut self, done: Done) {
+        self.looking &= !matches!(done, Done::Looked(_));
         match done {
             Done::Looked(Ok(inventory)) => {
                 self.internal(Command::Inventory(inventory.clone()), Timestamp::now());

@@ -101,7 +101,7 @@ pub enum StartError {
 pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
     let Some(path) = path else { return Ok(Config::default()) };
     let text = fs::read(path).map_err(|error| StartError::Config(vec![hub::unreadable(path, &error)]))?;
-    let text = text::decode(path, text).map_err(|error| StartError::Config(vec![error]))?;
+    let text = text::decode(path, text).map_err(StartError::Config)?;
     hub::parse(path, &text).map_err(StartError::Config)
 }
 

@@ -6,7 +6,7 @@ use super::located::Place;
 use super::snippet::Diagnostic;
 
 /// The text of a file; an error shows the first byte that is not UTF-8.
-pub fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Diagnostic> {
+pub fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Vec<Diagnostic>> {
     String::from_utf8(bytes).map_err(|error| {
         let bytes = error.as_bytes();
         let before =
@@ -16,7 +16,13 @@ pub fn decode(path: &Path, bytes: Vec<u8>) -> Result<String, Diagnostic> {
         let (line, column) =
             if before.is_empty() || before.ends_with('\n') { (line + 1, 0) } else { (line, column) };
         let place = Place { line: line as u32, column: column as u32 + 1 };
-        Diagnostic::new(path, &String::from_utf8_lossy(bytes), place, "", "not UTF-8: save the file as UTF-8")
+        vec![Diagnostic::new(
+            path,
+            &String::from_utf8_lossy(bytes),
+            place,
+            "",
+            "not UTF-8: save the file as UTF-8",
+        )]
     })
 }
 
@@ -34,7 +40,7 @@ mod tests {
             (b"a: 1\nb: \xc3\xbc\xc3", (2, 5)),
         ] {
             let found = decode(Path::new("a.yaml"), bytes.to_vec());
-            assert_eq!(found.map_or_else(|error| (error.line, error.column), |_text| (0, 0)), place);
+            assert_eq!(found.map_or_else(|error| (error[0].line, error[0].column), |_text| (0, 0)), place);
         }
     }
 }

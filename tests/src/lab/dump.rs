@@ -38,7 +38,7 @@ impl Dump {
         dump.take::<Peer, u32>("PEERS", &open("PEERS"), |entry| entry);
         let trie: LpmTrie<_, Address, u32> =
             LpmTrie::try_from(aya::maps::Map::LpmTrie(open("V6_PREFIXES"))).unwrap();
-        for entry in trie.iter() {
+        for entry in &trie {
             let (key, value) = entry.unwrap();
             let mut bytes = key.prefix_len().to_ne_bytes().to_vec();
             bytes.extend(key.data());

@@ -82,7 +82,7 @@ fn programs_and_model_agree() {
             "{cases} cases in {} worlds, {} kinds of mismatches, {seconds:.0} s, {:.0} cases/s; {:?}",
             found.worlds,
             found.mismatches.len(),
-            cases as f64 / seconds,
+            f64::from(u32::try_from(cases).unwrap()) / seconds,
             found.hits,
         ),
     );
