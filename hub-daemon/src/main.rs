@@ -4,14 +4,14 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use hub_daemon::daemon::{self, start};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// A virtual traffic hub: filters and routes between networks by documents.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "hubd", version)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -31,12 +31,30 @@ enum Verb {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Write man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Run { config } => run(config.as_deref()),
         Verb::Check { paths } => hub_daemon::cli::check_paths(&paths),
+        Verb::Man { directory } => man(&directory),
+    }
+}
+
+fn man(directory: &Path) -> ExitCode {
+    log();
+    match clap_mangen::generate_to(Arguments::command(), directory) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, path = %directory.display(), "man pages cannot be written");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod clock;
 mod command;
 mod demo;
 mod object;
+mod package;
 mod places;
 mod say;
 mod setup;
@@ -46,6 +47,8 @@ enum Verb {
     Soak(soak::Options),
     /// Runs the tests that need root on Debian's kernels in QEMU
     Vm(vm::Options),
+    /// Makes a Debian package
+    Package(package::Options),
     /// Checks format, lints, documentation, licences and file lengths
     Check(check::Options),
     /// Loads every kernel program and compares its cost with its limit
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Test(options) => test::run(&places, &options),
         Verb::Soak(options) => soak::run(&places, &options),
         Verb::Vm(options) => vm::run(&places, &options),
+        Verb::Package(options) => package::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),
         Verb::Budget(options) => budget::run(&places, &options),
         Verb::Bench(options) => bench::run(&places, &options),

@@ -48,7 +48,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     setup::machines()?;
     let offers = kernel::offers(places)?;
     if options.list {
-        offers.iter().for_each(|offer| show(&offer.to_string()));
+        for offer in &offers {
+            show(&offer.to_string());
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let extent = if options.quick { Extent::Quick } else { Extent::Full };
@@ -106,7 +108,7 @@ fn boot(
     match report.end {
         End::Halted => {}
         End::TimedOut => {
-            complain(&format!("Linux {}: stopped after {} s", kernel.release(), limit.as_secs()))
+            complain(&format!("Linux {}: stopped after {} s", kernel.release(), limit.as_secs()));
         }
     }
     if !failures.is_empty() {

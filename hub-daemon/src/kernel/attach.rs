@@ -121,10 +121,9 @@ impl Hook {
     /// What was chosen, as far as the kernel has it.
     pub fn choose(wanted: TcHook) -> Self {
         match wanted {
-            TcHook::Tcx => Self::Tcx,
             TcHook::Clsact => Self::Clsact,
             TcHook::Auto if clsact::is_needed() => Self::Clsact,
-            TcHook::Auto => Self::Tcx,
+            TcHook::Auto | TcHook::Tcx => Self::Tcx,
         }
     }
 

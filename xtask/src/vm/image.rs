@@ -38,6 +38,8 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
     for (link, target) in [("sbin", "bin"), ("usr/sbin", "bin")] {
         symlink(target, root.join(link))?;
     }
+    fs::create_dir_all(root.join("lib"))?;
+    symlink("../usr/lib/modules", root.join("lib/modules"))?;
     let mut programs: BTreeSet<PathBuf> = BTreeSet::new();
     for name in TOOLS {
         let tool = find(name).with_context(|| format!("{name}: `cargo xtask setup` installs it"))?;
@@ -82,7 +84,8 @@ pub(super) fn with_modules(places: &Places, kernel: &Kernel, base: &Path) -> Res
             fs::remove_dir_all(&root)?;
         }
         let from = kernel.folder().join("lib/modules").join(kernel.release());
-        let to = root.join("lib/modules").join(kernel.release());
+        // Below /usr, because /lib is a link there in a whole Debian.
+        let to = root.join("usr/lib/modules").join(kernel.release());
         fs::create_dir_all(to.join("kernel/drivers"))?;
         // Networks are all that is needed.
         let take = "cd \"$1\" && cp -r --parents kernel/net kernel/drivers/net kernel/lib kernel/crypto \

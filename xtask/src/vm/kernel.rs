@@ -172,18 +172,8 @@ fn unpack(lists: &Lists, release: &str, folder: &Path) -> Result<()> {
 /// This machine's lists, then those of the backports that its sources have.
 fn all_lists(places: &Places) -> Result<Vec<Lists>> {
     let mut lists = vec![Lists { name: "this machine's sources".to_owned(), options: Vec::new() }];
-    let targets = text(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
-        "Created-By: Packages",
-    ]))?;
-    let codename = codename(&fs::read_to_string("/etc/os-release").unwrap_or_default());
     let keyring = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg");
-    let Some((codename, uri)) = codename
-        .and_then(|name| Some((name.clone(), main_source(&targets, &name)?)))
-        .filter(|_| keyring.exists())
-    else {
+    let Some((codename, uri)) = release()?.filter(|_| keyring.exists()) else {
         return Ok(lists);
     };
     for suite in [format!("{codename}-backports"), "stable-backports".to_owned()] {
@@ -207,6 +197,18 @@ fn all_lists(places: &Places) -> Result<Vec<Lists>> {
         }
     }
     Ok(lists)
+}
+
+/// Name of this machine's release, and where it comes from.
+fn release() -> Result<Option<(String, String)>> {
+    let targets = text(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    ]))?;
+    let codename = codename(&fs::read_to_string("/etc/os-release").unwrap_or_default());
+    Ok(codename.and_then(|codename| Some((codename.clone(), main_source(&targets, &codename)?))))
 }
 
 /// Where the release itself comes from.

@@ -30,7 +30,7 @@ pub(super) struct Step {
 
 /// Test files of the short form, with the tests in them; none means all.
 const QUICK: [(&str, &[&str]); 5] = [
-    ("fixtures", &[]),
+    ("fixtures", &["forward", "reject", "reasons"]),
     ("differential", &[]),
     ("e2e_source", &[]),
     ("e2e_attach", &[]),
