@@ -70,7 +70,13 @@ impl Model {
         }
         let mut judged = self.classify(entry, role, packet, now)?;
         for segment in judged.segments.into_iter().flatten() {
-            self.alive(segment, now)?;
+            match self.alive(segment, now) {
+                // Who still sends on a connection of TCP that the deadline cut is told.
+                Err(Verdict::Drop(Reason::Expired)) if self.is_cut(&judged) => {
+                    return Err(Verdict::Reject(Reason::Expired));
+                }
+                other => other?,
+            }
         }
         self.join_fragments(&mut judged)?;
         let flags = judged.packet.tcp_flags;
@@ -169,6 +175,12 @@ impl Model {
         }
     }
 
+    fn is_cut(&self, judged: &Judged) -> bool {
+        let packet = &judged.packet;
+        let is_later = matches!(packet.piece, Piece::Later(_));
+        packet.protocol == 6 && !is_later && self.live(Tuple::of(packet), judged.now).is_some()
+    }
+
     fn join_fragments(&self, judged: &mut Judged) -> Step {
         let Piece::Later(id) = judged.packet.piece else { return Ok(()) };
         let packet = &judged.packet;
@@ -231,7 +243,10 @@ impl Model {
         if let Some(quoted) = packet.quoted {
             return self.related(judged, quoted);
         }
-        let drains = |number: &u32| self.segments[number].life == Life::Drain;
+        let drains = |number: &u32| {
+            let segment = &self.segments[number];
+            segment.life == Life::Drain || judged.now >= segment.drains_tick
+        };
         if judged.segments.iter().flatten().any(drains) {
             return refuse(Reason::Draining);
         }
