@@ -1,5 +1,6 @@
 //! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
 
+pub mod services;
 #[cfg(test)]
 mod tests;
 

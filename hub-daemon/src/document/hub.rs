@@ -8,12 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::located::Place;
-use super::parts::OneOrMany;
+use super::pool::PoolDocument;
 use super::read::Reading;
 use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, Xdp};
-use crate::model::config::Config;
+use crate::model::config::{Config, RoutePriority};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,8 +39,12 @@ pub struct HubDocument {
     pub limits: LimitsDocument,
     /// Idle timeouts of connections by state.
     pub timeouts: TimeoutsDocument,
-    /// Prefixes by name that no persona may overlap: they are kept for allocation.
-    pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// Prefixes by name, for personas with `ip_range: auto`; no other range may overlap them.
+    pub pools: BTreeMap<String, PoolDocument>,
+    /// How long personas live.
+    pub life: LifeDocument,
+    /// Which of several routes to one target wins; default `earliest_expiry`.
+    pub route_priority: RoutePriority,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
 }
@@ -121,6 +125,16 @@ pub struct LimitsDocument {
     pub ipv6_prefixes: Option<u32>,
     /// Pairs of peers.
     pub peers: Option<u32>,
+}
+
+/// How long personas live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LifeDocument {
+    /// Life of a persona that gives neither `expiration` nor `ttl`; default: it stays.
+    pub default_ttl: Option<String>,
+    /// Longest life from admission on, extensions included; default: no limit.
+    pub max_ttl: Option<String>,
 }
 
 /// Idle timeouts of connections, for example `2h`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ pub struct State {
     pub personas: Vec<StoredPersona>,
     /// Segment numbers that rest, until when.
     pub resting: BTreeMap<SegmentId, Timestamp>,
+    /// Ranges out of pools that rest, until when.
+    #[serde(default)]
+    pub resting_ranges: BTreeMap<IpNet, Timestamp>,
 }
 
 /// The stored form of a persona.
@@ -53,6 +57,15 @@ pub struct StoredPersona {
     pub life: StoredLife,
     /// What its endpoints got.
     pub seats: BTreeMap<String, Seat>,
+    /// Ranges that the hub chose, by position in `ip_range`.
+    #[serde(default)]
+    pub allotted: BTreeMap<usize, IpNet>,
+    /// The deadline that held before the clock was set back.
+    #[serde(default)]
+    pub cap: Option<Timestamp>,
+    /// When it is deleted, if it drains until then.
+    #[serde(default)]
+    pub leaving: Option<Timestamp>,
     /// The definition as given.
     pub definition: PersonaDocument,
 }
@@ -83,6 +96,7 @@ impl Hub {
             version: VERSION,
             personas: self.records.values().map(stored).collect(),
             resting: self.segments.resting().clone(),
+            resting_ranges: self.ranges.resting().clone(),
         }
     }
 
@@ -94,6 +108,9 @@ impl Hub {
                 hub.segments.rest(segment, until);
             }
         }
+        for (range, until) in state.resting_ranges {
+            hub.ranges.rest(range, until);
+        }
         let mut lost = Vec::new();
         for stored in state.personas {
             let name = stored.definition.name.clone();
@@ -104,14 +121,18 @@ impl Hub {
         hub.conditions.extend(
             lost.into_iter().map(|message| Condition { reason: "StateIncomplete".to_owned(), message }),
         );
+        for record in hub.records.values_mut() {
+            record.see_moments(now);
+        }
         hub.advance(now);
         hub
     }
 
     fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
-        let draft = Draft::checked(stored.definition, stored.expires_at).map_err(|rejection| {
-            rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
-        })?;
+        let draft =
+            Draft::checked(stored.definition, &stored.allotted, stored.expires_at).map_err(|rejection| {
+                rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
+            })?;
         let (live, holds) = match stored.life {
             StoredLife::Provisioning | StoredLife::Active => (true, true),
             StoredLife::Expired { holds, .. } => (false, holds),
@@ -130,8 +151,10 @@ impl Hub {
         };
         let record =
             draft.record(stored.id.clone(), stored.segment, author, stored.seats, stored.created_at, 0);
-        let record = Record { generation: stored.generation, life, ..record };
+        let (cap, leaving) = (stored.cap, stored.leaving);
+        let record = Record { generation: stored.generation, life, cap, leaving, ..record };
         if live {
+            self.ranges.insert(&record);
             self.claims.insert(&record);
         } else if holds {
             self.graves.insert(&record.persona, &record.id);
@@ -156,6 +179,9 @@ fn stored(record: &Record) -> StoredPersona {
             Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
         },
         seats: record.seats.clone(),
+        allotted: record.persona.allotted().clone(),
+        cap: record.cap,
+        leaving: record.leaving,
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
     }
 }

@@ -23,6 +23,7 @@ pub mod netlink;
 mod question;
 pub mod reader;
 mod rule_text;
+pub mod step;
 pub mod sysctl;
 mod ways;
 mod why;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
-use ipnet::IpNet;
 
+use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
-use super::{names, prefix, span};
+use super::{life, names, span};
 use crate::command::Problem;
 use crate::desired::{Role, Xdp};
 use crate::document::hub::{
@@ -41,8 +41,12 @@ pub struct Config {
     pub limits: Limits,
     /// Idle timeouts in seconds by flow state (`hub_common::flow::FLOW_STATES`).
     pub timeout_seconds: [u32; 8],
-    /// Prefixes that no persona may overlap, by the name of their pool.
-    pub pools: BTreeMap<String, Vec<IpNet>>,
+    /// Where ranges are taken from, by name; ranges that personas name themselves must not overlap these.
+    pub pools: BTreeMap<String, Pool>,
+    /// How long personas live.
+    pub life: life::Limits,
+    /// Which of several routes to one target wins.
+    pub route_priority: RoutePriority,
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
 }
@@ -98,6 +102,19 @@ impl Interface {
     }
 }
 
+/// Which of several routes to one target wins.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum RoutePriority {
+    /// That of the persona that ends first: it is laid over what stays. One without an end comes last.
+    #[default]
+    EarliestExpiry,
+    /// That of the persona that ends last, for stability. One without an end comes first.
+    LatestExpiry,
+}
+
 /// Sizes of the data path's tables, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -151,6 +168,8 @@ impl Default for Config {
             limits: Limits::default(),
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
+            life: life::Limits::default(),
+            route_priority: RoutePriority::default(),
             loose_tcp: Duration::from_mins(1),
         }
     }
@@ -181,7 +200,9 @@ impl Config {
             },
             limits: table_sizes(&mut problems, &document.limits),
             timeout_seconds: timeouts(&mut problems, &document.timeouts),
-            pools: pools(&mut problems, document),
+            pools: pool::read(&mut problems, document),
+            life: life::limits(&mut problems, &document.life),
+            route_priority: document.route_priority,
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
@@ -309,27 +330,6 @@ fn timeouts(problems: &mut Problems, document: &TimeoutsDocument) -> [u32; 8] {
         }
     }
     seconds
-}
-
-fn pools(problems: &mut Problems, document: &HubDocument) -> BTreeMap<String, Vec<IpNet>> {
-    let mut taken: Vec<IpNet> = Vec::new();
-    let mut pools = BTreeMap::new();
-    for (name, written) in &document.pools {
-        let base = format!("/pools/{name}");
-        problems.take(&base, names::persona(name));
-        let mut prefixes = Vec::new();
-        for (pointer, text) in written.pointed(&base) {
-            let Some(prefix) = problems.take(&pointer, prefix::owned(text)) else { continue };
-            if let Some(other) = taken.iter().find(|other| prefix::overlaps(other, &prefix)) {
-                problems.add(pointer, format!("prefix {prefix} overlaps {other} of a pool"));
-                continue;
-            }
-            taken.push(prefix);
-            prefixes.push(prefix);
-        }
-        pools.insert(name.clone(), prefixes);
-    }
-    pools
 }
 
 /// Whether a name fits a pattern of letters, `*` (any number of letters) and `?` (one letter).

@@ -97,6 +97,11 @@ impl Claims {
         self.names.get(name)
     }
 
+    /// A prefix of a persona that overlaps this one.
+    pub fn overlapping(&self, prefix: &IpNet) -> Option<IpNet> {
+        self.prefixes.overlapping(prefix).into_iter().next().map(|(other, _)| other)
+    }
+
     /// Whether a persona owns the interface.
     pub fn owns_interface(&self, name: &str) -> bool {
         self.interfaces.contains_key(name)
@@ -177,9 +182,10 @@ impl Claims {
             for (other, owner) in self.prefixes.overlapping(range) {
                 problems.add(&pointer, format!("{range} overlaps {other} of {}", (world.describe)(&owner)));
             }
-            for (pool, prefixes) in &world.config.pools {
-                if let Some(other) = prefixes.iter().find(|other| prefix::overlaps(other, range)) {
-                    problems.add(&pointer, format!("{range} overlaps {other} of pool `{pool}`"));
+            let given = !persona.allotted().values().any(|allotted| allotted == range);
+            for (name, pool) in world.config.pools.iter().filter(|_| given) {
+                if let Some(other) = pool.prefixes.iter().find(|other| prefix::overlaps(other, range)) {
+                    problems.add(&pointer, format!("{range} overlaps {other} of pool `{name}`: use `auto`"));
                 }
             }
             if held.contains(range) {
