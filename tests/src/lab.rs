@@ -6,6 +6,7 @@
 //!
 //! Commands enter a namespace with `nsenter --net`, not `ip netns exec`: the latter hides bpffs.
 
+mod arrivals;
 mod hub;
 mod process;
 mod space;
@@ -17,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use arrivals::{Arrivals, Stream};
 pub use hub::{Answer, Config, Hub, program};
 pub use process::{Background, Output, command, wait_until};
 pub use space::Space;
