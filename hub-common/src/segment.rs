@@ -23,8 +23,8 @@ crate::shared! {
         pub flags: u32,
         /// Policy word of a candidate that is judged beside the live policy, 0 for none.
         pub candidate: u32,
-        /// Zero.
-        pub pad: [u32; 2],
+        /// From this tick on it refuses flows that are not established yet; 0 is never.
+        pub drain_tick: u64,
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
@@ -184,6 +184,14 @@ impl Peer {
     }
 }
 
+impl Segment {
+    /// Whether it refuses flows that are not established yet.
+    #[inline(always)]
+    pub const fn drains(&self, tick: u64) -> bool {
+        self.state == STATE_DRAIN || (self.drain_tick != 0 && tick >= self.drain_tick)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +201,15 @@ mod tests {
         let word = policy_word(0xf_1234, 7);
         assert_eq!(policy_slot(word), 0xf_1234);
         assert_ne!(word, policy_word(0xf_1234, 8));
+    }
+
+    #[test]
+    fn a_segment_drains_by_its_state_or_from_a_tick_on() {
+        let segment = |state, drain_tick| Segment { state, drain_tick, ..Segment::ZERO };
+        assert!(segment(STATE_DRAIN, 0).drains(0));
+        assert!(!segment(STATE_ACTIVE, 0).drains(u64::MAX));
+        let timed = segment(STATE_ACTIVE, 9);
+        assert_eq!([timed.drains(8), timed.drains(9)], [false, true]);
     }
 
     #[test]

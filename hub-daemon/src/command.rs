@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
+use jiff::SignedDuration;
 
 use crate::document::persona::PersonaDocument;
 use crate::model::PersonaId;
+use crate::model::config::Config;
 use crate::view::PersonaView;
 
 /// A request to change what the hub wants.
@@ -37,6 +40,8 @@ pub enum Command {
         persona: String,
         /// Refuse unless the persona is at this generation.
         if_generation: Option<u64>,
+        /// Let connections that exist go on for so long, and refuse others.
+        drain: Option<Duration>,
     },
     /// The folder of documents was read whole and is valid: this is what files want.
     Documents(Vec<FileDocument>),
@@ -51,6 +56,12 @@ pub enum Command {
     },
     /// Time passed a deadline: look at `now`.
     Tick,
+    /// The wall clock was set, by so much.
+    ClockSet(SignedDuration),
+    /// List what is ours in the kernel and wanted by nobody.
+    Orphans,
+    /// The configuration was read again; what differs can be changed while the hub runs.
+    Configure(Box<Config>),
 }
 
 /// A document with the file it came from.
@@ -105,6 +116,8 @@ pub enum Reply {
     Updated(Box<PersonaView>),
     /// A persona was removed.
     Deleted,
+    /// What is ours in the kernel and wanted by nobody, in words.
+    Orphans(Vec<String>),
     /// Nothing to say.
     Done,
 }

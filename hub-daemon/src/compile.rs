@@ -1,6 +1,7 @@
 //! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
 
 mod open;
+pub mod services;
 #[cfg(test)]
 mod tests;
 

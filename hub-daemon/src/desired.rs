@@ -79,6 +79,8 @@ pub struct Segment {
     pub policy: Arc<Policy>,
     /// When the data path stops passing its packets.
     pub expires: Option<Timestamp>,
+    /// When it stops taking new flows, if that is earlier.
+    pub drains: Option<Timestamp>,
     /// Whether it passes packets.
     pub state: SegmentState,
     /// `hub_common::segment::SEGMENT_*` bits: what else the data path looks up for its packets.

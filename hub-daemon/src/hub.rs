@@ -5,8 +5,11 @@
 
 mod admit;
 mod documents;
+mod life;
 mod output;
+mod ranges;
 mod segments;
+mod services;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -23,6 +26,7 @@ use crate::model::id::IdSource;
 use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
+use ranges::Ranges;
 use segments::Segments;
 
 /// How long the number of a segment rests before another persona gets it: longer than any packet or flow
@@ -45,6 +49,7 @@ pub struct Hub {
     segments: Segments,
     /// Where virtual IPv6 ranges come from.
     unique_local: Ipv6Net,
+    ranges: Ranges,
     inventory: Inventory,
     conditions: Vec<Condition>,
     documents_read: Option<Timestamp>,
@@ -69,6 +74,7 @@ impl Hub {
             graves: Prefixes::default(),
             segments,
             unique_local,
+            ranges: Ranges::default(),
             inventory: Inventory::default(),
             conditions: Vec::new(),
             documents_read: None,
@@ -92,13 +98,18 @@ impl Hub {
 
     /// Does what a command asks, whole or not at all.
     pub fn handle(&mut self, command: Command, now: Timestamp) -> Result<Reply, Rejection> {
+        if let Command::ClockSet(by) = command {
+            self.clock_set(by, now);
+        }
         self.advance(now);
         match command {
             Command::Create { document } => self.create(*document, now),
             Command::Replace { persona, document, if_generation } => {
                 self.replace(&persona, *document, if_generation, now)
             }
-            Command::Delete { persona, if_generation } => self.delete(&persona, if_generation, now),
+            Command::Delete { persona, if_generation, drain } => {
+                self.delete(&persona, if_generation, drain, now)
+            }
             Command::Documents(documents) => self.documents(documents, now),
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
@@ -108,7 +119,14 @@ impl Hub {
                 self.faults(revision, faults, now);
                 Ok(Reply::Done)
             }
-            Command::Tick => Ok(Reply::Done),
+            Command::Configure(config) => {
+                self.config = *config;
+                self.revision += 1;
+                Ok(Reply::Done)
+            }
+            // The kernel is asked by who owns the hub.
+            Command::Orphans => Ok(Reply::Orphans(Vec::new())),
+            Command::ClockSet(_) | Command::Tick => Ok(Reply::Done),
         }
     }
 
@@ -149,11 +167,11 @@ impl Hub {
     /// When time alone changes what is desired or seen.
     pub fn deadline(&self) -> Option<Timestamp> {
         let of_records = self.records.values().filter_map(|record| match record.life {
-            Life::Provisioning | Life::Active => record.expires_at,
-            Life::Failed { retry_at } => Some(record.expires_at.map_or(retry_at, |end| end.min(retry_at))),
+            Life::Provisioning | Life::Active => record.next_moment(),
+            Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
-        of_records.chain(self.segments.deadline()).min()
+        of_records.chain(self.segments.deadline()).chain(self.ranges.deadline()).min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -163,13 +181,19 @@ impl Hub {
         }
         self.revision += 1;
         self.segments.wake(now);
+        self.ranges.wake(now);
         let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
         for id in ids {
             let Some(record) = self.records.get_mut(&id) else { continue };
             if record.has_not_ended() && !record.is_live(now) {
-                self.end(&id, now);
+                if record.leaving.is_some() {
+                    self.remove(&id, now);
+                } else {
+                    self.end(&id, now);
+                }
                 continue;
             }
+            record.see_moments(now);
             match record.life {
                 Life::Failed { retry_at } if retry_at <= now => {
                     record.life = Life::Provisioning;
@@ -192,8 +216,10 @@ impl Hub {
         let listed = matches!(record.origin, Origin::File { .. });
         self.claims.remove(record);
         self.graves.insert(record);
+        let persona = std::sync::Arc::clone(&record.persona);
         record.life = Life::Expired { at: now, holds: true, listed };
         record.faults.clear();
+        self.rest_ranges(&persona, None, now);
     }
 
     /// Takes a tombstone out of the data path; its number rests.
@@ -212,6 +238,7 @@ impl Hub {
         if record.has_not_ended() {
             self.claims.remove(&record);
             self.segments.rest(record.segment, after(now, QUARANTINE));
+            self.rest_ranges(&record.persona, None, now);
         }
         self.revision += 1;
     }

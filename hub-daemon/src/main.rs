@@ -58,7 +58,7 @@ fn man(directory: &Path) -> ExitCode {
     }
 }
 
-fn run(config: Option<&Path>) -> ExitCode {
+fn run(config_file: Option<&Path>) -> ExitCode {
     log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -67,7 +67,8 @@ fn run(config: Option<&Path>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = start::config(config).and_then(|config| runtime.block_on(daemon::run(config)));
+    let ended = start::config(config_file)
+        .and_then(|config| runtime.block_on(daemon::run(config, config_file.map(Path::to_owned))));
     // The applier's thread and blocked reads end with the process.
     runtime.shutdown_background();
     match ended {

@@ -221,6 +221,14 @@ impl<T: Table> Tracked<T> {
         std::mem::replace(&mut self.report, Report { table: T::NAME, ..Report::default() })
     }
 
+    /// Names what is ours and not wanted, or says why that is not known.
+    pub fn orphans(&mut self, wanted: &BTreeMap<T::Key, T::Value>) -> Vec<String> {
+        match self.table.list() {
+            Ok(found) => found.keys().filter(|key| !wanted.contains_key(key)).map(T::describe).collect(),
+            Err(error) => vec![format!("{}: {error}", T::NAME)],
+        }
+    }
+
     /// Deletes everything of ours; goes on when something fails. Names what it deleted.
     pub fn teardown(&mut self) -> (Vec<String>, Vec<Failure>) {
         self.put(&BTreeMap::new(), |_| None, &mut BTreeSet::new());

@@ -26,6 +26,36 @@ pub struct Snapshot {
     pub documents_error: Option<String>,
     /// Whether the kernel was equal to the documents at least once.
     pub ready: bool,
+    /// Where ranges are taken from.
+    pub pools: Vec<PoolView>,
+}
+
+/// Prefixes that ranges are taken from, and what was taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PoolView {
+    /// Name in `hub.yaml`.
+    pub name: String,
+    /// Its prefixes.
+    pub prefixes: Vec<String>,
+    /// How long a range rests before another persona gets it.
+    pub quarantine_seconds: u64,
+    /// Ranges that personas have.
+    pub allotted: Vec<PoolRange>,
+    /// Ranges that rest.
+    pub resting: Vec<String>,
+    /// Part of the IPv4 addresses that personas have or that rest, 0 to 1.
+    pub used_ipv4: f64,
+    /// Part of the IPv6 addresses that personas have or that rest, 0 to 1.
+    pub used_ipv6: f64,
+}
+
+/// A range out of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolRange {
+    /// The range.
+    pub range: String,
+    /// Name of the persona that has it.
+    pub persona: String,
 }
 
 /// One persona as `GET` shows it.
@@ -37,6 +67,9 @@ pub struct PersonaView {
     pub state: PersonaState,
     /// Counts changes of the definition, from 1; the `ETag`.
     pub generation: u64,
+    /// The prefixes it has, those that the hub chose included.
+    #[serde(default)]
+    pub ranges: Vec<String>,
     /// Index in the data path's tables.
     pub segment: SegmentId,
     /// When it was admitted.
@@ -73,12 +106,18 @@ pub struct PersonaView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PersonaState {
-    /// Admitted, not yet in the kernel.
+    /// Admitted; nothing was done about it yet.
+    Pending,
+    /// On its way into the kernel.
     Provisioning,
     /// In the kernel, packets pass as its policy says.
     Active,
+    /// Its deadline has passed; connections that exist may end.
+    Expiring,
     /// Its deadline has passed; kept for reading only.
     Expired,
+    /// To be deleted once connections that exist had time to end.
+    Deleting,
     /// The kernel refused part of it; nothing of it passes packets.
     Failed,
 }

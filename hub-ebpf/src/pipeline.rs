@@ -87,7 +87,12 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
     if sender == 0 && receiver == 0 {
         return Ok(Front::Skip);
     }
-    alive(scratch)?;
+    if let Err(reason) = alive(scratch) {
+        if matches!(reason, Reason::Expired) {
+            flow::reset_cut(scratch, settings);
+        }
+        return Err(reason);
+    }
     let (blame, from_members) = if sender != 0 { (sender, true) } else { (receiver, false) };
     if !fragment::complete(scratch) {
         refuse(&mut scratch.outcome, Reason::FragmentUnknown, blame, from_members);

@@ -108,10 +108,13 @@ impl World {
     fn segment(&mut self, random: &mut Random) -> Segment {
         let life = random.one_of(&[(93, Life::Active), (4, Life::Drain), (3, Life::Block)]);
         let policy = self.policy(random);
+        let timed = policy.ingress.len().is_multiple_of(2);
         Segment {
             policy: random.chance(98).then_some(policy),
             version: 1,
-            life,
+            // Those that drain do so by their state, or from a moment on.
+            drains_tick: if life == Life::Drain && timed { 1 } else { u64::MAX },
+            life: if life == Life::Drain && timed { Life::Active } else { life },
             expires_tick: if random.chance(97) { u64::MAX } else { 1 },
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! Commands enter a namespace with `nsenter --net`, not `ip netns exec`: the latter hides bpffs.
 
+mod arrivals;
 mod dump;
 mod hub;
 mod process;
@@ -19,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub use arrivals::{Arrivals, Stream as Sender};
 pub use dump::Dump;
 pub use hub::{Answer, Config, Hub, program};
 pub(crate) use process::now;

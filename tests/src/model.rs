@@ -117,6 +117,8 @@ pub struct Segment {
     pub life: Life,
     /// No packet passes at or after this tick.
     pub expires_tick: u64,
+    /// No flow begins at or after this tick.
+    pub drains_tick: u64,
 }
 
 /// An address range with the segment it belongs to.

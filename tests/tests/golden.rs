@@ -46,7 +46,10 @@ fn desired(path: &Path) -> Desired {
     let parsed = source::parse(path.file_name().unwrap().as_ref(), &text);
     let source = parsed.unwrap_or_else(|errors| panic!("{}", listed(&errors)));
     let now = "2030-01-01T00:00:00Z".parse().unwrap();
-    let mut hub = Hub::new(Config::default(), IdSource::new(0));
+    let mut config = Config::default();
+    let pool = ["10.200.0.0/16", "fd00:200::/48"].map(|prefix| prefix.parse().unwrap()).to_vec();
+    config.pools.insert("lab".into(), pool.into());
+    let mut hub = Hub::new(config, IdSource::new(0));
     let link = |name: &str| (name.to_owned(), Link { ifindex: 1, up: true, ..Link::default() });
     let links = ["eth2", "eth3"].into_iter().map(link).collect();
     hub.handle(Command::Inventory(Inventory { links, ..Inventory::default() }), now).unwrap();

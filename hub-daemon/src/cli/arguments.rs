@@ -89,6 +89,14 @@ pub(super) enum Verb {
     Alerts,
     /// Show dropped and logged packets, changes and alerts as they happen
     Events(EventsAsked),
+    /// List pools and how much of them is used
+    Pools,
+    /// Remove what is the hub's in the kernel and belongs to no persona
+    Gc {
+        /// Only list it
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Ask what the data path would do with a packet, and why: exit code 0 if it passes, 1 if not
     Why(Asked),
     /// Check documents without a daemon; prints every error with its place
@@ -146,8 +154,21 @@ pub(super) enum PersonaVerb {
         #[command(flatten)]
         end: NewEnd,
     },
+    /// Create a persona like another one
+    Clone {
+        /// Name or id of the one that is there, alive or a template
+        persona: String,
+        /// Name of the new one
+        name: String,
+        /// Field that is to be different, as YAML; may be given several times: --set ttl=4h
+        #[arg(long, value_name = "FIELD=VALUE")]
+        set: Vec<String>,
+    },
     /// Delete personas
     Delete {
+        /// Let connections that exist go on for so long, at most 5m
+        #[arg(long, value_name = "TIME")]
+        drain: Option<String>,
         /// Names or ids
         #[arg(required = true)]
         personas: Vec<String>,
@@ -157,7 +178,7 @@ pub(super) enum PersonaVerb {
 /// Which personas to list.
 #[derive(Debug, Args)]
 pub(super) struct ListAsked {
-    /// provisioning, active, expired or failed
+    /// pending, provisioning, active, expiring, expired, deleting or failed
     #[arg(long)]
     pub(super) state: Option<String>,
     /// api or file

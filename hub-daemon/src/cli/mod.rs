@@ -7,6 +7,7 @@ mod alerts;
 mod arguments;
 mod check;
 mod client;
+mod clone;
 mod counters;
 mod definition;
 mod down;
@@ -14,6 +15,7 @@ mod edit;
 mod events;
 mod exit;
 mod flows;
+mod gc;
 mod generate;
 mod output;
 mod persona;
@@ -57,6 +59,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,
         Verb::Alerts => alerts::run(&client()?, output).await?,
         Verb::Events(asked) => events::run(&client()?, output, &asked).await?,
+        Verb::Pools => gc::pools(&client()?, output).await?,
+        Verb::Gc { dry_run } => gc::gc(&client()?, output, dry_run).await?,
         Verb::Why(asked) => return why::run(&client()?, output, asked).await,
         Verb::Check { paths } => check::run(output, &paths)?,
         Verb::Plan => plan::plan(&client()?, output).await?,

@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{definition, edit};
+use super::{clone, definition, edit};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -29,10 +29,14 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> R
         PersonaVerb::Create(asked) => create(client, output, &asked).await,
         PersonaVerb::Edit { persona } => edit::run(client, output, &persona).await,
         PersonaVerb::Extend { persona, end } => extend(client, output, &persona, &end).await,
-        PersonaVerb::Delete { personas } => {
+        PersonaVerb::Clone { persona, name, set } => clone::run(client, output, &persona, &name, &set).await,
+        PersonaVerb::Delete { drain, personas } => {
             for persona in personas {
-                client.ask(Method::DELETE, &path(&persona), None, None).await?;
-                output.done(&format!("{persona} deleted"))?;
+                let path = client::query(&path(&persona), [("drain", drain.as_deref())]);
+                client.ask(Method::DELETE, &path, None, None).await?;
+                let what =
+                    drain.as_ref().map_or_else(|| "deleted".to_owned(), |time| format!("drains for {time}"));
+                output.done(&format!("{persona} {what}"))?;
             }
             Ok(())
         }
@@ -76,12 +80,11 @@ async fn list(client: &Client, output: Output, asked: &ListAsked) -> Result<(), 
 }
 
 fn row(persona: &PersonaView) -> [String; 6] {
-    let definition = serde_json::to_value(&persona.definition).unwrap_or_default();
     let reasons: Vec<&str> = persona.conditions.iter().map(|condition| condition.reason.as_str()).collect();
     [
         persona.definition.name.clone(),
         state_name(persona.state).to_owned(),
-        cell(definition.get("ip_range")),
+        persona.ranges.join(", "),
         persona.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string()),
         origin(&persona.origin),
         reasons.join(","),
@@ -118,7 +121,7 @@ fn describe(persona: &PersonaView) -> String {
         ("origin", origin(&persona.origin)),
         ("created", persona.created_at.to_string()),
         ("expires", persona.expires_at.map_or_else(|| "never".to_owned(), |end| end.to_string())),
-        ("range", field("ip_range")),
+        ("range", persona.ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         ("virtual", ranges(&persona.virtual_ranges)),
         ("alias", ranges(&persona.aliases)),
         ("mtu", field("mtu")),

@@ -19,12 +19,21 @@ pub(super) async fn apply(client: &Client, output: Output) -> Result<(), Failure
 }
 
 fn describe(report: &ReloadReport, verb: &str) -> String {
+    let mut keys = String::new();
+    if !report.configured.is_empty() {
+        keys = format!("hub.yaml {verb}: {}\n", report.configured.join(", "));
+    }
+    if !report.needs_restart.is_empty() {
+        keys.push_str("restart hubd for: ");
+        keys.push_str(&report.needs_restart.join(", "));
+        keys.push('\n');
+    }
     let documents = count(usize::try_from(report.documents).unwrap_or(usize::MAX), "document");
     if report.changes.is_empty() {
-        return format!("{documents} read; nothing {verb}");
+        return format!("{keys}{documents} read; nothing {verb}");
     }
     let changes: String = report.changes.iter().map(describe_change).collect();
-    format!("{changes}\n{documents} read; {} {verb}", count(report.changes.len(), "persona"))
+    format!("{keys}{changes}\n{documents} read; {} {verb}", count(report.changes.len(), "persona"))
 }
 
 fn describe_change(change: &Change) -> String {

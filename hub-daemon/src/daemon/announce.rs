@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::model::PersonaId;
 use crate::outputs::status::state_name;
+use crate::systems::persona::{ENDS_IN_A_MINUTE, ENDS_SOON};
 use crate::view::PersonaView;
 
 /// Personas by id.
@@ -21,6 +22,11 @@ pub struct Change {
     pub message: String,
 }
 
+/// Conditions that say that the end is near.
+fn is_warning(reason: &str) -> bool {
+    reason == ENDS_SOON || reason == ENDS_IN_A_MINUTE
+}
+
 /// Everything that is different between two snapshots, in order of ids; what is gone comes last.
 pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -34,6 +40,11 @@ pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
             Some(old) => {
                 if old.generation != view.generation {
                     say("updated", name, format!("{name} is at generation {}", view.generation));
+                }
+                for condition in view.conditions.iter().filter(|condition| is_warning(&condition.reason)) {
+                    if old.conditions.iter().all(|other| other.reason != condition.reason) {
+                        say("ending", name, format!("{name}: {}", condition.message));
+                    }
                 }
                 if old.state != view.state {
                     let state = state_name(view.state);

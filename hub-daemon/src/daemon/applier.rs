@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 
-use crate::command::Inventory;
+use crate::command::{Inventory, Rejection, Reply};
 use crate::desired::Desired;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::{Collected, Collector};
@@ -32,6 +33,13 @@ pub enum Job {
         desired: Box<Desired>,
         /// What the hub knew of the kernel when it wanted that.
         inventory: Inventory,
+    },
+    /// Name what is ours in the kernel and not wanted.
+    Inspect {
+        /// What is wanted.
+        desired: Box<Desired>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Reply, Rejection>>,
     },
     /// Routes or neighbours changed: cached next hops are void.
     RoutesChanged,
@@ -96,6 +104,13 @@ impl Applier {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
                 Job::Pass { revision, desired, inventory } => {
                     Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
+                }
+                Job::Inspect { desired, answer } => {
+                    let mut orphans = self.network.orphans(&desired);
+                    orphans.extend(self.datapath.orphans(&desired));
+                    // Who asked may have gone.
+                    drop(answer.send(Ok(Reply::Orphans(orphans))));
+                    continue;
                 }
                 Job::RoutesChanged => {
                     self.datapath.routes_changed();

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Command, Rejection};
-use crate::document::hub::unreadable;
+use crate::command::{Command, Rejection, Reply};
+use crate::document::hub::{parse, unreadable};
 use crate::document::snippet::Diagnostic;
 use crate::document::source::{self, Source};
 use crate::document::text;
 use crate::inputs::HubHandle;
 use crate::inputs::plan::changes;
 use crate::inputs::reload::{FileProblem, ReloadFailure, ReloadMode, ReloadReport, ReloadRequest};
+use crate::model::config::Config;
+use crate::model::reconfigure::{Difference, difference};
 
 /// Reads every `*.yaml` and `*.yml` in a folder, by name. A folder that is not there holds nothing.
 pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
@@ -44,13 +46,13 @@ fn is_document(path: &Path) -> bool {
 ///
 /// `failed` takes the text of a refused read.
 pub async fn serve(
-    folder: PathBuf,
+    mut configuration: Configuration,
     hub: HubHandle,
     mut requests: mpsc::Receiver<ReloadRequest>,
     failed: mpsc::Sender<String>,
 ) {
     while let Some(ReloadRequest { mode, answer }) = requests.recv().await {
-        let result = reload(&folder, &hub, mode).await;
+        let result = reload(&mut configuration, &hub, mode).await;
         match &result {
             Ok(report) if report.applied => {
                 tracing::info!(
@@ -58,6 +60,15 @@ pub async fn serve(
                     changes = report.changes.len(),
                     "documents taken"
                 );
+                if !report.configured.is_empty() {
+                    tracing::info!(keys = report.configured.join(", "), "hub.yaml taken");
+                }
+                if !report.needs_restart.is_empty() {
+                    tracing::warn!(
+                        keys = report.needs_restart.join(", "),
+                        "hub.yaml differs in what needs a restart of hubd"
+                    );
+                }
             }
             Ok(_) => {}
             Err(failure) => {
@@ -76,28 +87,77 @@ pub async fn serve(
     }
 }
 
-async fn reload(folder: &Path, hub: &HubHandle, mode: ReloadMode) -> Result<ReloadReport, ReloadFailure> {
-    let path = folder.to_owned();
+async fn reload(
+    configuration: &mut Configuration,
+    hub: &HubHandle,
+    mode: ReloadMode,
+) -> Result<ReloadReport, ReloadFailure> {
+    let difference = configuration.read().map_err(|problems| diagnosed(&problems))?;
+    let path = configuration.used.documents.clone();
     let sources = tokio::task::spawn_blocking(move || read(&path))
         .await
         .map_err(|error| plain(&error.to_string()))?
-        .map_err(|problems| ReloadFailure { problems: problems.iter().map(FileProblem::from).collect() })?;
+        .map_err(|problems| diagnosed(&problems))?;
     let documents = source::documents(&sources);
     let changes = changes(&hub.snapshot.borrow().clone(), &documents);
-    let mut report = ReloadReport { documents: documents.len() as u64, applied: false, changes };
+    let words = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
+    let mut report = ReloadReport {
+        documents: documents.len() as u64,
+        applied: false,
+        changes,
+        configured: words(&difference.taken),
+        needs_restart: words(&difference.restart),
+    };
     if mode == ReloadMode::Plan {
         return Ok(report);
     }
-    let (answer, answered) = oneshot::channel();
-    let gone = || plain("the hub is shutting down");
-    hub.commands.send((Command::Documents(documents), answer)).await.map_err(|_closed| gone())?;
-    match answered.await.map_err(|_closed| gone())? {
+    let configures = !difference.taken.is_empty();
+    if configures {
+        ask(hub, Command::Configure(Box::new(difference.next.clone()))).await?.ok();
+    }
+    match ask(hub, Command::Documents(documents)).await? {
         Ok(_) => {
+            configuration.used = difference.next;
             report.applied = true;
             Ok(report)
         }
-        Err(rejection) => Err(refused(&sources, &rejection)),
+        Err(rejection) => {
+            // Whole or not at all.
+            if configures {
+                ask(hub, Command::Configure(Box::new(configuration.used.clone()))).await?.ok();
+            }
+            Err(refused(&sources, &rejection))
+        }
     }
+}
+
+async fn ask(hub: &HubHandle, command: Command) -> Result<Result<Reply, Rejection>, ReloadFailure> {
+    let (answer, answered) = oneshot::channel();
+    let gone = || plain("the hub is shutting down");
+    hub.commands.send((command, answer)).await.map_err(|_closed| gone())?;
+    answered.await.map_err(|_closed| gone())
+}
+
+/// The configuration in use, and where it was read.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The configuration in use.
+    pub used: Config,
+    /// `hub.yaml`; without one, everything is a default.
+    pub file: Option<PathBuf>,
+}
+
+impl Configuration {
+    /// Reads `hub.yaml` again and compares.
+    fn read(&self) -> Result<Difference, Vec<Diagnostic>> {
+        let Some(path) = &self.file else { return Ok(difference(&self.used, &self.used)) };
+        let text = fs::read_to_string(path).map_err(|error| vec![unreadable(path, &error)])?;
+        Ok(difference(&self.used, &parse(path, &text)?))
+    }
+}
+
+fn diagnosed(problems: &[Diagnostic]) -> ReloadFailure {
+    ReloadFailure { problems: problems.iter().map(FileProblem::from).collect() }
 }
 
 fn refused(sources: &[Source], rejection: &Rejection) -> ReloadFailure {

@@ -3,6 +3,8 @@
 //! A change by the API is stored on disk before it is answered, and answered when the kernel holds it.
 //! Passes do not overlap; what changes during one is in the next.
 
+mod steps;
+
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
@@ -17,7 +19,9 @@ use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Repl
 use crate::datapath_view::{ChangeEvent, EventView};
 use crate::hub::Hub;
 use crate::inputs::CommandRequest;
+use crate::kernel::clock;
 use crate::kernel::monitor::Change;
+use crate::kernel::step::{ClockSettings, Steps};
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
@@ -75,6 +79,7 @@ pub struct Owner {
     looking: bool,
     flows_max: u64,
     waiting: Vec<Waiting>,
+    steps: Steps,
 }
 
 /// An answer that waits for the kernel.
@@ -100,6 +105,7 @@ impl Owner {
             looking: false,
             flows_max,
             waiting: Vec::new(),
+            steps: Steps::new(clock::wall_before_boot()),
         }
     }
 
@@ -109,6 +115,9 @@ impl Owner {
         let mut full_pass = tokio::time::interval(FULL_PASS);
         let mut collect = tokio::time::interval(COLLECT);
         let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
+        let settings = ClockSettings::watch()
+            .inspect_err(|error| tracing::warn!(%error, "that the clock is set is seen late"))
+            .ok();
         let far = Duration::from_hours(1);
         loop {
             let look_at = self.look_at.unwrap_or_else(|| deadline_in(far));
@@ -133,6 +142,7 @@ impl Owner {
                 _ = full_pass.tick() => self.look_soon(),
                 _ = collect.tick() => self.send(Job::Collect),
                 _ = clock.tick() => self.look_at_clock(),
+                () = steps::set(settings.as_ref()) => self.look_for_step(),
             }
         }
     }
@@ -152,7 +162,12 @@ impl Owner {
 
     /// Does what a command asks, stores it, and answers when the kernel holds it.
     fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Reply, Rejection>>) {
+        self.look_for_step();
         let now = Timestamp::now();
+        if matches!(command, Command::Orphans) {
+            let desired = Box::new(self.hub.desired(now));
+            return self.send(Job::Inspect { desired, answer });
+        }
         let before = self.hub.clone();
         let result = self.hub.handle(command, now).and_then(|reply| {
             self.store.save(&self.hub.state()).map_err(|error| {
@@ -168,9 +183,9 @@ impl Owner {
             Ok(reply) => {
                 let revision = self.hub.revision();
                 self.waiting.push(Waiting { revision, reply, answer });
-                self.publish();
                 self.dirty = true;
                 self.begin_pass();
+                self.publish();
             }
             Err(rejection) => {
                 self.hub = before;
@@ -204,6 +219,7 @@ impl Owner {
         if self.busy.is_none_or(|late| late > deadline_in(Duration::ZERO)) {
             self.stats.heartbeat.add(1);
         }
+        self.look_for_step();
         let now = Timestamp::now();
         if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
@@ -230,6 +246,7 @@ impl Owner {
         };
         let now = Timestamp::now();
         let revision = self.hub.revision();
+        self.hub.begin_pass();
         let desired = Box::new(self.hub.desired(now));
         self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
@@ -273,7 +290,8 @@ impl Owner {
         // What fails on its way in is wanted no longer, until it is tried again: the kernel must follow.
         let known = self.channels.snapshot.borrow().clone();
         let on_its_way = |id: &PersonaId| {
-            known.personas.get(id).is_some_and(|view| view.state == PersonaState::Provisioning)
+            let state = known.personas.get(id).map(|view| view.state);
+            matches!(state, Some(PersonaState::Pending | PersonaState::Provisioning))
         };
         self.dirty |= pass.faults.keys().any(on_its_way);
         self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);
@@ -294,9 +312,9 @@ impl Owner {
             .collect();
         self.hub.set_condition("KernelRefused", (!faults.is_empty()).then(|| faults.join("; ")));
         self.channels.attachments.send_replace(pass.attachments);
+        self.begin_pass();
         self.publish();
         self.answer(pass.revision);
-        self.begin_pass();
     }
 
     fn count(&self, pass: &Pass, now: Timestamp) {
@@ -346,7 +364,7 @@ impl Owner {
             let reply = match reply {
                 Reply::Created(view) => Reply::Created(fresh(&view)),
                 Reply::Updated(view) => Reply::Updated(fresh(&view)),
-                other @ (Reply::Deleted | Reply::Done) => other,
+                other @ (Reply::Deleted | Reply::Orphans(_) | Reply::Done) => other,
             };
             // Who asked may have gone.
             drop(answer.send(Ok(reply)));

@@ -105,8 +105,8 @@ pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
     hub::parse(path, &text).map_err(StartError::Config)
 }
 
-/// Runs until SIGTERM or SIGINT. The data path stays as it is: `hubctl down` takes it away.
-pub async fn run(config: Config) -> Result<(), StartError> {
+/// Runs until SIGTERM or SIGINT; `file` is read again on SIGHUP. The data path stays as it is: `hubctl down` takes it away.
+pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError> {
     // First of all: a signal that comes while the hub starts must wait, not kill.
     let mut signals = Signals::new()?;
     let _lock = lock(&config.runtime_dir)?;
@@ -150,7 +150,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let helpers = tell_names(&config, &handle).await?;
     let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
     let documents = tokio::spawn(documents::serve(
-        config.documents.clone(),
+        documents::Configuration { used: config.clone(), file },
         handle.clone(),
         receivers.reloads,
         receivers.refused,

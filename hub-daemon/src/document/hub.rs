@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::alert::{AlertDocument, WebhookDocument};
 use super::located::Place;
 use super::parts::OneOrMany;
+use super::pool::PoolDocument;
 use super::read::Reading;
 use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, TcHook, Xdp};
-use crate::model::config::Config;
+use crate::model::config::{Config, RoutePriority};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -44,13 +45,17 @@ pub struct HubDocument {
     pub limits: LimitsDocument,
     /// Idle timeouts of connections by state.
     pub timeouts: TimeoutsDocument,
-    /// Prefixes by name that no persona may overlap: they are kept for allocation.
-    pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// Prefixes by name, for personas with `ip_range: auto`; no other range may overlap them.
+    pub pools: BTreeMap<String, PoolDocument>,
     /// Where virtual ranges come from, for personas whose range another one has; default `100.64.0.0/10`, and
     /// a random `fd…/48` that the hub keeps.
     pub overlap_pool: Option<OneOrMany<String>>,
     /// Ports of the hub that masqueraded connections get; default `61000-65535`.
     pub masquerade_ports: Option<String>,
+    /// How long personas live.
+    pub life: LifeDocument,
+    /// Which of several routes to one target wins; default `earliest_expiry`.
+    pub route_priority: RoutePriority,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
     /// Thresholds on the sums over all personas; default none.
@@ -151,6 +156,16 @@ pub struct LimitsDocument {
     pub ipv6_prefixes: Option<u32>,
     /// Pairs of peers.
     pub peers: Option<u32>,
+}
+
+/// How long personas live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LifeDocument {
+    /// Life of a persona that gives neither `expiration` nor `ttl`; default: it stays.
+    pub default_ttl: Option<String>,
+    /// Longest life from admission on, extensions included; default: no limit.
+    pub max_ttl: Option<String>,
 }
 
 /// Idle timeouts of connections, for example `2h`.

@@ -9,8 +9,10 @@ pub mod hub;
 pub mod located;
 pub mod parts;
 pub mod persona;
+pub mod pool;
 pub mod read;
 pub mod rule;
+pub mod service;
 pub mod snippet;
 pub mod source;
 #[cfg(test)]

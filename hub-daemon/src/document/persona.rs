@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::alert::AlertDocument;
 use super::parts::{BandwidthDocument, DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::rule::RuleDocument;
+use super::service::ServiceDocument;
 
 /// A network persona: address range, permitted protocols, rules, quality of service and an end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -25,7 +26,8 @@ pub struct PersonaDocument {
     #[serde(default)]
     #[schema(required = true, example = "TempDevNetwork")]
     pub name: String,
-    /// Prefix or prefixes in CIDR notation, IPv4 or IPv6, host bits zero.
+    /// Prefix or prefixes in CIDR notation, IPv4 or IPv6, host bits zero; or `auto`, `auto/26`, `auto6/64`,
+    /// `auto@POOL`: the hub chooses from its pools.
     #[serde(default)]
     #[schema(required = true, value_type = OneOrMany<String>)]
     pub ip_range: OneOrMany<String>,
@@ -45,6 +47,12 @@ pub struct PersonaDocument {
     /// Life from admission on, instead of `expiration`: `4h`, `2d12h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
+    /// Longest life from admission on, extensions included; it may be shortened later, not raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ttl: Option<String>,
+    /// What the end does to connections: `cut` (default), or `drain:30s`, at most 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_expiry: Option<String>,
     /// Existing interfaces whose traffic belongs to the persona.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Vec<InterfaceDocument>>,
@@ -54,6 +62,12 @@ pub struct PersonaDocument {
     /// Names of personas it may talk to; each must name the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<String>>,
+    /// Services that other personas may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose: Option<Vec<ServiceDocument>>,
+    /// Services of others that members may reach, as `PERSONA/NAME`.
+    #[serde(default, rename = "use", skip_serializing_if = "Option::is_none")]
+    pub uses: Option<Vec<String>>,
     /// Where members may go outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<EgressDocument>,

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Hub, refused};
-use crate::command::{Rejection, RejectionKind, Reply};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::compile;
 use crate::document::parts::OneOrMany;
 use crate::document::persona::PersonaDocument;
 use crate::model::expiry::Expiry;
+use crate::model::life::Measure;
 use crate::model::persona::Persona;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
@@ -51,18 +52,7 @@ impl Hub {
         self.reply(&id, now, Reply::Updated)
     }
 
-    pub(super) fn delete(
-        &mut self,
-        persona: &str,
-        if_generation: Option<u64>,
-        now: Timestamp,
-    ) -> Result<Reply, Rejection> {
-        let id = self.writable(persona, if_generation)?;
-        self.remove(&id, now);
-        Ok(Reply::Deleted)
-    }
-
-    fn reply(
+    pub(super) fn reply(
         &mut self,
         id: &PersonaId,
         now: Timestamp,
@@ -73,7 +63,7 @@ impl Hub {
     }
 
     /// The persona that the API may change.
-    fn writable(&self, persona: &str, if_generation: Option<u64>) -> Result<PersonaId, Rejection> {
+    pub(super) fn writable(&self, persona: &str, if_generation: Option<u64>) -> Result<PersonaId, Rejection> {
         let record = self.find(persona).ok_or_else(|| not_found(persona))?;
         let forgotten = matches!(record.life, Life::Expired { listed: false, .. });
         if let Origin::File { path, line } = &record.origin
@@ -100,7 +90,7 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
-        let draft = Draft::new(document, None, now)?;
+        let draft = self.draft(document, None, &author, now)?;
         let virtuals = self.check(&draft, &Virtual::default(), &[])?;
         let seats = seats(&draft.persona, &BTreeMap::new())?;
         self.make_room(now);
@@ -113,6 +103,7 @@ impl Hub {
         let record = draft.record(id.clone(), segment, author, (seats, virtuals), now, self.revision);
         self.bury(&record, now);
         self.claims.insert(&record);
+        self.ranges.insert(&record);
         self.records.insert(id.clone(), record);
         self.name_twins();
         Ok(id)
@@ -127,15 +118,19 @@ impl Hub {
         now: Timestamp,
     ) -> Result<(), Rejection> {
         let Some(old) = self.records.get(id).cloned() else { return Err(not_found(&id.0)) };
-        if !old.has_not_ended() {
+        if !old.has_not_ended() || old.is_past_deadline(now) {
             let detail = "expired: a persona that ended never comes back; create another one";
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        if let Some(end) = old.leaving {
+            let detail = format!("deleting: it is deleted at {end}; create another one");
             return Err(refused(RejectionKind::Conflict, "", detail));
         }
         if *old.document == document {
             self.moved(id, author);
             return Ok(());
         }
-        let draft = Draft::new(document, Some(&old), now)?;
+        let draft = self.draft(document, Some(&old), &author, now)?;
         self.claims.remove(&old);
         let admitted = self
             .check(&draft, &old.virtuals, &old.main_ranges())
@@ -154,14 +149,18 @@ impl Hub {
         for (range, alias) in old.aliases.iter().filter(|(range, _)| ranges.contains(range)) {
             kept.insert(*range, *alias);
         }
-        let record = Record {
+        let mut record = Record {
             generation: old.generation + 1,
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
             faults: old.faults,
             aliases: kept,
+            is_taken_up: old.is_taken_up,
             ..changed
         };
+        record.see_moments(now);
         self.bury(&record, now);
+        self.rest_ranges(&old.persona, Some(&record.persona), now);
+        self.ranges.insert(&record);
         self.claims.insert(&record);
         self.records.insert(id.clone(), record);
         self.name_twins();
@@ -187,13 +186,42 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<(), Rejection> {
-        let draft = Draft::checked(document, Some(end))?;
+        let draft = Draft::checked(document, &BTreeMap::new(), Some(end))?;
         let id = self.fresh_id(now);
         self.revision += 1;
         let record = draft.record(id.clone(), SegmentId(0), author, Default::default(), now, self.revision);
         let life = Life::Expired { at: end, holds: false, listed: true };
         self.records.insert(id, Record { life, ..record });
         Ok(())
+    }
+
+    /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
+    fn draft(
+        &self,
+        document: PersonaDocument,
+        old: Option<&Record>,
+        author: &Author,
+        now: Timestamp,
+    ) -> Result<Draft, Rejection> {
+        let allotted = self.allot(&document, old)?;
+        let mut draft = Draft::checked(document, &allotted, None)?;
+        let (expiry, max_ttl) = (draft.persona.expiry(), draft.persona.max_ttl());
+        if let Some(old) = old
+            && author.origin == Origin::Api
+            && let Some(before) = old.persona.max_ttl()
+            && max_ttl.is_none_or(|max_ttl| max_ttl > before)
+        {
+            let detail = "max_ttl may be shortened, not raised: keep it, or create another persona";
+            return Err(invalid(vec![Problem::new("/max_ttl", detail)]));
+        }
+        let kept = old.filter(|old| !matches!(expiry, Expiry::At(_)) && old.persona.expiry() == expiry);
+        let created_at = old.map_or(now, |old| old.created_at);
+        let measure = Measure { hub: self.config.life, max_ttl, created_at };
+        draft.expires_at = match kept {
+            Some(old) => old.expires_at,
+            None => measure.deadline(expiry, now).map_err(|problem| invalid(vec![problem]))?,
+        };
+        Ok(draft)
     }
 
     /// Refuses a definition that takes from others, and gives it ranges instead of those that it may share.
@@ -296,24 +324,13 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
-    fn new(document: PersonaDocument, old: Option<&Record>, now: Timestamp) -> Result<Self, Rejection> {
-        let mut draft = Self::checked(document, None)?;
-        let expiry = draft.persona.expiry();
-        let kept = old.filter(|old| matches!(expiry, Expiry::After(_)) && old.persona.expiry() == expiry);
-        draft.expires_at = match kept {
-            Some(old) => old.expires_at,
-            None => expiry.resolve(now).map_err(|problem| invalid(vec![problem]))?,
-        };
-        Ok(draft)
-    }
-
     /// Checks a definition whose end is known.
     pub(super) fn checked(
         document: PersonaDocument,
+        allotted: &BTreeMap<usize, IpNet>,
         expires_at: Option<Timestamp>,
     ) -> Result<Self, Rejection> {
-        let persona = Persona::new(&document).map_err(invalid)?;
+        let persona = Persona::with_ranges(&document, allotted).map_err(invalid)?;
         let policy = compile::compile(&persona, &[]);
         Ok(Self { document, persona, policy, expires_at })
     }
@@ -335,6 +352,10 @@ impl Draft {
             generation: 1,
             created_at,
             expires_at: self.expires_at,
+            cap: None,
+            leaving: None,
+            moments_seen: 0,
+            is_taken_up: false,
             origin: author.origin,
             rule_lines: author.rule_lines,
             document: Arc::new(self.document),
@@ -357,7 +378,7 @@ fn seats(persona: &Persona, before: &BTreeMap<String, Seat>) -> Result<BTreeMap<
     seats::assign(persona, before).map_err(invalid)
 }
 
-fn invalid(problems: Vec<crate::command::Problem>) -> Rejection {
+pub(super) fn invalid(problems: Vec<Problem>) -> Rejection {
     Rejection { kind: RejectionKind::Invalid, problems }
 }
 

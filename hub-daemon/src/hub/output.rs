@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hub_common::segment::SEGMENT_WATCHED;
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::Hub;
-use crate::compile;
+use super::services::{Uses, contacts};
+use crate::compile::services::compile_with;
 use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
+use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{Life, Record};
@@ -28,15 +29,25 @@ impl Hub {
     pub fn desired(&self, now: Timestamp) -> Desired {
         let mut desired = Desired { settings: self.settings(), ..Desired::default() };
         let ground = self.ground();
+        let services = Uses::new(self.records.values());
         let mut placed: Vec<(&Record, Placement)> = Vec::new();
         for record in self.records.values().filter(|record| record.holds_segment()) {
             let works = record.is_live(now) && !matches!(record.life, Life::Failed { .. });
-            let peers = if works { self.peers(record, now) } else { Vec::new() };
+            let (peers, guests) = if works {
+                (self.peers(record, now), services.of(self, record, now))
+            } else {
+                (Vec::new(), Vec::new())
+            };
             let segment = Segment {
                 persona: record.id.clone(),
-                policy: policy(record, &peers),
-                expires: record.expires_at,
-                state: if works { SegmentState::Active } else { SegmentState::Block },
+                policy: policy(record, &peers, &guests),
+                expires: record.over_at(),
+                drains: record.deadline().filter(|_| !record.drain().is_zero()),
+                state: match (works, record.leaving) {
+                    (true, None) => SegmentState::Active,
+                    (true, Some(_)) => SegmentState::Drain,
+                    (false, _) => SegmentState::Block,
+                },
                 flags: translate::flags(record) | watched(record),
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
@@ -44,7 +55,7 @@ impl Hub {
             for range in record.main_ranges() {
                 desired.prefixes.insert(range, record.segment);
             }
-            for peer in peers {
+            for peer in peers.into_iter().chain(guests.into_iter().map(|(guest, _)| guest)) {
                 desired.peers.insert((record.segment.min(peer.segment), record.segment.max(peer.segment)));
             }
             if works {
@@ -56,8 +67,8 @@ impl Hub {
             place::contribute(&mut desired, record, placement, &ground);
         }
         ground.contribute(&mut desired);
-        place::routes(&mut desired, &placed);
-        self.tables(&mut desired, &placed, now);
+        place::routes(&mut desired, &placed, self.config.route_priority);
+        self.tables(&mut desired, &placed, &services, now);
         place::host_switches(&mut desired, placed.iter().any(|(record, _)| record.persona.has_family(false)));
         desired
     }
@@ -88,6 +99,7 @@ impl Hub {
             documents_read: self.documents_read,
             documents_error: self.documents_error.clone(),
             ready: self.is_ready(),
+            pools: self.pools(),
         }
     }
 
@@ -103,7 +115,7 @@ impl Hub {
     }
 
     /// Personas that a persona may talk to: alive, in the kernel or on the way, each naming the other.
-    fn peers(&self, record: &Record, now: Timestamp) -> Vec<&Record> {
+    pub(super) fn peers(&self, record: &Record, now: Timestamp) -> Vec<&Record> {
         let named = record.persona.peers().iter().filter_map(|name| self.named(name));
         let mutual = named.filter(|peer| peer.persona.peers().contains(record.persona.name()));
         mutual.filter(|peer| peer.is_live(now) && !matches!(peer.life, Life::Failed { .. })).collect()
@@ -118,12 +130,19 @@ impl Hub {
         others.filter_map(|id| self.records.get(id)).collect()
     }
 
-    fn tables(&self, desired: &mut Desired, placed: &[(&Record, Placement)], now: Timestamp) {
+    fn tables(
+        &self,
+        desired: &mut Desired,
+        placed: &[(&Record, Placement)],
+        services: &Uses<'_>,
+        now: Timestamp,
+    ) {
         let by_segment: BTreeMap<SegmentId, &Placement> =
             placed.iter().map(|(record, placement)| (record.segment, placement)).collect();
         for (record, placement) in placed.iter().filter(|(record, _)| !record.persona.next_hops().is_empty())
         {
-            let peers = self.peers(record, now);
+            let mut peers = self.peers(record, now);
+            peers.extend(services.of(self, record, now).into_iter().map(|(guest, _)| guest));
             let peers: Vec<&Placement> =
                 peers.iter().filter_map(|peer| by_segment.get(&peer.segment).copied()).collect();
             place::table(desired, record, placement, &peers);
@@ -140,11 +159,12 @@ impl Hub {
     }
 }
 
-/// The policy of a persona; with `egress.allow` it depends on the ranges of its peers.
-fn policy(record: &Record, peers: &[&Record]) -> Arc<Policy> {
-    let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| record.sees(peer)).collect();
-    if ranges.is_empty() || record.persona.rules.egress_allow.is_none() {
+/// The policy of a persona; with `egress.allow` or services it depends on the ranges of its contacts.
+fn policy(record: &Record, peers: &[&Record], guests: &[(&Record, Vec<&Service>)]) -> Arc<Policy> {
+    let contacts = contacts(peers, guests);
+    let depends = !guests.is_empty() || (!peers.is_empty() && record.persona.rules.egress_allow.is_some());
+    if !depends {
         return Arc::clone(&record.policy);
     }
-    Arc::new(compile::compile(&record.persona, &ranges))
+    Arc::new(compile_with(&record.persona, &contacts))
 }

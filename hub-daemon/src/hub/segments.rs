@@ -54,6 +54,13 @@ impl Segments {
         self.free.extend(rested.map(|(segment, _)| segment));
     }
 
+    /// The clock was set: rests last as long as before.
+    pub(super) fn shift(&mut self, by: jiff::SignedDuration) {
+        for until in self.resting.values_mut() {
+            *until = super::after(*until, by);
+        }
+    }
+
     /// Whether less than a quarter of the numbers can be given out.
     pub(super) fn are_scarce(&self) -> bool {
         let left = self.free.len() + self.size.saturating_sub(self.next) as usize;

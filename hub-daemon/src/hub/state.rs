@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub struct State {
     /// Where virtual IPv6 ranges come from.
     #[serde(default)]
     pub unique_local: Option<Ipv6Net>,
+    /// Ranges out of pools that rest, until when.
+    #[serde(default)]
+    pub resting_ranges: BTreeMap<IpNet, Timestamp>,
 }
 
 /// The stored form of a persona.
@@ -64,6 +67,15 @@ pub struct StoredPersona {
     /// What personas with the same ranges know it by.
     #[serde(default)]
     pub aliases: Virtual,
+    /// Ranges that the hub chose, by position in `ip_range`.
+    #[serde(default)]
+    pub allotted: BTreeMap<usize, IpNet>,
+    /// The deadline that held before the clock was set back.
+    #[serde(default)]
+    pub cap: Option<Timestamp>,
+    /// When it is deleted, if it drains until then.
+    #[serde(default)]
+    pub leaving: Option<Timestamp>,
     /// The definition as given.
     pub definition: PersonaDocument,
 }
@@ -95,6 +107,7 @@ impl Hub {
             personas: self.records.values().map(stored).collect(),
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
+            resting_ranges: self.ranges.resting().clone(),
         }
     }
 
@@ -107,6 +120,9 @@ impl Hub {
                 hub.segments.rest(segment, until);
             }
         }
+        for (range, until) in state.resting_ranges {
+            hub.ranges.rest(range, until);
+        }
         let mut lost = Vec::new();
         for stored in state.personas {
             let name = stored.definition.name.clone();
@@ -117,14 +133,18 @@ impl Hub {
         hub.conditions.extend(
             lost.into_iter().map(|message| Condition { reason: "StateIncomplete".to_owned(), message }),
         );
+        for record in hub.records.values_mut() {
+            record.see_moments(now);
+        }
         hub.advance(now);
         hub
     }
 
     fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
-        let draft = Draft::checked(stored.definition, stored.expires_at).map_err(|rejection| {
-            rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
-        })?;
+        let draft =
+            Draft::checked(stored.definition, &stored.allotted, stored.expires_at).map_err(|rejection| {
+                rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
+            })?;
         let (live, holds) = match stored.life {
             StoredLife::Provisioning | StoredLife::Active => (true, true),
             StoredLife::Expired { holds, .. } => (false, holds),
@@ -143,8 +163,11 @@ impl Hub {
         };
         let given = (stored.seats, stored.virtuals);
         let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
-        let record = Record { generation: stored.generation, life, aliases: stored.aliases, ..record };
+        let (cap, leaving) = (stored.cap, stored.leaving);
+        let record =
+            Record { generation: stored.generation, life, cap, leaving, aliases: stored.aliases, ..record };
         if live {
+            self.ranges.insert(&record);
             self.claims.insert(&record);
         } else if holds {
             self.graves.insert(&record);
@@ -171,6 +194,9 @@ fn stored(record: &Record) -> StoredPersona {
         seats: record.seats.clone(),
         virtuals: record.virtuals.clone(),
         aliases: record.aliases.clone(),
+        allotted: record.persona.allotted().clone(),
+        cap: record.cap,
+        leaving: record.leaving,
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
     }
 }

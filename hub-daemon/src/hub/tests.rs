@@ -2,8 +2,11 @@
 
 mod files;
 mod kernel;
+mod lives;
 mod overlap;
 mod random;
+mod ranges;
+mod services;
 
 use std::path::PathBuf;
 
@@ -53,7 +56,7 @@ impl Script {
     }
 
     fn delete(&mut self, persona: &str) -> Result<Reply, Rejection> {
-        let command = Command::Delete { persona: persona.into(), if_generation: None };
+        let command = Command::Delete { persona: persona.into(), if_generation: None, drain: None };
         self.hub.handle(command, self.now)
     }
 
@@ -135,7 +138,7 @@ fn the_sources_example_is_refused_for_its_date_alone() {
     let (_, text) = refusal(Err::<(), _>(rejection));
     assert!(text.starts_with("/expiration expiration_in_past"), "{text}");
     let view = script.create(with(example, json!({"expiration": "2030-12-31T23:59:59Z"}))).unwrap();
-    assert_eq!((view.state, view.generation, view.segment.0), (PersonaState::Provisioning, 1, 1));
+    assert_eq!((view.state, view.generation, view.segment.0), (PersonaState::Pending, 1, 1));
     assert_eq!(view.warnings, ["rule 1 is shadowed by the default: without it the outcome is the same"]);
     assert_eq!(view.rule_sources, ["api", "api"]);
     assert_eq!(script.reasons("TempDevNetwork"), ["QosNotEnforced", "NoPort"]);
@@ -147,7 +150,8 @@ fn a_persona_ends_at_its_deadline_and_never_comes_back() {
     let view = script.create(with(persona("a", "10.1.0.0/24"), json!({"ttl": "1h"}))).unwrap();
     script.reconciled(&[]);
     assert_eq!(script.view("a").state, PersonaState::Active);
-    assert_eq!(script.hub.deadline(), view.expires_at);
+    let warning = view.expires_at.unwrap().checked_sub(6.minutes()).unwrap();
+    assert_eq!(script.hub.deadline(), Some(warning));
     script.now += 1.hour();
     let at_once = script.desired();
     assert!(at_once.routes.is_empty() && at_once.addresses.is_empty(), "before the hub was told");
@@ -204,7 +208,7 @@ fn a_deleted_segment_rests() {
 #[test]
 fn overlaps_name_the_other() {
     let mut config = Config::default();
-    config.pools.insert("lab".into(), vec!["10.9.0.0/16".parse().unwrap()]);
+    config.pools.insert("lab".into(), vec!["10.9.0.0/16".parse().unwrap()].into());
     let mut script = Script::with(config);
     script.inventory(Inventory {
         foreign_routes: vec!["192.168.0.0/16".parse().unwrap()],

@@ -37,6 +37,12 @@ pub struct ReloadReport {
     pub applied: bool,
     /// What is different, by name of the persona.
     pub changes: Vec<Change>,
+    /// Keys of `hub.yaml` that differ and can be changed while the hub runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub configured: Vec<String>,
+    /// Keys of `hub.yaml` that differ and need a restart of `hubd`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs_restart: Vec<String>,
 }
 
 /// One persona that differs.

@@ -118,6 +118,12 @@ impl Clock {
     }
 }
 
+/// How far the wall clock is before the boot clock, in nanoseconds; changes only when somebody sets it.
+pub fn wall_before_boot() -> i128 {
+    let now = Moment::now();
+    now.real_ns - i128::from(now.boot_ns)
+}
+
 /// The wall clock's time at a time of the boot clock.
 pub fn wall_time(boot_ns: u64) -> Timestamp {
     Moment::now().wall_time(boot_ns)

@@ -9,6 +9,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, IterableMap as _, MapData};
 use hub_common::flow::{Flow, FlowKey};
@@ -22,6 +23,9 @@ use super::reader::ReadError;
 
 /// Stale entries that are removed together.
 const REMOVED_AT_ONCE: usize = 1_024;
+
+/// How long connections of a persona that ended stay: whoever sends on one of TCP is answered by a reset.
+const TOLD: Duration = Duration::from_secs(30);
 
 /// What one pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +75,7 @@ impl Collector {
         if timeout_ticks == [0; 8] {
             return Ok(Collected::default());
         }
-        let live = self.live()?;
+        let live = self.live(clock)?;
         let is_gone =
             |segment: &u32| *segment != 0 && !live.get(*segment as usize).copied().unwrap_or_default();
         let mut collected = Collected::default();
@@ -101,11 +105,14 @@ impl Collector {
         Ok(collected)
     }
 
-    /// Which segments there are.
-    fn live(&self) -> Result<Vec<bool>, ReadError> {
+    /// Which segments there are, those included whose connections are still to be told of their end.
+    fn live(&self, clock: &Clock) -> Result<Vec<bool>, ReadError> {
+        let told = clock.ticks(TOLD);
         let mut live = Vec::with_capacity(self.segments.len() as usize);
         batch::range(self.segments.map(), 0, self.segments.len(), |_, segments: &[Segment]| {
-            live.push(segments.iter().any(|segment| segment.state != STATE_EMPTY));
+            live.push(segments.iter().any(|segment| {
+                segment.state != STATE_EMPTY && clock.tick() < segment.expires_tick.saturating_add(told)
+            }));
         })
         .map_err(|source| ReadError::Map { map: "SEGMENTS", source })?;
         Ok(live)

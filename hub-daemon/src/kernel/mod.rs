@@ -26,6 +26,7 @@ mod question;
 pub mod reader;
 mod rule_counts;
 mod rule_text;
+pub mod step;
 pub mod sysctl;
 mod ways;
 mod why;

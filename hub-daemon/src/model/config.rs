@@ -10,10 +10,11 @@ use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::alert::Alert;
+use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
 use super::webhook::Webhook;
-use super::{names, prefix, span};
+use super::{life, names, prefix, span};
 use crate::command::Problem;
 use crate::desired::{Role, TcHook, Xdp};
 use crate::document::hub::{
@@ -48,8 +49,12 @@ pub struct Config {
     pub limits: Limits,
     /// Idle timeouts in seconds by flow state (`hub_common::flow::FLOW_STATES`).
     pub timeout_seconds: [u32; 8],
-    /// Prefixes that no persona may overlap, by the name of their pool.
-    pub pools: BTreeMap<String, Vec<IpNet>>,
+    /// Where ranges are taken from, by name; ranges that personas name themselves must not overlap these.
+    pub pools: BTreeMap<String, Pool>,
+    /// How long personas live.
+    pub life: life::Limits,
+    /// Which of several routes to one target wins.
+    pub route_priority: RoutePriority,
     /// Where virtual ranges come from; a family that is missing has a range that the hub made up.
     pub overlap_pool: Vec<IpNet>,
     /// First and last port for masqueraded connections.
@@ -113,6 +118,19 @@ impl Interface {
     }
 }
 
+/// Which of several routes to one target wins.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum RoutePriority {
+    /// That of the persona that ends first: it is laid over what stays. One without an end comes last.
+    #[default]
+    EarliestExpiry,
+    /// That of the persona that ends last, for stability. One without an end comes first.
+    LatestExpiry,
+}
+
 /// Sizes of the data path's tables, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -172,6 +190,8 @@ impl Default for Config {
             overlap_pool: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10))],
             // Beyond the ports that the kernel gives to the host's own connections.
             masquerade_ports: (61_000, 65_535),
+            life: life::Limits::default(),
+            route_priority: RoutePriority::default(),
             loose_tcp: Duration::from_mins(1),
             alerts: Vec::new(),
             webhooks: Vec::new(),
@@ -206,7 +226,6 @@ impl Config {
             },
             limits: table_sizes(&mut problems, &document.limits),
             timeout_seconds: timeouts(&mut problems, &document.timeouts),
-            pools: pools(&mut problems, document),
             overlap_pool: match &document.overlap_pool {
                 Some(written) => overlap_pool(&mut problems, written),
                 None => default.overlap_pool,
@@ -215,6 +234,9 @@ impl Config {
                 Some(text) => problems.take("/masquerade_ports", ports(text)).unwrap_or_default(),
                 None => default.masquerade_ports,
             },
+            pools: pool::read(&mut problems, document),
+            life: life::limits(&mut problems, &document.life),
+            route_priority: document.route_priority,
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
@@ -344,27 +366,6 @@ fn timeouts(problems: &mut Problems, document: &TimeoutsDocument) -> [u32; 8] {
         }
     }
     seconds
-}
-
-fn pools(problems: &mut Problems, document: &HubDocument) -> BTreeMap<String, Vec<IpNet>> {
-    let mut taken: Vec<IpNet> = Vec::new();
-    let mut pools = BTreeMap::new();
-    for (name, written) in &document.pools {
-        let base = format!("/pools/{name}");
-        problems.take(&base, names::persona(name));
-        let mut prefixes = Vec::new();
-        for (pointer, text) in written.pointed(&base) {
-            let Some(prefix) = problems.take(&pointer, prefix::owned(text)) else { continue };
-            if let Some(other) = taken.iter().find(|other| prefix::overlaps(other, &prefix)) {
-                problems.add(pointer, format!("prefix {prefix} overlaps {other} of a pool"));
-                continue;
-            }
-            taken.push(prefix);
-            prefixes.push(prefix);
-        }
-        pools.insert(name.clone(), prefixes);
-    }
-    pools
 }
 
 fn overlap_pool(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {

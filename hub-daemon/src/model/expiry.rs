@@ -32,6 +32,9 @@ pub enum ExpiryError {
         /// The time of the check, to the second.
         now: String,
     },
+    /// Later than its limit.
+    #[error("`{0}` is later than max_ttl `{1}` allows: at most {2}")]
+    Late(String, String, String),
     /// Later than a clock can say.
     #[error("ttl `{0}`: ends after the year 9999; use a shorter one")]
     Far(String),

@@ -1,6 +1,6 @@
 //! A persona whose document was checked whole; time and other personas are not asked here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,9 +12,12 @@ use super::bandwidth::Bandwidth;
 use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
+use super::life::{self, OnExpiry};
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
+use super::range::{Asked, Auto};
 use super::rule::Rule;
+use super::service::{self, Service, Used};
 use super::translation::{self, Nat};
 use super::{names, prefix, span};
 use crate::command::Problem;
@@ -41,12 +44,18 @@ const LABEL_BYTES: usize = 256;
 pub struct Persona {
     name: String,
     ranges: Vec<IpNet>,
+    autos: BTreeMap<usize, Auto>,
+    allotted: BTreeMap<usize, IpNet>,
     pub(crate) rules: RuleSet,
     qos: Option<Qos>,
     expiry: Expiry,
+    max_ttl: Option<Duration>,
+    on_expiry: OnExpiry,
     attachments: Vec<Attachment>,
     endpoints: Vec<Endpoint>,
     peers: BTreeSet<String>,
+    services: Vec<Service>,
+    uses: BTreeSet<Used>,
     next_hops: Vec<IpAddr>,
     overlap: OverlapDocument,
     mtu: Option<u32>,
@@ -80,21 +89,34 @@ pub struct Qos {
 }
 
 impl Persona {
-    /// Checks a document. Problems carry JSON pointers into it.
+    /// Checks a document. Problems carry JSON pointers into it. Ranges that the hub is to choose are ones
+    /// that nobody can own.
     pub fn new(document: &PersonaDocument) -> Result<Self, Vec<Problem>> {
+        Self::with_ranges(document, &BTreeMap::new())
+    }
+
+    /// As [`Self::new`], with ranges that were chosen, by position in `ip_range`.
+    pub fn with_ranges(
+        document: &PersonaDocument,
+        allotted: &BTreeMap<usize, IpNet>,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         problems.take("/name", names::persona(&document.name));
-        let ranges = ranges(&mut problems, &document.ip_range);
+        let (ranges, autos) = ranges(&mut problems, &document.ip_range, allotted);
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
         let qos = document.qos.as_ref().map(|written| qos(&mut problems, written));
         let rules = rules(&mut problems, document);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
+        let (max_ttl, on_expiry) = life::read(&mut problems, document);
         let interfaces = document.interfaces.as_deref().unwrap_or_default();
         let attachments = endpoint::attachments(&mut problems, interfaces, &ranges);
         let written = document.endpoints.as_deref().unwrap_or_default();
         let endpoints = endpoint::endpoints(&mut problems, written, &ranges);
         let peers = peers(&mut problems, document);
+        let exposed = document.expose.as_deref().unwrap_or_default();
+        let services = service::exposed(&mut problems, exposed, &permitted);
+        let uses = service::used(&mut problems, document.uses.as_deref().unwrap_or_default(), &document.name);
         let egress = document.egress.clone().unwrap_or_default();
         let (egress_allow, egress_deny) = egress_lists(&mut problems, &egress);
         let next_hops = next_hops(&mut problems, &egress, &ranges);
@@ -110,6 +132,8 @@ impl Persona {
         let persona = Self {
             name: document.name.clone(),
             ranges,
+            allotted: allotted.clone(),
+            autos,
             rules: RuleSet {
                 permitted,
                 rules,
@@ -122,9 +146,13 @@ impl Persona {
             },
             qos,
             expiry: expiry.unwrap_or(Expiry::Never),
+            max_ttl,
+            on_expiry,
             attachments,
             endpoints,
             peers,
+            services,
+            uses,
             next_hops,
             overlap: document.overlap.unwrap_or_default(),
             mtu: document.mtu,
@@ -146,6 +174,36 @@ impl Persona {
     /// Its prefixes; none overlaps another.
     pub fn ranges(&self) -> &[IpNet] {
         &self.ranges
+    }
+
+    /// Ranges that the hub is to choose, by position in `ip_range`.
+    pub fn autos(&self) -> &BTreeMap<usize, Auto> {
+        &self.autos
+    }
+
+    /// Ranges that the hub chose, by position in `ip_range`.
+    pub fn allotted(&self) -> &BTreeMap<usize, IpNet> {
+        &self.allotted
+    }
+
+    /// Longest life from admission on.
+    pub fn max_ttl(&self) -> Option<Duration> {
+        self.max_ttl
+    }
+
+    /// What its end does to connections.
+    pub fn on_expiry(&self) -> OnExpiry {
+        self.on_expiry
+    }
+
+    /// Services that others may use.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// Services of others that members may reach.
+    pub fn uses(&self) -> &BTreeSet<Used> {
+        &self.uses
     }
 
     /// Quality of service asked for.
@@ -210,7 +268,11 @@ impl Persona {
     }
 }
 
-fn ranges(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {
+fn ranges(
+    problems: &mut Problems,
+    written: &OneOrMany<String>,
+    allotted: &BTreeMap<usize, IpNet>,
+) -> (Vec<IpNet>, BTreeMap<usize, Auto>) {
     if written.as_slice().is_empty() {
         problems.add("/ip_range", "a range is missing: give a prefix like 10.100.0.0/24");
     }
@@ -218,14 +280,23 @@ fn ranges(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {
         problems.add("/ip_range", format!("{} ranges: use at most {RANGES}", written.as_slice().len()));
     }
     let mut ranges: Vec<IpNet> = Vec::new();
-    for (pointer, text) in written.pointed("/ip_range") {
-        let Some(range) = problems.take(&pointer, prefix::owned(text)) else { continue };
+    let mut autos = BTreeMap::new();
+    for (index, (pointer, text)) in written.pointed("/ip_range").enumerate() {
+        let Some(asked) = problems.take(&pointer, Asked::parse(text)) else { continue };
+        let range = match asked {
+            Asked::Given(range) => range,
+            Asked::Auto(auto) => {
+                let range = allotted.get(&index).copied().unwrap_or_else(|| auto.placeholder(index));
+                autos.insert(index, auto);
+                range
+            }
+        };
         match ranges.iter().find(|other| prefix::overlaps(other, &range)) {
             Some(other) => problems.add(pointer, format!("prefix `{text}` overlaps {other} of this list")),
             None => ranges.push(range),
         }
     }
-    ranges
+    (ranges, autos)
 }
 
 fn permitted(problems: &mut Problems, written: Option<&[Scalar]>, ranges: &[IpNet]) -> ProtocolSet {

@@ -58,7 +58,7 @@ pub fn owned(text: &str) -> Result<IpNet, PrefixError> {
         return Err(PrefixError::NoLength(text.to_owned(), if address.is_ipv4() { 24 } else { 64 }));
     }
     let prefix = exact(text)?;
-    let (min, max) = if prefix.addr().is_ipv4() { (8, 30) } else { (32, 126) };
+    let (min, max) = lengths(prefix.addr().is_ipv4());
     if let Some((special, name)) = SPECIAL.iter().find(|(special, _)| overlaps(special, &prefix)) {
         return Err(PrefixError::Special(text.to_owned(), *special, name));
     }
@@ -66,6 +66,11 @@ pub fn owned(text: &str) -> Result<IpNet, PrefixError> {
         return Err(PrefixError::Length(text.to_owned(), min, max));
     }
     Ok(prefix)
+}
+
+/// Shortest and longest length of a range: not too large for one persona, and room for a gateway and a member.
+pub fn lengths(v4: bool) -> (u8, u8) {
+    if v4 { (8, 30) } else { (32, 126) }
 }
 
 /// Reads a prefix in a rule: any, and a bare address stands for itself.

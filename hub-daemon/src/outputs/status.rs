@@ -60,17 +60,27 @@ pub struct Attachment {
 /// Name of a state, as JSON and metrics spell it.
 pub fn state_name(state: PersonaState) -> &'static str {
     match state {
+        PersonaState::Pending => "pending",
         PersonaState::Provisioning => "provisioning",
         PersonaState::Active => "active",
+        PersonaState::Expiring => "expiring",
         PersonaState::Expired => "expired",
+        PersonaState::Deleting => "deleting",
         PersonaState::Failed => "failed",
     }
 }
 
 /// Number of personas by state, every state included.
 pub fn count_states(snapshot: &Snapshot) -> BTreeMap<String, u64> {
-    let states =
-        [PersonaState::Provisioning, PersonaState::Active, PersonaState::Expired, PersonaState::Failed];
+    let states = [
+        PersonaState::Pending,
+        PersonaState::Provisioning,
+        PersonaState::Active,
+        PersonaState::Expiring,
+        PersonaState::Expired,
+        PersonaState::Deleting,
+        PersonaState::Failed,
+    ];
     let mut counts: BTreeMap<String, u64> =
         states.into_iter().map(|state| (state_name(state).to_owned(), 0)).collect();
     for persona in snapshot.personas.values() {

@@ -111,6 +111,16 @@ impl Network {
         self.host_switches.delete();
     }
 
+    /// Names what is ours in the kernel and wanted by nobody.
+    pub fn orphans(&mut self, desired: &Desired) -> Vec<String> {
+        let mut orphans = self.endpoints.orphans(&desired.endpoints);
+        orphans.extend(self.switches.orphans(&sysctls::wanted(desired, Scope::Interface)));
+        orphans.extend(self.addresses.orphans(&desired.addresses));
+        orphans.extend(self.routes.orphans(&routes::wanted(desired)));
+        orphans.extend(self.rules.orphans(&rules::wanted(desired)));
+        orphans
+    }
+
     /// Ends a pass: what it did, in the order of puts.
     pub fn reports(&mut self) -> Vec<Report> {
         vec![

@@ -19,7 +19,7 @@ use hub_daemon::model::{PersonaId, SegmentId};
 use hub_daemon::outputs::alerts::{AlertView, Alerts};
 use hub_daemon::outputs::stats::ReconcileStats;
 use hub_daemon::outputs::status::Attachment;
-use hub_daemon::view::{Condition, Origin, PersonaState, PersonaView, Snapshot};
+use hub_daemon::view::{Condition, Origin, PersonaState, PersonaView, PoolRange, PoolView, Snapshot};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -186,6 +186,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         id: PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}")),
         state: if name == SLOW { PersonaState::Provisioning } else { PersonaState::Active },
         generation: 1,
+        ranges: vec!["10.100.0.0/24".into()],
         segment: SegmentId(number),
         created_at: "2030-01-01T00:00:00Z".parse().unwrap(),
         expires_at: Some("2030-12-31T23:59:59Z".parse().unwrap()),
@@ -226,15 +227,19 @@ impl Task {
                 held.definition = *document;
                 Ok(Reply::Updated(Box::new(self.admit(held))))
             }
-            Command::Delete { persona, if_generation } => {
+            Command::Delete { persona, if_generation, .. } => {
                 let held = self.changeable(&persona, if_generation)?;
                 self.personas.remove(&held.id);
                 self.publish();
                 Ok(Reply::Deleted)
             }
-            Command::Documents(_) | Command::Inventory(_) | Command::Faults { .. } | Command::Tick => {
-                Ok(Reply::Done)
-            }
+            Command::Orphans => Ok(Reply::Orphans(Vec::new())),
+            Command::Documents(_)
+            | Command::Inventory(_)
+            | Command::Faults { .. }
+            | Command::ClockSet(_)
+            | Command::Configure(_)
+            | Command::Tick => Ok(Reply::Done),
         }
     }
 
@@ -297,6 +302,15 @@ impl Task {
             documents_read: Some("2030-01-01T00:00:01Z".parse().unwrap()),
             documents_error: None,
             ready: true,
+            pools: vec![PoolView {
+                name: "lab".into(),
+                prefixes: vec!["10.200.0.0/16".into()],
+                quarantine_seconds: 60,
+                allotted: vec![PoolRange { range: "10.200.0.0/26".into(), persona: "dev".into() }],
+                resting: vec!["10.200.0.64/26".into()],
+                used_ipv4: 0.5,
+                used_ipv6: 0.0,
+            }],
         }));
     }
 }
@@ -310,6 +324,8 @@ async fn answer_reloads(mut reloads: mpsc::Receiver<ReloadRequest>) {
     while let Some(request) = reloads.recv().await {
         let answer = match request.mode {
             ReloadMode::Plan => Ok(ReloadReport {
+                configured: Vec::new(),
+                needs_restart: vec!["limits".into()],
                 documents: 1,
                 applied: false,
                 changes: vec![Change {

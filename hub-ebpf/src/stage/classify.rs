@@ -68,7 +68,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
-                    plain &= open::is_plain(segment);
+                    plain &= open::is_plain(segment, tick);
                     outcome.flags |= features(segment.flags);
                     side += 1;
                     continue;

@@ -15,7 +15,7 @@ use hub_common::packet::{
 };
 use hub_common::segment::{
     FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED,
-    SEGMENT_WATCHED, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings, policy_slot,
+    SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
@@ -98,6 +98,20 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     scratch.outcome.hop = copy;
     let verdict = if leaves { VERDICT_REDIRECT } else { VERDICT_STACK };
     Some(finish(scratch, flow, direction, verdict))
+}
+
+/// Notes that both ends of a TCP connection that a deadline cut are to be told.
+#[inline(always)]
+pub(crate) fn reset_cut(scratch: &mut Scratch, settings: &Settings) {
+    let packet = &scratch.packet;
+    if packet.protocol != protocol::TCP || packet.has(PACKET_FRAGMENT_LATER) {
+        return;
+    }
+    let (key, _) = FlowKey::of(packet);
+    scratch.key = key;
+    if find(&scratch.key, scratch.tick, settings).is_some() {
+        scratch.outcome.flags |= OUTCOME_REJECT;
+    }
 }
 
 /// Features of segments that keep this packet off the fast way: XDP does not translate, and detectors count
@@ -253,7 +267,7 @@ fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
     let mut side = 0;
     while side < 2 {
         let id = outcome.segment[side];
-        if id != 0 && SEGMENTS.get(id).is_some_and(|segment| segment.state == STATE_DRAIN) {
+        if id != 0 && SEGMENTS.get(id).is_some_and(|segment| segment.drains(scratch.tick)) {
             refuse(outcome, Reason::Draining, id, side == 0);
             return Err(Reason::Draining);
         }

@@ -19,8 +19,8 @@ use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
 
 /// Whether nothing but a policy must be looked up for the segment's packets.
 #[inline(always)]
-pub(crate) fn is_plain(segment: &Segment) -> bool {
-    segment.state == STATE_ACTIVE && segment.flags == 0 && segment.candidate == 0
+pub(crate) fn is_plain(segment: &Segment, tick: u64) -> bool {
+    segment.state == STATE_ACTIVE && !segment.drains(tick) && segment.flags == 0 && segment.candidate == 0
 }
 
 /// Whether a set of a policy holds the port.
@@ -89,7 +89,7 @@ fn both_let([sender, receiver]: [u32; 2], tcp: bool, source_port: u16, target_po
 #[inline(always)]
 pub(crate) fn plain_policy(id: u32, tick: u64) -> Option<&'static Policy> {
     let segment = SEGMENTS.get(id)?;
-    if !is_plain(segment) || tick >= segment.expires_tick {
+    if !is_plain(segment, tick) || tick >= segment.expires_tick {
         return None;
     }
     POLICIES.get(policy_slot(segment.policy))

@@ -81,6 +81,7 @@ impl DataPath {
         let mut entry = Segment::ZERO;
         if let Some(segment) = model.segments.get(&number) {
             entry.expires_tick = segment.expires_tick;
+            entry.drain_tick = if segment.drains_tick == u64::MAX { 0 } else { segment.drains_tick.max(1) };
             entry.state = match segment.life {
                 Life::Active => STATE_ACTIVE,
                 Life::Drain => STATE_DRAIN,

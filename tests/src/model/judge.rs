@@ -79,7 +79,13 @@ impl Model {
         }
         let mut judged = self.classify(entry, role, packet, now)?;
         for segment in judged.segments.into_iter().flatten() {
-            self.alive(segment, now)?;
+            match self.alive(segment, now) {
+                // Who still sends on a connection of TCP that the deadline cut is told.
+                Err(Verdict::Drop(Reason::Expired)) if self.is_cut(&judged) => {
+                    return Err(Verdict::Reject(Reason::Expired));
+                }
+                other => other?,
+            }
         }
         self.join_fragments(&mut judged)?;
         joined.clone_from(&judged.packet);
@@ -88,8 +94,8 @@ impl Model {
         if judged.packet.protocol == 6 && (shape == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0)) {
             return refuse(Reason::TcpFlags);
         }
-        let untracked =
-            judged.packet.quoted.is_none() && self.is_untracked(Tuple::of(&judged.packet), judged.segments);
+        let untracked = judged.packet.quoted.is_none()
+            && self.is_untracked(Tuple::of(&judged.packet), judged.segments, judged.now);
         match self.find(&judged) {
             _ if untracked => {}
             Some(flow) => self.established(flow, &judged, changes)?,
@@ -182,6 +188,12 @@ impl Model {
         }
     }
 
+    fn is_cut(&self, judged: &Judged) -> bool {
+        let packet = &judged.packet;
+        let is_later = matches!(packet.piece, Piece::Later(_));
+        packet.protocol == 6 && !is_later && self.live(Tuple::of(packet), judged.now).is_some()
+    }
+
     fn join_fragments(&self, judged: &mut Judged) -> Step {
         let Piece::Later(id) = judged.packet.piece else { return Ok(()) };
         let packet = &judged.packet;
@@ -244,7 +256,10 @@ impl Model {
         if let Some(quoted) = packet.quoted {
             return self.related(judged, quoted);
         }
-        let drains = |number: &u32| self.segments[number].life == Life::Drain;
+        let drains = |number: &u32| {
+            let segment = &self.segments[number];
+            segment.life == Life::Drain || judged.now >= segment.drains_tick
+        };
         if judged.segments.iter().flatten().any(drains) {
             return refuse(Reason::Draining);
         }
@@ -283,7 +298,7 @@ impl Model {
             goes_back(if flow.tuple() == quoted { [first, other] } else { [other, first] })
         });
         let ends = [quoted.source, quoted.target].map(|address| self.segment_of_quoted(address));
-        if of_flow || (self.is_untracked(quoted, [to, from]) && goes_back(ends)) {
+        if of_flow || (self.is_untracked(quoted, [to, from], judged.now) && goes_back(ends)) {
             return Ok(());
         }
         refuse(Reason::IcmpError)

@@ -51,9 +51,12 @@ pub fn open_ports(policy: &Policy, ingress: bool, protocol: u8) -> Vec<[u16; 2]>
 
 impl Model {
     /// Whether a connection between these segments is not remembered.
-    pub(super) fn is_untracked(&self, tuple: Tuple, segments: [Option<u32>; 2]) -> bool {
+    pub(super) fn is_untracked(&self, tuple: Tuple, segments: [Option<u32>; 2], now: u64) -> bool {
         let live = |number: u32| &self.segments[&number];
-        let active = segments.iter().flatten().all(|number| live(*number).life == Life::Active);
+        let active = segments.iter().flatten().all(|number| {
+            let segment = live(*number);
+            segment.life == Life::Active && now < segment.drains_tick
+        });
         let may_talk = match segments {
             [Some(a), Some(b)] => a == b || self.peers.contains(&(a.min(b), a.max(b))),
             _ => true,

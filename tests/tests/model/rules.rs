@@ -12,11 +12,13 @@ fn segments_without_life_pass_nothing() {
         change(model.segments.get_mut(&1).unwrap());
         model
     };
-    let table: [Changed; 6] = [
+    let table: [Changed; 8] = [
         ("no policy", |s| s.policy = None, Drop(Reason::NoPolicy)),
         ("blocked", |s| s.life = Life::Block, Drop(Reason::Blocked)),
         ("draining", |s| s.life = Life::Drain, Drop(Reason::Draining)),
         ("expires now", |s| s.expires_tick = NOW, Drop(Reason::Expired)),
+        ("drains now", |s| s.drains_tick = NOW, Drop(Reason::Draining)),
+        ("drains later", |s| s.drains_tick = NOW + 1, Pass),
         ("expires later", |s| s.expires_tick = NOW + 1, Pass),
         ("blocked and expired", |s| (s.life, s.expires_tick) = (Life::Block, 0), Drop(Reason::Expired)),
     ];

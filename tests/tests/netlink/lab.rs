@@ -144,6 +144,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         persona: PersonaId(id.into()),
         policy: Arc::new(policy),
         expires: None,
+        drains: None,
         state: SegmentState::Active,
         flags: 0,
     };

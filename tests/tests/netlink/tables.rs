@@ -279,3 +279,55 @@ fn xdp_pays_on_no_software_device() {
         assert_eq!(ethtool::driver("a0").unwrap().0, "veth");
     });
 }
+
+#[test]
+fn the_next_route_takes_over_without_a_gap() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use hub_daemon::desired::Route;
+    use hub_daemon::model::PersonaId;
+
+    lab(|| {
+        two_links();
+        ip("route add default dev a0 metric 9");
+        ip("-6 route add default dev a0 metric 9");
+        let targets = ["10.1.0.0/24", "fd01::/64"];
+        // The first of two personas ends: the second moves up.
+        let wanted = |ranked: &[(u32, &str)]| {
+            let mut desired = Desired::default();
+            for target in targets {
+                for (metric, via) in ranked {
+                    let route = Route { via: interface(via), persona: PersonaId((*via).into()) };
+                    desired.routes.insert(key(target, *metric, 254), route);
+                }
+            }
+            desired
+        };
+        let folder = Folder::new();
+        let mut network = Network::open(folder.path()).unwrap();
+        let (both, one) = (wanted(&[(1000, "b0"), (1010, "a1")]), wanted(&[(1000, "a1")]));
+        network.apply(&both);
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        std::thread::scope(|scope| {
+            for address in ["10.1.0.9", "fd01::9"] {
+                let (stop, asked) = (&stop, &asked);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let found = ip(&format!("route get {address}"));
+                        assert!(found.contains("dev b0") || found.contains("dev a1"), "a gap: {found}");
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for _ in 0..50 {
+                network.apply(&one);
+                assert!(ip("route get 10.1.0.9").contains("dev a1"));
+                network.apply(&both);
+                assert!(ip("-6 route get fd01::9").contains("dev b0"));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(asked.load(Ordering::Relaxed) > 100, "the routes were looked at while they changed");
+    });
+}

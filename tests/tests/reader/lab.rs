@@ -286,6 +286,7 @@ fn snapshot() -> Snapshot {
         id: PersonaId("01".into()),
         state: PersonaState::Active,
         generation: 1,
+        ranges: Vec::new(),
         segment: SegmentId(WEB),
         created_at: jiff::Timestamp::UNIX_EPOCH,
         expires_at: None,

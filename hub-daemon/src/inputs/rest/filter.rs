@@ -36,7 +36,7 @@ impl Filter {
             &mut parameters,
             "state",
             filter.state.as_deref(),
-            &["provisioning", "active", "expired", "failed"],
+            &["pending", "provisioning", "active", "expiring", "expired", "deleting", "failed"],
         );
         check(&mut parameters, "origin", filter.origin.as_deref(), &["api", "file"]);
         for label in parameters.all("label") {

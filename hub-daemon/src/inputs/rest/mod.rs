@@ -17,8 +17,10 @@ mod merge;
 mod names;
 mod openapi;
 mod personas;
+mod pools;
 pub mod problem;
 mod query;
+mod removal;
 mod status;
 
 use std::sync::Arc;
@@ -42,6 +44,8 @@ use self::problem::ProblemDetails;
 
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
+pub use self::pools::PoolList;
+pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
 
 /// Most bytes of a request's body.
@@ -80,7 +84,9 @@ fn described_routes() -> OpenApiRouter<Api> {
     openapi::described(
         OpenApiRouter::new()
             .routes(routes!(personas::list, personas::create))
-            .routes(routes!(personas::show, personas::replace, personas::patch, personas::delete))
+            .routes(routes!(personas::show, personas::replace, personas::patch, removal::delete))
+            .routes(routes!(removal::orphans, removal::collect))
+            .routes(routes!(pools::pools))
             .routes(routes!(datapath::persona_flows))
             .routes(routes!(datapath::persona_counters))
             .routes(routes!(datapath::flows))

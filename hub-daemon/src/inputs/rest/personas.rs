@@ -38,7 +38,7 @@ pub(crate) struct PersonaPage {
 /// Lists personas
 #[utoipa::path(get, path = "/personas", tag = "personas",
     params(
-        ("state" = Option<String>, Query, description = "provisioning, active, expired or failed"),
+        ("state" = Option<String>, Query, description = "pending, provisioning, active, expiring, expired, deleting or failed"),
         ("name" = Option<String>, Query, description = "exact name"),
         ("origin" = Option<String>, Query, description = "api or file"),
         ("label" = Option<String>, Query, description = "key=value; may be given several times"),
@@ -86,7 +86,7 @@ pub(super) async fn create(
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
     let document = body::persona(&bytes)?;
-    let wait = !prefers_async(&headers);
+    let wait = !prefers(&headers, "respond-async");
     let persona = match key {
         None => admit(&api, document, wait).await?,
         Some(key) => admit_once(api, key, &bytes, document, wait).await?,
@@ -102,12 +102,12 @@ pub(super) async fn create(
 async fn admit(api: &Api, document: PersonaDocument, wait: bool) -> Result<Box<PersonaView>, ProblemDetails> {
     let reply = api.command(Command::Create { document: Box::new(document) }).await?;
     let persona = changed(reply)?;
-    if !wait || persona.state != PersonaState::Provisioning {
+    if !wait || !is_on_its_way(persona.state) {
         return Ok(persona);
     }
     let mut snapshots = api.hub.snapshot.clone();
     let provisioned = snapshots.wait_for(|snapshot| {
-        snapshot.personas.get(&persona.id).is_some_and(|held| held.state != PersonaState::Provisioning)
+        snapshot.personas.get(&persona.id).is_some_and(|held| !is_on_its_way(held.state))
     });
     match tokio::time::timeout(PROVISIONING_TIME, provisioned).await {
         Ok(Ok(snapshot)) => {
@@ -115,6 +115,10 @@ async fn admit(api: &Api, document: PersonaDocument, wait: bool) -> Result<Box<P
         }
         Ok(Err(_)) | Err(_) => Ok(persona),
     }
+}
+
+fn is_on_its_way(state: PersonaState) -> bool {
+    matches!(state, PersonaState::Pending | PersonaState::Provisioning)
 }
 
 /// Admits in a task of its own: a client that goes away must not make its next attempt a second persona.
@@ -244,30 +248,6 @@ pub(super) async fn patch(
     }
 }
 
-/// Deletes a persona
-#[utoipa::path(delete, path = "/personas/{persona}", tag = "personas",
-    params(
-        ("persona" = String, Path, description = "id or name"),
-        ("If-Match" = Option<String>, Header, description = "an ETag"),
-    ),
-    responses(
-        (status = 204, description = "it is gone"),
-        (status = 404, description = "no such persona, or not any more"),
-        (status = 409, description = "a file owns it"),
-        (status = 412, description = "it changed in between"),
-        (status = 503, description = "the hub is busy or stopping"),
-    ))]
-pub(super) async fn delete(
-    State(api): State<Api>,
-    Named(persona): Named,
-    headers: HeaderMap,
-) -> Result<StatusCode, ProblemDetails> {
-    let current = api.persona(&persona).ok().map(|held| held.generation);
-    let if_generation = etag::if_match(&headers, current);
-    api.command(Command::Delete { persona, if_generation }).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
 fn with_tag(persona: &PersonaView) -> Response {
     ([(header::ETAG, etag::of(persona))], Json(persona)).into_response()
 }
@@ -275,13 +255,15 @@ fn with_tag(persona: &PersonaView) -> Response {
 fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
     match reply {
         Reply::Created(persona) | Reply::Updated(persona) => Ok(persona),
-        Reply::Deleted | Reply::Done => Err(ProblemDetails::unavailable("the hub gave no persona")),
+        Reply::Deleted | Reply::Orphans(_) | Reply::Done => {
+            Err(ProblemDetails::unavailable("the hub gave no persona"))
+        }
     }
 }
 
-fn prefers_async(headers: &HeaderMap) -> bool {
+pub(super) fn prefers(headers: &HeaderMap, what: &str) -> bool {
     let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("respond-async"))
+    values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(what))
 }
 
 /// The persona of that id or name; of several with one name, the one that is alive, else the last.

@@ -28,6 +28,7 @@ pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapsh
     let states = states.iter().map(|(state, count)| ([("state", state.as_str())], *count));
     series.gauges("hub_personas", "Personas by state", states)?;
     conditions(series, snapshot)?;
+    pools(series, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
     alerts(series, hub)?;
@@ -48,6 +49,25 @@ fn conditions(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
     let personas = count(&mut snapshot.personas.values().flat_map(|persona| &persona.conditions));
     let personas = personas.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
     series.gauges("hub_personas_with_condition", "Conditions of personas, by reason", personas)
+}
+
+fn pools(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let counts = snapshot.pools.iter().flat_map(|pool| {
+        let counts = [("allotted", pool.allotted.len()), ("resting", pool.resting.len())];
+        counts.map(|(state, count)| ([("pool", pool.name.as_str()), ("state", state)], count as u64))
+    });
+    series.gauges("hub_pool_ranges", "Ranges out of a pool that personas have, or that rest", counts)?;
+    let used = snapshot.pools.iter().flat_map(|pool| {
+        let used = [("ipv4", pool.used_ipv4), ("ipv6", pool.used_ipv6)];
+        used.map(|(family, used)| ([("pool", pool.name.as_str()), ("family", family)], parts(used)))
+    });
+    series.gauges("hub_pool_used_permille", "Part of a pool that personas have or that rests", used)
+}
+
+/// Thousandths of a share, rounded up: a pool with anything taken is not empty.
+#[expect(clippy::cast_sign_loss, reason = "a share is between 0 and 1")]
+fn parts(share: f64) -> u64 {
+    (share * 1_000.0).ceil() as u64
 }
 
 fn documents(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {

@@ -208,9 +208,10 @@ impl Claims {
             for (other, owner) in self.prefixes.overlapping(range) {
                 problems.add(&pointer, format!("{range} overlaps {other} of {}", (world.describe)(&owner)));
             }
-            for (pool, prefixes) in &world.config.pools {
-                if let Some(other) = prefixes.iter().find(|other| prefix::overlaps(other, range)) {
-                    problems.add(&pointer, format!("{range} overlaps {other} of pool `{pool}`"));
+            let given = !persona.allotted().values().any(|allotted| allotted == range);
+            for (name, pool) in world.config.pools.iter().filter(|_| given) {
+                if let Some(other) = pool.prefixes.iter().find(|other| prefix::overlaps(other, range)) {
+                    problems.add(&pointer, format!("{range} overlaps {other} of pool `{name}`: use `auto`"));
                 }
             }
             if held.contains(range) {

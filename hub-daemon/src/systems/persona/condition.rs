@@ -14,7 +14,14 @@ pub fn state(record: &Record, now: Timestamp) -> PersonaState {
     if !record.is_live(now) {
         return PersonaState::Expired;
     }
+    if record.leaving.is_some() {
+        return PersonaState::Deleting;
+    }
+    if record.is_past_deadline(now) {
+        return PersonaState::Expiring;
+    }
     match record.life {
+        Life::Provisioning if !record.is_taken_up => PersonaState::Pending,
         Life::Provisioning => PersonaState::Provisioning,
         Life::Active => PersonaState::Active,
         Life::Failed { .. } => PersonaState::Failed,
@@ -32,6 +39,12 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
         let message = "its deadline has passed; a persona that ended never comes back".to_owned();
         add("Expired", message);
         return conditions;
+    }
+    if let Some((reason, end)) = record.ending(now) {
+        add(reason, format!("its end is near: {end}"));
+    }
+    if let Some(end) = record.leaving {
+        add("Deleting", format!("it takes no new connections and is deleted at {end}"));
     }
     if record.persona.qos().is_some() {
         add("QosNotEnforced", "qos is checked and stored, but not enforced by this version".to_owned());
@@ -52,6 +65,16 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
             None => add("PeerMissing", format!("there is no persona `{peer}`")),
             Some(other) if !other.persona.peers().contains(record.persona.name()) => {
                 add("PeerNotMutual", format!("persona `{peer}` does not name this one as its peer"));
+            }
+            Some(_) => {}
+        }
+    }
+    for used in record.persona.uses() {
+        let name = format!("{}/{}", used.host, used.service);
+        match find(&used.host) {
+            None => add("ServiceMissing", format!("there is no persona `{}` to use `{name}` of", used.host)),
+            Some(host) if !host.persona.services().iter().any(|service| service.name == used.service) => {
+                add("ServiceMissing", format!("persona `{}` does not expose `{}`", used.host, used.service));
             }
             Some(_) => {}
         }

@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::document::persona::PersonaDocument;
+use crate::model::life;
 use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::prefix;
@@ -24,6 +25,15 @@ use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::{Origin, PersonaView};
 use seats::Seat;
+
+/// Condition of a persona in the last tenth of its life.
+pub const ENDS_SOON: &str = "EndsSoon";
+/// Condition of a persona in its last minute.
+pub const ENDS_IN_A_MINUTE: &str = "EndsInAMinute";
+
+fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
+}
 
 /// Everything the hub knows of one persona, alive or ended.
 #[derive(Clone, Debug)]
@@ -38,6 +48,14 @@ pub struct Record {
     pub created_at: Timestamp,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// Where the clock was set back, the deadline that held before: no life becomes longer by that.
+    pub cap: Option<Timestamp>,
+    /// When it is deleted, if it drains until then.
+    pub leaving: Option<Timestamp>,
+    /// How many of [`Record::moments`] are over.
+    pub moments_seen: usize,
+    /// Whether a pass that brings it into the kernel has begun.
+    pub is_taken_up: bool,
     /// Who owns the definition.
     pub origin: Origin,
     /// Lines of its rules in the file, from 1; empty for the API.
@@ -108,7 +126,45 @@ impl Record {
 
     /// Whether it is alive at `now`.
     pub fn is_live(&self, now: Timestamp) -> bool {
-        self.has_not_ended() && self.expires_at.is_none_or(|end| now < end)
+        self.has_not_ended() && self.over_at().is_none_or(|end| now < end)
+    }
+
+    /// From when on it takes no new connections.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        earlier(self.expires_at, self.cap)
+    }
+
+    /// From when on no packet of it passes.
+    pub fn over_at(&self) -> Option<Timestamp> {
+        let drained = self.deadline().map(|end| end.saturating_add(self.drain()).unwrap_or(Timestamp::MAX));
+        earlier(drained, self.leaving)
+    }
+
+    /// How long connections go on after the deadline.
+    pub fn drain(&self) -> SignedDuration {
+        SignedDuration::try_from(self.persona.on_expiry().drain()).unwrap_or_default()
+    }
+
+    /// Whether its deadline has passed, which nobody moves then.
+    pub fn is_past_deadline(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|end| end <= now)
+    }
+
+    /// Moments at which time alone changes what is said of it: warnings of its end, and its deadline.
+    pub fn moments(&self) -> Vec<Timestamp> {
+        let Some(deadline) = self.deadline() else { return Vec::new() };
+        let mut moments = life::warnings(self.created_at, deadline);
+        moments.push(deadline);
+        moments
+    }
+
+    /// The warning that is due: its reason and the deadline.
+    pub fn ending(&self, now: Timestamp) -> Option<(&'static str, Timestamp)> {
+        let deadline = self.deadline().filter(|end| now < *end)?;
+        let warnings = life::warnings(self.created_at, deadline);
+        let last = deadline.duration_since(now) <= SignedDuration::from_mins(1);
+        let due = warnings.first().is_some_and(|first| *first <= now);
+        due.then_some((if last { ENDS_IN_A_MINUTE } else { ENDS_SOON }, deadline))
     }
 
     /// Whether its end has not been seen yet.

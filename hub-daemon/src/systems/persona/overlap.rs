@@ -64,7 +64,7 @@ pub fn alias(
 
 /// What is in the way of a virtual range.
 fn taken(candidate: &IpNet, claims: &Claims, graves: &Prefixes, world: &World<'_>) -> Option<IpNet> {
-    let pools = world.config.pools.values().flatten();
+    let pools = world.config.pools.values().flat_map(|pool| &pool.prefixes);
     let routes = world.inventory.foreign_routes.iter().filter(|route| route.prefix_len() >= 8);
     let found = pools.chain(routes).find(|other| prefix::overlaps(other, candidate)).copied();
     let grave = || graves.overlapping(candidate).first().map(|(grave, _)| *grave);

@@ -13,7 +13,7 @@ use crate::desired::{
     Address, Desired, Endpoint, Port, RULE_PRIORITIES, Role, Route, RouteKey, Rule, TABLE_BASE, Via, Xdp,
 };
 use crate::model::SegmentId;
-use crate::model::config::Config;
+use crate::model::config::{Config, RoutePriority};
 use crate::model::prefix;
 
 /// Kernel number of the main routing table.
@@ -145,7 +145,7 @@ impl Placement {
 
 /// Adds everything but routes: ports, endpoints, addresses, switches.
 pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement, ground: &Ground<'_>) {
-    let expires = record.expires_at;
+    let expires = record.over_at();
     let v6 = record.persona.has_family(false);
     desired.gates.extend(record.persona.attachments().iter().map(|attachment| attachment.name.clone()));
     for port in &placement.ports {
@@ -221,8 +221,8 @@ pub fn host_switches(desired: &mut Desired, v6: bool) {
 }
 
 /// Adds the routes of all personas. Among routes to the same target the one that ends soonest wins, and one
-/// that never ends comes last: when it goes, the next takes over.
-pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)]) {
+/// that never ends comes last, or the other way round: when it goes, the next takes over.
+pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)], priority: RoutePriority) {
     let mut wanted: Vec<_> = placed
         .iter()
         .flat_map(|(record, placement)| {
@@ -230,7 +230,11 @@ pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)]) {
         })
         .collect();
     wanted.sort_by_key(|(target, record, _)| {
-        let end = (record.expires_at.is_none(), record.expires_at);
+        let end = record.deadline().map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
+        let end = match priority {
+            RoutePriority::EarliestExpiry => end,
+            RoutePriority::LatestExpiry => -end,
+        };
         (**target, end, record.created_at, record.id.clone())
     });
     let (mut before, mut metric) = (None, METRIC_BASE);

@@ -144,6 +144,11 @@ impl Datapath {
         vec![report, translations, watches]
     }
 
+    /// Names what is in the maps and wanted by nobody.
+    pub fn orphans(&self, desired: &Desired) -> Vec<String> {
+        self.segments.orphans(&desired.segments)
+    }
+
     /// Makes every cached next hop be looked up again.
     pub fn routes_changed(&mut self) -> Report {
         self.settings.route_again()

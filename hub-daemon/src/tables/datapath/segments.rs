@@ -76,7 +76,10 @@ impl Segments {
         failed: &mut BTreeSet<PersonaId>,
     ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
-        for (id, segment) in wanted {
+        // What ends first has the least time to lose.
+        let mut order: Vec<_> = wanted.iter().collect();
+        order.sort_by_key(|(_, segment)| (segment.expires.is_none(), segment.expires));
+        for (id, segment) in order {
             match self.put_one(*id, segment, clock) {
                 Ok(changed) => report.put += usize::from(changed),
                 Err(error) => {
@@ -110,6 +113,7 @@ impl Segments {
                 SegmentState::Block => STATE_BLOCK,
             },
             flags: segment.flags,
+            drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             ..Entry::ZERO
         };
         let live = self.live.get(&id);
@@ -176,6 +180,12 @@ impl Segments {
         report
     }
 
+    /// Names segments that nobody wants.
+    pub fn orphans(&self, wanted: &BTreeMap<SegmentId, Segment>) -> Vec<String> {
+        let unwanted = self.live.keys().filter(|id| !wanted.contains_key(id));
+        unwanted.map(|id| format!("segment {id}")).collect()
+    }
+
     /// Whether slots wait for a grace period.
     pub fn has_retired(&self) -> bool {
         self.policies.has_retired()
@@ -190,6 +200,9 @@ impl Segments {
 /// Whether two entries mean the same. Deadlines are recomputed from two clocks at every pass and may differ
 /// by the tick in which they were read.
 fn close(a: &Entry, b: &Entry) -> bool {
-    let rest = |entry: &Entry| Entry { expires_tick: 0, ..*entry };
-    rest(a) == rest(b) && a.expires_tick.abs_diff(b.expires_tick) <= 1
+    let rest =
+        |entry: &Entry| Entry { expires_tick: 0, drain_tick: u64::from(entry.drain_tick != 0), ..*entry };
+    rest(a) == rest(b)
+        && a.expires_tick.abs_diff(b.expires_tick) <= 1
+        && a.drain_tick.abs_diff(b.drain_tick) <= 1
 }

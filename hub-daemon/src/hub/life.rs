@@ -1,0 +1,75 @@
+//! Lives: deletions that drain, and a wall clock that is set.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Hub, after};
+use crate::command::{Rejection, Reply};
+use crate::systems::persona::{Life, Record};
+
+/// A wall clock that goes back by more makes no life longer; by less, it is being corrected.
+const SET_BACK: SignedDuration = SignedDuration::from_secs(60);
+
+impl Hub {
+    pub(super) fn delete(
+        &mut self,
+        persona: &str,
+        if_generation: Option<u64>,
+        drain: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let id = self.writable(persona, if_generation)?;
+        let drain = drain.and_then(|time| SignedDuration::try_from(time).ok());
+        match (drain, self.records.get_mut(&id)) {
+            (Some(drain), Some(record)) if record.is_live(now) && record.life == Life::Active => {
+                // Asked twice, the earlier end stays.
+                let end = after(now, drain);
+                record.leaving = Some(record.leaving.map_or(end, |leaving| leaving.min(end)));
+                self.revision += 1;
+                self.reply(&id, now, Reply::Updated)
+            }
+            _ => {
+                self.remove(&id, now);
+                Ok(Reply::Deleted)
+            }
+        }
+    }
+
+    /// Keeps what counts time, rather than names one, as long as it was; and no deadline later than it was.
+    pub(super) fn clock_set(&mut self, by: SignedDuration, now: Timestamp) {
+        for record in self.records.values_mut().filter(|record| record.has_not_ended()) {
+            let held = record.deadline();
+            record.cap = record.cap.map(|cap| after(cap, by));
+            record.leaving = record.leaving.map(|end| after(end, by));
+            if by < -SET_BACK {
+                record.cap = held.map(|deadline| after(deadline, by));
+            }
+            if let Life::Failed { retry_at } = &mut record.life {
+                *retry_at = after(*retry_at, by);
+            }
+            record.see_moments(now);
+        }
+        self.segments.shift(by);
+        self.ranges.shift(by);
+        self.revision += 1;
+    }
+
+    /// A pass that brings everything wanted into the kernel begins.
+    pub fn begin_pass(&mut self) {
+        for record in self.records.values_mut() {
+            record.is_taken_up = true;
+        }
+    }
+}
+
+impl Record {
+    /// When time alone changes what is said or wanted of it.
+    pub(super) fn next_moment(&self) -> Option<Timestamp> {
+        self.moments().get(self.moments_seen).copied().into_iter().chain(self.over_at()).min()
+    }
+
+    pub(super) fn see_moments(&mut self, now: Timestamp) {
+        self.moments_seen = self.moments().iter().filter(|moment| **moment <= now).count();
+    }
+}

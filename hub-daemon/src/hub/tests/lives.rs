@@ -1,0 +1,205 @@
+//! How lives end: limits, warnings, drains, and a wall clock that is set.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::*;
+
+fn temporary(fields: Value) -> Value {
+    with(persona("a", "10.1.0.0/24"), fields)
+}
+
+fn delete(script: &mut Script, drain: u64) -> Reply {
+    let drain = Some(Duration::from_secs(drain));
+    let command = Command::Delete { persona: "a".into(), if_generation: None, drain };
+    script.hub.handle(command, script.now).unwrap()
+}
+
+fn set_clock(script: &mut Script, seconds: i64) {
+    script.now += seconds.seconds();
+    let by = SignedDuration::from_secs(seconds);
+    script.hub.handle(Command::ClockSet(by), script.now).unwrap();
+}
+
+#[test]
+fn a_life_is_extended_up_to_its_limit() {
+    let mut script = Script::new();
+    script.create(temporary(json!({"ttl": "1h", "max_ttl": "2h"}))).unwrap();
+    script.pass(3_000);
+    let until = |time: &str| temporary(json!({"expiration": format!("2030-01-01T{time}Z"), "max_ttl": "2h"}));
+    assert!(script.replace("a", until("02:00:00")).is_ok());
+    let (kind, text) = refusal(script.replace("a", until("02:00:01")));
+    assert!(kind == RejectionKind::Invalid && text.contains("at most 2030-01-01T02:00:00Z"), "{text}");
+    let raised = temporary(json!({"ttl": "1h", "max_ttl": "9h"}));
+    assert!(refusal(script.replace("a", raised)).1.contains("/max_ttl max_ttl may be shortened"));
+    script.pass(3_600);
+    assert_eq!(script.view("a").state, PersonaState::Provisioning.min(PersonaState::Pending));
+    script.pass(600);
+    assert_eq!(script.view("a").state, PersonaState::Expired);
+}
+
+#[test]
+fn the_hub_has_a_default_and_a_limit() {
+    let mut config = Config::default();
+    config.life.max_ttl = Some(Duration::from_hours(3));
+    let mut script = Script::with(config.clone());
+    assert!(refusal(script.create(temporary(json!({})))).1.contains("give `ttl` or `expiration`"));
+    assert!(script.create(temporary(json!({"ttl": "4h"}))).is_err());
+    config.life.default_ttl = Some(Duration::from_hours(1));
+    let mut script = Script::with(config);
+    let view = script.create(temporary(json!({}))).unwrap();
+    assert_eq!(view.expires_at, Some(script.now + 1.hour()));
+    script.pass(60);
+    let changed = script.replace("a", temporary(json!({"protocols": ["tcp"]}))).unwrap();
+    assert_eq!(changed.expires_at, view.expires_at, "a change is no new life");
+}
+
+#[test]
+fn warnings_come_in_time_and_go_with_an_extension() {
+    let mut script = Script::new();
+    script.create(temporary(json!({"ttl": "10h"}))).unwrap();
+    script.reconciled(&[]);
+    let ends = |script: &mut Script| {
+        let reasons = script.reasons("a").into_iter();
+        reasons.filter(|reason| reason.starts_with("Ends")).collect::<Vec<_>>()
+    };
+    assert_eq!(script.hub.deadline(), Some(script.now + 9.hours()));
+    script.pass(9 * 3_600);
+    assert_eq!(ends(&mut script), ["EndsSoon"]);
+    assert_eq!(script.hub.deadline(), Some(script.now + 59.minutes()));
+    script.pass(59 * 60);
+    assert_eq!(ends(&mut script), ["EndsInAMinute"]);
+    assert_eq!(script.hub.deadline(), Some(script.now + 1.minute()));
+    script.replace("a", temporary(json!({"ttl": "20h"}))).unwrap();
+    assert!(ends(&mut script).is_empty());
+}
+
+#[test]
+fn a_drain_refuses_newcomers_from_the_deadline_on() {
+    let mut script = Script::new();
+    let view = script.create(temporary(json!({"ttl": "1h", "on_expiry": "drain:30s"}))).unwrap();
+    script.reconciled(&[]);
+    let end = view.expires_at.unwrap();
+    let segment = script.desired().segments[&view.segment].clone();
+    assert_eq!((segment.drains, segment.expires), (Some(end), Some(end + 30.seconds())));
+    script.pass(3_600);
+    assert_eq!(script.view("a").state, PersonaState::Expiring);
+    assert_eq!(script.desired().segments[&view.segment].state, SegmentState::Active);
+    let (kind, text) = refusal(script.replace("a", temporary(json!({"ttl": "9h"}))));
+    assert!(kind == RejectionKind::Conflict && text.contains("never comes back"), "{text}");
+    script.pass(30);
+    assert_eq!(script.view("a").state, PersonaState::Expired);
+    assert_eq!(script.desired().segments[&view.segment].state, SegmentState::Block);
+}
+
+#[test]
+fn a_deletion_that_drains_ends_by_itself() {
+    let mut script = Script::new();
+    let view = script.create(temporary(json!({"ttl": "1h"}))).unwrap();
+    script.reconciled(&[]);
+    let Reply::Updated(answer) = delete(&mut script, 30) else { panic!("it drains") };
+    assert_eq!(answer.state, PersonaState::Deleting);
+    let segment = script.desired().segments[&view.segment].clone();
+    assert_eq!((segment.state, segment.expires), (SegmentState::Drain, Some(script.now + 30.seconds())));
+    assert!(refusal(script.replace("a", temporary(json!({"ttl": "9h"})))).1.contains("deleting"));
+    let state = serde_json::from_str(&serde_json::to_string(&script.hub.state()).unwrap()).unwrap();
+    script.hub = Hub::restore(Config::default(), IdSource::new(2), state, script.now);
+    assert_eq!(script.view("a").state, PersonaState::Deleting, "another daemon");
+    script.pass(30);
+    assert!(script.hub.snapshot(script.now).personas.is_empty());
+    assert!(script.desired().segments.is_empty());
+}
+
+#[test]
+fn a_clock_that_goes_back_makes_no_life_longer() {
+    let mut script = Script::new();
+    let view = script.create(temporary(json!({"ttl": "1h"}))).unwrap();
+    script.pass(1_800);
+    set_clock(&mut script, -7_200);
+    let left = |script: &Script| script.desired().segments[&view.segment].expires.unwrap() - script.now;
+    assert_eq!(left(&script).get_seconds(), 1_800);
+    // Back and forth again, all is as before.
+    set_clock(&mut script, 7_200);
+    assert_eq!(script.desired().segments[&view.segment].expires, view.expires_at);
+    set_clock(&mut script, -7_200);
+    let state = serde_json::from_str(&serde_json::to_string(&script.hub.state()).unwrap()).unwrap();
+    script.hub = Hub::restore(Config::default(), IdSource::new(2), state, script.now);
+    script.pass(1_799);
+    assert!(script.view("a").state != PersonaState::Expired);
+    script.pass(1);
+    assert_eq!(script.view("a").state, PersonaState::Expired);
+}
+
+#[test]
+fn corrections_of_the_clock_move_ends_and_jumps_forward_bring_them() {
+    let mut script = Script::new();
+    let view = script.create(temporary(json!({"ttl": "1h"}))).unwrap();
+    set_clock(&mut script, -60);
+    assert_eq!(script.desired().segments[&view.segment].expires, view.expires_at, "a correction");
+    set_clock(&mut script, 3_660);
+    script.pass(0);
+    assert_eq!(script.view("a").state, PersonaState::Expired);
+}
+
+#[test]
+fn rests_and_drains_count_time_whatever_the_clock_says() {
+    let mut script = Script::new();
+    let first = script.create(temporary(json!({}))).unwrap();
+    script.reconciled(&[]);
+    delete(&mut script, 30);
+    set_clock(&mut script, 3_600);
+    script.pass(29);
+    assert_eq!(script.view("a").state, PersonaState::Deleting);
+    script.pass(1);
+    set_clock(&mut script, -3_600);
+    script.pass(59);
+    assert_ne!(script.create(temporary(json!({}))).unwrap().segment, first.segment, "its number rests");
+    script.pass(1);
+    assert_eq!(script.create(persona("b", "10.2.0.0/24")).unwrap().segment, first.segment);
+}
+
+#[test]
+fn of_equal_routes_the_one_that_ends_first_wins_and_the_next_takes_over() {
+    use crate::desired::{RouteKey, Via};
+    use crate::model::config::RoutePriority;
+    use crate::systems::persona::Record;
+    use crate::systems::persona::place::{METRIC_BASE, METRIC_STEP, Placement, routes};
+
+    let mut script = Script::new();
+    for (name, range, end) in [
+        ("never", "10.1.0.0/24", json!({})),
+        ("late", "10.2.0.0/24", json!({"ttl": "9h"})),
+        ("soon", "10.3.0.0/24", json!({"ttl": "1h"})),
+    ] {
+        script.create(with(persona(name, range), end)).unwrap();
+    }
+    let target = "192.0.2.0/24".parse().unwrap();
+    let order = |script: &Script, priority| {
+        let live: Vec<&Record> =
+            script.hub.records.values().filter(|record| record.is_live(script.now)).collect();
+        let placed: Vec<(&Record, Placement)> = live
+            .into_iter()
+            .map(|record| {
+                let via = Via::Interface(record.persona.name().to_owned());
+                let mut placement = Placement::default();
+                placement.routes.push((target, via));
+                (record, placement)
+            })
+            .collect();
+        let mut desired = Desired::default();
+        routes(&mut desired, &placed, priority);
+        let of_target = desired.routes.into_iter().filter(|(key, _)| key.target == target);
+        of_target.map(|(RouteKey { metric, .. }, route)| (metric, route.via)).collect::<Vec<_>>()
+    };
+    let ranked = |names: &[&str]| -> Vec<(u32, Via)> {
+        let metrics = (METRIC_BASE..).step_by(METRIC_STEP as usize);
+        metrics.zip(names.iter().map(|name| Via::Interface((*name).to_owned()))).collect()
+    };
+    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["soon", "late", "never"]));
+    assert_eq!(order(&script, RoutePriority::LatestExpiry), ranked(&["never", "late", "soon"]));
+    script.pass(3_599);
+    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["soon", "late", "never"]), "no churn");
+    script.pass(1);
+    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["late", "never"]));
+}

@@ -1,0 +1,227 @@
+//! How long a persona lives, and what its end does to connections.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::expiry::{Expiry, ExpiryError};
+use super::problems::Problems;
+use super::span;
+use crate::command::Problem;
+use crate::document::hub::LifeDocument;
+use crate::document::persona::PersonaDocument;
+
+/// Longest drain, at the end of a life and at a deletion.
+pub const DRAIN_MAX: Duration = Duration::from_mins(5);
+
+/// What happens at the deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// No packet passes any more; connections of TCP are reset.
+    #[default]
+    Cut,
+    /// Connections that exist go on for so long; others are refused.
+    Drain(Duration),
+}
+
+/// Why a drain cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OnExpiryError {
+    /// Neither form.
+    #[error("on_expiry `{0}`: use `cut`, or `drain:` with a time of at most 5m, for example drain:30s")]
+    Form(String),
+}
+
+impl OnExpiry {
+    /// Reads `cut` or `drain:30s`.
+    pub fn parse(text: &str) -> Result<Self, OnExpiryError> {
+        let wrong = || OnExpiryError::Form(text.to_owned());
+        match text.split_once(':') {
+            None if text == "cut" => Ok(Self::Cut),
+            Some(("drain", time)) => drain(time).map(Self::Drain).ok_or_else(wrong),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// How long connections go on after the deadline.
+    pub fn drain(self) -> Duration {
+        match self {
+            Self::Cut => Duration::ZERO,
+            Self::Drain(time) => time,
+        }
+    }
+}
+
+/// Reads the time of a drain.
+pub fn drain(text: &str) -> Option<Duration> {
+    span::parse(text).ok().filter(|time| *time <= DRAIN_MAX)
+}
+
+/// Reads `max_ttl` and `on_expiry`.
+pub fn read(problems: &mut Problems, document: &PersonaDocument) -> (Option<Duration>, OnExpiry) {
+    let max = document.max_ttl.as_deref().and_then(|text| {
+        let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "max_ttl", 1));
+        problems.take("/max_ttl", parsed)
+    });
+    let on_expiry = document.on_expiry.as_deref().map(OnExpiry::parse);
+    let on_expiry = on_expiry.and_then(|parsed| problems.take("/on_expiry", parsed));
+    (max, on_expiry.unwrap_or_default())
+}
+
+/// The hub's limits of a persona's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Life of a persona that names no end.
+    pub default_ttl: Option<Duration>,
+    /// Longest life from admission on.
+    pub max_ttl: Option<Duration>,
+}
+
+/// Reads `life` of `hub.yaml`.
+pub fn limits(problems: &mut Problems, document: &LifeDocument) -> Limits {
+    let mut read = |name: &str, written: &Option<String>| {
+        let text = written.as_deref()?;
+        problems.take(&format!("/life/{name}"), span::parse(text))
+    };
+    let default_ttl = read("default_ttl", &document.default_ttl);
+    let max_ttl = read("max_ttl", &document.max_ttl);
+    if let (Some(default), Some(max)) = (default_ttl, max_ttl)
+        && default > max
+    {
+        problems.add("/life/default_ttl", "longer than `max_ttl`: shorten it");
+    }
+    Limits { default_ttl, max_ttl }
+}
+
+/// What a life is measured by.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// The hub's limits.
+    pub hub: Limits,
+    /// The persona's own longest life.
+    pub max_ttl: Option<Duration>,
+    /// When it was admitted.
+    pub created_at: Timestamp,
+}
+
+impl Measure {
+    /// The deadline of an end as written, counted from `now`.
+    pub fn deadline(&self, expiry: Expiry, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+        let expiry = match (expiry, self.hub.default_ttl) {
+            (Expiry::Never, Some(default)) => {
+                Expiry::After(self.max_ttl.map_or(default, |max| max.min(default)))
+            }
+            (expiry, _) => expiry,
+        };
+        let end = expiry.resolve(now)?;
+        self.check(expiry, end)?;
+        Ok(end)
+    }
+
+    /// Refuses an end later than the limits allow.
+    fn check(&self, expiry: Expiry, end: Option<Timestamp>) -> Result<(), Problem> {
+        if let (Some(own), Some(hub)) = (self.max_ttl, self.hub.max_ttl)
+            && own > hub
+        {
+            let detail = format!("max_ttl: this hub allows at most {}", in_words(hub));
+            return Err(Problem::new("/max_ttl", detail));
+        }
+        let Some(max) = self.max_ttl.or(self.hub.max_ttl) else { return Ok(()) };
+        let latest = self.created_at.checked_add(max).unwrap_or(Timestamp::MAX);
+        let pointer = if matches!(expiry, Expiry::At(_)) { "/expiration" } else { "/ttl" };
+        match end {
+            None => {
+                let detail =
+                    format!("a persona lives at most {} here: give `ttl` or `expiration`", in_words(max));
+                Err(Problem::new(pointer, detail))
+            }
+            Some(end) if end > latest => {
+                let text = end.to_string();
+                Err(Problem::new(
+                    pointer,
+                    ExpiryError::Late(text, in_words(max), latest.to_string()).to_string(),
+                ))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// When to warn of an end: at a tenth of the life, at least a minute before, and a minute before.
+pub fn warnings(created_at: Timestamp, deadline: Timestamp) -> Vec<Timestamp> {
+    let life = deadline.duration_since(created_at);
+    let minute = jiff::SignedDuration::from_mins(1);
+    let mut times: Vec<Timestamp> = [(life / 10).max(minute), minute]
+        .into_iter()
+        .filter_map(|before| deadline.checked_sub(before).ok())
+        .filter(|time| *time > created_at)
+        .collect();
+    times.dedup();
+    times
+}
+
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let whole = units.into_iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    whole.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2030-01-01T{text}Z").parse().unwrap()
+    }
+
+    fn measure(own: Option<u64>, hub: Option<u64>, default: Option<u64>) -> Measure {
+        let hours = |hours: Option<u64>| hours.map(Duration::from_hours);
+        Measure {
+            hub: Limits { default_ttl: hours(default), max_ttl: hours(hub) },
+            max_ttl: hours(own),
+            created_at: at("00:00:00"),
+        }
+    }
+
+    #[test]
+    fn ends_are_cut_or_drained() {
+        assert_eq!(OnExpiry::parse("cut").unwrap(), OnExpiry::Cut);
+        assert_eq!(OnExpiry::parse("drain:5m").unwrap().drain(), DRAIN_MAX);
+        for text in ["", "drain", "drain:", "drain:6m", "drain:0s", "kill"] {
+            assert!(OnExpiry::parse(text).unwrap_err().to_string().contains("drain:30s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_life_is_longer_than_its_limit_from_admission_on() {
+        let end = |measure: Measure, expiry, now: &str| {
+            measure
+                .deadline(expiry, at(now))
+                .map_err(|problem| format!("{} {}", problem.pointer, problem.detail))
+        };
+        let hour = Duration::from_hours(1);
+        assert_eq!(end(measure(None, None, None), Expiry::Never, "00:00:00"), Ok(None));
+        assert_eq!(
+            end(measure(Some(2), None, None), Expiry::After(hour), "01:00:00"),
+            Ok(Some(at("02:00:00")))
+        );
+        let late = end(measure(Some(2), Some(9), None), Expiry::After(hour), "01:00:01").unwrap_err();
+        assert!(late.starts_with("/ttl") && late.contains("at most 2030-01-01T02:00:00Z"), "{late}");
+        let late = end(measure(None, Some(3), None), Expiry::At(at("03:00:01")), "00:00:00").unwrap_err();
+        assert!(late.starts_with("/expiration") && late.contains("3h"), "{late}");
+        let none = end(measure(None, Some(3), None), Expiry::Never, "00:00:00").unwrap_err();
+        assert!(none.contains("give `ttl`"), "{none}");
+        assert_eq!(end(measure(None, Some(3), Some(2)), Expiry::Never, "00:00:00"), Ok(Some(at("02:00:00"))));
+        let above = end(measure(Some(4), Some(3), None), Expiry::After(hour), "00:00:00").unwrap_err();
+        assert!(above.starts_with("/max_ttl"), "{above}");
+    }
+
+    #[test]
+    fn warnings_come_at_a_tenth_and_a_minute_before_the_end() {
+        let times = |end: &str| warnings(at("00:00:00"), at(end));
+        assert_eq!(times("20:00:00"), [at("18:00:00"), at("19:59:00")]);
+        assert_eq!(times("00:05:00"), [at("00:04:00")]);
+        assert!(times("00:01:00").is_empty());
+    }
+}

@@ -1,0 +1,68 @@
+//! A configuration that was read again: what of it a running hub takes, and what needs a restart.
+
+use super::config::Config;
+
+/// How a configuration differs from the one in use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// The one in use, with everything that can be changed while the hub runs.
+    pub next: Config,
+    /// Keys that are taken.
+    pub taken: Vec<&'static str>,
+    /// Keys that differ and need a restart.
+    pub restart: Vec<&'static str>,
+}
+
+/// Compares two configurations.
+pub fn difference(used: &Config, read: &Config) -> Difference {
+    let next = Config {
+        interfaces: read.interfaces.clone(),
+        failsafe: read.failsafe.clone(),
+        timeout_seconds: read.timeout_seconds,
+        pools: read.pools.clone(),
+        life: read.life,
+        route_priority: read.route_priority,
+        ..used.clone()
+    };
+    let differing = |keys: &[(&'static str, bool)]| {
+        keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect::<Vec<_>>()
+    };
+    let taken = differing(&[
+        ("interfaces", used.interfaces != read.interfaces),
+        ("failsafe", used.failsafe != read.failsafe),
+        ("timeouts", used.timeout_seconds != read.timeout_seconds),
+        ("pools", used.pools != read.pools),
+        ("life", used.life != read.life),
+        ("route_priority", used.route_priority != read.route_priority),
+    ]);
+    let restart = differing(&[
+        ("api", used.api != read.api),
+        ("metrics", used.metrics != read.metrics),
+        ("state_dir", used.state_dir != read.state_dir),
+        ("runtime_dir", used.runtime_dir != read.runtime_dir),
+        ("bpffs", used.bpffs != read.bpffs),
+        ("documents", used.documents != read.documents),
+        ("limits", used.limits != read.limits),
+        ("loose_tcp", used.loose_tcp != read.loose_tcp),
+    ]);
+    Difference { next, taken, restart }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_change_is_taken() {
+        let used = Config::default();
+        let mut read = used.clone();
+        read.failsafe.insert((6, 2222));
+        read.limits.flows = 9;
+        read.loose_tcp = std::time::Duration::ZERO;
+        let found = difference(&used, &read);
+        assert_eq!((&found.taken[..], &found.restart[..]), (&["failsafe"][..], &["limits", "loose_tcp"][..]));
+        assert_eq!((&found.next.failsafe, found.next.limits), (&read.failsafe, used.limits));
+        let none = difference(&used, &used);
+        assert!(none.taken.is_empty() && none.restart.is_empty() && none.next == used);
+    }
+}

@@ -1,0 +1,222 @@
+//! The end of a life: cut or drained, announced, and enforced without the daemon.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::time::Duration;
+
+use hub_tests::lab::Outcome::{Answered, Silent};
+use hub_tests::lab::world::{FAMILIES, member_at};
+use hub_tests::lab::{World, echoes, wait_until};
+use hub_tests::root;
+use jiff::{SignedDuration, Timestamp};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+fn after(seconds: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(seconds)
+}
+
+fn wait_for(moment: Timestamp) {
+    wait_until("the moment", Duration::from_mins(1), || Timestamp::now() > moment);
+}
+
+#[test]
+fn connections_are_reset_at_the_deadline_without_the_daemon() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let _server = world.members[0].serve(&[7000]);
+    let deadline = after(6);
+    world.create(0, &json!({"expiration": deadline.to_string()}));
+    for v4 in FAMILIES {
+        let mut stream = world.outside.connect(member_at(0, v4), 7000);
+        assert!(echoes(&mut stream, Duration::from_secs(5)));
+        if v4 {
+            world.hub.process().signal(Signal::SIGSTOP);
+            wait_for(deadline);
+            stream.write_all(b"late").unwrap();
+            let error = stream.read(&mut [0; 8]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+            world.outside.expect_tcp(member_at(0, true), 7000, Silent);
+            world.hub.process().signal(Signal::SIGCONT);
+            wait_until("the hub has noticed", Duration::from_secs(20), || {
+                world.hub.get("/v1/personas/p0").body["state"] == "expired"
+            });
+            world.create(0, &json!({"expiration": after(60).to_string()}));
+        }
+    }
+}
+
+#[test]
+fn a_drain_lets_connections_end_and_nobody_in_without_the_daemon() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let _server = world.members[0].serve(&[7000]);
+    let deadline = after(6);
+    world.create(0, &json!({"expiration": deadline.to_string(), "on_expiry": "drain:8s"}));
+    let mut streams = FAMILIES.map(|v4| (v4, world.outside.connect(member_at(0, v4), 7000)));
+    for (_, stream) in &mut streams {
+        assert!(echoes(stream, Duration::from_secs(5)));
+    }
+    wait_until("it drains", Duration::from_secs(20), || {
+        world.hub.get("/v1/personas/p0").body["state"] == "expiring"
+    });
+    world.hub.process().signal(Signal::SIGSTOP);
+    for (v4, stream) in &mut streams {
+        world.outside.expect_tcp(member_at(0, *v4), 7000, Silent);
+        assert!(echoes(stream, Duration::from_secs(5)), "a connection of before goes on");
+    }
+    wait_for(deadline + SignedDuration::from_secs(8));
+    for (_, stream) in &mut streams {
+        assert!(!echoes(stream, Duration::from_secs(1)));
+    }
+    world.hub.process().signal(Signal::SIGCONT);
+    wait_until("it has ended", Duration::from_secs(20), || {
+        world.hub.get("/v1/personas/p0").body["state"] == "expired"
+    });
+    assert!(world.dropped("p0", "draining") >= 2);
+}
+
+#[test]
+fn a_deletion_drains_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _server = world.members[0].serve(&[7000]);
+    world.create(0, &json!({}));
+    let mut stream = world.outside.connect(member_at(0, true), 7000);
+    assert!(echoes(&mut stream, Duration::from_secs(5)));
+    let refused = world.hub.send("DELETE", "/v1/personas/p0?drain=9m", &Value::Null);
+    assert_eq!(refused.status, 400, "{:#}", refused.body);
+    world.hub.hubctl(&["persona", "delete", "--drain", "6s", "p0"]).expect_success();
+    let view = world.hub.get("/v1/personas/p0").expect(200);
+    assert_eq!(view["state"], "deleting", "{view:#}");
+    assert!(echoes(&mut stream, Duration::from_secs(5)));
+    world.outside.expect_tcp(member_at(0, true), 7000, Silent);
+    wait_until("it is gone", Duration::from_secs(20), || world.hub.get("/v1/personas/p0").status == 404);
+
+    world.create(0, &json!({}));
+    world.outside.expect_tcp(member_at(0, true), 7000, Answered);
+    let headers = [("Prefer", "return=representation")];
+    let answer = world.hub.request("DELETE", "/v1/personas/p0", &headers, "").expect(200);
+    assert_eq!(answer, json!({"persona": "p0", "residue": []}));
+}
+
+#[test]
+fn the_end_is_announced_and_life_is_extended_up_to_its_limit() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    world.create(0, &json!({"ttl": "62s", "max_ttl": "90s"}));
+    wait_until("the warning", Duration::from_secs(20), || world.hub.log().contains("p0: its end is near"));
+    let reasons = world.hub.get("/v1/personas/p0").body["conditions"].to_string();
+    assert!(reasons.contains("EndsInAMinute"), "{reasons}");
+    let extend = |seconds: i64| {
+        let patch = json!({"ttl": null, "expiration": after(seconds).to_string()});
+        world.hub.send("PATCH", "/v1/personas/p0", &patch).status
+    };
+    assert_eq!((extend(300), extend(75)), (422, 200));
+}
+
+#[test]
+fn orphans_are_listed_and_removed() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    world.create(0, &json!({}));
+    let listed = world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
+    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap(), json!({"found": []}));
+    world.hub.process().signal(Signal::SIGSTOP);
+    world.router.sh("ip route add 10.250.0.0/24 dev seg0 proto 177 metric 1000
+        ip -6 route add fd00:250::/64 dev seg0 proto 177 metric 1000
+        ip rule add from 10.250.0.0/24 table 17700099 priority 17700 protocol 177
+        ip link add hub99e0 group 177 type veth peer name x99 && ip route add 10.251.0.0/24 dev seg0");
+    world.hub.process().signal(Signal::SIGCONT);
+    let answer: Value = serde_json::from_str(&world.hub.hubctl(&["--json", "gc"]).expect_success()).unwrap();
+    assert_eq!(answer["left"], json!([]), "{answer:#}");
+    let left = world.router.sh("ip route; ip -6 route; ip rule; ip link");
+    assert!(
+        !left.contains("10.250.0.0") && !left.contains("fd00:250") && !left.contains("hub99e0"),
+        "{left}"
+    );
+    assert!(left.contains("10.251.0.0/24"), "what is not ours stays: {left}");
+}
+
+#[test]
+fn services_open_nothing_else_between_two_personas() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    let (_shop, _user) = (world.members[0].serve(&[443, 80]), world.members[1].serve(&[443]));
+    world.create(0, &json!({"expose": [{"name": "web", "port": 443}]}));
+    world.create(1, &json!({}));
+    for v4 in FAMILIES {
+        world.members[1].expect_tcp(member_at(0, v4), 443, Silent);
+    }
+    world.replace(1, &json!({"use": ["p0/web"]}));
+    for v4 in FAMILIES {
+        world.members[1].expect_tcp(member_at(0, v4), 443, Answered);
+        world.members[1].expect_tcp(member_at(0, v4), 80, Silent);
+        world.members[1].expect_udp(member_at(0, v4), 443, Silent);
+        world.members[1].expect_ping(member_at(0, v4), Silent);
+        world.members[0].expect_tcp(member_at(1, v4), 443, Silent);
+    }
+    // The policy of either side still holds.
+    let deny = json!([{"protocol": "tcp", "port": 443, "action": "deny"}]);
+    world.replace(0, &json!({"expose": [{"name": "web", "port": 443}], "security_policies": deny}));
+    world.members[1].expect_tcp(member_at(0, true), 443, Silent);
+    world.replace(0, &json!({"expose": [{"name": "web", "port": 443}]}));
+    world.members[1].expect_tcp(member_at(0, true), 443, Answered);
+    let deny = json!([{"direction": "egress", "protocol": "tcp", "port": 443, "action": "deny"}]);
+    world.replace(1, &json!({"use": ["p0/web"], "security_policies": deny}));
+    world.members[1].expect_tcp(member_at(0, true), 443, Silent);
+}
+
+#[test]
+fn a_clone_is_a_persona_like_another() {
+    if !root() {
+        return;
+    }
+    let world = World::with(1, "pools: {lab: 10.200.0.0/16}");
+    let rules = json!([{"protocol": "tcp", "port": 80, "action": "allow"}]);
+    let template = json!({"name": "base", "ip_range": "auto/26", "ttl": "2h", "security_policies": rules});
+    world.hub.send("POST", "/v1/personas", &template).expect(201);
+    world.hub.hubctl(&["persona", "clone", "base", "dev", "--set", "ttl=4h"]).expect_success();
+    let dev = world.hub.get("/v1/personas/dev").expect(200);
+    assert_eq!((&dev["definition"]["security_policies"], &dev["definition"]["ttl"]), (&rules, &json!("4h")));
+    assert_eq!(dev["ranges"], json!(["10.200.0.64/26"]));
+}
+
+#[test]
+fn hub_yaml_is_read_again_as_far_as_a_running_hub_can_change() {
+    if !root() {
+        return;
+    }
+    let world = World::with(1, "failsafe: {ports: [tcp/22]}");
+    let file = world.lab.folder().join("hub.yaml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    let asked = json!({"name": "a", "ip_range": "auto/26"});
+    world.hub.send("POST", "/v1/personas", &asked).expect(422);
+    let more = "pools: {lab: 10.200.0.0/16}\nlife: {max_ttl: 1h, default_ttl: 5m}\nlimits: {flows: 4096}\n";
+    std::fs::write(&file, before.clone() + more).unwrap();
+    let plan = world.hub.hubctl(&["plan"]).expect_success();
+    assert!(plan.contains("hub.yaml would change: pools, life"), "{plan}");
+    world.hub.send("POST", "/v1/personas", &asked).expect(422);
+    let apply = world.hub.hubctl(&["apply"]).expect_success();
+    assert!(apply.contains("restart hubd for: limits"), "{apply}");
+    let view = world.hub.send("POST", "/v1/personas", &asked).expect(201);
+    assert_eq!(view["ranges"], json!(["10.200.0.0/26"]));
+    assert!(view["expires_at"].is_string(), "{view:#}");
+    assert!(world.hub.log().contains("hub.yaml differs in what needs a restart"));
+    // A mistake changes nothing and is shown where it is.
+    std::fs::write(&file, before + "pools: {lab: 10.200.0.1/16}\n").unwrap();
+    let refused = world.hub.hubctl(&["apply"]);
+    assert!(!refused.success() && refused.stderr.contains("10.200.0.0/16"), "{}", refused.stderr);
+    assert_eq!(world.hub.get("/v1/pools").body["pools"][0]["prefixes"], json!(["10.200.0.0/16"]));
+}

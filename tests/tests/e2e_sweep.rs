@@ -1,0 +1,165 @@
+//! Many personas: all end in one second, and one comes while others work.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use hub_tests::lab::world::{FAMILIES, member_at};
+use hub_tests::lab::{Sender, Stopwatch, World, wait_until};
+use hub_tests::root;
+use jiff::{SignedDuration, Timestamp};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+/// Personas that end in the same second.
+const PERSONAS: usize = 10_000;
+/// Those of them that have members and traffic.
+const SAMPLE: usize = 3;
+/// Between two packets of a stream.
+const PAUSE: Duration = Duration::from_millis(1);
+/// A machine that builds beside the test has time to load so many.
+const LONG: Duration = Duration::from_mins(5);
+
+/// Documents of personas; the first `members` have a port each, and IPv6 beside IPv4.
+fn documents(count: usize, members: usize, end: Option<Timestamp>) -> String {
+    (0..count).fold(String::new(), |mut text, number| {
+        write!(text, "---\nkind: persona\n").unwrap();
+        if number < members {
+            write!(text, "name: p{number}\ninterfaces: [seg{number}]\n").unwrap();
+            writeln!(text, "ip_range: [10.100.{number}.0/24, 'fd00:100:{number}::/64']").unwrap();
+        } else {
+            write!(text, "name: f{number}\nip_range: 10.{}.{}.0/24\n", number / 250, number % 250).unwrap();
+        }
+        if let Some(end) = end {
+            writeln!(text, "expiration: {end}").unwrap();
+        }
+        text
+    })
+}
+
+fn count(world: &World, state: &str) -> u64 {
+    world.hub.get("/v1/status").body["personas"][state].as_u64().unwrap_or(0)
+}
+
+/// Gives the hub these documents and waits until it has them. Returns the time that took.
+fn load(world: &mut World, documents: &str, personas: usize) -> Duration {
+    let watch = Stopwatch::start();
+    let taken = |world: &World| world.hub.log().matches("documents taken").count();
+    let before = taken(world);
+    std::fs::write(world.hub.documents().join("many.yaml"), documents).unwrap();
+    world.hub.process().signal(Signal::SIGHUP);
+    wait_until("the documents are taken", LONG, || taken(world) > before);
+    wait_until("all are active", LONG, || count(world, "active") == personas as u64);
+    watch.elapsed()
+}
+
+/// A hub with ten thousand personas that end together, some of them with members; returns the end.
+fn crowd() -> (World, Timestamp) {
+    let mut world = World::new(SAMPLE);
+    let far = Timestamp::now() + SignedDuration::from_hours(9);
+    let took = load(&mut world, &documents(PERSONAS, SAMPLE, Some(far)), PERSONAS);
+    // Whatever that took: changing them takes no longer than thrice as long.
+    let lead = SignedDuration::try_from(took * 3).unwrap() + SignedDuration::from_secs(10);
+    let end = Timestamp::from_second((Timestamp::now() + lead).as_second()).unwrap();
+    load(&mut world, &documents(PERSONAS, SAMPLE, Some(end)), PERSONAS);
+    assert!(Timestamp::now() + SignedDuration::from_secs(5) < end, "the machine is too busy for this test");
+    (world, end)
+}
+
+fn streams(world: &World) -> Vec<Sender> {
+    let start = |number: usize, v4: bool| {
+        let port = if v4 { 7_004 } else { 7_006 };
+        Sender::start(&world.outside, &world.members[number], member_at(number, v4), port, PAUSE)
+    };
+    (0..SAMPLE).flat_map(|number| FAMILIES.map(|v4| start(number, v4))).collect()
+}
+
+/// Every stream flowed until the end and brought nothing after it.
+fn check(streams: Vec<Sender>, end: Timestamp) {
+    let end = end.duration_since(Timestamp::UNIX_EPOCH).as_secs_f64();
+    for stream in streams {
+        let arrivals = stream.stop();
+        let last = arrivals.times.iter().copied().fold(0.0, f64::max);
+        let after = arrivals.times.iter().filter(|time| **time > end + 0.01).count();
+        assert!(arrivals.times.len() > 100, "{} arrived", arrivals.times.len());
+        assert!(last > end - 1.0, "ended {} s early", end - last);
+        assert_eq!(after, 0, "the last one came {} s after the end", last - end);
+    }
+}
+
+fn until(moment: Timestamp, seconds: i64) {
+    let moment = moment + SignedDuration::from_secs(seconds);
+    wait_until("the moment", LONG, || Timestamp::now() > moment);
+}
+
+#[test]
+fn ten_thousand_end_in_one_second_without_the_daemon_and_with_it() {
+    if !root() {
+        return;
+    }
+    let (mut world, end) = crowd();
+    until(end, -3);
+    let sent = streams(&world);
+    until(end, -1);
+    world.hub.process().signal(Signal::SIGSTOP);
+    until(end, 1);
+    check(sent, end);
+    world.hub.process().signal(Signal::SIGCONT);
+    wait_until("all have ended", LONG, || count(&world, "expired") == PERSONAS as u64);
+    wait_until("routes are gone", LONG, || world.router.sh("ip route show proto 177 | wc -l").trim() == "0");
+}
+
+#[test]
+fn the_api_answers_while_ten_thousand_end() {
+    if !root() {
+        return;
+    }
+    let (world, end) = crowd();
+    until(end, -3);
+    let sent = streams(&world);
+    until(end, -1);
+    let mut took = Vec::new();
+    while count(&world, "expired") < PERSONAS as u64 || took.len() < 200 {
+        let watch = Stopwatch::start();
+        world.hub.get("/v1/personas/p0").expect(200);
+        took.push(watch.elapsed());
+        assert!(took.len() < 100_000, "the sweep ends");
+    }
+    check(sent, end);
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(200), "p99 {p99:?} of {} answers", took.len());
+}
+
+#[test]
+fn a_newcomer_among_two_hundred_is_there_within_a_second_and_disturbs_nobody() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    load(&mut world, &documents(200, 1, None), 200);
+    let ping = {
+        let space = world.outside.clone();
+        let script = format!("ping -n -q -i 0.001 -c 8000 -W 5 {}", member_at(0, true));
+        std::thread::spawn(move || space.try_sh(&script, Duration::from_mins(1)).expect_success())
+    };
+    let mut took: Vec<Duration> = (0..100)
+        .map(|number| {
+            let name = format!("n{number}");
+            let range = format!("10.200.{number}.0/24");
+            let watch = Stopwatch::start();
+            let view = world.hub.send("POST", "/v1/personas", &json!({"name": name, "ip_range": range}));
+            let view: Value = view.expect(201);
+            assert_eq!(view["state"], "active", "{view:#}");
+            watch.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    assert!(took[98] < Duration::from_secs(1), "p99 {:?}", took[98]);
+    let said = ping.join().unwrap();
+    assert!(said.contains("8000 packets transmitted, 8000 received"), "{said}");
+}
