@@ -123,6 +123,8 @@ impl Hook {
 pub const EVENT_DROP: u8 = 1;
 /// What an event reports: a packet that a rule with `log` matched and that passed.
 pub const EVENT_LOG: u8 = 2;
+/// What an event reports: a packet that a trace asked for.
+pub const EVENT_TRACE: u8 = 3;
 
 crate::shared! {
     /// One record of the event ring, 88 bytes.
@@ -155,12 +157,12 @@ crate::shared! {
         pub hook: u8,
         /// IP protocol.
         pub protocol: u8,
-        /// [`EVENT_DROP`] or [`EVENT_LOG`].
+        /// [`EVENT_DROP`], [`EVENT_LOG`] or [`EVENT_TRACE`].
         pub kind: u8,
         /// TCP flags, or ICMP type.
         pub detail: u8,
-        /// Zero.
-        pub pad: u32,
+        /// Of a traced packet: slots, verdict and `TRACED_*` bits (see [`crate::trace`]); 0 otherwise.
+        pub traced: u32,
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod bench;
+pub mod candidate;
 pub mod checksum;
 pub mod event;
 pub mod flow;
@@ -25,3 +26,4 @@ pub mod rule;
 pub mod segment;
 pub mod shared;
 pub mod stats;
+pub mod trace;

@@ -64,8 +64,8 @@ crate::shared! {
         pub wire_bytes: u32,
         /// `SCRATCH_*` bits.
         pub flags: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Slots of traces in use.
+        pub traces: u32,
     }
 }
 
@@ -110,3 +110,5 @@ pub const OUTCOME_AGED: u32 = 1 << 6;
 pub const SCRATCH_REDIRECTABLE: u32 = 1;
 /// Decide only: change no map.
 pub const SCRATCH_READ_ONLY: u32 = 1 << 1;
+/// A candidate policy waits to judge the packet as well.
+pub const SCRATCH_CANDIDATE: u32 = 1 << 2;

@@ -87,8 +87,8 @@ crate::shared! {
         pub timeout_ticks: [u32; 8],
         /// Ticks after which a cached next hop is confirmed by the kernel again.
         pub hop_ticks: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Slots of the trace table that are in use, one bit each.
+        pub traces: u32,
     }
 
     /// A port of the host that stays reachable whatever the policies say.

@@ -4,6 +4,8 @@
 //! [`Hub::snapshot`] what the outside may see, [`Hub::deadline`] when time alone changes either.
 
 mod admit;
+mod apply;
+mod candidate;
 mod documents;
 mod output;
 mod segments;
@@ -12,6 +14,7 @@ pub mod state;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -23,6 +26,7 @@ use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
 use segments::Segments;
+use state::Pending;
 
 /// How long the number of a segment rests before another persona gets it: longer than any packet or flow
 /// that knew the old one.
@@ -51,6 +55,8 @@ pub struct Hub {
     /// Revision of the last pass.
     passed: Option<u64>,
     revision: u64,
+    /// A change that waits for confirmation, with what was before.
+    pending: Option<Arc<Pending>>,
 }
 
 impl Hub {
@@ -71,6 +77,7 @@ impl Hub {
             heard: None,
             passed: None,
             revision: 0,
+            pending: None,
         }
     }
 
@@ -88,12 +95,18 @@ impl Hub {
     /// Does what a command asks, whole or not at all.
     pub fn handle(&mut self, command: Command, now: Timestamp) -> Result<Reply, Rejection> {
         self.advance(now);
+        self.refuse_while_pending(&command)?;
         match command {
             Command::Create { document } => self.create(*document, now),
             Command::Replace { persona, document, if_generation } => {
                 self.replace(&persona, *document, if_generation, now)
             }
             Command::Delete { persona, if_generation } => self.delete(&persona, if_generation, now),
+            Command::Try { persona, document, until } => self.try_candidate(&persona, *document, until, now),
+            Command::EndTrial { persona } => self.end_trial(&persona, now),
+            Command::Apply { documents, confirm } => self.apply(documents, confirm, now),
+            Command::Confirm => self.confirm(),
+            Command::Revert { why } => self.revert(&why, now),
             Command::Documents(documents) => self.documents(documents, now),
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
@@ -148,7 +161,7 @@ impl Hub {
             Life::Failed { retry_at } => Some(record.expires_at.map_or(retry_at, |end| end.min(retry_at))),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
-        of_records.chain(self.segments.deadline()).min()
+        of_records.chain(self.segments.deadline()).chain(self.trials_end()).min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -158,6 +171,7 @@ impl Hub {
         }
         self.revision += 1;
         self.segments.wake(now);
+        self.end_trials(now);
         let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
         for id in ids {
             let Some(record) = self.records.get_mut(&id) else { continue };

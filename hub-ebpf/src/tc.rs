@@ -71,6 +71,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         hub_route_tc(skb, scratch);
         verdict = hub_commit(scratch);
     }
+    pipeline::look_on(scratch, verdict);
     match verdict {
         VERDICT_REDIRECT => send(skb, scratch),
         VERDICT_SKIP => {
@@ -108,6 +109,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
         verdict = hub_commit(scratch);
     }
+    pipeline::look_on(scratch, verdict);
     match verdict {
         VERDICT_DROP => {
             hub_count_drop(scratch);

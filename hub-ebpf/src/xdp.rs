@@ -55,6 +55,10 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         hub_route_xdp(ctx.ctx, scratch);
         verdict = hub_commit(scratch);
     }
+    // Whatever else it is, TC decides and is looked on there.
+    if verdict == VERDICT_REDIRECT || verdict == VERDICT_DROP {
+        pipeline::look_on(scratch, verdict);
+    }
     match verdict {
         VERDICT_REDIRECT => send(&ctx, scratch),
         VERDICT_DROP => {

@@ -15,12 +15,15 @@ use tokio::task::JoinHandle;
 use super::applier::Applier;
 use super::documents;
 use super::owner::{Channels, Owner};
+use crate::command::Command;
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::hub::Hub;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
+use crate::inputs::trace::Tracer;
 use crate::inputs::{HubHandle, rest};
+use crate::kernel::boot;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::Collector;
 use crate::kernel::events::Events;
@@ -123,6 +126,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let now = Timestamp::now();
     let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
+    revert_first(&mut hub, &store, now)?;
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
 
@@ -137,7 +141,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         receivers.refused,
     ));
     let monitor = tokio::spawn(watch_kernel(receivers.changes));
-    let events = Events::open(&pins, handle.snapshot.clone())?;
+    let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
 
     reload(&handle).await;
@@ -152,6 +156,19 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     monitor.abort();
     follow.abort();
     Ok(())
+}
+
+/// Takes back a change that nobody confirmed while no daemon ran, or before the machine started anew.
+fn revert_first(hub: &mut Hub, store: &Store, now: Timestamp) -> Result<(), StartError> {
+    if !hub.pending().is_some_and(boot::is_over) {
+        return Ok(());
+    }
+    tracing::warn!("a change was not confirmed in time: it is taken back");
+    let why = "it was not confirmed in time, or the machine started anew".to_owned();
+    if let Err(rejection) = hub.handle(Command::Revert { why }, now) {
+        tracing::error!(?rejection, "the hub refused its own command");
+    }
+    Ok(store.save(&hub.state())?)
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
@@ -259,6 +276,7 @@ fn wire(pins: &Path, applier: Applier) -> Result<(HubHandle, Channels, Receivers
         reload,
         attachments: attached,
         reconcile: Arc::new(ReconcileStats::default()),
+        tracer: Arc::new(Tracer::open(pins, jobs.clone())?),
         started: Timestamp::now(),
     };
     let channels =

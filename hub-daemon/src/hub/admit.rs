@@ -27,7 +27,7 @@ pub(super) struct Author {
 }
 
 impl Author {
-    fn api() -> Self {
+    pub(super) fn api() -> Self {
         Self { origin: Origin::Api, rule_lines: Vec::new() }
     }
 }
@@ -72,7 +72,7 @@ impl Hub {
     }
 
     /// The persona that the API may change.
-    fn writable(&self, persona: &str, if_generation: Option<u64>) -> Result<PersonaId, Rejection> {
+    pub(super) fn writable(&self, persona: &str, if_generation: Option<u64>) -> Result<PersonaId, Rejection> {
         let record = self.find(persona).ok_or_else(|| not_found(persona))?;
         let forgotten = matches!(record.life, Life::Expired { listed: false, .. });
         if let Origin::File { path, line } = &record.origin
@@ -238,7 +238,7 @@ impl Hub {
 pub(super) struct Draft {
     pub(super) document: PersonaDocument,
     pub(super) persona: Persona,
-    policy: crate::model::policy::Policy,
+    pub(super) policy: crate::model::policy::Policy,
     expires_at: Option<Timestamp>,
 }
 
@@ -293,6 +293,7 @@ impl Draft {
             faults: Vec::new(),
             attempts: 0,
             since,
+            candidate: None,
             view: None,
         }
     }
@@ -306,6 +307,6 @@ fn invalid(problems: Vec<crate::command::Problem>) -> Rejection {
     Rejection { kind: RejectionKind::Invalid, problems }
 }
 
-fn not_found(persona: &str) -> Rejection {
+pub(super) fn not_found(persona: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
 }

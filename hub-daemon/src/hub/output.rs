@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::Hub;
 use crate::compile;
-use crate::desired::{Desired, Segment, SegmentState, Settings};
+use crate::desired::{Desired, Segment, SegmentState, Settings, Trial};
+use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::place::{self, Ground, Placement};
@@ -26,7 +27,12 @@ impl Hub {
         for record in self.records.values().filter(|record| record.holds_segment()) {
             let works = record.is_live(now) && !matches!(record.life, Life::Failed { .. });
             let peers = if works { self.peers(record, now) } else { Vec::new() };
+            let candidate = record.candidate.as_ref().filter(|candidate| works && !candidate.over);
             let segment = Segment {
+                candidate: candidate.map(|candidate| Trial {
+                    policy: with_peers(&candidate.persona, &candidate.policy, &peers),
+                    began: candidate.began,
+                }),
                 persona: record.id.clone(),
                 policy: policy(record, &peers),
                 expires: record.expires_at,
@@ -120,9 +126,13 @@ impl Hub {
 
 /// The policy of a persona; with `egress.allow` it depends on the ranges of its peers.
 fn policy(record: &Record, peers: &[&Record]) -> Arc<Policy> {
+    with_peers(&record.persona, &record.policy, peers)
+}
+
+fn with_peers(persona: &Persona, policy: &Arc<Policy>, peers: &[&Record]) -> Arc<Policy> {
     let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| peer.persona.ranges()).copied().collect();
-    if ranges.is_empty() || record.persona.rules.egress_allow.is_none() {
-        return Arc::clone(&record.policy);
+    if ranges.is_empty() || persona.rules.egress_allow.is_none() {
+        return Arc::clone(policy);
     }
-    Arc::new(compile::compile(&record.persona, &ranges))
+    Arc::new(compile::compile(persona, &ranges))
 }

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::admit::{Author, Draft};
+use crate::command::{Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::candidate::{Candidate, StoredCandidate};
 use crate::systems::persona::seats::Seat;
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
@@ -29,6 +31,19 @@ pub struct State {
     pub personas: Vec<StoredPersona>,
     /// Segment numbers that rest, until when.
     pub resting: BTreeMap<SegmentId, Timestamp>,
+    /// A change that waits for confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Box<Pending>>,
+}
+
+/// A change that goes back unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// When it goes back.
+    pub deadline: Deadline,
+    /// What was before.
+    pub before: State,
 }
 
 /// The stored form of a persona.
@@ -55,6 +70,9 @@ pub struct StoredPersona {
     pub seats: BTreeMap<String, Seat>,
     /// The definition as given.
     pub definition: PersonaDocument,
+    /// A definition on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<StoredCandidate>,
 }
 
 /// The stored form of [`Life`].
@@ -83,6 +101,7 @@ impl Hub {
             version: VERSION,
             personas: self.records.values().map(stored).collect(),
             resting: self.segments.resting().clone(),
+            pending: self.pending.as_deref().cloned().map(Box::new),
         }
     }
 
@@ -93,6 +112,10 @@ impl Hub {
             if hub.segments.take_again(segment) {
                 hub.segments.rest(segment, until);
             }
+        }
+        hub.pending = state.pending.map(|pending| Arc::new(*pending));
+        if let Some(deadline) = hub.pending().cloned() {
+            hub.announce_pending(&deadline);
         }
         let mut lost = Vec::new();
         for stored in state.personas {
@@ -130,7 +153,9 @@ impl Hub {
         };
         let record =
             draft.record(stored.id.clone(), stored.segment, author, stored.seats, stored.created_at, 0);
-        let record = Record { generation: stored.generation, life, ..record };
+        // One that is no longer understood is no loss: it decides nothing.
+        let candidate = stored.candidate.and_then(|stored| revived(stored).ok());
+        let record = Record { generation: stored.generation, life, candidate, ..record };
         if live {
             self.claims.insert(&record);
         } else if holds {
@@ -139,6 +164,18 @@ impl Hub {
         self.records.insert(stored.id, record);
         Ok(())
     }
+}
+
+fn revived(stored: StoredCandidate) -> Result<Candidate, Rejection> {
+    let draft = Draft::checked(stored.definition, None)?;
+    Ok(Candidate {
+        document: Arc::new(draft.document),
+        persona: Arc::new(draft.persona),
+        policy: Arc::new(draft.policy),
+        began: stored.began,
+        until: stored.until,
+        over: stored.over,
+    })
 }
 
 fn stored(record: &Record) -> StoredPersona {
@@ -157,5 +194,6 @@ fn stored(record: &Record) -> StoredPersona {
         },
         seats: record.seats.clone(),
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
+        candidate: record.candidate.as_ref().map(Candidate::stored),
     }
 }

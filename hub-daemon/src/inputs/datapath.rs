@@ -1,8 +1,11 @@
 //! What inputs and metrics read from the data path, so that tests can stand in for the kernel.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use crate::datapath_view::{
+    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts, Usage,
+};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
 
@@ -10,6 +13,10 @@ use crate::model::SegmentId;
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
+    /// Counters of every persona, without those of their rules, and how many connections each has.
+    fn usage(&self) -> Result<BTreeMap<SegmentId, Usage>, ReadError>;
+    /// What a persona's candidate answered beside its live policy.
+    fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
@@ -23,6 +30,14 @@ pub trait Datapath: Debug + Send + Sync {
 impl Datapath for Reader {
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
         Self::segment(self, segment)
+    }
+
+    fn usage(&self) -> Result<BTreeMap<SegmentId, Usage>, ReadError> {
+        Self::usage(self)
+    }
+
+    fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError> {
+        Self::candidate(self, segment)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use hub_common::event::{EVENT_LOG, Event, Hook, Reason};
+use hub_common::event::{EVENT_LOG, EVENT_TRACE, Event, Hook, Reason};
 use hub_common::rule::RULE_NONE;
 use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
@@ -19,7 +19,9 @@ use super::counts::SYNTHETIC;
 use super::maps::{self, RuleSlots};
 use super::names::{interface, ip, personas};
 use super::reader::ReadError;
+use super::traced;
 use crate::datapath_view::{EventView, PacketEvent};
+use crate::inputs::trace::Delivery;
 use crate::model::protocol;
 use crate::view::Snapshot;
 
@@ -31,17 +33,23 @@ pub struct Events {
     ring: RingBuf<MapData>,
     slots: RuleSlots,
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    traces: broadcast::Sender<Delivery>,
     named: Arc<Snapshot>,
     personas: BTreeMap<u32, String>,
 }
 
 impl Events {
-    /// Opens the ring pinned in `pins`. There may be one reader only.
-    pub fn open(pins: &Path, snapshot: watch::Receiver<Arc<Snapshot>>) -> Result<Self, ReadError> {
+    /// Opens the ring pinned in `pins`. There may be one reader only. Traced packets go to `traces`.
+    pub fn open(
+        pins: &Path,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        traces: broadcast::Sender<Delivery>,
+    ) -> Result<Self, ReadError> {
         Ok(Self {
             ring: maps::open(pins, "EVENTS")?,
             slots: RuleSlots::open(pins)?,
             snapshot,
+            traces,
             named: Arc::default(),
             personas: BTreeMap::new(),
         })
@@ -65,13 +73,19 @@ impl Events {
         let mut records = 0;
         while let Some(record) = self.ring.next() {
             records += 1;
-            if listeners.receiver_count() == 0 {
-                continue;
-            }
             let Some(event) = read(&record) else { continue };
             drop(record);
+            if event.kind != EVENT_TRACE && listeners.receiver_count() == 0 {
+                continue;
+            }
             let port = interfaces.entry(event.ifindex).or_insert_with(|| interface(event.ifindex)).clone();
             let view = view(&event, port, position(&self.slots, &event), &self.personas);
+            if event.kind == EVENT_TRACE {
+                let traced = traced::view(view, &event, &self.named);
+                // The trace may have ended.
+                drop(self.traces.send((event.traced & 0xff, Arc::new(traced))));
+                continue;
+            }
             // The last listener may have gone.
             drop(listeners.send(EventView::Packet(view)));
         }
@@ -102,7 +116,12 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
     let hook = Hook::ALL.into_iter().find(|hook| *hook as u32 == u32::from(event.hook));
     PacketEvent {
         time: wall_time(event.time_ns),
-        action: if event.kind == EVENT_LOG { "log" } else { "drop" }.to_owned(),
+        action: match event.kind {
+            EVENT_LOG => "log",
+            EVENT_TRACE => "trace",
+            _ => "drop",
+        }
+        .to_owned(),
         reason: Reason::from_number(event.reason).map(|reason| reason.name().to_owned()),
         hook: hook.map_or_else(|| event.hook.to_string(), |hook| hook.name().to_owned()),
         port,
@@ -138,7 +157,7 @@ fn read(record: &[u8]) -> Option<Event> {
         protocol: u8::from_ne_bytes(at.bytes()?),
         kind: u8::from_ne_bytes(at.bytes()?),
         detail: u8::from_ne_bytes(at.bytes()?),
-        pad: at.u32()?,
+        traced: at.u32()?,
     };
     at.0.is_empty().then_some(event)
 }

@@ -1,5 +1,6 @@
 //! The flow table as a list, and how full it is.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -47,6 +48,25 @@ pub(crate) fn table(maps: &Maps) -> Result<FlowTable, ReadError> {
     let (opening, opening_max) =
         fill(&maps.flows_new).map_err(|source| ReadError::Map { map: "FLOWS_NEW", source })?;
     Ok(FlowTable { established, established_max, opening, opening_max })
+}
+
+/// Entries of each persona. Walks the whole table.
+pub(crate) fn by_segment(maps: &Maps) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+    let mut counts: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    for (name, map) in [("FLOWS", &maps.flows), ("FLOWS_NEW", &maps.flows_new)] {
+        let note = |_: &FlowKey, values: &[Flow]| {
+            for flow in values {
+                let [first, other] = flow.segment;
+                let ends = [Some(first), Some(other).filter(|other| *other != first)];
+                for segment in ends.into_iter().flatten().filter(|segment| *segment != 0) {
+                    *counts.entry(SegmentId(segment)).or_default() += 1;
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        batch::entries(map.map(), note).map_err(|source| ReadError::Map { map: name, source })?;
+    }
+    Ok(counts)
 }
 
 fn fill(flows: &HashMap<MapData, FlowKey, Flow>) -> io::Result<(u64, u64)> {

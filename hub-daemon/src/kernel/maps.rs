@@ -6,6 +6,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use aya::programs::{ProgramError, SchedClassifier};
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::flow::{Flow, FlowKey};
 use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
@@ -27,6 +28,8 @@ pub(crate) struct Maps {
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
     pub(crate) flows_new: HashMap<MapData, FlowKey, Flow>,
     pub(crate) answer: Array<MapData, Outcome>,
+    pub(crate) candidate_hits: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
+    pub(crate) candidate_lost: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
@@ -42,6 +45,8 @@ impl Maps {
             flows: open(pins, "FLOWS")?,
             flows_new: open(pins, "FLOWS_NEW")?,
             answer: array(pins, "ANSWER")?,
+            candidate_hits: open(pins, "CANDIDATE_HITS")?,
+            candidate_lost: open(pins, "CANDIDATE_LOST")?,
         })
     }
 }

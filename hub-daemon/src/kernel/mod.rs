@@ -2,6 +2,8 @@
 
 pub mod attach;
 pub mod batch;
+pub mod boot;
+mod candidates;
 pub mod clock;
 pub mod collect;
 mod counts;
@@ -13,7 +15,7 @@ mod flow_list;
 pub mod inventory;
 pub mod links;
 pub mod load;
-mod maps;
+pub(crate) mod maps;
 pub mod member;
 pub mod monitor;
 mod names;
@@ -24,5 +26,6 @@ mod question;
 pub mod reader;
 mod rule_text;
 pub mod sysctl;
+mod traced;
 mod ways;
 mod why;

@@ -1,9 +1,11 @@
 //! A data path whose numbers are known.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, Count, DropCount, FlowTable, FlowView, HookCounts, Question, RuleCount, SegmentCounts,
+    Answer, AnswerRule, CandidateCounts, Count, DropCount, FlowTable, FlowView, HookCounts, Question,
+    RuleCount, SegmentCounts, Usage,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -30,6 +32,15 @@ impl Datapath for FixedDatapath {
             }],
             rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
         })
+    }
+
+    fn usage(&self) -> Result<BTreeMap<SegmentId, Usage>, ReadError> {
+        let counts = self.segment(SegmentId(1))?;
+        Ok(BTreeMap::from([(SegmentId(1), Usage { counts, flows: 4 })]))
+    }
+
+    fn candidate(&self, _segment: SegmentId) -> Result<CandidateCounts, ReadError> {
+        Ok(CandidateCounts { judged: 10, agreed: 10, ..CandidateCounts::default() })
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -77,6 +77,7 @@ impl Fake {
             reload,
             attachments: attached,
             reconcile,
+            tracer: Arc::new(hub_daemon::inputs::trace::Tracer::detached()),
             started: "2030-01-01T00:00:00Z".parse().unwrap(),
         };
         let mut task = Task { personas: BTreeMap::new(), snapshot: snapshot.clone(), next: 1 };
@@ -179,6 +180,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
             message: "qos is stored and not enforced".into(),
         }],
         warnings: Vec::new(),
+        candidate: None,
         rule_sources: vec!["api".into(), "api".into()],
     }
 }
@@ -212,9 +214,15 @@ impl Task {
                 self.publish();
                 Ok(Reply::Deleted)
             }
-            Command::Documents(_) | Command::Inventory(_) | Command::Faults { .. } | Command::Tick => {
-                Ok(Reply::Done)
-            }
+            Command::Try { .. }
+            | Command::EndTrial { .. }
+            | Command::Apply { .. }
+            | Command::Confirm
+            | Command::Revert { .. }
+            | Command::Documents(_)
+            | Command::Inventory(_)
+            | Command::Faults { .. }
+            | Command::Tick => Ok(Reply::Done),
         }
     }
 

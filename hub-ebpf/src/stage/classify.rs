@@ -2,7 +2,7 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, Scratch};
+use hub_common::outcome::{FROM_HOST, SCRATCH_CANDIDATE, Scratch};
 use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
 
 use crate::maps::{LOCALS, SEGMENTS, segment_of};
@@ -61,6 +61,9 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
+                    if segment.candidate != 0 {
+                        scratch.flags |= SCRATCH_CANDIDATE;
+                    }
                     side += 1;
                     continue;
                 }

@@ -22,7 +22,7 @@ use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::route;
+use crate::stage::{candidate, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -63,7 +63,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     if (half_open && direction == 1)
         || (tcp && is_opening(packet.tcp_flags))
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick)
+        || !unchanged(flow, &scratch.key, scratch.tick)
     {
         return None;
     }
@@ -98,9 +98,10 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow.
+/// Whether both segments are alive and still point at the policies that admitted the flow, and no candidate
+/// has yet to judge it.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64) -> bool {
+fn unchanged(flow: &Flow, key: &FlowKey, tick: u64) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
@@ -108,6 +109,9 @@ fn unchanged(flow: &Flow, tick: u64) -> bool {
             let Some(segment) = SEGMENTS.get(id) else { return false };
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
             if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+                return false;
+            }
+            if segment.candidate != 0 && !candidate::seen(key, side, segment.candidate) {
                 return false;
             }
         }
@@ -122,6 +126,15 @@ fn finish(scratch: &mut Scratch, flow: &mut Flow, direction: usize, verdict: u32
     let [a, b] = flow.segment;
     let (sender, receiver) = if direction == 0 { (a, b) } else { (b, a) };
     report::passed(sender, receiver, scratch.packet.length_bytes);
+    if scratch.traces != 0 {
+        let outcome = &mut scratch.outcome;
+        outcome.segment = flow.segment;
+        outcome.policy = flow.policy;
+        outcome.rule = flow.rule;
+        outcome.direction = direction as u32;
+        outcome.flags = OUTCOME_ESTABLISHED;
+        outcome.blame = 0;
+    }
     verdict
 }
 

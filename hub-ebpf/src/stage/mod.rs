@@ -1,5 +1,6 @@
 //! The stages, one idea each. A stage reads the scratch space and maps, and answers `Ok` or a reason.
 
+pub(crate) mod candidate;
 pub(crate) mod classify;
 pub(crate) mod commit;
 pub(crate) mod filter;
@@ -7,3 +8,4 @@ pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
 pub(crate) mod route;
+pub(crate) mod trace;

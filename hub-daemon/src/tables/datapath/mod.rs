@@ -13,6 +13,7 @@ pub mod segments;
 pub mod settings;
 mod slots;
 pub mod small;
+pub mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use hub_common::segment::Peer;
+use hub_common::trace::TraceFilter;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
@@ -71,6 +73,7 @@ pub struct Datapath {
     small: small::Small,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    traces: traces::Traces,
 }
 
 impl Datapath {
@@ -82,7 +85,8 @@ impl Datapath {
         let small = small::Small::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+        let traces = traces::Traces::new(&mut ebpf)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings, traces })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -134,6 +138,16 @@ impl Datapath {
     /// Lets TCP in mid-stream open flows for a while, after a start without the flows of before.
     pub fn loose_tcp_for(&mut self, time: Duration, clock: &Clock) -> Report {
         self.settings.loose_tcp_until(clock.now().saturating_add(clock.ticks(time)))
+    }
+
+    /// Begins or ends a trace; when it returns, packets see it so.
+    pub fn trace(
+        &mut self,
+        slot: u32,
+        filter: Option<(TraceFilter, Duration)>,
+        clock: &Clock,
+    ) -> Result<(), MapFault> {
+        self.traces.place(slot, filter, &mut self.settings, clock)
     }
 
     /// Ports with XDP whose far ends the hub cannot see.
