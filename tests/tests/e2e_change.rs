@@ -16,7 +16,7 @@ use hub_tests::root;
 use serde_json::{Value, json};
 
 /// Replacements of the policy in each test.
-const CHANGES: u16 = 50;
+const CHANGES: u16 = 100;
 
 fn allow(ports: &Value) -> Value {
     json!([{"protocol": "udp", "port": ports, "action": "allow"}, {"protocol": "tcp", "action": "allow"}])
@@ -30,7 +30,7 @@ fn arrived(world: &World, port: u16) -> u64 {
 }
 
 #[test]
-fn an_allowed_stream_loses_nothing_over_fifty_changes() {
+fn an_allowed_stream_loses_nothing_over_a_hundred_changes() {
     if !root() {
         return;
     }
