@@ -143,7 +143,7 @@ impl<W: Write> Archive<W> {
             };
             match answer {
                 Ok(answer) => {
-                    self.add(name, &output::pretty(&redact::value(&answer.body)).unwrap_or_default())?
+                    self.add(name, &output::pretty(&redact::value(&answer.body)).unwrap_or_default())?;
                 }
                 Err(why) => self.missing.push(format!("{name}: {}", redact::text(&why).trim())),
             }

@@ -54,7 +54,9 @@ fn hide(tree: &Value) -> Value {
     match tree {
         Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), hide(field))).collect(),
         Value::Array(items) => items.iter().map(hide).collect(),
-        _ => Value::String(REMOVED.to_owned()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            Value::String(REMOVED.to_owned())
+        }
     }
 }
 

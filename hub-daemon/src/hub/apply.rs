@@ -44,8 +44,8 @@ impl Hub {
         if let Some(deadline) = confirm {
             next.announce_pending(&deadline);
             next.pending = Some(Arc::new(Pending { deadline, before: self.state() }));
-            next.set_condition(REVERTED, None);
         }
+        next.set_condition(REVERTED, None);
         *self = next;
         Ok(Reply::Applied { created, updated })
     }

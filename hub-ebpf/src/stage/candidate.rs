@@ -48,10 +48,10 @@ pub(crate) extern "C" fn hub_candidate(scratch: *mut Scratch, verdict: u32) -> u
     if asked & SENDER != 0 && words[0] != 0 && !(known && seen(&scratch.key, 0, words[0])) {
         // With both sides asked, the first let the packet pass.
         let refused = !passes && asked & RECEIVER == 0;
-        judge(scratch, 0, words[0], refused);
+        hub_candidate_side(scratch, 0, words[0], u32::from(refused));
     }
     if asked & RECEIVER != 0 && words[1] != 0 && !(known && seen(&scratch.key, 1, words[1])) {
-        judge(scratch, 1, words[1], !passes);
+        hub_candidate_side(scratch, 1, words[1], u32::from(!passes));
     }
     if passes {
         // A full table forgets the oldest, which is judged again.
@@ -84,9 +84,17 @@ fn word(segment: u32) -> u32 {
     if segment == 0 { 0 } else { SEGMENTS.get(segment).map_or(0, |segment| segment.candidate) }
 }
 
-/// Judges one side and counts the answer.
-#[inline(always)]
-fn judge(scratch: &mut Scratch, side: u32, candidate: u32, refused: bool) {
+/// Judges one side and counts the answer. `refused` is 1 where the live policy of this side dropped it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_candidate_side(
+    scratch: *mut Scratch,
+    side: u32,
+    candidate: u32,
+    refused: u32,
+) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let index = (side & 1) as usize;
     let outcome = &mut scratch.outcome;
     let (policy, rule, log_rule, flags) = (outcome.policy, outcome.rule, outcome.log_rule, outcome.flags);
@@ -100,7 +108,7 @@ fn judge(scratch: &mut Scratch, side: u32, candidate: u32, refused: bool) {
     outcome.rule = rule;
     outcome.log_rule = log_rule;
     outcome.flags = flags;
-    let live_reason = if refused { outcome.reason } else { 0 };
+    let live_reason = if refused != 0 { outcome.reason } else { 0 };
     let mut key = CandidateKey {
         segment: outcome.segment[index],
         live_rule: position(outcome.rule[index]),
@@ -119,6 +127,7 @@ fn judge(scratch: &mut Scratch, side: u32, candidate: u32, refused: bool) {
         key.candidate_reason = 0;
     }
     count(scratch, &key);
+    0
 }
 
 #[inline(always)]

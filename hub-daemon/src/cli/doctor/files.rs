@@ -42,7 +42,7 @@ fn room(folder: &Path, diagnosis: &mut Diagnosis) {
     let there = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
     match statvfs(there) {
         Ok(disk) => {
-            let free = u64::from(disk.blocks_available()).saturating_mul(disk.fragment_size());
+            let free = disk.blocks_available().saturating_mul(disk.fragment_size());
             let found = format!("{} MiB free for {}", free >> 20, folder.display());
             if free < ROOM_BYTES {
                 let advice = "make room: a change that cannot be stored is refused";
