@@ -28,12 +28,12 @@ pub(crate) extern "C" fn hub_trace(scratch: *mut Scratch, verdict: u32) -> u32 {
     let passed = u32::from(!dropped);
     let bit = |flag: u32| u32::from(outcome.flags & flag != 0);
     let traced = slots
-        | verdict << TRACED_VERDICT_SHIFT
-        | (bit(OUTCOME_ESTABLISHED) & passed) * TRACED_ESTABLISHED
-        | (bit(OUTCOME_NEW) & passed) * TRACED_NEW
-        | bit(OUTCOME_REJECT) * TRACED_REJECT
-        | (outcome.direction & 1) * TRACED_REPLY
-        | u32::from(report::deciding_side(outcome) == 0) * TRACED_SENDER_RULE;
+        | (verdict << TRACED_VERDICT_SHIFT)
+        | ((bit(OUTCOME_ESTABLISHED) & passed) * TRACED_ESTABLISHED)
+        | ((bit(OUTCOME_NEW) & passed) * TRACED_NEW)
+        | (bit(OUTCOME_REJECT) * TRACED_REJECT)
+        | ((outcome.direction & 1) * TRACED_REPLY)
+        | (u32::from(report::deciding_side(outcome) == 0) * TRACED_SENDER_RULE);
     if !report::traced(scratch, dropped, traced) {
         let mut slot = 0;
         while slot < TRACE_SLOTS {

@@ -38,7 +38,7 @@ pub(crate) struct CandidateReport {
 /// Tries a definition on the persona's packets
 ///
 /// Its rules are asked about the same packets as the live ones, and decide nothing. What differs is counted.
-#[utoipa::path(put, path = "/personas/{persona}/candidate", tag = "personas", request_body = PersonaDocument,
+#[utoipa::path(put, path = "/personas/{persona}/candidate", operation_id = "try_candidate", tag = "personas", request_body = PersonaDocument,
     params(
         ("persona" = String, Path, description = "id or name"),
         ("for" = Option<String>, Query, description = "how long, at most 7d, default 60s"),
@@ -79,7 +79,7 @@ pub(super) async fn put(
 }
 
 /// Shows what a candidate answered so far
-#[utoipa::path(get, path = "/personas/{persona}/candidate", tag = "personas",
+#[utoipa::path(get, path = "/personas/{persona}/candidate", operation_id = "show_candidate", tag = "personas",
     params(("persona" = String, Path, description = "id or name")),
     responses(
         (status = 200, body = CandidateReport),
@@ -94,7 +94,7 @@ pub(super) async fn show(
 }
 
 /// Ends a trial and forgets it
-#[utoipa::path(delete, path = "/personas/{persona}/candidate", tag = "personas",
+#[utoipa::path(delete, path = "/personas/{persona}/candidate", operation_id = "delete_candidate", tag = "personas",
     params(("persona" = String, Path, description = "id or name")),
     responses(
         (status = 204, description = "it is gone"),
@@ -110,7 +110,7 @@ pub(super) async fn delete(
 }
 
 /// Makes a candidate the persona's definition
-#[utoipa::path(post, path = "/personas/{persona}/candidate/accept", tag = "personas",
+#[utoipa::path(post, path = "/personas/{persona}/candidate/accept", operation_id = "accept_candidate", tag = "personas",
     params(("persona" = String, Path, description = "id or name")),
     responses(
         (status = 200, body = PersonaView),
