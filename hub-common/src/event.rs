@@ -133,6 +133,8 @@ pub const EVENT_DROP: u8 = 1;
 pub const EVENT_LOG: u8 = 2;
 /// What an event reports: the packet at which a detector fired.
 pub const EVENT_DETECT: u8 = 3;
+/// What an event reports: a packet that a trace asked for.
+pub const EVENT_TRACE: u8 = 4;
 
 crate::shared! {
     /// One record of the event ring, 88 bytes.
@@ -174,7 +176,9 @@ crate::shared! {
         /// With [`EVENT_DETECT`]: a `RESPONSE_*` of [`crate::detect`].
         pub response: u8,
         /// Zero.
-        pub pad: u16,
+        pub pad: [u16; 3],
+        /// Of a traced packet: slots, verdict and `TRACED_*` bits (see [`crate::trace`]); 0 otherwise.
+        pub traced: u32,
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod bench;
+pub mod candidate;
 pub mod checksum;
 pub mod detect;
 pub mod event;
@@ -27,4 +28,5 @@ pub mod rule;
 pub mod segment;
 pub mod shared;
 pub mod stats;
+pub mod trace;
 pub mod translation;

@@ -57,6 +57,10 @@ pub const DETECTIONS: u32 = 65_536;
 pub const EVENT_BYTES: u32 = 256 * 1_024;
 /// Failsafe ports of the host.
 pub const FAILSAFE: u32 = 64;
+/// Distinct answers of candidate policies beside live ones.
+pub const CANDIDATE_HITS: u32 = 16_384;
+/// Flows that a candidate judged already; the least recently used is judged again.
+pub const CANDIDATE_SEEN: u32 = 65_536;
 /// IPv6 extension headers walked before the packet is dropped.
 pub const EXTENSION_HEADERS: u32 = 6;
 /// VLAN tags stripped in the data.

@@ -78,8 +78,8 @@ crate::shared! {
         pub packets: u32,
         /// Their bytes from the IP header on, each with headers of its own.
         pub bytes: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Slots of traces in use.
+        pub traces: u32,
     }
 }
 
@@ -136,3 +136,5 @@ pub const SCRATCH_REDIRECTABLE: u32 = 1;
 pub const SCRATCH_NO_FLOW: u32 = 1 << 2;
 /// Decide only: change no map.
 pub const SCRATCH_READ_ONLY: u32 = 1 << 1;
+/// A candidate policy waits to judge the packet as well.
+pub const SCRATCH_CANDIDATE: u32 = 1 << 3;

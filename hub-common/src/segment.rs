@@ -89,6 +89,10 @@ crate::shared! {
         pub hop_ticks: u32,
         /// `SETTINGS_*` bits.
         pub flags: u32,
+        /// Slots of the trace table that are in use, one bit each.
+        pub traces: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// A port of the host that stays reachable whatever the policies say.

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::document::persona::PersonaDocument;
 use crate::model::PersonaId;
@@ -43,6 +44,34 @@ pub enum Command {
         /// Let connections that exist go on for so long, and refuse others.
         drain: Option<Duration>,
     },
+    /// Judge a definition's policy beside the live one; nothing else of it is looked at.
+    Try {
+        /// Id or name.
+        persona: String,
+        /// The whole definition on trial.
+        document: Box<PersonaDocument>,
+        /// When the trial ends.
+        until: Timestamp,
+    },
+    /// End a trial and forget it.
+    EndTrial {
+        /// Id or name.
+        persona: String,
+    },
+    /// Create or replace several personas as one change.
+    Apply {
+        /// Their definitions; a name that is taken means that persona.
+        documents: Vec<PersonaDocument>,
+        /// Take it back then, unless it was confirmed.
+        confirm: Option<Deadline>,
+    },
+    /// Keep the change that waits for confirmation.
+    Confirm,
+    /// Take back the change that waits for confirmation.
+    Revert {
+        /// Why, for people.
+        why: String,
+    },
     /// The folder of documents was read whole and is valid: this is what files want.
     Documents(Vec<FileDocument>),
     /// The kernel's links and addresses changed.
@@ -62,6 +91,18 @@ pub enum Command {
     Orphans,
     /// The configuration was read again; what differs can be changed while the hub runs.
     Configure(Box<Config>),
+}
+
+/// An end by two clocks: steps of the wall clock do not move it, and a reboot is past it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadline {
+    /// The end by the wall clock as it was, for people.
+    pub until: Timestamp,
+    /// The run of the kernel that the boot clock belongs to.
+    pub boot_id: String,
+    /// The end by the boot clock, in nanoseconds.
+    pub boot_ns: u64,
 }
 
 /// A document with the file it came from.
@@ -114,6 +155,13 @@ pub enum Reply {
     Created(Box<PersonaView>),
     /// A persona was changed.
     Updated(Box<PersonaView>),
+    /// Several personas were created or changed.
+    Applied {
+        /// Names of those that are new.
+        created: Vec<String>,
+        /// Names of those that were changed.
+        updated: Vec<String>,
+    },
     /// A persona was removed.
     Deleted,
     /// What is ours in the kernel and wanted by nobody, in words.

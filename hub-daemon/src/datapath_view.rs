@@ -58,6 +58,74 @@ pub struct DetectionCount {
     pub times: u64,
 }
 
+/// What one persona does at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Its counters; those of rules are left out.
+    #[serde(flatten)]
+    pub counts: SegmentCounts,
+    /// Its entries in the flow table.
+    pub flows: u64,
+}
+
+/// What a candidate answered beside the live policy, since its trial began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CandidateCounts {
+    /// Judgements: of every packet that asked rules, and of one packet of each connection that did not need
+    /// to; a packet between members counts once for each direction.
+    pub judged: u64,
+    /// Of those, the ones with the same verdict.
+    pub agreed: u64,
+    /// Judgements of all candidates that there was no room to count.
+    pub lost: u64,
+    /// The others.
+    pub differences: Vec<Difference>,
+}
+
+/// Packets that the candidate judges differently.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// `ingress` or `egress`.
+    pub direction: String,
+    /// What became of them.
+    pub live: Opinion,
+    /// What would become of them.
+    pub candidate: Opinion,
+    /// How many.
+    #[serde(flatten)]
+    pub count: Count,
+    /// The last of them on some CPUs.
+    pub samples: Vec<Sample>,
+}
+
+/// What one policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Opinion {
+    /// `pass`, `drop` or `reject`.
+    pub verdict: String,
+    /// Why, if it does not pass.
+    pub reason: Option<String>,
+    /// Position in its `security_policies`, from 0; absent for a default or the protocols.
+    pub rule: Option<u16>,
+}
+
+/// First packet of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sample {
+    /// Protocol name or number.
+    pub protocol: String,
+    /// Sender.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Its port or ICMP identifier.
+    pub source_port: u16,
+    /// Receiver.
+    #[schema(value_type = String)]
+    pub target: IpAddr,
+    /// Its port or ICMP identifier.
+    pub target_port: u16,
+}
+
 /// Drops of one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DropCount {

@@ -85,6 +85,8 @@ pub struct Segment {
     pub state: SegmentState,
     /// `hub_common::segment::SEGMENT_*` bits: what else the data path looks up for its packets.
     pub flags: u32,
+    /// A policy that is judged beside the live one and decides nothing.
+    pub candidate: Option<Trial>,
 }
 
 /// What a segment does with packets.
@@ -147,6 +149,15 @@ pub enum Xdp {
     On,
     /// Never.
     Off,
+}
+
+/// A policy on trial. Another trial of the same policy counts anew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// What packets are judged by as well.
+    pub policy: Arc<Policy>,
+    /// When it began.
+    pub began: Timestamp,
 }
 
 /// A veth pair: one end on the hub, the other in a member's network namespace.

@@ -4,6 +4,8 @@
 //! [`Hub::snapshot`] what the outside may see, [`Hub::deadline`] when time alone changes either.
 
 mod admit;
+mod apply;
+mod candidate;
 mod documents;
 mod life;
 mod output;
@@ -15,6 +17,7 @@ pub mod state;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use jiff::{SignedDuration, Timestamp};
@@ -28,6 +31,7 @@ use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
 use ranges::Ranges;
 use segments::Segments;
+use state::Pending;
 
 /// How long the number of a segment rests before another persona gets it: longer than any packet or flow
 /// that knew the old one.
@@ -59,6 +63,8 @@ pub struct Hub {
     /// Revision of the last pass.
     passed: Option<u64>,
     revision: u64,
+    /// A change that waits for confirmation, with what was before.
+    pending: Option<Arc<Pending>>,
 }
 
 impl Hub {
@@ -82,6 +88,7 @@ impl Hub {
             heard: None,
             passed: None,
             revision: 0,
+            pending: None,
         }
     }
 
@@ -102,6 +109,7 @@ impl Hub {
             self.clock_set(by, now);
         }
         self.advance(now);
+        self.refuse_while_pending(&command)?;
         match command {
             Command::Create { document } => self.create(*document, now),
             Command::Replace { persona, document, if_generation } => {
@@ -110,6 +118,11 @@ impl Hub {
             Command::Delete { persona, if_generation, drain } => {
                 self.delete(&persona, if_generation, drain, now)
             }
+            Command::Try { persona, document, until } => self.try_candidate(&persona, *document, until, now),
+            Command::EndTrial { persona } => self.end_trial(&persona, now),
+            Command::Apply { documents, confirm } => self.apply(documents, confirm, now),
+            Command::Confirm => self.confirm(),
+            Command::Revert { why } => self.revert(&why, now),
             Command::Documents(documents) => self.documents(documents, now),
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
@@ -171,7 +184,11 @@ impl Hub {
             Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
-        of_records.chain(self.segments.deadline()).chain(self.ranges.deadline()).min()
+        of_records
+            .chain(self.segments.deadline())
+            .chain(self.ranges.deadline())
+            .chain(self.trials_end())
+            .min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -182,6 +199,7 @@ impl Hub {
         self.revision += 1;
         self.segments.wake(now);
         self.ranges.wake(now);
+        self.end_trials(now);
         let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
         for id in ids {
             let Some(record) = self.records.get_mut(&id) else { continue };
@@ -216,7 +234,7 @@ impl Hub {
         let listed = matches!(record.origin, Origin::File { .. });
         self.claims.remove(record);
         self.graves.insert(record);
-        let persona = std::sync::Arc::clone(&record.persona);
+        let persona = Arc::clone(&record.persona);
         record.life = Life::Expired { at: now, holds: true, listed };
         record.faults.clear();
         self.rest_ranges(&persona, None, now);

@@ -100,6 +100,24 @@ pub struct PersonaView {
     pub warnings: Vec<String>,
     /// Where each rule came from, by position in `security_policies`: `FILE:LINE` or `api`.
     pub rule_sources: Vec<String>,
+    /// A definition on trial, or the last one that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<CandidateView>,
+}
+
+/// A definition whose policy is judged beside the live one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CandidateView {
+    /// Whether packets are being judged by it.
+    pub running: bool,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub began_at: Timestamp,
+    /// When it ends, or ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub ends_at: Timestamp,
+    /// The definition, as given, with defaults filled in.
+    pub definition: PersonaDocument,
 }
 
 /// State of a persona's life.

@@ -61,7 +61,7 @@ pub(crate) fn express(arrival: &Arrival<'_>, settings: &Settings, hop: &mut Hop)
     let port = arrival.port;
     // Beyond a port of a translated persona addresses mean something else.
     let translated = port.role == ROLE_SEGMENT && port.flags & PORT_TRANSLATED != 0;
-    if translated || port.flags & PORT_L3_ONLY != 0 {
+    if translated || settings.traces != 0 || port.flags & PORT_L3_ONLY != 0 {
         return NO_EXPRESS;
     }
     let Some(kind) = arrival.frame.read::<4>(12) else { return NO_EXPRESS };

@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
@@ -17,6 +18,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 
 /// Element 0: numbers for every packet. Daemon writes, programs read.
@@ -181,6 +183,32 @@ pub(crate) static REPLY_GATE: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 /// Drops and logged packets, for the daemon.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, { limits::EVENT_BYTES as usize }> = RingBuf::new();
+
+/// What operators trace. Looked at only where `Settings::traces` has a bit. Daemon writes, programs read.
+#[btf_map]
+pub(crate) static TRACES: Array<TraceFilter, { TRACE_SLOTS as usize }> = Array::new();
+
+/// Rate and losses of each trace, per CPU. Programs add, the daemon sums over CPUs.
+#[btf_map]
+pub(crate) static TRACE_GATES: PerCpuArray<TraceGate, { TRACE_SLOTS as usize }> = PerCpuArray::new();
+
+/// Answers of candidate policies beside live ones; made on the first such answer.
+#[btf_map]
+pub(crate) static CANDIDATE_HITS: PerCpuHashMap<
+    CandidateKey,
+    CandidateHits,
+    { limits::CANDIDATE_HITS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
+
+/// Flows that candidates judged: the policy words, per side of the flow.
+#[btf_map]
+pub(crate) static CANDIDATE_SEEN: LruHashMap<FlowKey, [u32; 2], { limits::CANDIDATE_SEEN as usize }> =
+    LruHashMap::new();
+
+/// Answers that `CANDIDATE_HITS` had no room for.
+#[btf_map]
+pub(crate) static CANDIDATE_LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Working space per hook; element 3 is `hub_why`'s. The stack has 512 bytes.
 #[btf_map]

@@ -12,7 +12,8 @@
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::outcome::{
-    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_ROUTE, VERDICT_SKIP,
+    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, Scratch, VERDICT_DEFER, VERDICT_DROP,
+    VERDICT_ROUTE, VERDICT_SKIP,
 };
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
@@ -20,8 +21,10 @@ use hub_common::segment::{Failsafe, PORT_FAILSAFE, ROLE_SEGMENT};
 
 use crate::maps::{FAILSAFE, SETTINGS, is_local, own, segment_of};
 use crate::report::refuse;
+use crate::stage::candidate::hub_candidate;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
+use crate::stage::trace::hub_trace;
 use crate::stage::{flow, fragment};
 
 /// Resets the outcome of the packet before.
@@ -32,6 +35,17 @@ fn begin(scratch: &mut Scratch) {
     scratch.outcome.log_rule = [RULE_NONE; 2];
 }
 
+/// Shows what became of a packet to traces and candidates, where there are any.
+#[inline(always)]
+pub(crate) fn look_on(scratch: &mut Scratch, verdict: u32) {
+    if scratch.traces != 0 {
+        hub_trace(scratch, verdict);
+    }
+    if scratch.flags & SCRATCH_CANDIDATE != 0 {
+        hub_candidate(scratch, verdict);
+    }
+}
+
 /// Decides on a parsed packet. Returns one of `VERDICT_*`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -39,6 +53,7 @@ pub(crate) extern "C" fn hub_judge(scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return VERDICT_DROP };
     let Some(settings) = SETTINGS.get(0) else { return VERDICT_DROP };
+    scratch.traces = settings.traces;
     match flow::fast(scratch, settings) {
         Some(verdict) => verdict,
         None => hub_judge_slowly(scratch),

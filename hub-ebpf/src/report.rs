@@ -1,7 +1,7 @@
 //! Counters and events.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use hub_common::event::{EVENT_DETECT, EVENT_DROP, EVENT_LOG, Event, REASON_SLOTS, Reason};
+use hub_common::event::{EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE, Event, REASON_SLOTS, Reason};
 use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
 use hub_common::rule::RULE_NONE;
@@ -167,11 +167,42 @@ pub(crate) extern "C" fn hub_detected(scratch: *mut Scratch, detector: u32, resp
 
 #[inline(always)]
 fn event(scratch: &Scratch, kind: u8, detector: u8, response: u8) {
+    let mut record = record(scratch, kind, kind != EVENT_LOG);
+    record.detector = detector;
+    record.response = response;
+    if EVENTS.output(record, BPF_RB_NO_WAKEUP).is_err() {
+        event_lost(scratch.hook);
+    }
+}
+
+/// Reports a packet to traces. Returns whether the ring had room.
+#[inline(always)]
+pub(crate) fn traced(scratch: &Scratch, dropped: bool, traced: u32) -> bool {
+    let mut record = record(scratch, EVENT_TRACE, dropped);
+    record.traced = traced;
+    EVENTS.output(record, BPF_RB_NO_WAKEUP).is_ok()
+}
+
+#[inline(always)]
+fn event_lost(hook: u32) {
+    if let Some(totals) = TOTALS.get_ptr_mut(hook) {
+        // SAFETY: a per-CPU element; only this CPU writes it.
+        unsafe { (*totals).events_lost += 1 };
+    }
+}
+
+/// The side whose rule decided: the receiver's rule is asked last.
+#[inline(always)]
+pub(crate) fn deciding_side(outcome: &Outcome) -> usize {
+    usize::from(outcome.rule[1] != RULE_NONE || outcome.rule[0] == RULE_NONE)
+}
+
+#[inline(always)]
+fn record(scratch: &Scratch, kind: u8, dropped: bool) -> Event {
     let (packet, outcome) = (&scratch.packet, &scratch.outcome);
-    // The side that decided: the receiver's rule is asked last.
-    let side = usize::from(outcome.rule[1] != RULE_NONE || outcome.rule[0] == RULE_NONE);
+    let side = deciding_side(outcome);
     let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
-    let record = Event {
+    Event {
         // SAFETY: a helper without arguments.
         time_ns: unsafe { bpf_ktime_get_boot_ns() },
         source: packet.source,
@@ -180,7 +211,7 @@ fn event(scratch: &Scratch, kind: u8, detector: u8, response: u8) {
         target_port: packet.target_port,
         ifindex: scratch.ingress_ifindex,
         length_bytes: packet.length_bytes,
-        reason: if kind == EVENT_LOG { 0 } else { outcome.reason },
+        reason: if dropped { outcome.reason } else { 0 },
         rule: outcome.rule[side],
         source_segment: if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] },
         target_segment: if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] },
@@ -189,15 +220,10 @@ fn event(scratch: &Scratch, kind: u8, detector: u8, response: u8) {
         protocol: packet.protocol,
         kind,
         detail: if icmp { packet.icmp_type } else { packet.tcp_flags },
-        detector,
-        response,
-        pad: 0,
-    };
-    if EVENTS.output(record, BPF_RB_NO_WAKEUP).is_err()
-        && let Some(totals) = TOTALS.get_ptr_mut(scratch.hook)
-    {
-        // SAFETY: a per-CPU element; only this CPU writes it.
-        unsafe { (*totals).events_lost += 1 };
+        detector: 0,
+        response: 0,
+        pad: [0; 3],
+        traced: 0,
     }
 }
 

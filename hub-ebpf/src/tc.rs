@@ -87,6 +87,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         }
         detect::passed(scratch, verdict);
     }
+    pipeline::look_on(scratch, verdict);
     match verdict {
         VERDICT_REDIRECT => {
             let packet = &scratch.packet;
@@ -142,6 +143,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
             verdict = VERDICT_DROP;
         }
     }
+    pipeline::look_on(scratch, verdict);
     match verdict {
         VERDICT_DROP => {
             hub_count_drop(scratch);

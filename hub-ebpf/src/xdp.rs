@@ -68,6 +68,10 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         verdict = hub_commit(scratch);
         detect::passed(scratch, verdict);
     }
+    // Whatever else it is, TC decides and is looked on there.
+    if verdict == VERDICT_REDIRECT || verdict == VERDICT_DROP {
+        pipeline::look_on(scratch, verdict);
+    }
     match verdict {
         VERDICT_REDIRECT => {
             let packet = &scratch.packet;

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::candidate::TryAsked;
+use super::doctor::DoctorAsked;
+use super::dump::DumpAsked;
 use super::exit::TABLE;
+use super::top::TopAsked;
+use super::trace::TraceAsked;
 use super::why::Asked;
 use crate::inputs::server::DEFAULT_SOCKET;
 
@@ -99,6 +104,14 @@ pub(super) enum Verb {
     },
     /// Ask what the data path would do with a packet, and why: exit code 0 if it passes, 1 if not
     Why(Asked),
+    /// Show rates, drops and connections of personas, busiest first, drawn anew
+    Top(TopAsked),
+    /// Show packets with their verdicts as they happen, also those of established connections
+    Trace(TraceAsked),
+    /// Look at the machine as the hub needs it, and say what to do; works with the daemon dead
+    Doctor(DoctorAsked),
+    /// Write what is needed to find a fault from afar into one file, without secrets; works with the daemon dead
+    SupportDump(DumpAsked),
     /// Check documents without a daemon; prints every error with its place
     Check {
         /// Files, or folders of .yaml files
@@ -107,8 +120,20 @@ pub(super) enum Verb {
     },
     /// Show what `apply` would change
     Plan,
-    /// Read the documents folder and make it what the hub wants, as SIGHUP does
-    Apply,
+    /// Create or replace personas from files as one change; without files, read the documents folder and
+    /// make it what the hub wants, as SIGHUP does
+    Apply {
+        /// YAML files of personas, which the API then owns
+        #[arg(value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// Take the change back after this long, as 120s, unless `hubctl confirm` comes in time
+        #[arg(long, value_name = "TIME", requires = "files")]
+        confirm: Option<String>,
+    },
+    /// Keep the change that waits for confirmation
+    Confirm,
+    /// Take back the change that waits for confirmation
+    Revert,
     /// Remove the hub's programs, routes, rules and interfaces; works with the daemon dead
     Down {
         /// Where the BPF file system is mounted
@@ -164,6 +189,8 @@ pub(super) enum PersonaVerb {
         #[arg(long, value_name = "FIELD=VALUE")]
         set: Vec<String>,
     },
+    /// Try a definition beside the live one: what it would judge differently, nothing decided
+    Try(TryAsked),
     /// Delete personas
     Delete {
         /// Let connections that exist go on for so long, at most 5m

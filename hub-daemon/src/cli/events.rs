@@ -44,22 +44,22 @@ pub(super) async fn run(client: &Client, output: Output, asked: &EventsAsked) ->
 
 /// One server-sent event.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Record {
-    name: String,
-    data: String,
+pub(super) struct Record {
+    pub(super) name: String,
+    pub(super) data: String,
 }
 
 /// Bytes of the stream that are not yet a whole event.
 #[derive(Debug, Default)]
-struct Records(Vec<u8>);
+pub(super) struct Records(Vec<u8>);
 
 impl Records {
-    fn take(&mut self, bytes: &[u8]) {
+    pub(super) fn take(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// The next whole event; comments, which keep the stream alive, are passed over.
-    fn next(&mut self) -> Option<Record> {
+    pub(super) fn next(&mut self) -> Option<Record> {
         loop {
             let end = self.0.windows(2).position(|pair| pair == b"\n\n")?;
             let rest = self.0.split_off(end + 2);
@@ -105,19 +105,22 @@ fn show(output: Output, record: &Record) -> Result<(), Failure> {
     }
 }
 
-fn typed<T: DeserializeOwned>(record: &Record) -> Result<T, Failure> {
+pub(super) fn typed<T: DeserializeOwned>(record: &Record) -> Result<T, Failure> {
     serde_json::from_str(&record.data).map_err(Failure::answer)
 }
 
 fn packet_line(packet: &PacketEvent) -> String {
+    let rule = packet.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
+    let reason = packet.detector.as_deref().or(packet.reason.as_deref()).unwrap_or("-");
+    format!("{} {} {reason} {}{rule}", packet.time, packet.action, ends(packet))
+}
+
+/// Who sends what to whom.
+pub(super) fn ends(packet: &PacketEvent) -> String {
     let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
     let persona = |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
-    let rule = packet.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
     format!(
-        "{} {} {} {} {} > {} on {} ({} > {}, {} B){rule}",
-        packet.time,
-        packet.action,
-        packet.detector.as_deref().or(packet.reason.as_deref()).unwrap_or("-"),
+        "{} {} > {} on {} ({} > {}, {} B)",
         packet.protocol,
         end(packet.source, packet.source_port),
         end(packet.target, packet.target_port),

@@ -4,13 +4,17 @@
 //! daemon. Each command is one file; they return a `Failure`, which alone decides the exit code.
 
 mod alerts;
+mod apply;
 mod arguments;
+mod candidate;
 mod check;
 mod client;
 mod clone;
 mod counters;
 mod definition;
+mod doctor;
 mod down;
+mod dump;
 mod edit;
 mod events;
 mod exit;
@@ -20,9 +24,12 @@ mod generate;
 mod output;
 mod persona;
 mod plan;
+mod redact;
 mod status;
 mod table;
 mod tls;
+mod top;
+mod trace;
 mod why;
 
 use std::process::ExitCode;
@@ -62,9 +69,16 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Pools => gc::pools(&client()?, output).await?,
         Verb::Gc { dry_run } => gc::gc(&client()?, output, dry_run).await?,
         Verb::Why(asked) => return why::run(&client()?, output, asked).await,
+        Verb::Top(asked) => top::run(&client()?, output, asked).await?,
+        Verb::Trace(asked) => trace::run(&client()?, output, asked).await?,
+        Verb::Doctor(asked) => return doctor::run(client(), output, &asked).await,
+        Verb::SupportDump(asked) => dump::run(client(), output, &asked).await?,
         Verb::Check { paths } => check::run(output, &paths)?,
         Verb::Plan => plan::plan(&client()?, output).await?,
-        Verb::Apply => plan::apply(&client()?, output).await?,
+        Verb::Apply { files, .. } if files.is_empty() => plan::apply(&client()?, output).await?,
+        Verb::Apply { files, confirm } => apply::apply(&client()?, output, &files, confirm).await?,
+        Verb::Confirm => apply::confirm(&client()?, output).await?,
+        Verb::Revert => apply::revert(&client()?, output).await?,
         Verb::Down { bpffs, runtime_dir } => down::run(output, &bpffs, &runtime_dir)?,
         Verb::Completions { shell } => generate::completions(output, shell)?,
         Verb::Man { directory } => generate::man(&directory)?,

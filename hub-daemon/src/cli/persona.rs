@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{clone, definition, edit};
+use super::{candidate, clone, definition, edit};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -29,6 +29,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> R
         PersonaVerb::Create(asked) => create(client, output, &asked).await,
         PersonaVerb::Edit { persona } => edit::run(client, output, &persona).await,
         PersonaVerb::Extend { persona, end } => extend(client, output, &persona, &end).await,
+        PersonaVerb::Try(asked) => candidate::run(client, output, &asked).await,
         PersonaVerb::Clone { persona, name, set } => clone::run(client, output, &persona, &name, &set).await,
         PersonaVerb::Delete { drain, personas } => {
             for persona in personas {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::command::{Inventory, Rejection, Reply};
 use crate::desired::Desired;
+use crate::inputs::trace::Placement;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
@@ -45,6 +46,8 @@ pub enum Job {
     RoutesChanged,
     /// Remove flows that have been idle for too long.
     Collect,
+    /// Begin or end a trace.
+    Trace(Placement),
 }
 
 /// What the applier did.
@@ -114,6 +117,17 @@ impl Applier {
                 }
                 Job::RoutesChanged => {
                     self.datapath.routes_changed();
+                    continue;
+                }
+                Job::Trace(Placement { slot, filter, done }) => {
+                    let placed = self.datapath.trace(slot, filter, &self.clock);
+                    if let Err(error) = &placed {
+                        tracing::warn!(slot, %error, "trace not placed");
+                    }
+                    if let Some(done) = done {
+                        // Who asked may have gone.
+                        drop(done.send(placed.map_err(|error| error.to_string())));
+                    }
                     continue;
                 }
                 Job::Collect => Done::Collected(self.collector.collect().map_err(|error| error.to_string())),

@@ -19,9 +19,9 @@ use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Repl
 use crate::datapath_view::{ChangeEvent, EventView};
 use crate::hub::Hub;
 use crate::inputs::CommandRequest;
-use crate::kernel::clock;
 use crate::kernel::monitor::Change;
 use crate::kernel::step::{ClockSettings, Steps};
+use crate::kernel::{boot, clock};
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
@@ -221,7 +221,12 @@ impl Owner {
         }
         self.look_for_step();
         let now = Timestamp::now();
-        if self.hub.deadline().is_some_and(|deadline| deadline <= now) {
+        let unconfirmed = self.hub.pending().is_some_and(boot::is_over);
+        if unconfirmed {
+            tracing::warn!("a change was not confirmed in time: it is taken back");
+            self.internal(Command::Revert { why: "it was not confirmed in time".to_owned() }, now);
+        }
+        if unconfirmed || self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
             self.dirty = true;
             if let Err(error) = self.store.save(&self.hub.state()) {
@@ -364,7 +369,7 @@ impl Owner {
             let reply = match reply {
                 Reply::Created(view) => Reply::Created(fresh(&view)),
                 Reply::Updated(view) => Reply::Updated(fresh(&view)),
-                other @ (Reply::Deleted | Reply::Orphans(_) | Reply::Done) => other,
+                other @ (Reply::Deleted | Reply::Orphans(_) | Reply::Done | Reply::Applied { .. }) => other,
             };
             // Who asked may have gone.
             drop(answer.send(Ok(reply)));

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::applier::Applier;
 use super::documents;
 use super::owner::{Channels, Owner};
+use crate::command::Command;
 use crate::desired::TcHook;
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
@@ -25,8 +26,10 @@ use crate::hub::Hub;
 use crate::inputs::datapath::Datapath as Readable;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
+use crate::inputs::trace::Tracer;
 use crate::inputs::{HubHandle, rest};
 use crate::kernel::attach::Hook;
+use crate::kernel::boot;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::Collector;
 use crate::kernel::events::Events;
@@ -140,6 +143,7 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
     let now = Timestamp::now();
     let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
+    revert_first(&mut hub, &store, now)?;
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
@@ -156,7 +160,7 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
         receivers.refused,
     ));
     let monitor = tokio::spawn(watch_kernel(receivers.changes));
-    let events = Events::open(&pins, handle.snapshot.clone())?;
+    let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
     let alerts = tokio::spawn(watcher.run());
 
@@ -185,6 +189,19 @@ fn clsact_advice(wanted: TcHook) -> String {
         TcHook::Tcx | TcHook::Clsact => "hub.yaml says `attach.tc: clsact`",
     };
     format!("TC programs are filters of clsact: {why}; if others remove them, they are put back within 5 s")
+}
+
+/// Takes back a change that nobody confirmed while no daemon ran, or before the machine started anew.
+fn revert_first(hub: &mut Hub, store: &Store, now: Timestamp) -> Result<(), StartError> {
+    if !hub.pending().is_some_and(boot::is_over) {
+        return Ok(());
+    }
+    tracing::warn!("a change was not confirmed in time: it is taken back");
+    let why = "it was not confirmed in time, or the machine started anew".to_owned();
+    if let Err(rejection) = hub.handle(Command::Revert { why }, now) {
+        tracing::error!(?rejection, "the hub refused its own command");
+    }
+    Ok(store.save(&hub.state())?)
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
@@ -298,6 +315,7 @@ fn wire(
         attachments: attached,
         reconcile: Arc::new(ReconcileStats::default()),
         alerts,
+        tracer: Arc::new(Tracer::open(pins, jobs.clone())?),
         started: Timestamp::now(),
     };
     let channels =

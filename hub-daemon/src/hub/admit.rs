@@ -29,7 +29,7 @@ pub(super) struct Author {
 }
 
 impl Author {
-    fn api() -> Self {
+    pub(super) fn api() -> Self {
         Self { origin: Origin::Api, rule_lines: Vec::new() }
     }
 }
@@ -319,7 +319,7 @@ impl Hub {
 pub(super) struct Draft {
     pub(super) document: PersonaDocument,
     pub(super) persona: Persona,
-    policy: crate::model::policy::Policy,
+    pub(super) policy: crate::model::policy::Policy,
     expires_at: Option<Timestamp>,
 }
 
@@ -369,6 +369,7 @@ impl Draft {
             faults: Vec::new(),
             attempts: 0,
             since,
+            candidate: None,
             view: None,
         }
     }
@@ -382,6 +383,6 @@ pub(super) fn invalid(problems: Vec<Problem>) -> Rejection {
     Rejection { kind: RejectionKind::Invalid, problems }
 }
 
-fn not_found(persona: &str) -> Rejection {
+pub(super) fn not_found(persona: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
 }

@@ -152,12 +152,12 @@ fn unique_names(documents: &[FileDocument]) -> Result<BTreeMap<String, usize>, R
     Err(Rejection { kind: RejectionKind::Conflict, problems })
 }
 
-fn below(index: usize, problem: Problem) -> Problem {
+pub(super) fn below(index: usize, problem: Problem) -> Problem {
     Problem { pointer: format!("/{index}{}", problem.pointer), ..problem }
 }
 
 /// What is said of a set of documents with problems of several kinds: the one that an author can mend.
-fn severity(kind: RejectionKind) -> (u8, RejectionKind) {
+pub(super) fn severity(kind: RejectionKind) -> (u8, RejectionKind) {
     let rank = match kind {
         RejectionKind::Full => 0,
         RejectionKind::NotFound | RejectionKind::Changed => 1,

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use super::Hub;
 use super::services::{Uses, contacts};
 use crate::compile::services::compile_with;
-use crate::desired::{Desired, Segment, SegmentState, Settings};
+use crate::desired::{Desired, Segment, SegmentState, Settings, Trial};
+use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
@@ -38,7 +39,12 @@ impl Hub {
             } else {
                 (Vec::new(), Vec::new())
             };
+            let candidate = record.candidate.as_ref().filter(|candidate| works && !candidate.over);
             let segment = Segment {
+                candidate: candidate.map(|candidate| Trial {
+                    policy: with_contacts(&candidate.persona, &candidate.policy, &peers, &guests),
+                    began: candidate.began,
+                }),
                 persona: record.id.clone(),
                 policy: policy(record, &peers, &guests),
                 expires: record.over_at(),
@@ -161,10 +167,19 @@ impl Hub {
 
 /// The policy of a persona; with `egress.allow` or services it depends on the ranges of its contacts.
 fn policy(record: &Record, peers: &[&Record], guests: &[(&Record, Vec<&Service>)]) -> Arc<Policy> {
+    with_contacts(&record.persona, &record.policy, peers, guests)
+}
+
+fn with_contacts(
+    persona: &Persona,
+    policy: &Arc<Policy>,
+    peers: &[&Record],
+    guests: &[(&Record, Vec<&Service>)],
+) -> Arc<Policy> {
     let contacts = contacts(peers, guests);
-    let depends = !guests.is_empty() || (!peers.is_empty() && record.persona.rules.egress_allow.is_some());
+    let depends = !guests.is_empty() || (!peers.is_empty() && persona.rules.egress_allow.is_some());
     if !depends {
-        return Arc::clone(&record.policy);
+        return Arc::clone(policy);
     }
-    Arc::new(compile_with(&record.persona, &contacts))
+    Arc::new(compile_with(persona, &contacts))
 }

@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::admit::{Author, Draft};
+use crate::command::{Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::candidate::{Candidate, StoredCandidate};
 use crate::systems::persona::seats::Seat;
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
@@ -37,6 +39,19 @@ pub struct State {
     /// Ranges out of pools that rest, until when.
     #[serde(default)]
     pub resting_ranges: BTreeMap<IpNet, Timestamp>,
+    /// A change that waits for confirmation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Box<Pending>>,
+}
+
+/// A change that goes back unless somebody confirms it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// When it goes back.
+    pub deadline: Deadline,
+    /// What was before.
+    pub before: State,
 }
 
 /// The stored form of a persona.
@@ -78,6 +93,9 @@ pub struct StoredPersona {
     pub leaving: Option<Timestamp>,
     /// The definition as given.
     pub definition: PersonaDocument,
+    /// A definition on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<StoredCandidate>,
 }
 
 /// The stored form of [`Life`].
@@ -108,6 +126,7 @@ impl Hub {
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
             resting_ranges: self.ranges.resting().clone(),
+            pending: self.pending.as_deref().cloned().map(Box::new),
         }
     }
 
@@ -122,6 +141,10 @@ impl Hub {
         }
         for (range, until) in state.resting_ranges {
             hub.ranges.rest(range, until);
+        }
+        hub.pending = state.pending.map(|pending| Arc::new(*pending));
+        if let Some(deadline) = hub.pending().cloned() {
+            hub.announce_pending(&deadline);
         }
         let mut lost = Vec::new();
         for stored in state.personas {
@@ -164,8 +187,11 @@ impl Hub {
         let given = (stored.seats, stored.virtuals);
         let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
         let (cap, leaving) = (stored.cap, stored.leaving);
+        // One that is no longer understood is no loss: it decides nothing.
+        let candidate = stored.candidate.and_then(|stored| revived(stored, record.persona.allotted()).ok());
+        let aliases = stored.aliases;
         let record =
-            Record { generation: stored.generation, life, cap, leaving, aliases: stored.aliases, ..record };
+            Record { generation: stored.generation, life, cap, leaving, aliases, candidate, ..record };
         if live {
             self.ranges.insert(&record);
             self.claims.insert(&record);
@@ -175,6 +201,18 @@ impl Hub {
         self.records.insert(stored.id, record);
         Ok(())
     }
+}
+
+fn revived(stored: StoredCandidate, allotted: &BTreeMap<usize, IpNet>) -> Result<Candidate, Rejection> {
+    let draft = Draft::checked(stored.definition, allotted, None)?;
+    Ok(Candidate {
+        document: Arc::new(draft.document),
+        persona: Arc::new(draft.persona),
+        policy: Arc::new(draft.policy),
+        began: stored.began,
+        until: stored.until,
+        over: stored.over,
+    })
 }
 
 fn stored(record: &Record) -> StoredPersona {
@@ -198,5 +236,6 @@ fn stored(record: &Record) -> StoredPersona {
         cap: record.cap,
         leaving: record.leaving,
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
+        candidate: record.candidate.as_ref().map(Candidate::stored),
     }
 }

@@ -1,5 +1,6 @@
 //! Scripts in virtual time: what the hub wants and says after a sequence of commands.
 
+mod changes;
 mod files;
 mod kernel;
 mod lives;

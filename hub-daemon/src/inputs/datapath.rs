@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use crate::datapath_view::{
+    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts,
+};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
 
@@ -15,6 +17,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError>;
     /// Connections in the flow table by persona. Walks all of it.
     fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError>;
+    /// What a persona's candidate answered beside its live policy.
+    fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
@@ -36,6 +40,10 @@ impl Datapath for Reader {
 
     fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
         Self::flow_counts(self)
+    }
+
+    fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError> {
+        Self::candidate(self, segment)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

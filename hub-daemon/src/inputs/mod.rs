@@ -8,6 +8,7 @@ pub mod plan;
 pub mod reload;
 pub mod rest;
 pub mod server;
+pub mod trace;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use crate::view::Snapshot;
 
 use self::datapath::Datapath;
 use self::reload::ReloadRequest;
+use self::trace::Tracer;
 
 /// A command with the place for its answer. The snapshot is published before the answer is sent, so that
 /// who changed something reads the change.
@@ -47,6 +49,8 @@ pub struct HubHandle {
     pub reconcile: Arc<ReconcileStats>,
     /// Thresholds, and what their webhooks did.
     pub alerts: Alerts,
+    /// Starts traces.
+    pub tracer: Arc<Tracer>,
     /// When the daemon started.
     pub started: Timestamp,
 }

@@ -154,7 +154,8 @@ impl Moment {
     }
 }
 
-fn boot_ns() -> u64 {
+/// The boot clock in nanoseconds.
+pub(crate) fn boot_ns() -> u64 {
     read(ClockId::CLOCK_BOOTTIME).unwrap_or_default()
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use hub_common::detect::{Detector, RESPONSE_DROP, RESPONSE_QUARANTINE};
-use hub_common::event::{EVENT_DETECT, EVENT_LOG, Event, Hook, Reason};
+use hub_common::event::{EVENT_DETECT, EVENT_LOG, EVENT_TRACE, Event, Hook, Reason};
 use hub_common::rule::RULE_NONE;
 use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
@@ -20,7 +20,9 @@ use super::counts::SYNTHETIC;
 use super::maps::{self, RuleSlots};
 use super::names::{interface, ip, personas};
 use super::reader::ReadError;
+use super::traced;
 use crate::datapath_view::{EventView, PacketEvent};
+use crate::inputs::trace::Delivery;
 use crate::model::protocol;
 use crate::view::Snapshot;
 
@@ -32,17 +34,23 @@ pub struct Events {
     ring: RingBuf<MapData>,
     slots: RuleSlots,
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    traces: broadcast::Sender<Delivery>,
     named: Arc<Snapshot>,
     personas: BTreeMap<u32, String>,
 }
 
 impl Events {
-    /// Opens the ring pinned in `pins`. There may be one reader only.
-    pub fn open(pins: &Path, snapshot: watch::Receiver<Arc<Snapshot>>) -> Result<Self, ReadError> {
+    /// Opens the ring pinned in `pins`. There may be one reader only. Traced packets go to `traces`.
+    pub fn open(
+        pins: &Path,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+        traces: broadcast::Sender<Delivery>,
+    ) -> Result<Self, ReadError> {
         Ok(Self {
             ring: maps::open(pins, "EVENTS")?,
             slots: RuleSlots::open(pins)?,
             snapshot,
+            traces,
             named: Arc::default(),
             personas: BTreeMap::new(),
         })
@@ -66,13 +74,19 @@ impl Events {
         let mut records = 0;
         while let Some(record) = self.ring.next() {
             records += 1;
-            if listeners.receiver_count() == 0 {
-                continue;
-            }
             let Some(event) = read(&record) else { continue };
             drop(record);
+            if event.kind != EVENT_TRACE && listeners.receiver_count() == 0 {
+                continue;
+            }
             let port = interfaces.entry(event.ifindex).or_insert_with(|| interface(event.ifindex)).clone();
             let view = view(&event, port, position(&self.slots, &event), &self.personas);
+            if event.kind == EVENT_TRACE {
+                let traced = traced::view(view, &event, &self.named);
+                // The trace may have ended.
+                drop(self.traces.send((event.traced & 0xff, Arc::new(traced))));
+                continue;
+            }
             // The last listener may have gone.
             drop(listeners.send(EventView::Packet(view)));
         }
@@ -108,6 +122,7 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
         action: match event.kind {
             EVENT_LOG => "log",
             EVENT_DETECT => "detect",
+            EVENT_TRACE => "trace",
             _ => "drop",
         }
         .to_owned(),
@@ -159,7 +174,12 @@ fn read(record: &[u8]) -> Option<Event> {
         detail: u8::from_ne_bytes(at.bytes()?),
         detector: u8::from_ne_bytes(at.bytes()?),
         response: u8::from_ne_bytes(at.bytes()?),
-        pad: u16::from_ne_bytes(at.bytes()?),
+        pad: [
+            u16::from_ne_bytes(at.bytes()?),
+            u16::from_ne_bytes(at.bytes()?),
+            u16::from_ne_bytes(at.bytes()?),
+        ],
+        traced: at.u32()?,
     };
     at.0.is_empty().then_some(event)
 }

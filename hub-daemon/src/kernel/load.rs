@@ -12,6 +12,7 @@ use aya::maps::MapInfo;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use hub_common::address::Address;
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
@@ -22,6 +23,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -116,7 +118,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 37] {
+    fn maps(&self) -> [Shape; 42] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -160,6 +162,11 @@ impl Capacities {
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),
             ("CLOCK", index, 2 * size_of::<u64>(), 1),
+            ("TRACES", index, size_of::<TraceFilter>(), TRACE_SLOTS),
+            ("TRACE_GATES", index, size_of::<TraceGate>(), TRACE_SLOTS),
+            ("CANDIDATE_HITS", size_of::<CandidateKey>(), size_of::<CandidateHits>(), limits::CANDIDATE_HITS),
+            ("CANDIDATE_SEEN", size_of::<FlowKey>(), 2 * index, limits::CANDIDATE_SEEN),
+            ("CANDIDATE_LOST", index, size_of::<u64>(), 1),
         ]
     }
 

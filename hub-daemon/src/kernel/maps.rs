@@ -6,6 +6,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use aya::programs::{ProgramError, SchedClassifier};
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::DetectionKey;
 use hub_common::flow::{Flow, FlowKey};
 use hub_common::outcome::Outcome;
@@ -30,6 +31,8 @@ pub(crate) struct Maps {
     pub(crate) flows_begun: PerCpuArray<MapData, [u64; 2]>,
     pub(crate) detections: HashMap<MapData, DetectionKey, u64>,
     pub(crate) answer: Array<MapData, Outcome>,
+    pub(crate) candidate_hits: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
+    pub(crate) candidate_lost: PerCpuArray<MapData, u64>,
 }
 
 impl Maps {
@@ -47,6 +50,8 @@ impl Maps {
             flows_begun: open(pins, "FLOWS_BEGUN")?,
             detections: open(pins, "DETECTIONS")?,
             answer: array(pins, "ANSWER")?,
+            candidate_hits: open(pins, "CANDIDATE_HITS")?,
+            candidate_lost: open(pins, "CANDIDATE_LOST")?,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod attach;
 pub mod batch;
+pub mod boot;
+mod candidates;
 pub mod clock;
 pub mod clsact;
 pub mod collect;
@@ -14,7 +16,7 @@ mod flow_list;
 pub mod inventory;
 pub mod links;
 pub mod load;
-mod maps;
+pub(crate) mod maps;
 pub mod masquerades;
 pub mod member;
 pub mod monitor;
@@ -28,5 +30,6 @@ mod rule_counts;
 mod rule_text;
 pub mod step;
 pub mod sysctl;
+mod traced;
 mod ways;
 mod why;

@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use super::clock::TickSource;
 use super::maps::Maps;
 use super::why::Why;
-use super::{counts, flow_list};
-use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use super::{candidates, counts, flow_list};
+use crate::datapath_view::{
+    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts,
+};
 use crate::model::SegmentId;
 use crate::view::Snapshot;
 
@@ -84,6 +86,11 @@ impl Reader {
     /// Totals of every hook.
     pub fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
         self.live(|live| counts::hooks(&live.maps))
+    }
+
+    /// What a persona's candidate answered beside its live policy.
+    pub fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError> {
+        self.live(|live| candidates::counts(&live.maps, segment.0))
     }
 
     /// Live connections, of one persona or of all, at most `limit`.

@@ -341,4 +341,10 @@ async fn completions_and_man_pages_are_made() {
     let page = std::fs::read_to_string(folder.join("hubctl.1")).unwrap();
     assert!(page.contains("Exit codes"), "{page}");
     assert!(folder.join("hubctl-persona-create.1").exists());
+    let script = String::from_utf8(hubctl(&["completions", "bash"]).await.stdout).unwrap();
+    for verb in ["trace", "top", "doctor", "support-dump", "confirm", "revert", "persona-try"] {
+        assert!(folder.join(&format!("hubctl-{verb}.1")).exists(), "{verb}");
+        let last = verb.rsplit("persona-").next().unwrap();
+        assert!(script.contains(last), "{verb}");
+    }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun, HookCounts,
-    Question, RuleCount, SegmentCounts,
+    Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun,
+    HookCounts, Question, RuleCount, SegmentCounts,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -42,6 +42,10 @@ impl Datapath for FixedDatapath {
 
     fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
         Ok([(SegmentId(1), 4)].into())
+    }
+
+    fn candidate(&self, _segment: SegmentId) -> Result<CandidateCounts, ReadError> {
+        Ok(CandidateCounts { judged: 10, agreed: 10, ..CandidateCounts::default() })
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -80,6 +80,7 @@ impl Fake {
             attachments: attached,
             reconcile,
             alerts: Alerts { views: alerts, deliveries: Arc::default() },
+            tracer: Arc::new(hub_daemon::inputs::trace::Tracer::detached()),
             started: "2030-01-01T00:00:00Z".parse().unwrap(),
         };
         let mut task = Task { personas: BTreeMap::new(), snapshot: snapshot.clone(), next: 1 };
@@ -200,6 +201,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
             message: "qos is stored and not enforced".into(),
         }],
         warnings: Vec::new(),
+        candidate: None,
         rule_sources: vec!["api".into(), "api".into()],
     }
 }
@@ -234,7 +236,12 @@ impl Task {
                 Ok(Reply::Deleted)
             }
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
-            Command::Documents(_)
+            Command::Try { .. }
+            | Command::EndTrial { .. }
+            | Command::Apply { .. }
+            | Command::Confirm
+            | Command::Revert { .. }
+            | Command::Documents(_)
             | Command::Inventory(_)
             | Command::Faults { .. }
             | Command::ClockSet(_)

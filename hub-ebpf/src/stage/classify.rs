@@ -2,7 +2,9 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_TRANSLATED, Scratch};
+use hub_common::outcome::{
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, Scratch,
+};
 use hub_common::segment::{ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY};
 
 use crate::maps::{SEGMENTS, is_local, segment_of};
@@ -70,6 +72,9 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                     outcome.policy[side] = segment.policy;
                     plain &= open::is_plain(segment, tick);
                     outcome.flags |= features(segment.flags);
+                    if segment.candidate != 0 {
+                        scratch.flags |= SCRATCH_CANDIDATE;
+                    }
                     side += 1;
                     continue;
                 }

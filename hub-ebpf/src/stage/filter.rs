@@ -2,7 +2,9 @@
 
 use hub_common::event::Reason;
 use hub_common::limits::RULES_PER_DIRECTION;
-use hub_common::outcome::{OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_TRANSLATED, Scratch};
+use hub_common::outcome::{
+    OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, Scratch,
+};
 use hub_common::packet::{Packet, TCP_SYN, protocol};
 use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_REJECT, RULE_LOG, RULE_NONE, Rule};
 use hub_common::segment::{
@@ -44,7 +46,7 @@ pub(crate) fn may_talk(sender: u32, receiver: u32) -> bool {
 
 /// Sets the view to the flow's first packet, as well as it is known.
 #[inline(always)]
-fn view(scratch: &mut Scratch, reply: bool) {
+pub(crate) fn view(scratch: &mut Scratch, reply: bool) {
     let packet = &scratch.packet;
     scratch.view = *packet;
     if reply {
@@ -53,8 +55,8 @@ fn view(scratch: &mut Scratch, reply: bool) {
         scratch.view.source_port = packet.target_port;
         scratch.view.target_port = packet.source_port;
     }
-    if scratch.outcome.flags & hub_common::outcome::OUTCOME_RESTAMP != 0 {
-        // A flow that is judged again began with these.
+    if scratch.outcome.flags & (OUTCOME_RESTAMP | OUTCOME_ESTABLISHED) != 0 {
+        // A flow that is judged again, or by a candidate, began with these.
         if packet.protocol == protocol::TCP {
             scratch.view.tcp_flags = TCP_SYN;
         }

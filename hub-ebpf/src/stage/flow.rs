@@ -22,7 +22,7 @@ use crate::atomic;
 use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::{detect, open, route};
+use crate::stage::{candidate, detect, open, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -65,7 +65,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     // A half-open flow's first reply must move it to the other table: only the slow way does that.
     if (half_open && direction == 1)
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick, slow_features(scratch))
+        || !unchanged(flow, &key, scratch.tick, slow_features(scratch))
     {
         return None;
     }
@@ -122,10 +122,10 @@ fn slow_features(scratch: &Scratch) -> u32 {
         | (if scratch.packet.has(PACKET_ICMP_REQUEST) { SEGMENT_WATCHED } else { 0 })
 }
 
-/// Whether both segments are alive, still point at the policies that admitted the flow, and have none of
-/// these features.
+/// Whether both segments are alive, still point at the policies that admitted the flow, have none of
+/// these features, and no candidate has yet to judge it.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64, features: u32) -> bool {
+fn unchanged(flow: &Flow, key: &FlowKey, tick: u64, features: u32) -> bool {
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
@@ -134,6 +134,9 @@ fn unchanged(flow: &Flow, tick: u64, features: u32) -> bool {
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
             let plain = segment.flags & features == 0;
             if segment.policy != flow.policy[side] || !passes || !plain || tick >= segment.expires_tick {
+                return false;
+            }
+            if segment.candidate != 0 && !candidate::seen(key, side, segment.candidate) {
                 return false;
             }
         }
@@ -148,6 +151,15 @@ fn finish(scratch: &mut Scratch, flow: &mut Flow, direction: usize, verdict: u32
     let [a, b] = flow.segment;
     let (sender, receiver) = if direction == 0 { (a, b) } else { (b, a) };
     report::passed((scratch.packets, scratch.bytes), sender, receiver);
+    if scratch.traces != 0 {
+        let outcome = &mut scratch.outcome;
+        outcome.segment = flow.segment;
+        outcome.policy = flow.policy;
+        outcome.rule = flow.rule;
+        outcome.direction = direction as u32;
+        outcome.flags = OUTCOME_ESTABLISHED;
+        outcome.blame = 0;
+    }
     verdict
 }
 

@@ -1,5 +1,6 @@
 //! The stages, one idea each. A stage reads the scratch space and maps, and answers `Ok` or a reason.
 
+pub(crate) mod candidate;
 pub(crate) mod classify;
 pub(crate) mod commit;
 pub(crate) mod detect;
@@ -11,4 +12,5 @@ pub(crate) mod masquerade;
 pub(crate) mod neighbour;
 pub(crate) mod open;
 pub(crate) mod route;
+pub(crate) mod trace;
 pub(crate) mod translate;

@@ -189,6 +189,11 @@ impl Hub {
         command(&mut curl, body, Duration::from_secs(15))
     }
 
+    /// The socket of the API.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("api.sock")
+    }
+
     /// Runs `hubctl` against this daemon.
     pub fn hubctl(&self, arguments: &[&str]) -> Output {
         let mut hubctl = self.space.program(&program("hubctl").display().to_string());

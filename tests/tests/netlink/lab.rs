@@ -147,6 +147,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         drains: None,
         state: SegmentState::Active,
         flags: 0,
+        candidate: None,
     };
     desired.segments.insert(SegmentId(segment), value);
     let port_value = Port { role: Role::Segment, segment: Some(SegmentId(segment)), xdp: Xdp::Off };

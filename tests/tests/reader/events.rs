@@ -6,10 +6,15 @@ use tokio::sync::broadcast;
 
 use crate::lab::{MEMBER, OUTSIDE, lab, syn};
 
+/// Where traced packets go; nobody traces here.
+fn traces() -> broadcast::Sender<hub_daemon::inputs::trace::Delivery> {
+    broadcast::channel(1).0
+}
+
 #[test]
 fn drops_reach_the_listeners_with_names() {
     lab(|lab| {
-        let mut events = Events::open(lab.pins(), lab.names()).unwrap();
+        let mut events = Events::open(lab.pins(), lab.names(), traces()).unwrap();
         let (sender, mut listener) = broadcast::channel(16);
         lab.inbound(syn(40_000, 22));
         assert_eq!(events.drain(&sender), 1);
@@ -32,7 +37,7 @@ fn drops_reach_the_listeners_with_names() {
 #[test]
 fn ring_is_emptied_when_nobody_listens() {
     lab(|lab| {
-        let mut events = Events::open(lab.pins(), lab.names()).unwrap();
+        let mut events = Events::open(lab.pins(), lab.names(), traces()).unwrap();
         let (sender, listener) = broadcast::channel(16);
         drop(listener);
         for source in 0..5 {
@@ -48,7 +53,7 @@ fn ring_is_emptied_when_nobody_listens() {
 #[test]
 fn task_sends_what_happens_while_it_runs() {
     lab(|lab| {
-        let events = Events::open(lab.pins(), lab.names()).unwrap();
+        let events = Events::open(lab.pins(), lab.names(), traces()).unwrap();
         let (sender, mut listener) = broadcast::channel(16);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {

@@ -283,6 +283,7 @@ pub(crate) fn address(ip: Ipv4Addr) -> [u8; 16] {
 
 fn snapshot() -> Snapshot {
     let persona = PersonaView {
+        candidate: None,
         id: PersonaId("01".into()),
         state: PersonaState::Active,
         generation: 1,

@@ -176,6 +176,6 @@ fn snapshots_share_what_did_not_change() {
     let first = script.hub.snapshot(script.now).personas;
     script.replace("b", with(persona("b", "10.2.0.0/24"), json!({"protocols": ["tcp"]}))).unwrap();
     let second = script.hub.snapshot(script.now).personas;
-    let same = first.iter().zip(&second).map(|((_, old), (_, new))| std::sync::Arc::ptr_eq(old, new));
+    let same = first.iter().zip(&second).map(|((_, old), (_, new))| Arc::ptr_eq(old, new));
     assert_eq!(same.collect::<Vec<_>>(), [true, false]);
 }

@@ -24,7 +24,7 @@ use crate::datapath_view::EventView;
 use crate::inputs::server::Closing;
 
 /// Time between comments on a quiet stream, so that a dead one is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Data of a `lagged` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -103,14 +103,14 @@ async fn next(mut stage: Stage) -> Option<(Result<Event, Infallible>, Stage)> {
 }
 
 /// Ends when the listener closes; never without one.
-async fn closed(closing: Option<&mut Closing>) {
+pub(super) async fn closed(closing: Option<&mut Closing>) {
     match closing {
         Some(closing) => closing.closed().await,
         None => std::future::pending().await,
     }
 }
 
-fn as_sse(name: &str, data: &impl Serialize) -> Event {
+pub(super) fn as_sse(name: &str, data: &impl Serialize) -> Event {
     let event = Event::default().event(name);
     match event.json_data(data) {
         Ok(event) => event,

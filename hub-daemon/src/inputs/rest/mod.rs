@@ -5,7 +5,9 @@
 //! found. Nothing here knows what a persona means.
 
 mod alerts;
+mod apply;
 mod body;
+mod candidate;
 mod datapath;
 mod decode;
 mod documents;
@@ -22,6 +24,8 @@ pub mod problem;
 mod query;
 mod removal;
 mod status;
+mod top;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,18 +39,21 @@ use tokio::sync::{Semaphore, oneshot};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::command::{Command, Reply};
+use crate::command::{Command, Rejection, Reply};
 use crate::inputs::HubHandle;
 use crate::inputs::server::Peer;
 
 use self::idempotency::Answers;
 use self::problem::ProblemDetails;
 
+pub(crate) use self::apply::{Applied, ApplyDocument};
+pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
+pub(crate) use self::top::{TopPersona, TopView};
 
 /// Most bytes of a request's body.
 pub const BODY_BYTES: usize = 1_024 * 1_024;
@@ -87,12 +94,19 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(personas::show, personas::replace, personas::patch, removal::delete))
             .routes(routes!(removal::orphans, removal::collect))
             .routes(routes!(pools::pools))
+            .routes(routes!(candidate::show, candidate::put, candidate::delete))
+            .routes(routes!(candidate::accept))
             .routes(routes!(datapath::persona_flows))
             .routes(routes!(datapath::persona_counters))
             .routes(routes!(datapath::flows))
             .routes(routes!(datapath::counters))
             .routes(routes!(datapath::why))
             .routes(routes!(names::names))
+            .routes(routes!(top::top))
+            .routes(routes!(trace::trace))
+            .routes(routes!(apply::apply))
+            .routes(routes!(apply::confirm))
+            .routes(routes!(apply::revert))
             .routes(routes!(documents::plan))
             .routes(routes!(documents::reload))
             .routes(routes!(events::events))
@@ -129,16 +143,20 @@ async fn log(request: Request, next: Next) -> Response {
 }
 
 impl Api {
-    /// Asks the hub's task; a task that does not answer in time is a 503.
+    /// Asks the hub's task; a refusal is a problem, a task that does not answer in time is a 503.
     async fn command(&self, command: Command) -> Result<Reply, ProblemDetails> {
+        self.hub_command(command).await?.map_err(ProblemDetails::from)
+    }
+
+    /// Asks the hub's task; a task that does not answer in time is a 503.
+    async fn hub_command(&self, command: Command) -> Result<Result<Reply, Rejection>, ProblemDetails> {
         let (answer, answered) = oneshot::channel();
         let asked = async {
             self.hub.commands.send((command, answer)).await.ok()?;
             answered.await.ok()
         };
         match tokio::time::timeout(HUB_TIME, asked).await {
-            Ok(Some(Ok(reply))) => Ok(reply),
-            Ok(Some(Err(rejection))) => Err(rejection.into()),
+            Ok(Some(reply)) => Ok(reply),
             Ok(None) => Err(ProblemDetails::unavailable("the hub is stopping")),
             Err(_elapsed) => Err(ProblemDetails::unavailable(
                 "the hub is busy: it may still do what you asked; read before you try again",

@@ -13,6 +13,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::events::Lagged;
 use super::problem::{self, ProblemDetails};
 use crate::datapath_view::EventView;
+use crate::inputs::trace::TraceEnd;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -20,7 +21,7 @@ use crate::datapath_view::EventView;
         title = "Hub",
         description = "Personas: network segments with a policy and an end. The same routes are below /v1."
     ),
-    components(schemas(ProblemDetails, EventView, Lagged)),
+    components(schemas(ProblemDetails, EventView, Lagged, TraceEnd)),
     servers((url = "/v1"), (url = "/"))
 )]
 struct Description;

@@ -1,5 +1,6 @@
 //! Personas: their records, what they claim, what they contribute, what is to be said about them.
 
+pub mod candidate;
 pub mod claims;
 pub mod condition;
 pub mod lint;
@@ -24,6 +25,7 @@ use crate::model::prefix;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::{Origin, PersonaView};
+use candidate::Candidate;
 use seats::Seat;
 
 /// Condition of a persona in the last tenth of its life.
@@ -82,6 +84,8 @@ pub struct Record {
     pub attempts: u32,
     /// Revision of the hub at which it was to be brought into the kernel.
     pub since: u64,
+    /// A definition on trial, or the last one that was.
+    pub candidate: Option<Candidate>,
     /// The view published last.
     pub view: Option<Arc<PersonaView>>,
 }

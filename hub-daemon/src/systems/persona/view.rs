@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Record;
+use super::candidate::Candidate;
 use super::condition::{self, Find};
 use super::place::Placement;
 use crate::view::{Origin, PersonaView};
@@ -25,6 +26,7 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         conditions: condition::conditions(record, placement, find, now),
         warnings: record.warnings.as_ref().clone(),
         rule_sources: rule_sources(record),
+        candidate: record.candidate.as_ref().map(Candidate::view),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod segments;
 pub mod settings;
 mod slots;
 pub mod small;
+pub mod traces;
 pub mod translations;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use aya::Ebpf;
 use hub_common::segment::Peer;
+use hub_common::trace::TraceFilter;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
@@ -77,6 +79,7 @@ pub struct Datapath {
     translations: translations::Translations,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    traces: traces::Traces,
     detectors: detectors::DetectorMaps,
 }
 
@@ -91,7 +94,8 @@ impl Datapath {
         let ports = ports::Ports::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
         let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings, detectors })
+        let traces = traces::Traces::new(&mut ebpf)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings, detectors, traces })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -157,6 +161,16 @@ impl Datapath {
     /// Lets TCP in mid-stream open flows for a while, after a start without the flows of before.
     pub fn loose_tcp_for(&mut self, time: Duration, clock: &Clock) -> Report {
         self.settings.loose_tcp_until(clock.now().saturating_add(clock.ticks(time)))
+    }
+
+    /// Begins or ends a trace; when it returns, packets see it so.
+    pub fn trace(
+        &mut self,
+        slot: u32,
+        filter: Option<(TraceFilter, Duration)>,
+        clock: &Clock,
+    ) -> Result<(), MapFault> {
+        self.traces.place(slot, filter, &mut self.settings, clock)
     }
 
     /// Ports with XDP whose far ends the hub cannot see.

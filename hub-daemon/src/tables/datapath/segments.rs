@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry};
 use hub_common::stats::{DropKey, Hits, SegmentCounters};
 
 use super::policies::{Built, Policies};
-use super::{MapFault, take};
-use crate::desired::{Segment, SegmentState};
+use super::{MapFault, grace, take};
+use crate::desired::{Segment, SegmentState, Trial};
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::policy::Policy;
@@ -27,6 +28,9 @@ struct Live {
     /// What the slots were built from; `None` for what an earlier run left.
     policy: Option<Arc<Policy>>,
     persona: Option<PersonaId>,
+    /// The policy on trial and what it was built from.
+    candidate: Option<Built>,
+    trial: Option<Trial>,
 }
 
 /// The segment map with the policies behind it.
@@ -35,6 +39,7 @@ pub struct Segments {
     counters: PerCpuArray<MapData, SegmentCounters>,
     drops: PerCpuHashMap<MapData, DropKey, Hits>,
     flows_begun: PerCpuArray<MapData, [u64; 2]>,
+    answers: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
     policies: Policies,
     live: BTreeMap<SegmentId, Live>,
     cpus: usize,
@@ -53,19 +58,25 @@ impl Segments {
                 }
             }
         }
-        let words = found.values().map(|entry: &Entry| entry.policy).filter(|word| *word != 0);
+        let words = found
+            .values()
+            .flat_map(|entry: &Entry| [entry.policy, entry.candidate])
+            .filter(|word| *word != 0);
         let policies = Policies::new(ebpf, words, adopted)?;
         let live = found
             .into_iter()
             .map(|(id, entry)| {
-                (id, Live { built: policies.find(entry.policy), entry, policy: None, persona: None })
+                let candidate = (entry.candidate != 0).then(|| policies.find(entry.candidate)).flatten();
+                let built = policies.find(entry.policy);
+                (id, Live { built, entry, policy: None, persona: None, candidate, trial: None })
             })
             .collect();
         let cpus = aya::util::nr_cpus()
             .map_err(|(_, source)| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
         let counters = take(ebpf, "COUNTERS")?;
         let (drops, flows_begun) = (take(ebpf, "DROPS")?, take(ebpf, "FLOWS_BEGUN")?);
-        Ok(Self { map, counters, drops, flows_begun, policies, live, cpus })
+        let answers = take(ebpf, "CANDIDATE_HITS")?;
+        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, cpus })
     }
 
     /// Puts segments that are missing or different. One store changes a segment's policy.
@@ -104,7 +115,20 @@ impl Segments {
             Some(live) if same_policy => live.built,
             _ => Some(self.policies.build(&segment.policy)?),
         };
+        let same_candidate = live.is_some_and(|live| live.trial == segment.candidate)
+            && live.is_some_and(|live| live.policy.is_some());
+        let candidate = match (live, &segment.candidate) {
+            (Some(live), _) if same_candidate => live.candidate,
+            (Some(Live { policy: Some(_), entry, .. }), Some(trial)) => {
+                self.end_candidate(id, *entry)?;
+                self.build_candidate(id, &trial.policy)
+            }
+            // One that an earlier run left goes on with its counts.
+            (_, Some(trial)) => self.build_candidate(id, &trial.policy),
+            (_, None) => None,
+        };
         let entry = Entry {
+            candidate: candidate.map_or(0, |built| built.word),
             expires_tick: clock.deadline_tick(segment.expires),
             policy: built.map_or(0, |built| built.word),
             state: match segment.state {
@@ -122,6 +146,7 @@ impl Segments {
         }
         if live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona)) {
             self.forget_counts(id)?;
+            self.forget_answers(id);
         }
         self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
         let now = Live {
@@ -129,13 +154,43 @@ impl Segments {
             built,
             policy: Some(Arc::clone(&segment.policy)),
             persona: Some(segment.persona.clone()),
+            candidate,
+            trial: segment.candidate.clone(),
         };
-        if let Some(Live { built: Some(old), .. }) = self.live.insert(id, now)
-            && !same_policy
-        {
-            self.policies.retire(old);
+        if let Some(old) = self.live.insert(id, now) {
+            let gone = [old.built.filter(|_| !same_policy), old.candidate.filter(|_| !same_candidate)];
+            gone.into_iter().flatten().for_each(|built| self.policies.retire(built));
         }
         Ok(true)
+    }
+
+    /// Builds a policy on trial. Without room there is no trial, and the persona is as well off as before.
+    fn build_candidate(&mut self, id: SegmentId, policy: &Policy) -> Option<Built> {
+        self.policies
+            .build(policy)
+            .inspect_err(|error| tracing::warn!(segment = %id, %error, "candidate is not judged"))
+            .ok()
+    }
+
+    /// Makes room for another candidate: no packet is judged by the old one when its counts go.
+    fn end_candidate(&mut self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
+        if entry.candidate != 0 {
+            let without = Entry { candidate: 0, ..entry };
+            self.map.set(id.0, without, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+            grace::wait();
+        }
+        self.forget_answers(id);
+        Ok(())
+    }
+
+    /// Counts of a candidate begin at zero.
+    fn forget_answers(&mut self, id: SegmentId) {
+        let keys: Vec<CandidateKey> =
+            self.answers.keys().flatten().filter(|key| key.segment == id.0).collect();
+        for key in keys {
+            // Gone already is as good.
+            drop(self.answers.remove(&key));
+        }
     }
 
     /// Counters of a number that another persona had begin at zero.
@@ -166,8 +221,9 @@ impl Segments {
             match self.map.set(id.0, Entry::ZERO, 0) {
                 Ok(()) => {
                     report.deleted += 1;
-                    if let Some(Live { built: Some(built), .. }) = self.live.remove(&id) {
-                        self.policies.retire(built);
+                    if let Some(Live { built, candidate, .. }) = self.live.remove(&id) {
+                        let gone = [built, candidate].into_iter().flatten();
+                        gone.for_each(|built| self.policies.retire(built));
                     }
                 }
                 Err(source) => report.failures.push(Failure {

@@ -29,6 +29,8 @@ impl SettingsMap {
         let mut made = Self { map, entry };
         made.entry.route_generation = next(made.entry.route_generation);
         made.entry.class_generation = next(made.entry.class_generation);
+        // Whoever looked has gone with the daemon of before.
+        made.entry.traces = 0;
         Ok(made)
     }
 
@@ -62,6 +64,16 @@ impl SettingsMap {
     pub fn route_again(&mut self) -> Report {
         let route_generation = next(self.entry.route_generation);
         self.store(Entry { route_generation, ..self.entry })
+    }
+
+    /// Makes packets look at a slot of the trace table, or not any more.
+    pub fn trace(&mut self, slot: u32, looks: bool) -> Result<(), MapFault> {
+        let bit = 1_u32.checked_shl(slot).unwrap_or_default();
+        let traces = if looks { self.entry.traces | bit } else { self.entry.traces & !bit };
+        let entry = Entry { traces, ..self.entry };
+        self.map.set(0, entry, 0).map_err(|source| MapFault::Kernel { map: "SETTINGS", source })?;
+        self.entry = entry;
+        Ok(())
     }
 
     fn store(&mut self, entry: Entry) -> Report {

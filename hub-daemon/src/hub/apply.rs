@@ -1,0 +1,199 @@
+//! Several personas as one change, and changes that go back by themselves unless somebody confirms them.
+//!
+//! What was before is part of the hub's state, so that it is on the disk before the kernel hears of the
+//! change, and a hub that dies in between knows what to go back to.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::admit::Author;
+use super::documents::{below, severity};
+use super::state::Pending;
+use super::{Hub, QUARANTINE, after, refused};
+use crate::command::{Command, Deadline, Problem, Rejection, RejectionKind, Reply};
+use crate::document::persona::PersonaDocument;
+use crate::model::PersonaId;
+
+const PENDING: &str = "ConfirmationPending";
+const REVERTED: &str = "Reverted";
+
+/// What becomes of one definition.
+enum Step {
+    Keep,
+    Change(PersonaId),
+    Admit,
+}
+
+impl Hub {
+    /// Until when the last change waits for confirmation.
+    pub fn pending(&self) -> Option<&Deadline> {
+        self.pending.as_ref().map(|pending| &pending.deadline)
+    }
+
+    /// Creates and replaces personas: all of them, or nothing changes.
+    pub(super) fn apply(
+        &mut self,
+        documents: Vec<PersonaDocument>,
+        confirm: Option<Deadline>,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let mut next = self.clone();
+        let (created, updated) = next.apply_all(documents, now)?;
+        next.revision = next.revision.max(self.revision + 1);
+        if let Some(deadline) = confirm {
+            next.announce_pending(&deadline);
+            next.pending = Some(Arc::new(Pending { deadline, before: self.state() }));
+        }
+        next.set_condition(REVERTED, None);
+        *self = next;
+        Ok(Reply::Applied { created, updated })
+    }
+
+    /// Says until when a change waits.
+    pub(super) fn announce_pending(&mut self, deadline: &Deadline) {
+        let message = format!(
+            "the last change goes back at {}: `hubctl confirm` keeps it, `hubctl revert` does not wait",
+            deadline.until
+        );
+        self.set_condition(PENDING, Some(message));
+    }
+
+    fn apply_all(
+        &mut self,
+        documents: Vec<PersonaDocument>,
+        now: Timestamp,
+    ) -> Result<(Vec<String>, Vec<String>), Rejection> {
+        let mut problems = Vec::new();
+        let mut kind = None;
+        let mut refuse = |index: usize, rejection: Rejection| {
+            kind = kind.max(Some(severity(rejection.kind)));
+            problems.extend(rejection.problems.into_iter().map(|problem| below(index, problem)));
+        };
+        let mut steps = Vec::new();
+        for (index, document) in documents.iter().enumerate() {
+            if documents.iter().take(index).any(|other| other.name == document.name) {
+                let detail = format!("name `{}` is there twice", document.name);
+                refuse(index, refused(RejectionKind::Conflict, "/name", detail));
+            }
+            let step = match self.named(&document.name) {
+                None => Step::Admit,
+                Some(record) if *record.document == *document => Step::Keep,
+                Some(record) => Step::Change(record.id.clone()),
+            };
+            if !matches!(step, Step::Admit)
+                && let Err(rejection) = self.writable(&document.name, None)
+            {
+                refuse(index, rejection);
+            }
+            steps.push(step);
+        }
+        // Ranges may move between them: whoever changes lets go first.
+        for step in &steps {
+            if let Step::Change(id) = step
+                && let Some(record) = self.records.get(id)
+            {
+                self.claims.remove(record);
+            }
+        }
+        let (mut created, mut updated) = (Vec::new(), Vec::new());
+        for (index, (document, step)) in documents.into_iter().zip(steps).enumerate() {
+            let name = document.name.clone();
+            let done = match step {
+                Step::Keep => Ok(()),
+                Step::Change(id) => {
+                    updated.push(name);
+                    self.change(&id, document, Author::api(), now)
+                }
+                Step::Admit => {
+                    created.push(name);
+                    self.admit(document, Author::api(), now).map(drop)
+                }
+            };
+            if let Err(rejection) = done {
+                refuse(index, rejection);
+            }
+        }
+        match kind {
+            None => Ok((created, updated)),
+            Some((_, kind)) => Err(Rejection { kind, problems }),
+        }
+    }
+
+    /// Keeps the change that waits.
+    pub(super) fn confirm(&mut self) -> Result<Reply, Rejection> {
+        if self.pending.take().is_none() {
+            return Err(nothing_waits());
+        }
+        self.set_condition(PENDING, None);
+        Ok(Reply::Done)
+    }
+
+    /// Makes everything be as before the change that waits.
+    pub(super) fn revert(&mut self, why: &str, now: Timestamp) -> Result<Reply, Rejection> {
+        let Some(pending) = self.pending.take() else { return Err(nothing_waits()) };
+        let before = pending.before.clone();
+        let mut next = Self::restore(self.config.clone(), self.ids.clone(), before, now);
+        for (id, record) in &mut next.records {
+            match self.records.get(id) {
+                Some(tried) if tried.document != record.document => {
+                    // Nobody may take the definition of before for the one that was tried.
+                    record.generation = tried.generation + 1;
+                }
+                Some(tried) => record.generation = tried.generation,
+                None => {}
+            }
+            record.since = self.revision + 1;
+        }
+        for (id, tried) in &self.records {
+            let lost = tried.holds_segment() && !next.records.contains_key(id);
+            if lost && next.segments.take_again(tried.segment) {
+                next.segments.rest(tried.segment, after(now, QUARANTINE));
+            }
+        }
+        let lost = std::mem::take(&mut next.conditions);
+        next.conditions = self.conditions.iter().cloned().chain(lost).collect();
+        next.inventory = self.inventory.clone();
+        next.documents_read = self.documents_read;
+        next.documents_error.clone_from(&self.documents_error);
+        next.heard = self.heard;
+        next.passed = self.passed;
+        next.revision = self.revision + 1;
+        next.set_condition(PENDING, None);
+        next.set_condition(REVERTED, Some(format!("the last change went back at {now}: {why}")));
+        *self = next;
+        Ok(Reply::Done)
+    }
+
+    /// While a change waits nothing else changes, so that what was before still fits.
+    pub(super) fn refuse_while_pending(&self, command: &Command) -> Result<(), Rejection> {
+        let Some(pending) = &self.pending else { return Ok(()) };
+        let waits = match command {
+            Command::Create { .. }
+            | Command::Replace { .. }
+            | Command::Delete { .. }
+            | Command::Apply { .. } => true,
+            // A daemon that starts must read its documents.
+            Command::Documents(_) | Command::Configure(_) => self.heard.is_some(),
+            Command::Try { .. }
+            | Command::EndTrial { .. }
+            | Command::Confirm
+            | Command::Revert { .. }
+            | Command::Inventory(_)
+            | Command::Faults { .. }
+            | Command::ClockSet(_)
+            | Command::Orphans
+            | Command::Tick => false,
+        };
+        if !waits {
+            return Ok(());
+        }
+        let until = pending.deadline.until;
+        let detail = format!("a change waits for confirmation until {until}: confirm or revert it first");
+        Err(Rejection { kind: RejectionKind::Conflict, problems: vec![Problem::new("", detail)] })
+    }
+}
+
+fn nothing_waits() -> Rejection {
+    refused(RejectionKind::NotFound, "", "no change waits for confirmation")
+}

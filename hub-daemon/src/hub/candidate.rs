@@ -1,0 +1,109 @@
+//! Trials: a candidate begins, and ends by time, by command, or with the definition it was compared with.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::admit::{Draft, not_found};
+use super::{Hub, refused};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
+use crate::document::persona::PersonaDocument;
+use crate::systems::persona::candidate::Candidate;
+
+/// Trials at once: each has a compiled policy of its own.
+const TRIALS: usize = 64;
+
+impl Hub {
+    /// Begins a trial, in place of the one before.
+    pub(super) fn try_candidate(
+        &mut self,
+        persona: &str,
+        document: PersonaDocument,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let record = self.find(persona).ok_or_else(|| not_found(persona))?;
+        let id = record.id.clone();
+        if !record.is_live(now) {
+            return Err(refused(RejectionKind::Conflict, "", "it ended: there are no packets to judge"));
+        }
+        if until <= now {
+            return Err(refused(RejectionKind::Invalid, "", "the trial would be over: give it some time"));
+        }
+        let running = |other: &Candidate| !other.over;
+        let others = self.records.values().filter(|other| other.id != id);
+        if others.filter_map(|other| other.candidate.as_ref()).filter(|other| running(other)).count()
+            >= TRIALS
+        {
+            let detail = format!("{TRIALS} candidates are on trial already: end one");
+            return Err(refused(RejectionKind::Full, "", detail));
+        }
+        // Its own end is nothing that a trial looks at.
+        let draft = Draft::checked(document, record.persona.allotted(), None)?;
+        let mut problems = Vec::new();
+        if draft.persona.name() != record.persona.name() {
+            let detail = format!("a candidate keeps the name `{}`", record.persona.name());
+            problems.push(Problem::new("/name", detail));
+        }
+        if draft.persona.ranges() != record.persona.ranges() {
+            let detail = "a candidate keeps the ranges of its persona: a trial compares what rules say";
+            problems.push(Problem::new("/ip_range", detail));
+        }
+        if !problems.is_empty() {
+            return Err(Rejection { kind: RejectionKind::Invalid, problems });
+        }
+        self.claims.room(&draft.persona, &record.virtuals, &draft.policy, &self.config)?;
+        let candidate = Candidate {
+            document: Arc::new(draft.document),
+            persona: Arc::new(draft.persona),
+            policy: Arc::new(draft.policy),
+            began: now,
+            until,
+            over: false,
+        };
+        self.revision += 1;
+        if let Some(record) = self.records.get_mut(&id) {
+            record.candidate = Some(candidate);
+            record.view = None;
+        }
+        let view = self.view(&id, now).ok_or_else(|| not_found(persona))?;
+        Ok(Reply::Updated(Box::new(view.as_ref().clone())))
+    }
+
+    /// Ends a trial, or forgets one that ended.
+    pub(super) fn end_trial(&mut self, persona: &str, now: Timestamp) -> Result<Reply, Rejection> {
+        let record = self.find(persona).ok_or_else(|| not_found(persona))?;
+        let id = record.id.clone();
+        if record.candidate.is_none() {
+            let detail = format!("persona `{persona}` has no candidate");
+            return Err(refused(RejectionKind::NotFound, "", detail));
+        }
+        self.revision += 1;
+        if let Some(record) = self.records.get_mut(&id) {
+            record.candidate = None;
+            record.view = None;
+        }
+        let view = self.view(&id, now).ok_or_else(|| not_found(persona))?;
+        Ok(Reply::Updated(Box::new(view.as_ref().clone())))
+    }
+
+    /// When trials end.
+    pub(super) fn trials_end(&self) -> Option<Timestamp> {
+        let candidates = self.records.values().filter_map(|record| record.candidate.as_ref());
+        candidates.filter(|candidate| !candidate.over).map(|candidate| candidate.until).min()
+    }
+
+    /// Ends trials whose time is over.
+    pub(super) fn end_trials(&mut self, now: Timestamp) {
+        for record in self.records.values_mut() {
+            let ended = !record.is_live(now);
+            if let Some(candidate) = &mut record.candidate
+                && !candidate.over
+                && (candidate.until <= now || ended)
+            {
+                candidate.over = true;
+                record.view = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Ends that a stepped clock does not move and a reboot does not outlive.
+
+use std::fs;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::clock::boot_ns;
+use crate::command::Deadline;
+
+/// A random number that the kernel draws at each start.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The end of a time that begins here.
+pub fn deadline(life: Duration) -> Deadline {
+    let span = SignedDuration::try_from(life).unwrap_or(SignedDuration::MAX);
+    Deadline {
+        until: Timestamp::now().saturating_add(span).unwrap_or(Timestamp::MAX),
+        boot_id: boot_id(),
+        boot_ns: boot_ns().saturating_add(u64::try_from(life.as_nanos()).unwrap_or(u64::MAX)),
+    }
+}
+
+/// Whether an end is past: by the boot clock in the run of the kernel that it was set in, and always in
+/// another run.
+pub fn is_over(deadline: &Deadline) -> bool {
+    is_over_at(deadline, &boot_id(), boot_ns(), Timestamp::now())
+}
+
+fn is_over_at(deadline: &Deadline, boot_id: &str, boot_ns: u64, now: Timestamp) -> bool {
+    if boot_id.is_empty() {
+        // Without /proc there is the wall clock alone.
+        return now >= deadline.until;
+    }
+    deadline.boot_id != boot_id || boot_ns >= deadline.boot_ns
+}
+
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_clock_decides_and_a_reboot_is_past_every_end() {
+        let until: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let deadline = Deadline { until, boot_id: "a".into(), boot_ns: 100 };
+        let stepped = until + SignedDuration::from_hours(5);
+        assert!(!is_over_at(&deadline, "a", 99, stepped) && is_over_at(&deadline, "a", 100, until));
+        assert!(is_over_at(&deadline, "b", 1, until - SignedDuration::from_hours(1)));
+        assert!(
+            is_over_at(&deadline, "", 0, until) && !is_over_at(&deadline, "", 200, Timestamp::UNIX_EPOCH)
+        );
+    }
+
+    #[test]
+    fn an_end_is_as_far_away_as_asked() {
+        let near = deadline(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(is_over(&near) && !is_over(&deadline(Duration::from_mins(1))));
+    }
+}
