@@ -85,6 +85,8 @@ reasons! {
     TcpFlags = 28, "tcp_flags";
     /// The programs disagree with the maps; always a defect.
     Internal = 29, "internal";
+    /// More than the hard cap of a persona's bandwidth.
+    Policed = 33, "policed";
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.

@@ -23,5 +23,6 @@ pub mod parse;
 pub mod reply;
 pub mod rule;
 pub mod segment;
+pub mod shape;
 pub mod shared;
 pub mod stats;

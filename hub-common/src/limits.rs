@@ -34,6 +34,8 @@ pub const PEERS: u32 = 65_536;
 pub const DROPS: u32 = 65_536;
 /// Bytes of the event ring; a power of two. About 2,900 events.
 pub const EVENT_BYTES: u32 = 256 * 1_024;
+/// TCP handshakes under way that are timed, least recently used first out.
+pub const HANDSHAKES: u32 = 16_384;
 /// Failsafe ports of the host.
 pub const FAILSAFE: u32 = 64;
 /// IPv6 extension headers walked before the packet is dropped.
@@ -44,7 +46,7 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{flow, packet, rule, segment, stats};
+    use crate::{flow, packet, rule, segment, shape, stats};
 
     #[test]
     fn default_maps_fit_in_128_mebibytes_on_two_cpus() {
@@ -57,7 +59,9 @@ mod tests {
             + FRAGMENTS as usize * (size_of::<packet::FragmentKey>() + per_entry)
             + PORTS as usize * size_of::<segment::Port>()
             + V4_BLOCKS as usize * 1_024
-            + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
+            + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>()
+            + SEGMENTS as usize * (2 * size_of::<shape::Shape>() + size_of::<shape::Policer>() + 8)
+            + HANDSHAKES as usize * (size_of::<flow::FlowKey>() + 8 + per_entry);
         assert!(bytes < 128 * 1_024 * 1_024, "{bytes} bytes");
     }
 

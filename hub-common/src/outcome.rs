@@ -64,8 +64,14 @@ crate::shared! {
         pub wire_bytes: u32,
         /// `SCRATCH_*` bits.
         pub flags: u32,
+        /// Minor number of the packet's HTB leaf, 0 for none.
+        pub class: u32,
+        /// Code point that the packet gets plus 1, 0 to leave it.
+        pub dscp: u32,
         /// Zero.
         pub pad: u32,
+        /// Rate of `class` in bits per second.
+        pub class_bps: u64,
     }
 }
 
@@ -103,6 +109,10 @@ pub const OUTCOME_REJECT: u32 = 1 << 7;
 pub const OUTCOME_REOPEN: u32 = 1 << 8;
 /// The target is the hub itself.
 pub const OUTCOME_LOCAL: u32 = 1 << 9;
+/// A segment of the packet is shaped, marked or capped.
+pub const OUTCOME_SHAPED: u32 = 1 << 10;
+/// A segment of the packet has its handshakes timed.
+pub const OUTCOME_TIMED: u32 = 1 << 11;
 /// The next hop is known but was not confirmed for long: the kernel forwards this packet.
 pub const OUTCOME_AGED: u32 = 1 << 6;
 

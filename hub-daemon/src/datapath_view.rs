@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::SegmentId;
+use crate::qos_view::{HandshakeTimes, QueueCounts};
 
 /// Packets and bytes from the IP header on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,6 +32,12 @@ pub struct SegmentCounts {
     pub drops: Vec<DropCount>,
     /// First packets judged by each rule, by position in `security_policies`.
     pub rules: Vec<RuleCount>,
+    /// Times of TCP handshakes, for personas with `qos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshakes: Option<HandshakeTimes>,
+    /// Queues that packets wait in, for personas with `qos.bandwidth`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<QueueCounts>,
 }
 
 /// Drops of one reason.

@@ -14,6 +14,7 @@
 
 mod atomic;
 mod maps;
+mod mark;
 mod packet;
 mod pipeline;
 mod reject;

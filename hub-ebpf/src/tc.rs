@@ -23,7 +23,7 @@ use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
 use crate::stage::route::route;
-use crate::{pipeline, reject, rewrite};
+use crate::{mark, pipeline, reject, rewrite};
 
 /// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const NEXT: i32 = -1;
@@ -34,7 +34,7 @@ const PACKET_OTHERHOST: u32 = 3;
 /// Header bytes pulled into the linear part when the parser needs more than is there.
 const PULL_BYTES: u32 = 2_304;
 /// `BPF_F_RECOMPUTE_CSUM`.
-const RECOMPUTE_CSUM: u64 = 1;
+pub(crate) const RECOMPUTE_CSUM: u64 = 1;
 
 /// Added to a reason number where small numbers mean something else.
 pub(crate) const REASON_BASE: u32 = 1_024;
@@ -72,12 +72,16 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         verdict = hub_commit(scratch);
     }
     match verdict {
-        VERDICT_REDIRECT => send(skb, scratch),
+        VERDICT_REDIRECT => {
+            mark::into(skb, scratch);
+            send(skb, scratch)
+        }
         VERDICT_SKIP => {
             report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
             NEXT
         }
         VERDICT_STACK => {
+            mark::into(skb, scratch);
             report::total(Hook::TcIn as u32, |totals| totals.passed += 1);
             NEXT
         }
@@ -93,6 +97,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     let (out, came_by) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex) };
     if came_by != 0 && port(came_by).is_some() {
         // Judged when it came in.
+        mark::out(skb);
         report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
         return NEXT;
     }
@@ -119,6 +124,8 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
             NEXT
         }
         _ => {
+            mark::into(skb, scratch);
+            mark::out(skb);
             report::total(Hook::TcOut as u32, |totals| totals.passed += 1);
             NEXT
         }
@@ -188,6 +195,8 @@ fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
     scratch.hook = hook;
     scratch.ingress_ifindex = ingress_ifindex;
     scratch.flags = 0;
+    scratch.class = 0;
+    scratch.dscp = 0;
 }
 
 /// Parses, pulling headers into the linear part where they are not.

@@ -37,6 +37,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
+    scratch.class = 0;
+    scratch.dscp = 0;
     scratch.port = *port;
     let frame = Frame { start: ctx.data(), end: ctx.data_end(), bytes: 0 };
     let Some(target) = frame.read::<6>(0) else { return xdp_action::XDP_PASS };

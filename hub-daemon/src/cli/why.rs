@@ -134,6 +134,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::HubLocal => "members may not reach services of the hub itself; see `failsafe` in hub.yaml",
         Reason::Multicast => "multicast and broadcast do not cross the hub",
         Reason::RouterAdvertisement => "members may not act as routers",
+        Reason::Policed => "raise `qos.bandwidth`, or leave out `qos.police`",
         Reason::Internal => "this is a defect; please report it with `hubctl status --json`",
     }
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::located::Place;
-use super::parts::OneOrMany;
+use super::parts::{OneOrMany, Scalar};
 use super::read::Reading;
 use super::snippet::Diagnostic;
 use super::source;
@@ -95,6 +95,10 @@ pub struct HubInterfaceDocument {
     /// Whether XDP runs there beside TC; default `auto`.
     #[serde(default)]
     pub xdp: Xdp,
+    /// What its link carries, like `1Gbps`: personas with `ceil` borrow from what is idle of it. Default:
+    /// unknown, so that `ceil` alone limits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Scalar>,
 }
 
 /// What stays reachable on the host.

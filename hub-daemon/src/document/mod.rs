@@ -7,6 +7,7 @@ pub mod hub;
 pub mod located;
 pub mod parts;
 pub mod persona;
+pub mod qos;
 pub mod read;
 pub mod rule;
 pub mod snippet;

@@ -12,8 +12,8 @@ use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::place::{self, Ground, Placement};
-use crate::systems::persona::view;
 use crate::systems::persona::{Life, Record};
+use crate::systems::persona::{shaping, view};
 use crate::view::{PersonaView, Snapshot};
 
 impl Hub {
@@ -31,7 +31,7 @@ impl Hub {
                 policy: policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
-                flags: 0,
+                flags: if works { shaping::flags(&record.persona) } else { 0 },
             };
             desired.segments.insert(record.segment, segment);
             for range in record.persona.ranges() {
@@ -48,6 +48,8 @@ impl Hub {
             place::contribute(&mut desired, record, placement, &ground);
         }
         ground.contribute(&mut desired);
+        let records: Vec<&Record> = placed.iter().map(|(record, _)| *record).collect();
+        shaping::contribute(&mut desired, &records, &ground);
         place::routes(&mut desired, &placed);
         self.tables(&mut desired, &placed, now);
         place::host_switches(&mut desired, placed.iter().any(|(record, _)| record.persona.has_family(false)));

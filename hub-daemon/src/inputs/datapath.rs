@@ -1,15 +1,19 @@
 //! What inputs and metrics read from the data path, so that tests can stand in for the kernel.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
+use crate::qos_view::QueueCounts;
 
 /// Reads the data path; every call blocks briefly and may come from any thread.
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
+    /// What waits in the queues of every persona.
+    fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
@@ -23,6 +27,10 @@ pub trait Datapath: Debug + Send + Sync {
 impl Datapath for Reader {
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
         Self::segment(self, segment)
+    }
+
+    fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
+        Self::queues(self)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -11,6 +11,7 @@ use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 use super::batch;
 use super::maps::{Maps, present};
+use super::qos;
 use super::reader::ReadError;
 use crate::datapath_view::{Count, DropCount, HookCounts, RuleCount, SegmentCounts};
 use crate::model::SegmentId;
@@ -38,6 +39,7 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     if let Some(policy) = maps.slots.policy_of(segment)? {
         counts.rules = rules(maps, &policy)?;
     }
+    counts.handshakes = qos::handshakes(maps, segment)?;
     Ok(counts)
 }
 

@@ -79,6 +79,9 @@ pub const fn explain(reason: Reason) -> &'static str {
             "A member of a persona acts as a router (advertisement or redirect): members may not move others' traffic"
         }
         Reason::TcpFlags => "No stack sends these TCP flags: somebody scans",
+        Reason::Policed => {
+            "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

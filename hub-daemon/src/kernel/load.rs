@@ -19,6 +19,7 @@ use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::shape::{Histogram, Policer, ShapeSlot};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -113,7 +114,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 24] {
+    fn maps(&self) -> [Shape; 29] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -141,6 +142,11 @@ impl Capacities {
             ("REASONS", index, size_of::<u64>(), HOOKS * REASON_SLOTS),
             ("EVENT_GATE", index, size_of::<u64>(), REASON_SLOTS),
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
+            ("SHAPES", index, size_of::<hub_common::shape::Shape>(), segments.saturating_mul(2)),
+            ("SHAPE_SLOTS", index, size_of::<ShapeSlot>(), segments),
+            ("POLICERS", index, size_of::<Policer>(), segments),
+            ("HANDSHAKES", size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
+            ("RTTS", index, size_of::<Histogram>(), segments),
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),
             ("CLOCK", index, 2 * size_of::<u64>(), 1),

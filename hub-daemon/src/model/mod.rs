@@ -2,6 +2,7 @@
 
 pub mod bandwidth;
 pub mod config;
+pub mod dscp;
 pub mod endpoint;
 pub mod expiry;
 pub mod icmp;
@@ -13,6 +14,7 @@ pub mod port;
 pub mod prefix;
 pub mod problems;
 pub mod protocol;
+pub mod qos;
 pub mod rule;
 pub mod span;
 pub mod tcp_flags;

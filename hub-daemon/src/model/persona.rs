@@ -2,24 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
-use super::bandwidth::Bandwidth;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
+use super::qos::Qos;
 use super::rule::Rule;
-use super::{names, prefix, span};
+use super::{names, prefix};
 use crate::command::Problem;
 use crate::compile;
-use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
-use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument, QosDocument,
-};
+use crate::document::parts::{OneOrMany, Scalar};
+use crate::document::persona::{DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument};
 
 /// Most ranges of one persona.
 pub const RANGES: usize = 16;
@@ -56,17 +53,6 @@ pub(crate) struct RuleSet {
     pub(crate) egress_deny: Vec<IpNet>,
 }
 
-/// Quality of service asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Qos {
-    /// Towards members.
-    pub ingress: Option<Bandwidth>,
-    /// From members.
-    pub egress: Option<Bandwidth>,
-    /// Longest queueing delay added by the hub.
-    pub latency: Option<Duration>,
-}
-
 impl Persona {
     /// Checks a document. Problems carry JSON pointers into it.
     pub fn new(document: &PersonaDocument) -> Result<Self, Vec<Problem>> {
@@ -74,7 +60,7 @@ impl Persona {
         problems.take("/name", names::persona(&document.name));
         let ranges = ranges(&mut problems, &document.ip_range);
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
-        let qos = document.qos.as_ref().map(|written| qos(&mut problems, written));
+        let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
@@ -197,28 +183,6 @@ fn permitted(problems: &mut Problems, written: Option<&[Scalar]>, ranges: &[IpNe
         }
     }
     permitted
-}
-
-fn qos(problems: &mut Problems, written: &QosDocument) -> Qos {
-    let mut bandwidth = |pointer: &str, written: Option<&Scalar>| {
-        written.and_then(|written| problems.take(pointer, Bandwidth::parse(written)))
-    };
-    let (ingress, egress) = match &written.bandwidth {
-        None => (None, None),
-        Some(BandwidthDocument::Both(both)) => {
-            let both = bandwidth("/qos/bandwidth", Some(both));
-            (both, both)
-        }
-        Some(BandwidthDocument::Each(each)) => (
-            bandwidth("/qos/bandwidth/ingress", each.ingress.as_ref()),
-            bandwidth("/qos/bandwidth/egress", each.egress.as_ref()),
-        ),
-    };
-    let latency = written.latency.as_ref().and_then(|text| {
-        let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "latency", 1));
-        problems.take("/qos/latency", parsed)
-    });
-    Qos { ingress, egress, latency }
 }
 
 fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {

@@ -5,6 +5,7 @@ pub mod datapath;
 pub mod endpoints;
 pub(crate) mod family;
 pub mod network;
+pub mod queues;
 pub mod routes;
 pub mod rules;
 pub mod sysctls;

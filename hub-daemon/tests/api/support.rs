@@ -175,8 +175,8 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         origin,
         definition: serde_json::from_value(document(name)).unwrap(),
         conditions: vec![Condition {
-            reason: "QosNotEnforced".into(),
-            message: "qos is stored and not enforced".into(),
+            reason: "PeerMissing".into(),
+            message: "there is no persona `other`".into(),
         }],
         warnings: Vec::new(),
         rule_sources: vec!["api".into(), "api".into()],

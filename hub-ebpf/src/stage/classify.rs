@@ -2,8 +2,8 @@
 
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
-use hub_common::outcome::{FROM_HOST, Scratch};
-use hub_common::segment::{ROLE_SEGMENT, STATE_BLOCK, STATE_EMPTY};
+use hub_common::outcome::{FROM_HOST, OUTCOME_SHAPED, OUTCOME_TIMED, Scratch};
+use hub_common::segment::{ROLE_SEGMENT, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_BLOCK, STATE_EMPTY};
 
 use crate::maps::{LOCALS, SEGMENTS, segment_of};
 use crate::report::refuse;
@@ -60,6 +60,12 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if tick >= segment.expires_tick => Reason::Expired,
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
+                    if segment.flags & SEGMENT_SHAPED != 0 {
+                        outcome.flags |= OUTCOME_SHAPED;
+                    }
+                    if segment.flags & SEGMENT_TIMED != 0 {
+                        outcome.flags |= OUTCOME_TIMED;
+                    }
                     outcome.policy[side] = segment.policy;
                     side += 1;
                     continue;

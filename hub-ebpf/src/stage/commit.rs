@@ -3,17 +3,19 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Flow, FlowKey, Hop, first_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED, OUTCOME_REOPEN,
-    OUTCOME_RESTAMP, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TIMED, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER,
+    VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
+use hub_common::packet::protocol;
 use hub_common::segment::PORT_XDP_TARGET;
 
 use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS};
 use crate::report;
-use crate::stage::{flow, fragment, route};
+use crate::stage::shape::hub_shape;
+use crate::stage::{flow, fragment, handshake, route};
 
 /// Enters an allowed packet and says what becomes of it: one of `VERDICT_STACK`, `VERDICT_REDIRECT`,
 /// `VERDICT_DROP` (the flow table is full) or `VERDICT_DEFER` (XDP cannot finish it, nothing was written).
@@ -25,10 +27,16 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     let flags = scratch.outcome.flags;
     let hop = scratch.outcome.hop;
     if route::is_xdp(scratch)
-        && (flags & (OUTCOME_AGED | OUTCOME_RELATED) != 0
+        && (flags & (OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_SHAPED | OUTCOME_TIMED) != 0
             || !route::xdp_may_send(scratch, &hop, PORT_XDP_TARGET))
     {
         return VERDICT_DEFER;
+    }
+    if flags & OUTCOME_SHAPED != 0 {
+        let reason = hub_shape(scratch);
+        if reason != 0 {
+            return VERDICT_DROP;
+        }
     }
     if flags & OUTCOME_RELATED == 0
         && let Err(reason) = enter(scratch)
@@ -78,6 +86,9 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     // SAFETY: a live map value; words that other CPUs read are written one at a time.
     let entry = unsafe { &mut *entry };
     let direction = (scratch.outcome.direction & 1) as usize;
+    if scratch.packet.protocol == protocol::TCP && is_opening(scratch.packet.tcp_flags) {
+        handshake::forget(scratch);
+    }
     flow::touch(scratch, entry, direction);
     entry.segment = scratch.outcome.segment;
     entry.rule = scratch.outcome.rule;
@@ -104,6 +115,7 @@ fn open(scratch: &mut Scratch) -> Result<(), Reason> {
         FLOWS.remove(scratch.key).ok();
         FLOWS_NEW.remove(scratch.key).ok();
     }
+    handshake::begin(scratch);
     let packet = &scratch.packet;
     let (_, from_high) = FlowKey::of(packet);
     let new = &mut scratch.flow;

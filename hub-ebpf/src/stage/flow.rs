@@ -7,22 +7,24 @@ use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reo
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
     OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, SCRATCH_READ_ONLY,
-    SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
     PACKET_V4, PACKET_VLAN, protocol,
 };
 use hub_common::segment::{
-    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Settings,
-    policy_slot,
+    POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_BLOCK, STATE_DRAIN,
+    STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
 use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::pipeline::begin;
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::route;
+use crate::stage::shape::hub_shape;
+use crate::stage::{handshake, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -63,10 +65,10 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     if (half_open && direction == 1)
         || (tcp && is_opening(packet.tcp_flags))
         || flow.class_generation != settings.class_generation
-        || !unchanged(flow, scratch.tick)
     {
         return None;
     }
+    let features = unchanged(flow, scratch.tick)?;
     // VERIFIER(6.18): an index that was only compared is not bounded; two constants are.
     let hop = if direction == 0 { &raw const flow.hop[0] } else { &raw const flow.hop[1] };
     // SAFETY: the generation is written last and zeroed first; reading it before and after the copy
@@ -81,6 +83,19 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
         || (scratch.tick as u32).wrapping_sub(copy.checked_tick) > settings.hop_ticks
     {
         return None;
+    }
+    if features & (SEGMENT_SHAPED | SEGMENT_TIMED) != 0 && route::is_xdp(scratch) {
+        return Some(VERDICT_DEFER);
+    }
+    if features & SEGMENT_SHAPED != 0 {
+        begin(scratch);
+        scratch.outcome.segment = flow.segment;
+        scratch.outcome.policy = flow.policy;
+        scratch.outcome.rule = flow.rule;
+        scratch.outcome.direction = direction as u32;
+        if hub_shape(scratch) != 0 {
+            return Some(VERDICT_DROP);
+        }
     }
     let leaves = copy.ifindex != 0;
     if leaves
@@ -98,22 +113,24 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     Some(finish(scratch, flow, direction, verdict))
 }
 
-/// Whether both segments are alive and still point at the policies that admitted the flow.
+/// Features of both segments, if they are alive and still point at the policies that admitted the flow.
 #[inline(always)]
-fn unchanged(flow: &Flow, tick: u64) -> bool {
+fn unchanged(flow: &Flow, tick: u64) -> Option<u32> {
+    let mut features = 0;
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
         if id != 0 {
-            let Some(segment) = SEGMENTS.get(id) else { return false };
+            let segment = SEGMENTS.get(id)?;
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
             if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
-                return false;
+                return None;
             }
+            features |= segment.flags;
         }
         side += 1;
     }
-    true
+    Some(features)
 }
 
 #[inline(always)]
@@ -137,6 +154,7 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
     atomic::add(&mut flow.packets[direction], 1);
     atomic::add(&mut flow.bytes[direction], u64::from(packet.length_bytes));
     let seen = flow.tcp_seen[direction] | packet.tcp_flags;
+    handshake::end(scratch, flow.segment, direction, flow.tcp_seen[direction]);
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
         flow.tcp_seen[direction] = seen;

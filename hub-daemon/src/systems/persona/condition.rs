@@ -33,8 +33,8 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
         add("Expired", message);
         return conditions;
     }
-    if record.persona.qos().is_some() {
-        add("QosNotEnforced", "qos is checked and stored, but not enforced by this version".to_owned());
+    for (reason, message) in &placement.qos {
+        add(reason, message.clone());
     }
     if placement.no_port {
         let message = "no interfaces, no endpoints, and not exactly one segment interface in hub.yaml: \

@@ -5,6 +5,7 @@ pub mod condition;
 pub mod lint;
 pub mod place;
 pub mod seats;
+pub mod shaping;
 pub mod view;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@ pub mod ports;
 pub mod prefixes;
 pub mod segments;
 pub mod settings;
+pub mod shapes;
 mod slots;
 pub mod small;
 
@@ -71,6 +72,7 @@ pub struct Datapath {
     small: small::Small,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    shapes: shapes::Shapes,
 }
 
 impl Datapath {
@@ -82,7 +84,8 @@ impl Datapath {
         let small = small::Small::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+        let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings, shapes })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -94,6 +97,8 @@ impl Datapath {
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
         let mut reports = vec![self.settings.put(&desired.settings, clock)];
+        // Before the segments that say that there is a shape.
+        reports.push(self.shapes.put(&desired.shapes));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -118,12 +123,14 @@ impl Datapath {
     /// Deletes what is no longer wanted and waits until no packet can see freed slots.
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let report = self.segments.delete(&desired.segments);
-        if self.segments.has_retired() || self.prefixes.has_retired() {
+        let shapes = self.shapes.delete(&desired.shapes, |id| desired.segments.contains_key(id));
+        if self.segments.has_retired() || self.prefixes.has_retired() || self.shapes.has_retired() {
             grace::wait();
+            self.shapes.reuse();
             self.segments.reuse();
             self.prefixes.reuse();
         }
-        vec![report]
+        vec![report, shapes]
     }
 
     /// Makes every cached next hop be looked up again.
