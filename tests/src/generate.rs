@@ -108,11 +108,14 @@ impl World {
     fn segment(&mut self, random: &mut Random) -> Segment {
         let life = random.one_of(&[(93, Life::Active), (4, Life::Drain), (3, Life::Block)]);
         let policy = self.policy(random);
+        let rules = policy.ingress.len() * 5 + policy.egress.len();
         Segment {
             policy: random.chance(98).then_some(policy),
             version: 1,
             life,
             expires_tick: if random.chance(97) { u64::MAX } else { 1 },
+            // Any value that differs between segments: the sequence of random numbers stays as it is.
+            capped: rules % 16 == 13,
         }
     }
 

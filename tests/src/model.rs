@@ -113,6 +113,8 @@ pub struct Segment {
     pub life: Life,
     /// No packet passes at or after this tick.
     pub expires_tick: u64,
+    /// Its hard cap of bandwidth is used up, in both directions and for good.
+    pub capped: bool,
 }
 
 /// An address range with the segment it belongs to.

@@ -71,7 +71,7 @@ fn policy() -> Policy {
 }
 
 fn segment(policy: Policy) -> Segment {
-    Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick: u64::MAX }
+    Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick: u64::MAX, capped: false }
 }
 
 /// Segments 1 and 2 are peers; 3 has no peer, 4 no policy.
