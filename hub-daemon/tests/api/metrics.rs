@@ -42,6 +42,19 @@ fn series(text: &str) -> BTreeMap<String, f64> {
         } else {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let family = name.split('{').next().unwrap();
+            let parts = ["_sum", "_count", "_bucket"].iter().filter_map(|part| family.strip_suffix(part));
+            if parts.into_iter().any(|family| types.get(family) == Some(&"histogram")) {
+                // Labels in the order in which they are written here.
+                let name = match name.split_once("{le=") {
+                    Some((family, rest)) => {
+                        let (bound, labels) = rest.split_once(',').unwrap();
+                        format!("{family}{{{},le={bound}}}", labels.trim_end_matches('}'))
+                    }
+                    None => name.to_owned(),
+                };
+                series.insert(name, value.parse().unwrap());
+                continue;
+            }
             let kind = match family.strip_suffix("_total") {
                 Some(family) => types.get(family),
                 None => types.get(family),

@@ -42,11 +42,6 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
         .collect();
     let of = |value: fn(&QueueCounts) -> u64| rows.iter().map(move |row| sample(row, value(row.1)));
     series.gauges("hub_persona_queue_backlog_bytes", "Bytes that wait", of(|queue| queue.backlog_bytes))?;
-    series.gauges(
-        "hub_persona_queue_delay_microseconds",
-        "How long what waits will wait at the persona's bandwidth",
-        of(|queue| queue.delay_us),
-    )?;
     series.counters(
         "hub_persona_queue_drops",
         "Packets for which a queue had no room",

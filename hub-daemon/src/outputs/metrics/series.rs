@@ -66,7 +66,7 @@ impl<'a> Series<'a> {
         for (labels, times) in samples {
             let bounds = (0..times.buckets.len().saturating_sub(1) as u32)
                 .map(|power| Duration::from_micros(1_u64.checked_shl(power).unwrap_or(u64::MAX)));
-            let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::MAX]);
+            let bounds = bounds.map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(times.buckets.iter().copied()).collect();
             let sum = Duration::from_micros(times.sum_us).as_secs_f64();
             family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
