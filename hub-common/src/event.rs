@@ -85,6 +85,8 @@ reasons! {
     TcpFlags = 28, "tcp_flags";
     /// The programs disagree with the maps; always a defect.
     Internal = 29, "internal";
+    /// More than the hard cap of a persona's bandwidth.
+    Policed = 33, "policed";
     /// No address or port is left to translate to, or an address that only the other side may use.
     NoTranslation = 34, "no_translation";
     /// A detector fired for the sender, or for the target of its connection, and drops.

@@ -26,6 +26,7 @@ pub mod parse;
 pub mod reply;
 pub mod rule;
 pub mod segment;
+pub mod shape;
 pub mod shared;
 pub mod stats;
 pub mod trace;

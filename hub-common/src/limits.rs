@@ -55,6 +55,8 @@ pub const BARS: u32 = 8_192;
 pub const DETECTIONS: u32 = 65_536;
 /// Bytes of the event ring; a power of two. About 2,900 events.
 pub const EVENT_BYTES: u32 = 256 * 1_024;
+/// TCP handshakes under way that are timed, least recently used first out.
+pub const HANDSHAKES: u32 = 16_384;
 /// Failsafe ports of the host.
 pub const FAILSAFE: u32 = 64;
 /// Distinct answers of candidate policies beside live ones.
@@ -69,7 +71,7 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{detect, flow, open, packet, rule, segment, stats};
+    use crate::{detect, flow, open, packet, rule, segment, shape, stats};
 
     #[test]
     fn default_maps_fit_in_160_mebibytes_on_two_cpus() {
@@ -86,6 +88,8 @@ mod tests {
             + PORT_SETS as usize * size_of::<open::PortSet>()
             + WATCHES as usize * (size_of::<detect::WatchKey>() + size_of::<detect::Watch>() + per_entry)
             + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>()
+            + SEGMENTS as usize * (2 * size_of::<shape::Shape>() + size_of::<shape::Policer>() + 8)
+            + HANDSHAKES as usize * (size_of::<flow::FlowKey>() + 8 + per_entry)
             + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
         assert!(bytes < 160 * 1_024 * 1_024, "{bytes} bytes");
     }

@@ -80,6 +80,12 @@ crate::shared! {
         pub bytes: u32,
         /// Slots of traces in use.
         pub traces: u32,
+        /// Minor number of the packet's HTB leaf, 0 for none.
+        pub class: u32,
+        /// Code point that the packet gets plus 1, 0 to leave it.
+        pub dscp: u32,
+        /// Rate of `class` in bits per second.
+        pub class_bps: u64,
     }
 }
 
@@ -121,6 +127,10 @@ pub const OUTCOME_LOCAL: u32 = 1 << 9;
 pub const OUTCOME_UNTRACKED: u32 = 1 << 10;
 /// The segments involved are active and have nothing that must be looked up for each packet.
 pub const OUTCOME_PLAIN: u32 = 1 << 11;
+/// A segment of the packet is shaped, marked or capped.
+pub const OUTCOME_SHAPED: u32 = 1 << 12;
+/// A segment of the packet has its handshakes timed.
+pub const OUTCOME_TIMED: u32 = 1 << 13;
 /// The next hop is known but was not confirmed for long: the kernel forwards this packet.
 pub const OUTCOME_AGED: u32 = 1 << 6;
 

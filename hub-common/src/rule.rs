@@ -36,8 +36,12 @@ crate::shared! {
         pub flags: u16,
         /// Position in the document's list, from 0.
         pub index: u16,
+        /// Code point of packets of flows that it admits plus 1, 0 to leave it.
+        pub dscp: u8,
+        /// Class of traffic of those packets plus 1, 0 for the persona's.
+        pub priority: u8,
         /// Zero.
-        pub pad: u32,
+        pub pad: [u8; 2],
     }
 }
 

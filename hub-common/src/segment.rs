@@ -122,6 +122,8 @@ pub const SEGMENT_TRANSLATED: u32 = 1;
 pub const SEGMENT_SHAPED: u32 = 1 << 1;
 /// Detectors watch its packets.
 pub const SEGMENT_WATCHED: u32 = 1 << 2;
+/// Its TCP handshakes are timed.
+pub const SEGMENT_TIMED: u32 = 1 << 6;
 
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;

@@ -146,6 +146,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Addresses on it.
     pub addresses: Vec<IpAddr>,
+    /// The queue that somebody else put on it, as `tc` names it.
+    pub queue: Option<String>,
 }
 
 /// What a command did.

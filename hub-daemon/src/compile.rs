@@ -184,6 +184,8 @@ fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
         tcp_value,
         flags: if rule.logs() { RULE_LOG } else { 0 },
         index: rule.index(),
+        dscp: rule.dscp().map_or(0, |dscp| dscp.number() + 1),
+        priority: rule.priority().map_or(0, |priority| priority.number() + 1),
         ..Compiled::ZERO
     };
     let named = |number: u8| Compiled { protocol: number, flags: base.flags | RULE_PROTOCOL, ..base };

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::model::SegmentId;
 use crate::outputs::alerts::AlertEvent;
+use crate::qos_view::{HandshakeTimes, QueueCounts};
 
 /// Packets and bytes from the IP header on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -38,6 +39,12 @@ pub struct SegmentCounts {
     /// How often each detector of the persona fired; those that did.
     #[serde(default)]
     pub detections: Vec<DetectionCount>,
+    /// Times of TCP handshakes, for personas with `qos`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshakes: Option<HandshakeTimes>,
+    /// Queues that packets wait in, for personas with `qos.bandwidth`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<QueueCounts>,
 }
 
 /// Connections of one persona that began, by the side that spoke first.

@@ -3,6 +3,8 @@
 //! `Hub::desired(now)` builds one [`Desired`]; `reconcile` makes the kernel equal to it. Names, not
 //! numbers: an interface is known by name here, and its index is the kernel side's business.
 
+pub mod queues;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use jiff::Timestamp;
 use crate::model::detector::Detectors;
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
+use queues::{Queue, QueueKey, Shape};
 
 /// Everything the hub wants the kernel to hold.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +49,10 @@ pub struct Desired {
     pub masquerade: bool,
     /// What the data path watches for, by segment.
     pub detectors: BTreeMap<SegmentId, Detectors>,
+    /// What packets of personas get beside a verdict.
+    pub shapes: BTreeMap<SegmentId, Shape>,
+    /// Queues that packets wait in.
+    pub queues: BTreeMap<QueueKey, Queue>,
     /// Numbers of the data path.
     pub settings: Settings,
 }

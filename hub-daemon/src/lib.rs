@@ -13,6 +13,7 @@ pub mod inputs;
 pub mod kernel;
 pub mod model;
 pub mod outputs;
+pub mod qos_view;
 pub mod reconcile;
 pub mod store;
 pub mod systems;

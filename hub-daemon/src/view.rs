@@ -159,7 +159,7 @@ pub enum Origin {
 /// Something an operator should know of a persona or of the hub.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Condition {
-    /// What it is about, one word in CamelCase, for example `QosNotEnforced`.
+    /// What it is about, one word in CamelCase, for example `InterfaceMissing`.
     pub reason: String,
     /// A sentence for people.
     pub message: String,

@@ -34,3 +34,33 @@ pub(crate) fn claim(word: &mut u32) -> bool {
     let taken = core::mem::replace(word, 1) == 0;
     taken
 }
+
+/// Reads a word that other CPUs exchange.
+#[inline(always)]
+pub(crate) fn read(word: &u64) -> u64 {
+    // SAFETY: the reference is valid and aligned.
+    unsafe { core::ptr::read_volatile(word) }
+}
+
+/// Stores `new` if the word still is `old`; says whether it did.
+#[inline(always)]
+pub(crate) fn exchange(word: &mut u64, old: u64, new: u64) -> bool {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the reference is valid and aligned, and every writer of such words uses this function.
+    unsafe {
+        let (_, stored) = core::intrinsics::atomic_cxchg::<
+            u64,
+            { core::intrinsics::AtomicOrdering::SeqCst },
+            { core::intrinsics::AtomicOrdering::SeqCst },
+        >(word, old, new);
+        stored
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        let is_old = *word == old;
+        if is_old {
+            *word = new;
+        }
+        is_old
+    }
+}

@@ -17,6 +17,7 @@ mod clamp;
 mod edge;
 mod express;
 mod maps;
+mod mark;
 mod packet;
 mod pipeline;
 mod readdress;

@@ -17,6 +17,7 @@ use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
@@ -179,6 +180,32 @@ pub(crate) static EVENT_GATE: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerC
 /// Rejects answered in the current tick, per CPU: {tick, count}.
 #[btf_map]
 pub(crate) static REPLY_GATE: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
+/// Two shapes per segment, of which `SHAPE_SLOTS` names the live one. Daemon writes, programs read, for
+/// segments with `SEGMENT_SHAPED` only.
+#[btf_map]
+pub(crate) static SHAPES: Array<Shape, { 2 * limits::SEGMENTS as usize }> = Array::new();
+
+/// Live shape by segment. The one store that changes a persona's quality of service.
+#[btf_map]
+pub(crate) static SHAPE_SLOTS: Array<ShapeSlot, { limits::SEGMENTS as usize }> = Array::new();
+
+/// Hard caps by segment: shared by all CPUs, since a cap is one.
+#[btf_map]
+pub(crate) static POLICERS: Array<Policer, { limits::SEGMENTS as usize }> = Array::new();
+
+/// When the first SYN of a connection came, for segments with `SEGMENT_TIMED`.
+#[btf_map]
+pub(crate) static HANDSHAKES: LruHashMap<FlowKey, u64, { limits::HANDSHAKES as usize }> = LruHashMap::new();
+
+/// Times of handshakes per segment; made with the first one.
+#[btf_map]
+pub(crate) static RTTS: PerCpuHashMap<
+    u32,
+    Histogram,
+    { limits::SEGMENTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = PerCpuHashMap::new();
 
 /// Drops and logged packets, for the daemon.
 #[btf_map]

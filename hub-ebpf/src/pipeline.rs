@@ -29,7 +29,7 @@ use crate::stage::{flow, fragment};
 
 /// Resets the outcome of the packet before.
 #[inline(always)]
-fn begin(scratch: &mut Scratch) {
+pub(crate) fn begin(scratch: &mut Scratch) {
     scratch.outcome = Outcome::ZERO;
     scratch.outcome.rule = [RULE_NONE; 2];
     scratch.outcome.log_rule = [RULE_NONE; 2];

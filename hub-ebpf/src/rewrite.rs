@@ -43,3 +43,13 @@ pub(crate) fn l3(packet: &Packet) -> usize {
 
 /// Offset of the hop limit in an IPv6 header.
 pub(crate) const HOP_LIMIT: usize = 7;
+/// First two bytes of the IP header with another code point; the ECN bits stay (RFC 3168 section 5).
+#[inline(always)]
+pub(crate) fn code_point([first, second]: [u8; 2], is_v4: bool, dscp: u8) -> [u8; 2] {
+    let dscp = dscp & 0x3f;
+    if is_v4 {
+        [first, dscp << 2 | second & 3]
+    } else {
+        [first & 0xf0 | dscp >> 2, dscp << 6 | second & 0x3f]
+    }
+}

@@ -24,7 +24,7 @@ use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
 use crate::stage::detect;
 use crate::stage::route::route;
-use crate::{clamp, edge, pipeline, reject, rewrite};
+use crate::{clamp, edge, mark, pipeline, reject, rewrite};
 
 /// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 pub(crate) const NEXT: i32 = -1;
@@ -35,7 +35,7 @@ const PACKET_OTHERHOST: u32 = 3;
 /// Header bytes pulled into the linear part when the parser needs more than is there.
 const PULL_BYTES: u32 = 2_304;
 /// `BPF_F_RECOMPUTE_CSUM`.
-const RECOMPUTE_CSUM: u64 = 1;
+pub(crate) const RECOMPUTE_CSUM: u64 = 1;
 
 /// Added to a reason number where small numbers mean something else.
 pub(crate) const REASON_BASE: u32 = 1_024;
@@ -66,6 +66,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     if pkt_type == 0 && unsafe { (*skb).vlan_present } == 0 {
         let version = hub_express_tc(skb, scratch, port);
         if version != NO_EXPRESS {
+            mark::none(skb);
             return send(skb, ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
         }
     }
@@ -90,6 +91,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     pipeline::look_on(scratch, verdict);
     match verdict {
         VERDICT_REDIRECT => {
+            mark::into(skb, scratch);
             let packet = &scratch.packet;
             send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
         }
@@ -98,6 +100,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
             NEXT
         }
         VERDICT_STACK => {
+            mark::into(skb, scratch);
             report::total(Hook::TcIn as u32, |totals| totals.passed += 1);
             NEXT
         }
@@ -114,6 +117,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     let leaves_by = port(out);
     let judged = came_by != 0 && port(came_by).is_some();
     if judged && leaves_by.is_none_or(|port| port.flags & PORT_TRANSLATED == 0) {
+        mark::out(skb);
         report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
         return NEXT;
     }
@@ -156,6 +160,8 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
             NEXT
         }
         _ => {
+            mark::into(skb, scratch);
+            mark::out(skb);
             report::total(Hook::TcOut as u32, |totals| totals.passed += 1);
             NEXT
         }
@@ -182,6 +188,8 @@ pub(crate) fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
     scratch.hook = hook;
     scratch.ingress_ifindex = ingress_ifindex;
     scratch.flags = 0;
+    scratch.class = 0;
+    scratch.dscp = 0;
 }
 
 /// Parses, pulling headers into the linear part where they are not.

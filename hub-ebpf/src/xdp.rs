@@ -53,6 +53,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
+    scratch.class = 0;
+    scratch.dscp = 0;
     scratch.port = *port;
     read(ctx.ctx, scratch);
     let packet = &scratch.packet;

@@ -109,6 +109,7 @@ impl World {
         let life = random.one_of(&[(93, Life::Active), (4, Life::Drain), (3, Life::Block)]);
         let policy = self.policy(random);
         let timed = policy.ingress.len().is_multiple_of(2);
+        let rules = policy.ingress.len() * 5 + policy.egress.len();
         Segment {
             policy: random.chance(98).then_some(policy),
             version: 1,
@@ -116,6 +117,8 @@ impl World {
             drains_tick: if life == Life::Drain && timed { 1 } else { u64::MAX },
             life: if life == Life::Drain && timed { Life::Active } else { life },
             expires_tick: if random.chance(97) { u64::MAX } else { 1 },
+            // Any value that differs between segments: the sequence of random numbers stays as it is.
+            capped: rules % 16 == 13,
         }
     }
 

@@ -119,6 +119,8 @@ pub struct Segment {
     pub expires_tick: u64,
     /// No flow begins at or after this tick.
     pub drains_tick: u64,
+    /// Its hard cap of bandwidth is used up, in both directions and for good.
+    pub capped: bool,
 }
 
 /// An address range with the segment it belongs to.

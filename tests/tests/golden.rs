@@ -69,6 +69,12 @@ fn describe(desired: &Desired) -> String {
                 .unwrap();
         }
     }
+    for (id, shape) in &desired.shapes {
+        writeln!(text, "shape {id}: {shape:?}").unwrap();
+    }
+    for (key, queue) in &desired.queues {
+        writeln!(text, "queue {:?} on {}: {queue:?}", key.place, key.interface).unwrap();
+    }
     for (prefix, segment) in &desired.prefixes {
         writeln!(text, "prefix {prefix}: segment {segment}").unwrap();
     }
@@ -134,10 +140,10 @@ fn policy(policy: &Policy) -> String {
         for rule in rules {
             writeln!(
                 text,
-                "  {direction} {}: flags {:#05x} action {} protocol {} from {}/{} {:?} to {}/{} {:?} icmp {}/{} tcp {:#04x}/{:#04x}",
+                "  {direction} {}: flags {:#05x} action {} protocol {} from {}/{} {:?} to {}/{} {:?} icmp {}/{} tcp {:#04x}/{:#04x} mark {}/{}",
                 rule.index, rule.flags, rule.action, rule.protocol, address(&rule.source), rule.source_bits,
                 rule.source_port, address(&rule.target), rule.target_bits, rule.target_port, rule.icmp_type,
-                rule.icmp_code, rule.tcp_value, rule.tcp_mask,
+                rule.icmp_code, rule.tcp_value, rule.tcp_mask, rule.dscp, rule.priority,
             )
             .unwrap();
         }

@@ -42,7 +42,32 @@ fn of_persona(counts: &SegmentCounts) -> String {
         let rows = counts.detections.iter().map(|fired| [fired.detector.clone(), fired.times.to_string()]);
         text.push_str(&section("detections", &table(["DETECTOR", "TIMES"], rows)));
     }
+    if let Some(times) = &counts.handshakes {
+        let times = [times.p50_us, times.p95_us, times.p99_us].map(milliseconds);
+        text.push_str(&section("handshakes", &table(["P50 MS", "P95 MS", "P99 MS"], [times])));
+    }
+    if !counts.queues.is_empty() {
+        let columns =
+            ["INTERFACE", "DIRECTION", "CLASS", "PACKETS", "BYTES", "DROPS", "BACKLOG BYTES", "DELAY MS"];
+        let rows = counts.queues.iter().map(|queue| {
+            [
+                queue.interface.clone(),
+                queue.direction.clone(),
+                queue.priority.clone(),
+                queue.packets.to_string(),
+                queue.bytes.to_string(),
+                queue.drops.to_string(),
+                queue.backlog_bytes.to_string(),
+                milliseconds(queue.delay_us),
+            ]
+        });
+        text.push_str(&section("queues", &table(columns, rows)));
+    }
     text
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:03}", microseconds / 1_000, microseconds % 1_000)
 }
 
 fn of_hooks(hooks: &[HookCounts]) -> String {

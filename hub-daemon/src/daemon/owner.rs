@@ -204,6 +204,8 @@ impl Owner {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
+            // Ways stay as they are.
+            Change::Queues => self.look_soon(),
             Change::Links | Change::Routes | Change::Addresses | Change::Rules => {
                 self.send(Job::RoutesChanged);
                 self.look_soon();

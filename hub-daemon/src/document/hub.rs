@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertDocument, WebhookDocument};
 use super::located::Place;
-use super::parts::OneOrMany;
+use super::parts::{OneOrMany, Scalar};
 use super::pool::PoolDocument;
 use super::read::Reading;
 use super::snippet::Diagnostic;
@@ -122,6 +122,10 @@ pub struct HubInterfaceDocument {
     /// Whether XDP runs there beside TC; default `auto`.
     #[serde(default)]
     pub xdp: Xdp,
+    /// What its link carries, like `1Gbps`: personas with `ceil` borrow from what is idle of it. Default:
+    /// unknown, so that `ceil` alone limits them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Scalar>,
 }
 
 /// How programs get onto interfaces.

@@ -10,6 +10,7 @@ pub mod located;
 pub mod parts;
 pub mod persona;
 pub mod pool;
+pub mod qos;
 pub mod read;
 pub mod rule;
 pub mod service;

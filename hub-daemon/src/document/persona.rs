@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::alert::AlertDocument;
-use super::parts::{BandwidthDocument, DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
+use super::parts::{DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
+use super::qos::QosDocument;
 use super::rule::RuleDocument;
 use super::service::ServiceDocument;
 
@@ -34,7 +35,7 @@ pub struct PersonaDocument {
     /// IP protocols that may pass at all, by name or number; default `[tcp, udp, icmp]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<Vec<Scalar>>,
-    /// Bandwidth and latency.
+    /// Bandwidth, latency, code point and class of traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub qos: Option<QosDocument>,
     /// Rules, first match wins.
@@ -106,18 +107,6 @@ pub struct PersonaDocument {
 pub enum PersonaKind {
     /// A persona.
     Persona,
-}
-
-/// Quality of service. Source: persona `qos`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct QosDocument {
-    /// Bits per second, decimal multiples: `100Mbps`, `1.5Gbit`, `12.5MB/s`, or a number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth: Option<BandwidthDocument>,
-    /// Longest queueing delay that the hub may add: `50ms`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub latency: Option<String>,
 }
 
 /// A veth pair into a member's network namespace.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::parts::{OneOrMany, Scalar, TcpFlagsDocument};
+use super::qos::PriorityDocument;
 use crate::model::policy::Action;
 
 /// A rule; the first of its direction that matches a packet decides. A field left out matches all.
@@ -47,6 +48,12 @@ pub struct RuleDocument {
     /// Whether matches are reported as events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<bool>,
+    /// Code point that packets of the connections get which the rule admits, both ways: `EF`, `AF41`, 0–63.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Scalar>,
+    /// Class of traffic of those packets inside the persona's bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<PriorityDocument>,
 }
 
 /// Which way packets go that a rule looks at.

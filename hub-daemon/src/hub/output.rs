@@ -16,7 +16,7 @@ use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{Life, Record};
-use crate::systems::persona::{translate, view};
+use crate::systems::persona::{shaping, translate, view};
 use crate::view::{PersonaView, Snapshot};
 
 /// The feature bit of a persona with detectors.
@@ -54,7 +54,9 @@ impl Hub {
                     (true, Some(_)) => SegmentState::Drain,
                     (false, _) => SegmentState::Block,
                 },
-                flags: translate::flags(record) | watched(record),
+                flags: translate::flags(record)
+                    | watched(record)
+                    | if works { shaping::flags(&record.persona) } else { 0 },
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.segments.insert(record.segment, segment);
@@ -73,6 +75,8 @@ impl Hub {
             place::contribute(&mut desired, record, placement, &ground);
         }
         ground.contribute(&mut desired);
+        let records: Vec<&Record> = placed.iter().map(|(record, _)| *record).collect();
+        shaping::contribute(&mut desired, &records, &ground);
         place::routes(&mut desired, &placed, self.config.route_priority);
         self.tables(&mut desired, &placed, &services, now);
         place::host_switches(&mut desired, placed.iter().any(|(record, _)| record.persona.has_family(false)));

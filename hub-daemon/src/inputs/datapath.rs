@@ -8,6 +8,7 @@ use crate::datapath_view::{
 };
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
+use crate::qos_view::QueueCounts;
 
 /// Reads the data path; every call blocks briefly and may come from any thread.
 pub trait Datapath: Debug + Send + Sync {
@@ -19,6 +20,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError>;
     /// What a persona's candidate answered beside its live policy.
     fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError>;
+    /// What waits in the queues of every persona.
+    fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
@@ -44,6 +47,10 @@ impl Datapath for Reader {
 
     fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError> {
         Self::candidate(self, segment)
+    }
+
+    fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
+        Self::queues(self)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -10,6 +10,7 @@ use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 use super::batch;
 use super::maps::{Maps, present};
+use super::qos;
 use super::reader::ReadError;
 use super::rule_counts;
 use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts};
@@ -46,6 +47,7 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     if let Some(policy) = maps.slots.policy_of(segment)? {
         counts.rules = rule_counts::of_policy(maps, &policy)?;
     }
+    counts.handshakes = qos::handshakes(maps, segment)?;
     Ok(counts)
 }
 

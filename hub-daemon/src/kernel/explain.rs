@@ -89,6 +89,9 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::FlowRate => {
             "The sender began more flows than the persona's detector `flow_rate` takes: it may go on when the window is over"
         }
+        Reason::Policed => {
+            "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

@@ -27,11 +27,15 @@ impl Netlink {
                 l3_only: link.l3_only,
                 mac: link.mac,
                 addresses: Vec::new(),
+                queue: None,
             };
             links.insert(link.name, found);
         }
         let mut addresses = self.addresses_by_index()?;
+        let queues = self.queues()?;
         for link in links.values_mut() {
+            let foreign = queues.iter().find(|queue| queue.index == link.ifindex && queue.is_foreign_root());
+            link.queue = foreign.map(|queue| format!("{} {:x}:", queue.kind, queue.handle.major));
             link.addresses = addresses.remove(&link.ifindex).unwrap_or_default();
         }
         let foreign_routes = self.foreign_routes()?.into_iter().collect();

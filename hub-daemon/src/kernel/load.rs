@@ -22,6 +22,7 @@ use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::shape::{Histogram, Policer, ShapeSlot};
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
@@ -118,7 +119,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 42] {
+    fn maps(&self) -> [Shape; 47] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -159,6 +160,11 @@ impl Capacities {
             ("DETECTIONS", size_of::<DetectionKey>(), size_of::<u64>(), limits::DETECTIONS),
             ("FLOWS_BEGUN", index, 2 * size_of::<u64>(), segments),
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
+            ("SHAPES", index, size_of::<hub_common::shape::Shape>(), segments.saturating_mul(2)),
+            ("SHAPE_SLOTS", index, size_of::<ShapeSlot>(), segments),
+            ("POLICERS", index, size_of::<Policer>(), segments),
+            ("HANDSHAKES", size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
+            ("RTTS", index, size_of::<Histogram>(), segments),
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),
             ("CLOCK", index, 2 * size_of::<u64>(), 1),

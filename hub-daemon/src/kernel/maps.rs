@@ -12,6 +12,7 @@ use hub_common::flow::{Flow, FlowKey};
 use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
 use hub_common::segment::{Policy, Segment, Settings, policy_slot};
+use hub_common::shape::Histogram;
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
 
 use super::batch::from_map;
@@ -24,6 +25,7 @@ pub(crate) struct Maps {
     pub(crate) counters: PerCpuArray<MapData, SegmentCounters>,
     pub(crate) drops: PerCpuHashMap<MapData, DropKey, Hits>,
     pub(crate) rule_hits: PerCpuArray<MapData, Hits>,
+    pub(crate) times: PerCpuHashMap<MapData, u32, Histogram>,
     pub(crate) totals: PerCpuArray<MapData, HookTotals>,
     pub(crate) reasons: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
@@ -43,6 +45,7 @@ impl Maps {
             counters: open(pins, "COUNTERS")?,
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,
+            times: open(pins, "RTTS")?,
             totals: open(pins, "TOTALS")?,
             reasons: open(pins, "REASONS")?,
             flows: open(pins, "FLOWS")?,

@@ -27,8 +27,8 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 /// What to listen to.
 const GROUPS: [u32; 9] = [
     libc::RTNLGRP_LINK,
-    libc::RTNLGRP_TC,
     libc::RTNLGRP_NEIGH,
+    libc::RTNLGRP_TC,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV4_RULE,
@@ -45,6 +45,8 @@ pub enum Change {
     Resync,
     /// A link came, went, or changed state, or lost a filter or what filters are put on.
     Links,
+    /// A queue came, went, or changed.
+    Queues,
     /// An address came or went.
     Addresses,
     /// A route came or went.
@@ -134,8 +136,9 @@ impl Monitor {
 /// The table that a notification is about.
 fn change(packet: &[u8], neighbours: &mut Neighbours) -> Option<Change> {
     match NetlinkBuffer::new_checked(packet).ok()?.message_type() {
-        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_DELQDISC | libc::RTM_DELTFILTER => {
-            Some(Change::Links)
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_DELTFILTER => Some(Change::Links),
+        libc::RTM_NEWQDISC | libc::RTM_DELQDISC | libc::RTM_NEWTCLASS | libc::RTM_DELTCLASS => {
+            Some(Change::Queues)
         }
         libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Addresses),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::Routes),

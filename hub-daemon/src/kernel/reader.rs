@@ -12,12 +12,14 @@ use tokio::sync::watch;
 
 use super::clock::TickSource;
 use super::maps::Maps;
+use super::netlink::NetlinkError;
 use super::why::Why;
-use super::{candidates, counts, flow_list};
+use super::{candidates, counts, flow_list, qos};
 use crate::datapath_view::{
     Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts,
 };
 use crate::model::SegmentId;
+use crate::qos_view::QueueCounts;
 use crate::view::Snapshot;
 
 /// Why the data path could not be read.
@@ -31,6 +33,9 @@ pub enum ReadError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// Queues could not be listed.
+    #[error(transparent)]
+    Queues(NetlinkError),
     /// The question cannot be asked.
     #[error("{0}")]
     Question(String),
@@ -76,6 +81,11 @@ impl Reader {
     /// Counters of one persona.
     pub fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
         self.live(|live| counts::segment(&live.maps, segment.0))
+    }
+
+    /// What waits in the queues of every persona.
+    pub fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
+        self.live(|_| qos::queues().map_err(ReadError::Queues))
     }
 
     /// Counters of every persona in the snapshot, in sweeps over the maps.

@@ -10,6 +10,7 @@ use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::alert::Alert;
+use super::bandwidth::Bandwidth;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
@@ -109,6 +110,8 @@ pub struct Interface {
     pub role: Role,
     /// Whether XDP runs there beside TC.
     pub xdp: Xdp,
+    /// What its link carries.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 impl Interface {
@@ -294,7 +297,10 @@ fn interfaces(problems: &mut Problems, written: &[HubInterfaceDocument]) -> Vec<
         };
         problems
             .take(&format!("{base}/{}", if is_glob { "match" } else { "name" }), names::interface(&pattern));
-        interfaces.push(Interface { pattern, is_glob, role: document.role, xdp: document.xdp });
+        let bandwidth = document.bandwidth.as_ref();
+        let bandwidth = bandwidth
+            .and_then(|written| problems.take(&format!("{base}/bandwidth"), Bandwidth::parse(written)));
+        interfaces.push(Interface { pattern, is_glob, role: document.role, xdp: document.xdp, bandwidth });
     }
     interfaces
 }

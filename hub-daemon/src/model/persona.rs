@@ -8,24 +8,24 @@ use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
 use super::alert::Alert;
-use super::bandwidth::Bandwidth;
 use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
 use super::life::{self, OnExpiry};
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
+use super::qos::Qos;
 use super::range::{Asked, Auto};
 use super::rule::Rule;
 use super::service::{self, Service, Used};
 use super::translation::{self, Nat};
-use super::{names, prefix, span};
+use super::{names, prefix};
 use crate::command::Problem;
 use crate::compile;
-use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
+use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::persona::{
     DefaultActionDocument, EgressDocument, EstablishedDocument, NatDocument, OverlapDocument,
-    PersonaDocument, QosDocument, TrackingDocument,
+    PersonaDocument, TrackingDocument,
 };
 
 /// Most ranges of one persona.
@@ -77,17 +77,6 @@ pub(crate) struct RuleSet {
     pub(crate) egress_deny: Vec<IpNet>,
 }
 
-/// Quality of service asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Qos {
-    /// Towards members.
-    pub ingress: Option<Bandwidth>,
-    /// From members.
-    pub egress: Option<Bandwidth>,
-    /// Longest queueing delay added by the hub.
-    pub latency: Option<Duration>,
-}
-
 impl Persona {
     /// Checks a document. Problems carry JSON pointers into it. Ranges that the hub is to choose are ones
     /// that nobody can own.
@@ -104,7 +93,7 @@ impl Persona {
         problems.take("/name", names::persona(&document.name));
         let (ranges, autos) = ranges(&mut problems, &document.ip_range, allotted);
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
-        let qos = document.qos.as_ref().map(|written| qos(&mut problems, written));
+        let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
@@ -320,28 +309,6 @@ fn permitted(problems: &mut Problems, written: Option<&[Scalar]>, ranges: &[IpNe
         }
     }
     permitted
-}
-
-fn qos(problems: &mut Problems, written: &QosDocument) -> Qos {
-    let mut bandwidth = |pointer: &str, written: Option<&Scalar>| {
-        written.and_then(|written| problems.take(pointer, Bandwidth::parse(written)))
-    };
-    let (ingress, egress) = match &written.bandwidth {
-        None => (None, None),
-        Some(BandwidthDocument::Both(both)) => {
-            let both = bandwidth("/qos/bandwidth", Some(both));
-            (both, both)
-        }
-        Some(BandwidthDocument::Each(each)) => (
-            bandwidth("/qos/bandwidth/ingress", each.ingress.as_ref()),
-            bandwidth("/qos/bandwidth/egress", each.egress.as_ref()),
-        ),
-    };
-    let latency = written.latency.as_ref().and_then(|text| {
-        let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "latency", 1));
-        problems.take("/qos/latency", parsed)
-    });
-    Qos { ingress, egress, latency }
 }
 
 fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {

@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use super::dscp::Dscp;
 use super::icmp::{self, IcmpNumber};
 use super::policy::Action;
 use super::port::PortRange;
@@ -11,6 +12,7 @@ use super::protocol::{self, Protocol, ProtocolSet, has_ports};
 use super::tcp_flags::TcpFlags;
 use crate::command::Problem;
 use crate::document::parts::{OneOrMany, Scalar};
+use crate::document::qos::PriorityDocument;
 use crate::document::rule::{DirectionDocument, RuleDocument};
 
 /// Which way a packet goes, seen from the members of a persona.
@@ -50,6 +52,8 @@ pub struct Rule {
     tcp_flags: Option<TcpFlags>,
     action: Action,
     log: bool,
+    dscp: Option<Dscp>,
+    priority: Option<PriorityDocument>,
 }
 
 impl Rule {
@@ -94,6 +98,15 @@ impl Rule {
             let detail = "source is of one address family and destination of the other: no packet is both";
             problems.add(format!("{base}/destination"), detail);
         }
+        let dscp = document
+            .dscp
+            .as_ref()
+            .and_then(|written| problems.take(&format!("{base}/dscp"), Dscp::parse(written)));
+        for (name, given) in [("dscp", dscp.is_some()), ("priority", document.priority.is_some())] {
+            if given && document.action != Action::Allow {
+                problems.add(format!("{base}/{name}"), "needs `action: allow`: only what passes is marked");
+            }
+        }
         problems.settle(Self {
             index,
             direction: document.direction.unwrap_or_default(),
@@ -107,6 +120,8 @@ impl Rule {
             tcp_flags,
             action: document.action,
             log: document.log.unwrap_or(false) || document.action == Action::Log,
+            dscp,
+            priority: document.priority,
         })
     }
 
@@ -194,6 +209,16 @@ impl Rule {
     /// Whether matches are reported.
     pub fn logs(&self) -> bool {
         self.log
+    }
+
+    /// Code point of packets of connections that it admits.
+    pub fn dscp(&self) -> Option<Dscp> {
+        self.dscp
+    }
+
+    /// Class of traffic of those packets.
+    pub fn priority(&self) -> Option<PriorityDocument> {
+        self.priority
     }
 
     /// Whether it looks at ports.

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::addresses::Addresses;
 use super::endpoints::Endpoints;
 use super::gates::{self, Gates};
+use super::queues::{self, Queues};
 use super::routes::{self, Routes};
 use super::rules::{self, Rules};
 use super::sysctls::{self, Scope, Sysctls};
@@ -14,10 +15,11 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::model::{PersonaId, SegmentId};
 use crate::reconcile::{Failure, Report, Tracked};
 
-/// Links, addresses, routes, rules and switches of one network namespace.
+/// Links, queues, addresses, routes, rules and switches of one network namespace.
 pub struct Network {
     host_switches: Tracked<Sysctls>,
     endpoints: Tracked<Endpoints>,
+    queues: Tracked<Queues>,
     switches: Tracked<Sysctls>,
     addresses: Tracked<Addresses>,
     routes: Tracked<Routes>,
@@ -41,6 +43,7 @@ impl Network {
         Ok(Self {
             host_switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Host)),
             endpoints: Tracked::new(Endpoints::new(Netlink::open()?)),
+            queues: Tracked::new(Queues::new(Netlink::open()?)),
             switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Interface)),
             addresses: Tracked::new(Addresses::new(Netlink::open()?)),
             routes: Tracked::new(Routes::new(Netlink::open()?)),
@@ -59,9 +62,10 @@ impl Network {
         self.reports()
     }
 
-    /// Puts endpoints and the switches of interfaces: what ports of the data path refer to.
+    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to.
     pub fn put_links(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
         self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), failed);
+        self.queues.put(&desired.queues, |key| queues::owner(desired, key), failed);
         let wanted = sysctls::wanted(desired, Scope::Interface);
         self.switches.put(&wanted, |key| switch_owner(desired, key), failed);
     }
@@ -87,6 +91,7 @@ impl Network {
         self.routes.undo(|key| route_owner(desired, key), failed);
         self.addresses.undo(|(name, _)| port_owner(desired, name), failed);
         self.switches.undo(|key| switch_owner(desired, key), failed);
+        self.queues.undo(|key| queues::owner(desired, key), failed);
         self.endpoints.undo(|name| port_owner(desired, name), failed);
     }
 
@@ -107,6 +112,7 @@ impl Network {
     /// Deletes endpoints and puts switches back that nobody wants.
     pub fn delete_links(&mut self) {
         self.switches.delete();
+        self.queues.delete();
         self.endpoints.delete();
         self.host_switches.delete();
     }
@@ -126,6 +132,7 @@ impl Network {
         vec![
             self.host_switches.report(),
             self.endpoints.report(),
+            self.queues.report(),
             self.switches.report(),
             self.addresses.report(),
             self.routes.report(),
@@ -143,6 +150,7 @@ impl Network {
             self.routes.teardown(),
             self.addresses.teardown(),
             self.switches.teardown(),
+            self.queues.teardown(),
             self.endpoints.teardown(),
             self.host_switches.teardown(),
         ] {

@@ -79,7 +79,7 @@ async fn personas_are_listed_and_shown_in_every_form() {
     assert_eq!(served.json(&["persona", "list", "--origin", "api"]).await[0]["definition"]["name"], "dev");
 
     let shown = served.says(&["persona", "show", "dev"]).await;
-    assert!(shown.contains("QosNotEnforced") && shown.contains("2030-12-31T23:59:59Z"), "{shown}");
+    assert!(shown.contains("PeerMissing") && shown.contains("2030-12-31T23:59:59Z"), "{shown}");
     assert_eq!(served.json(&["persona", "show", "dev"]).await["generation"], 1);
     let yaml = served.says(&["persona", "list", "-o", "yaml"]).await;
     assert_eq!(yaml.matches("kind: persona\n").count(), 2, "{yaml}");

@@ -10,6 +10,7 @@ use hub_daemon::datapath_view::{
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::SegmentId;
+use hub_daemon::qos_view::{HandshakeTimes, QueueCounts};
 
 use crate::support::FILED;
 
@@ -33,6 +34,15 @@ impl Datapath for FixedDatapath {
             rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
             flows: FlowsBegun { ingress: 7, egress: 8 },
             detections: vec![DetectionCount { detector: "port_scan".into(), times: 2 }],
+            handshakes: Some(HandshakeTimes {
+                count: 4,
+                sum_us: 2_500,
+                p50_us: 700,
+                p95_us: 60_000,
+                p99_us: 60_000,
+                buckets: vec![0, 3, 1],
+            }),
+            queues: Vec::new(),
         })
     }
 
@@ -46,6 +56,20 @@ impl Datapath for FixedDatapath {
 
     fn candidate(&self, _segment: SegmentId) -> Result<CandidateCounts, ReadError> {
         Ok(CandidateCounts { judged: 10, agreed: 10, ..CandidateCounts::default() })
+    }
+
+    fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
+        let queue = QueueCounts {
+            interface: "eth2".into(),
+            direction: "ingress".into(),
+            priority: "normal".into(),
+            backlog_bytes: 1_500,
+            delay_us: 120,
+            packets: 9,
+            bytes: 9_000,
+            drops: 2,
+        };
+        Ok(BTreeMap::from([(SegmentId(1), vec![queue])]))
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -42,6 +42,19 @@ fn series(text: &str) -> BTreeMap<String, f64> {
         } else {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let family = name.split('{').next().unwrap();
+            let parts = ["_sum", "_count", "_bucket"].iter().filter_map(|part| family.strip_suffix(part));
+            if parts.into_iter().any(|family| types.get(family) == Some(&"histogram")) {
+                // Labels in the order in which they are written here.
+                let name = match name.split_once("{le=") {
+                    Some((family, rest)) => {
+                        let (bound, labels) = rest.split_once(',').unwrap();
+                        format!("{family}{{{},le={bound}}}", labels.trim_end_matches('}'))
+                    }
+                    None => name.to_owned(),
+                };
+                series.insert(name, value.parse().unwrap());
+                continue;
+            }
             let kind = match family.strip_suffix("_total") {
                 Some(family) => types.get(family),
                 None => types.get(family),
@@ -83,6 +96,17 @@ async fn every_number_of_the_hub_is_there() {
         (format!("hub_persona_flows_begun_total{}", of_persona(",direction=\"egress\"")), 8.0),
         (format!("hub_persona_detections_total{}", of_persona(",detector=\"port_scan\"")), 2.0),
         (format!("hub_persona_rule_hits_total{}", of_persona(",direction=\"ingress\",rule=\"1\"")), 3.0),
+        (format!("hub_persona_handshake_seconds_count{}", of_persona("")), 4.0),
+        (format!("hub_persona_handshake_seconds_sum{}", of_persona("")), 0.0025),
+        (format!("hub_persona_handshake_seconds_bucket{}", of_persona(",le=\"0.000002\"")), 3.0),
+        (format!("hub_persona_handshake_seconds_bucket{}", of_persona(",le=\"+Inf\"")), 4.0),
+        (
+            format!(
+                "hub_persona_queue_drops_total{}",
+                of_persona(",direction=\"ingress\",interface=\"eth2\",priority=\"normal\"")
+            ),
+            2.0,
+        ),
         (format!("hub_persona_expires_timestamp_seconds{}", of_persona("")), 1_924_991_999.0),
         ("hub_hook_received_packets_total{hook=\"tc_in\"}".into(), 10.0),
         ("hub_hook_packets_total{hook=\"tc_in\",outcome=\"redirected\"}".into(), 4.0),
@@ -95,7 +119,7 @@ async fn every_number_of_the_hub_is_there() {
         ("hub_reconcile_puts_total{table=\"routes\"}".into(), 3.0),
         ("hub_reconcile_passes_total".into(), 7.0),
         ("hub_condition{reason=\"XdpBusy\"}".into(), 1.0),
-        ("hub_personas_with_condition{reason=\"QosNotEnforced\"}".into(), 1.0),
+        ("hub_personas_with_condition{reason=\"PeerMissing\"}".into(), 1.0),
         ("hub_datapath_readable".into(), 1.0),
     ] {
         assert_eq!(series.get(&name), Some(&value), "{name} in\n{text}");

@@ -197,8 +197,8 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         members: BTreeMap::from([("server".to_owned(), vec!["10.100.0.10".parse().unwrap()])]),
         definition: serde_json::from_value(document(name)).unwrap(),
         conditions: vec![Condition {
-            reason: "QosNotEnforced".into(),
-            message: "qos is stored and not enforced".into(),
+            reason: "PeerMissing".into(),
+            message: "there is no persona `other`".into(),
         }],
         warnings: Vec::new(),
         candidate: None,

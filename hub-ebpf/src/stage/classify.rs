@@ -3,9 +3,13 @@
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, Scratch,
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TIMED, OUTCOME_TRANSLATED,
+    SCRATCH_CANDIDATE, Scratch,
 };
-use hub_common::segment::{ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY};
+use hub_common::segment::{
+    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED, STATE_BLOCK,
+    STATE_EMPTY,
+};
 
 use crate::maps::{SEGMENTS, is_local, segment_of};
 use crate::report::refuse;
@@ -51,6 +55,8 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
 const fn features(flags: u32) -> u32 {
     (if flags & SEGMENT_TRANSLATED != 0 { OUTCOME_TRANSLATED } else { 0 })
         | (if flags & SEGMENT_CLAMPED != 0 { OUTCOME_CLAMPED } else { 0 })
+        | (if flags & SEGMENT_SHAPED != 0 { OUTCOME_SHAPED } else { 0 })
+        | (if flags & SEGMENT_TIMED != 0 { OUTCOME_TIMED } else { 0 })
 }
 
 /// Checks state and deadline of the segments involved and reads their policy words, each once.

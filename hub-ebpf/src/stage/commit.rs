@@ -3,17 +3,23 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Flow, FlowKey, Hop, first_state, next_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
-    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED, SCRATCH_REDIRECTABLE, Scratch,
-    VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
+    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TIMED, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
+use hub_common::packet::protocol;
 use hub_common::segment::PORT_XDP_TARGET;
 
 use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS, own};
 use crate::report;
-use crate::stage::{flow, fragment, open, route};
+use crate::stage::shape::hub_shape;
+use crate::stage::{flow, fragment, handshake, open, route};
+
+/// What XDP leaves to TC.
+const XDP_CANNOT: u32 =
+    OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_TRANSLATED | OUTCOME_CLAMPED | OUTCOME_SHAPED | OUTCOME_TIMED;
 
 /// Enters an allowed packet and says what becomes of it: one of `VERDICT_STACK`, `VERDICT_REDIRECT`,
 /// `VERDICT_DROP` (the flow table is full) or `VERDICT_DEFER` (XDP cannot finish it, nothing was written).
@@ -24,10 +30,15 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     let flags = scratch.outcome.flags;
     let hop = scratch.outcome.hop;
     if route::is_xdp(scratch)
-        && (flags & (OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_TRANSLATED | OUTCOME_CLAMPED) != 0
-            || !route::xdp_may_send(scratch, &hop, PORT_XDP_TARGET))
+        && (flags & XDP_CANNOT != 0 || !route::xdp_may_send(scratch, &hop, PORT_XDP_TARGET))
     {
         return VERDICT_DEFER;
+    }
+    if flags & OUTCOME_SHAPED != 0 {
+        let reason = hub_shape(scratch);
+        if reason != 0 {
+            return VERDICT_DROP;
+        }
     }
     if flags & OUTCOME_UNTRACKED != 0 {
         share(scratch);
@@ -90,6 +101,9 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     // SAFETY: a live map value; words that other CPUs read are written one at a time.
     let entry = unsafe { &mut *entry };
     let direction = (scratch.outcome.direction & 1) as usize;
+    if scratch.packet.protocol == protocol::TCP && is_opening(scratch.packet.tcp_flags) {
+        handshake::forget(scratch);
+    }
     flow::touch(scratch, entry, direction);
     entry.segment = scratch.outcome.segment;
     entry.rule = scratch.outcome.rule;
@@ -123,6 +137,7 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
         FLOWS.remove(scratch.key).ok();
         FLOWS_NEW.remove(scratch.key).ok();
     }
+    handshake::begin(scratch);
     let packet = &scratch.packet;
     let (_, from_high) = FlowKey::of(packet);
     let new = &mut scratch.flow;

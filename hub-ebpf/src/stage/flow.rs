@@ -7,22 +7,25 @@ use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reo
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
     OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_NO_FLOW,
-    SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_REDIRECT, VERDICT_STACK,
+    SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
+    VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
     PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_TRANSLATED,
-    SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
+    FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_SHAPED,
+    SEGMENT_TIMED, SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
 use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
+use crate::pipeline::begin;
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::{candidate, detect, open, route};
+use crate::stage::shape::hub_shape;
+use crate::stage::{candidate, detect, handshake, open, route};
 
 const ICMP_REDIRECT: u8 = 5;
 
@@ -63,10 +66,11 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     let flow = unsafe { &mut *flow };
     let direction = flow.direction(from_high);
     // A half-open flow's first reply must move it to the other table: only the slow way does that.
-    if (half_open && direction == 1)
-        || flow.class_generation != settings.class_generation
-        || !unchanged(flow, &key, scratch.tick, slow_features(scratch))
-    {
+    if (half_open && direction == 1) || flow.class_generation != settings.class_generation {
+        return None;
+    }
+    let features = unchanged(flow, &key, scratch.tick)?;
+    if features & slow_features(scratch) != 0 {
         return None;
     }
     // VERIFIER(6.18): an index that was only compared is not bounded; two constants are.
@@ -83,6 +87,22 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
         || copy.is_old(scratch.tick, settings)
     {
         return None;
+    }
+    if features & (SEGMENT_SHAPED | SEGMENT_TIMED) != 0 && route::is_xdp(scratch) {
+        return Some(VERDICT_DEFER);
+    }
+    if features & SEGMENT_TIMED != 0 {
+        scratch.key = key;
+    }
+    if features & SEGMENT_SHAPED != 0 {
+        begin(scratch);
+        scratch.outcome.segment = flow.segment;
+        scratch.outcome.policy = flow.policy;
+        scratch.outcome.rule = flow.rule;
+        scratch.outcome.direction = direction as u32;
+        if hub_shape(scratch) != 0 {
+            return Some(VERDICT_DROP);
+        }
     }
     let leaves = copy.ifindex != 0;
     if leaves
@@ -122,27 +142,28 @@ fn slow_features(scratch: &Scratch) -> u32 {
         | (if scratch.packet.has(PACKET_ICMP_REQUEST) { SEGMENT_WATCHED } else { 0 })
 }
 
-/// Whether both segments are alive, still point at the policies that admitted the flow, have none of
-/// these features, and no candidate has yet to judge it.
+/// Features of both segments, if they are alive and still point at the policies that admitted the flow, and no
+/// candidate has yet to judge it.
 #[inline(always)]
-fn unchanged(flow: &Flow, key: &FlowKey, tick: u64, features: u32) -> bool {
+fn unchanged(flow: &Flow, key: &FlowKey, tick: u64) -> Option<u32> {
+    let mut features = 0;
     let mut side = 0;
     while side < 2 {
         let id = flow.segment[side];
         if id != 0 {
-            let Some(segment) = SEGMENTS.get(id) else { return false };
+            let segment = SEGMENTS.get(id)?;
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
-            let plain = segment.flags & features == 0;
-            if segment.policy != flow.policy[side] || !passes || !plain || tick >= segment.expires_tick {
-                return false;
+            if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+                return None;
             }
             if segment.candidate != 0 && !candidate::seen(key, side, segment.candidate) {
-                return false;
+                return None;
             }
+            features |= segment.flags;
         }
         side += 1;
     }
-    true
+    Some(features)
 }
 
 #[inline(always)]
@@ -175,6 +196,7 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
     atomic::add(&mut flow.packets[direction], u64::from(scratch.packets));
     atomic::add(&mut flow.bytes[direction], u64::from(scratch.bytes));
     let seen = flow.tcp_seen[direction] | packet.tcp_flags;
+    handshake::end(scratch, flow.segment, direction, flow.tcp_seen[direction]);
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
         flow.tcp_seen[direction] = seen;

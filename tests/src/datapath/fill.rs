@@ -11,9 +11,11 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
     Failsafe, POLICY_DEFAULT_REJECT, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY, PORT_XDP_TARGET, Peer,
-    Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment,
-    Settings, policy_word,
+    Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK,
+    STATE_DRAIN, STATE_EMPTY, Segment, Settings, policy_word,
 };
+
+use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, ShapeSlot, class};
 
 use super::DataPath;
 use super::table::V4Table;
@@ -80,6 +82,7 @@ impl DataPath {
     pub fn fill_segment(&mut self, model: &Model, number: u32) {
         let mut entry = Segment::ZERO;
         if let Some(segment) = model.segments.get(&number) {
+            entry.flags = self.fill_shape(number, segment.capped);
             entry.expires_tick = segment.expires_tick;
             entry.drain_tick = if segment.drains_tick == u64::MAX { 0 } else { segment.drains_tick.max(1) };
             entry.state = match segment.life {
@@ -96,6 +99,21 @@ impl DataPath {
             entry.state = STATE_EMPTY;
         }
         self.array::<Segment>("SEGMENTS").set(number, entry, 0).unwrap();
+    }
+
+    /// Gives a segment a shape: a cap that is used up, or, to every other segment, a class and nothing else.
+    fn fill_shape(&mut self, number: u32, capped: bool) -> u32 {
+        let shape = Shape {
+            cost: [u64::from(capped) << 24; 2],
+            class: [class(number, INGRESS), class(number, EGRESS)],
+            ..Shape::ZERO
+        };
+        self.array::<Shape>("SHAPES").set(2 * number, shape, 0).unwrap();
+        let slot = ShapeSlot { index: 2 * number, ..ShapeSlot::ZERO };
+        self.array::<ShapeSlot>("SHAPE_SLOTS").set(number, slot, 0).unwrap();
+        let policer = Policer { next_ns: [u64::MAX / 2; 2] };
+        self.array::<Policer>("POLICERS").set(number, policer, 0).unwrap();
+        if capped || number.is_multiple_of(2) { SEGMENT_SHAPED | SEGMENT_TIMED } else { 0 }
     }
 
     /// Slot of an ingress rule of a segment, by its position.

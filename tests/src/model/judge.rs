@@ -44,6 +44,8 @@ impl Model {
         let mut joined = packet.clone();
         match self.policed(entry, role, packet, now, changes, &mut joined) {
             // Whatever the policies say, the host stays reachable.
+            // A cap is of bandwidth, not of reach.
+            Err(Verdict::Drop(Reason::Policed)) => refuse(Reason::Policed),
             Err(Verdict::Drop(_) | Verdict::Reject(_))
                 if role == Role::Uplink && self.is_failsafe(entry, &joined) =>
             {
@@ -100,6 +102,12 @@ impl Model {
             _ if untracked => {}
             Some(flow) => self.established(flow, &judged, changes)?,
             None => self.first_packet(&judged, changes)?,
+        }
+        let capped = |segment: &u32| self.segments.get(segment).is_some_and(|segment| segment.capped);
+        if judged.segments.iter().flatten().any(capped) {
+            // As if it had never come.
+            changes.clear();
+            return refuse(Reason::Policed);
         }
         // An ICMP error is too short to be cut up (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4).
         if matches!(judged.packet.piece, Piece::First(_)) && judged.packet.quoted.is_none() {

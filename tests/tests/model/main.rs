@@ -73,7 +73,7 @@ fn policy() -> Policy {
 
 fn segment(policy: Policy) -> Segment {
     let (expires_tick, drains_tick) = (u64::MAX, u64::MAX);
-    Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick, drains_tick }
+    Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick, drains_tick, capped: false }
 }
 
 /// Segments 1 and 2 are peers; 3 has no peer, 4 no policy.

@@ -11,6 +11,7 @@ fn config(interfaces: &[(&str, Role)]) -> Config {
         is_glob: pattern.contains('*'),
         role: *role,
         xdp: Xdp::Auto,
+        bandwidth: None,
     };
     Config { interfaces: interfaces.iter().map(interface).collect(), ..Config::default() }
 }

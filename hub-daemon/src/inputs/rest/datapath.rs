@@ -102,7 +102,12 @@ pub(super) async fn persona_counters(
     Named(persona): Named,
 ) -> Result<Json<SegmentCounts>, ProblemDetails> {
     let segment = api.persona(&persona)?.segment;
-    api.read(move |datapath| datapath.segment(segment)).await.map(Json)
+    let read = move |datapath: &dyn Datapath| {
+        let mut counts = datapath.segment(segment)?;
+        counts.queues = datapath.queues()?.remove(&segment).unwrap_or_default();
+        Ok(counts)
+    };
+    api.read(read).await.map(Json)
 }
 
 /// Shows the totals of the data path

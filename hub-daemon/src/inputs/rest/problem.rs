@@ -133,7 +133,7 @@ impl From<ReadError> for ProblemDetails {
             ReadError::Question(detail) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "invalid question", detail)
             }
-            ReadError::Map { .. } => Self::unavailable(&error.to_string()),
+            ReadError::Map { .. } | ReadError::Queues(_) => Self::unavailable(&error.to_string()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod hub;
 mod persona;
+mod qos;
 mod series;
 
 use std::fmt;
@@ -35,7 +36,8 @@ impl Collector for HubCollector {
         let mut series = Series::new(encoder);
         let snapshot = Arc::clone(&self.0.snapshot.borrow());
         hub::encode(&mut series, &self.0, &snapshot)?;
-        persona::encode(&mut series, &*self.0.datapath, &snapshot)
+        persona::encode(&mut series, &*self.0.datapath, &snapshot)?;
+        qos::encode(&mut series, &*self.0.datapath, &snapshot)
     }
 }
 

@@ -46,8 +46,8 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
     if let Some(end) = record.leaving {
         add("Deleting", format!("it takes no new connections and is deleted at {end}"));
     }
-    if record.persona.qos().is_some() {
-        add("QosNotEnforced", "qos is checked and stored, but not enforced by this version".to_owned());
+    for (reason, message) in &placement.qos {
+        add(reason, message.clone());
     }
     if placement.no_port {
         let message = "no interfaces, no endpoints, and not exactly one segment interface in hub.yaml: \

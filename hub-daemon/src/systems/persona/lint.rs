@@ -1,5 +1,6 @@
 //! Lint: rules that are legal, but probably not meant.
 
+use super::shaping;
 use crate::compile;
 use crate::document::persona::DefaultActionDocument;
 use crate::document::rule::{DirectionDocument, RuleDocument};
@@ -29,6 +30,7 @@ pub fn warnings(persona: &Persona, written: &[RuleDocument]) -> Vec<String> {
     for direction in Direction::ALL {
         warnings.extend(unreachable(persona, direction));
     }
+    warnings.extend(shaping::warnings(persona));
     warnings
 }
 

@@ -8,6 +8,7 @@ pub mod names;
 pub mod overlap;
 pub mod place;
 pub mod seats;
+pub mod shaping;
 pub mod translate;
 pub mod view;
 

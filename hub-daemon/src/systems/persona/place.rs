@@ -8,11 +8,13 @@ use ipnet::IpNet;
 use super::Record;
 use super::claims::Claims;
 use super::seats::link_name;
+use super::shaping;
 use crate::command::Inventory;
 use crate::desired::{
     Address, Desired, Endpoint, Port, RULE_PRIORITIES, Role, Route, RouteKey, Rule, TABLE_BASE, Via, Xdp,
 };
 use crate::model::SegmentId;
+use crate::model::bandwidth::Bandwidth;
 use crate::model::config::{Config, RoutePriority};
 use crate::model::prefix;
 
@@ -38,6 +40,8 @@ pub struct Placement {
     pub missing: Vec<String>,
     /// Interfaces that are down.
     pub down: Vec<String>,
+    /// What keeps the persona's quality of service from being as asked: reason and message.
+    pub qos: Vec<(String, String)>,
     /// Interfaces that exist, with what is on them.
     ports: Vec<Placed>,
 }
@@ -73,6 +77,17 @@ impl<'a> Ground<'a> {
         });
         let shared = free.next().filter(|_| free.next().is_none()).cloned();
         Self { config, inventory, shared }
+    }
+
+    /// Whether an interface leads to the rest of the network.
+    pub fn is_uplink(&self, name: &str) -> bool {
+        role(self.config, name).is_some_and(|(role, _)| role == Role::Uplink)
+    }
+
+    /// Bandwidth that the configuration says an interface has, in bits per second.
+    pub fn bandwidth(&self, name: &str) -> Option<u64> {
+        let interface = self.config.interfaces.iter().find(|interface| interface.fits(name))?;
+        interface.bandwidth.map(Bandwidth::bps)
     }
 
     /// Adds the configured interfaces that exist.
@@ -120,6 +135,8 @@ pub fn place(record: &Record, ground: &Ground<'_>) -> Placement {
             placement.routes.extend(persona.ranges().iter().map(|range| (*range, Via::Blackhole)));
         }
     }
+    let names: Vec<String> = placement.ports.iter().map(|port| port.name.clone()).collect();
+    placement.qos = shaping::conditions(record, ground, &names);
     placement
 }
 

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod prefixes;
 pub mod segments;
 pub mod settings;
+pub mod shapes;
 mod slots;
 pub mod small;
 pub mod traces;
@@ -81,6 +82,7 @@ pub struct Datapath {
     settings: settings::SettingsMap,
     traces: traces::Traces,
     detectors: detectors::DetectorMaps,
+    shapes: shapes::Shapes,
 }
 
 impl Datapath {
@@ -95,7 +97,20 @@ impl Datapath {
         let settings = settings::SettingsMap::new(&mut ebpf)?;
         let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
         let traces = traces::Traces::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, translations, ports, settings, detectors, traces })
+        let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
+        Ok(Self {
+            shapes,
+            ebpf,
+            pins,
+            segments,
+            prefixes,
+            small,
+            translations,
+            ports,
+            settings,
+            detectors,
+            traces,
+        })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -109,6 +124,8 @@ impl Datapath {
         let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
         reports.push(self.translations.put(desired, inventory));
         reports.push(self.detectors.put(&desired.detectors, clock));
+        // Before the segments that say that there is a shape.
+        reports.push(self.shapes.put(&desired.shapes));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -139,13 +156,21 @@ impl Datapath {
         let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
         let watches = self.detectors.delete(desired);
-        if self.segments.has_retired() || self.prefixes.has_retired() || self.detectors.has_retired() {
+        let shapes = self.shapes.delete(&desired.shapes, |id| desired.segments.contains_key(id));
+        let retired = [
+            self.segments.has_retired(),
+            self.prefixes.has_retired(),
+            self.detectors.has_retired(),
+            self.shapes.has_retired(),
+        ];
+        if retired.contains(&true) {
             grace::wait();
+            self.shapes.reuse();
             self.segments.reuse();
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, watches]
+        vec![report, translations, watches, shapes]
     }
 
     /// Names what is in the maps and wanted by nobody.

@@ -19,7 +19,8 @@ pub(super) fn run(tour: &mut Tour) -> Result<()> {
     tour.check("with an expiration to come: 201, and its Location", is_created);
     let shown = tour.run_lines(Hub, "hubctl persona show TempDevNetwork", 24)?;
     tour.check("it is active", shown.has("active"));
-    tour.check("a condition says that qos is not enforced", shown.has("QosNotEnforced"));
+    let queues = tour.run(Hub, "tc class show dev lan0")?;
+    tour.check("its bandwidth is a class of HTB", queues.has("class htb 177:"));
     tour.check("lint: rule 1 changes nothing, the default denies as well", shown.has("rule 1 is shadowed"));
     tour.run(Hub, "hubctl persona list")?;
     Ok(())

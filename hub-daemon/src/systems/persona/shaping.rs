@@ -1,0 +1,201 @@
+//! What quality of service a persona contributes: a shape in the data path, queues on interfaces.
+//!
+//! Towards members the queues are on the persona's own ports, from members on uplinks and on the ports of
+//! peers. Where an interface has a queue of somebody else, or the segment's number has no class, the
+//! direction is capped by the data path instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hub_common::segment::{SEGMENT_SHAPED, SEGMENT_TIMED};
+use hub_common::shape::{self, EGRESS, INGRESS, SHAPED_SEGMENTS};
+
+use super::Record;
+use super::place::Ground;
+use crate::desired::queues::{Class, LINK_BPS, LINK_CLASS, Plan, Queue, QueueKey, QueuePlace, Shape};
+use crate::desired::{Desired, Role};
+use crate::model::SegmentId;
+use crate::model::dscp::Dscp;
+use crate::model::persona::Persona;
+use crate::model::qos::{LATENCY, Qos};
+use crate::model::rule::{Direction, Rule};
+
+/// Packets of full length that a queue should have room for.
+const PACKETS: u64 = 10;
+const PACKET_BITS: u64 = 12_000;
+/// Largest packet on interfaces that do not say: endpoints that are not there yet.
+const MTU: u32 = 1_500;
+
+/// `SEGMENT_*` bits of a persona.
+pub fn flags(persona: &Persona) -> u32 {
+    let timed = if persona.qos().is_some() { SEGMENT_TIMED } else { 0 };
+    let marks = has_rules(persona);
+    let shaped = persona.qos().is_some_and(|qos| qos.is_limited() || qos.dscp().is_some()) || marks;
+    timed | if shaped { SEGMENT_SHAPED } else { 0 }
+}
+
+fn has_rules(persona: &Persona) -> bool {
+    persona.rules.rules.iter().any(|rule| rule.dscp().is_some() || rule.priority().is_some())
+}
+
+/// Adds shapes and queues of personas whose ports are in `desired`.
+pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>) {
+    let uplinks: BTreeSet<String> = desired
+        .ports
+        .iter()
+        .filter(|(_, port)| port.role == Role::Uplink)
+        .map(|(name, _)| name.clone())
+        .collect();
+    let ports: BTreeMap<SegmentId, BTreeSet<String>> =
+        records.iter().map(|record| (record.segment, members(desired, record, ground))).collect();
+    for record in records.iter().filter(|record| flags(&record.persona) & SEGMENT_SHAPED != 0) {
+        let mut shape = Shape {
+            dscp: record.persona.qos().and_then(|qos| qos.dscp()).map(Dscp::number),
+            priority: record.persona.qos().map(|qos| qos.priority()).unwrap_or_default().number(),
+            has_rules: has_rules(&record.persona),
+            ..Shape::default()
+        };
+        for (index, direction) in [(INGRESS, Direction::Ingress), (EGRESS, Direction::Egress)] {
+            let own = ports.get(&record.segment).cloned().unwrap_or_default();
+            let interfaces = match direction {
+                Direction::Ingress => own,
+                Direction::Egress => {
+                    let peers = peers(desired, record.segment);
+                    let theirs = peers.iter().filter_map(|peer| ports.get(peer)).flatten();
+                    uplinks.iter().chain(theirs).filter(|name| !own.contains(*name)).cloned().collect()
+                }
+            };
+            direct(desired, &mut shape, record, (index, direction), &interfaces, ground);
+        }
+        desired.shapes.insert(record.segment, shape);
+    }
+}
+
+/// Adds what one direction of a persona needs.
+fn direct(
+    desired: &mut Desired,
+    shape: &mut Shape,
+    record: &Record,
+    (index, direction): (usize, Direction),
+    interfaces: &BTreeSet<String>,
+    ground: &Ground<'_>,
+) {
+    let Some((qos, limit)) = record.persona.qos().and_then(|qos| Some((qos, qos.limit(direction)?))) else {
+        return;
+    };
+    let foreign = |name: &String| ground.inventory.links.get(name).is_some_and(|link| link.queue.is_some());
+    let has_class = record.segment.0 < SHAPED_SEGMENTS;
+    if qos.police() || !has_class || interfaces.iter().any(foreign) {
+        set(&mut shape.cap_bps, index, limit.rate.bps());
+    }
+    if qos.police() || !has_class {
+        return;
+    }
+    set(&mut shape.rate_bps, index, limit.rate.bps());
+    let plan = Plan {
+        class: shape::class(record.segment.0, index),
+        rate_bps: limit.rate.bps(),
+        ceil_bps: limit.ceil.bps(),
+        latency_us: latency_us(&qos),
+        priorities: priorities(&record.persona),
+    };
+    for name in interfaces.iter().filter(|name| !foreign(name)) {
+        let key = |place: QueuePlace| QueueKey { interface: name.clone(), place };
+        let mtu = ground.inventory.links.get(name).map(|link| link.mtu).filter(|mtu| *mtu != 0);
+        let mtu = mtu.unwrap_or(MTU);
+        let rate_bps = ground.bandwidth(name).unwrap_or(LINK_BPS);
+        let link = Class { parent: 0, rate_bps, ceil_bps: rate_bps, priority: 0 };
+        desired.queues.insert(key(QueuePlace::Root), Queue::Root);
+        desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link));
+        desired.queues.extend(plan.queues(mtu).into_iter().map(|(place, queue)| (key(place), queue)));
+    }
+}
+
+fn set(values: &mut [Option<u64>; 2], index: usize, value: u64) {
+    if let Some(slot) = values.get_mut(index) {
+        *slot = Some(value);
+    }
+}
+
+fn latency_us(qos: &Qos) -> u64 {
+    u64::try_from(qos.latency().unwrap_or(LATENCY).as_micros()).unwrap_or(u64::MAX).min(60_000_000)
+}
+
+/// Classes of traffic that packets of a persona can have, one bit each.
+fn priorities(persona: &Persona) -> u8 {
+    let own = persona.qos().map(|qos| qos.priority()).unwrap_or_default().number();
+    let rules = persona.rules.rules.iter().filter_map(Rule::priority);
+    rules.fold(1 << own, |set, priority| set | 1 << priority.number())
+}
+
+/// Ports that the members of a persona are behind.
+fn members(desired: &Desired, record: &Record, ground: &Ground<'_>) -> BTreeSet<String> {
+    let own = desired.ports.iter().filter(|(_, port)| port.segment == Some(record.segment));
+    let mut names: BTreeSet<String> = own.map(|(name, _)| name.clone()).collect();
+    let shares = record.persona.attachments().is_empty() && record.persona.endpoints().is_empty();
+    if let Some(shared) = ground.shared.as_ref().filter(|name| shares && desired.ports.contains_key(*name)) {
+        names.insert(shared.clone());
+    }
+    names
+}
+
+fn peers(desired: &Desired, segment: SegmentId) -> BTreeSet<SegmentId> {
+    let pairs = desired.peers.iter().filter(|(low, high)| *low == segment || *high == segment);
+    pairs.map(|(low, high)| if *low == segment { *high } else { *low }).collect()
+}
+
+/// Things to know about the quality of service of a persona, by what its interfaces hold.
+pub fn conditions(record: &Record, ground: &Ground<'_>, names: &[String]) -> Vec<(String, String)> {
+    let Some(qos) = record.persona.qos().filter(|qos| qos.is_limited() && !qos.police()) else {
+        return Vec::new();
+    };
+    let mut conditions = Vec::new();
+    if record.segment.0 >= SHAPED_SEGMENTS {
+        let message = format!(
+            "its segment {} is beyond the {SHAPED_SEGMENTS} that have queues: packets above \
+             its bandwidth are dropped instead of queued",
+            record.segment
+        );
+        conditions.push(("QosPoliced".to_owned(), message));
+    }
+    let uplinks = ground.inventory.links.keys().filter(|name| ground.is_uplink(name));
+    let limited = |direction| qos.limit(direction).is_some();
+    let own = names.iter().filter(|_| limited(Direction::Ingress));
+    for name in own.chain(uplinks.filter(|_| limited(Direction::Egress))) {
+        let Some(queue) = ground.inventory.links.get(name).and_then(|link| link.queue.as_ref()) else {
+            continue;
+        };
+        let message = format!(
+            "interface `{name}` has the queue `{queue}` of somebody else, which stays: packets above the \
+             bandwidth are dropped instead of queued; remove it with `tc qdisc delete dev {name} root`"
+        );
+        conditions.push(("ForeignQueue".to_owned(), message));
+    }
+    conditions
+}
+
+/// Lint: what is legal, but probably not meant.
+pub fn warnings(persona: &Persona) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let qos = persona.qos();
+    let limited = qos.is_some_and(|qos| qos.is_limited() && !qos.police());
+    if let Some(rule) = persona.rules.rules.iter().find(|rule| rule.priority().is_some() && !limited) {
+        warnings.push(format!(
+            "rule {} has a priority, but nothing waits: give the persona `qos.bandwidth`",
+            rule.index()
+        ));
+    }
+    let Some(qos) = qos.filter(|_| limited) else { return warnings };
+    for direction in Direction::ALL {
+        let Some(limit) = qos.limit(direction) else { continue };
+        let needed_us = PACKETS * PACKET_BITS * 1_000_000 / limit.rate.bps();
+        if latency_us(&qos) < needed_us {
+            warnings.push(format!(
+                "{} bandwidth and latency leave room for fewer than {PACKETS} packets: TCP gets less than the \
+                 bandwidth below a latency of {}ms",
+                direction.name(),
+                needed_us.div_ceil(1_000)
+            ));
+        }
+    }
+    warnings
+}

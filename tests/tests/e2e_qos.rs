@@ -1,0 +1,294 @@
+//! Bandwidth and latency as real clients feel them: HTB on the ports, both families, both directions.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hub_tests::lab::Outcome::Answered;
+use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
+use hub_tests::lab::{Space, World, wait_until};
+use hub_tests::root;
+use serde_json::{Value, json};
+
+/// Longest that a transfer may take with all that is around it.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Runs `iperf3` from one space to another; what it said at the end.
+#[track_caller]
+fn iperf(from: &Space, to: &Space, target: IpAddr, port: u16, words: &str) -> Value {
+    let _server = to.background(&format!("iperf3 --server --one-off --port {port}"));
+    let listening = format!("ss -Hltn 'sport = :{port}' | grep -q LISTEN");
+    wait_until("iperf3 listens", Duration::from_secs(10), || to.succeeds(&listening, LIMIT));
+    let said = from.try_sh(&format!("iperf3 --json --client {target} --port {port} {words}"), LIMIT);
+    let said = said.expect_success();
+    serde_json::from_str::<Value>(&said).unwrap()["end"].clone()
+}
+
+/// Megabits per second that arrived over TCP.
+#[track_caller]
+fn goodput(from: &Space, to: &Space, target: IpAddr, port: u16) -> f64 {
+    let end = iperf(from, to, target, port, "--omit 2 --time 10");
+    end["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6
+}
+
+/// Times of pings in milliseconds, the shortest first; those that were lost are missing.
+#[track_caller]
+fn ping(from: &Space, target: IpAddr, count: u32) -> Vec<f64> {
+    let said = from.try_sh(&format!("ping -n -i 0.05 -c {count} -W 2 {target}"), LIMIT).stdout;
+    let time = |line: &str| line.split_once("time=")?.1.split(' ').next()?.parse().ok();
+    let mut times: Vec<f64> = said.lines().filter_map(time).collect();
+    times.sort_by(f64::total_cmp);
+    assert!(!times.is_empty(), "{said}");
+    times
+}
+
+/// The time within which this many of a hundred pings came back.
+fn quantile(times: &[f64], percent: usize) -> f64 {
+    times[(times.len() - 1) * percent / 100]
+}
+
+fn is_within(value: f64, wanted: f64, percent: f64) -> bool {
+    (value - wanted).abs() <= wanted * percent / 100.0
+}
+
+#[test]
+fn tcp_gets_its_bandwidth_in_both_directions_and_families() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    let qos = |rate: &str| json!({"qos": {"bandwidth": rate, "latency": "50ms"}});
+    world.create(0, &qos("20Mbps"));
+    world.create(1, &qos("30Mbps"));
+    let rates = [20.0, 30.0];
+    for v4 in FAMILIES {
+        // One persona receives while the other sends: neither disturbs the other.
+        for sender in 0..2 {
+            let receiver = 1 - sender;
+            // A machine that stands still loses time, and never makes anything faster: a good one of three.
+            let found = (0..3).any(|_| {
+                let (sent, received) = transfers(&world, sender, receiver, v4);
+                assert!(sent < rates[sender] * 1.05 && received < rates[receiver] * 1.05);
+                is_within(sent, rates[sender], 5.0) && is_within(received, rates[receiver], 5.0)
+            });
+            assert!(found, "p{sender} does not send, or p{receiver} does not receive, what it should");
+        }
+    }
+}
+
+/// Megabits per second that one member sends while another receives.
+fn transfers(world: &World, sender: usize, receiver: usize, v4: bool) -> (f64, f64) {
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| goodput(&world.members[sender], &world.outside, outside_at(v4), 5_201));
+        let member = &world.members[receiver];
+        let received = goodput(&world.outside, member, member_at(receiver, v4), 5_201);
+        (sending.join().unwrap(), received)
+    })
+}
+
+#[test]
+fn a_flood_waits_no_longer_than_the_latency() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    let plain = |number: usize| ping(&world.outside, member_at(number, true), 20);
+    world.create(0, &json!({"qos": {"bandwidth": "20Mbps", "latency": "20ms"}}));
+    world.create(1, &json!({"qos": {"bandwidth": "20Mbps", "latency": "20ms"}}));
+    let quiet = plain(0);
+    for v4 in FAMILIES {
+        let (arrived, flooded, other) = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let words = "--udp --bitrate 60M --length 1200 --time 8";
+                iperf(&world.outside, &world.members[0], member_at(0, v4), 5_202, words)
+            });
+            std::thread::sleep(Duration::from_secs(2));
+            let flooded = ping(&world.outside, member_at(0, v4), 60);
+            let other = ping(&world.outside, member_at(1, v4), 20);
+            let end = flood.join().unwrap();
+            let sum = &end["sum"];
+            let lost = sum["lost_percent"].as_f64().unwrap();
+            (sum["bits_per_second"].as_f64().unwrap() * (100.0 - lost) / 1e8, flooded, other)
+        });
+        let [usual, waited, undisturbed] =
+            [(&quiet, 50), (&flooded, 90), (&other, 90)].map(|(times, percent)| quantile(times, percent));
+        assert!((17.0..20.2).contains(&arrived), "{arrived} Mbit/s");
+        assert!(flooded.len() > 50, "pings are lost: {flooded:?}");
+        assert!((10.0..=22.0).contains(&(waited - usual)), "{flooded:?}");
+        assert!(other.len() == 20 && undisturbed - usual < 2.0, "{other:?}");
+    }
+    let counts = world.hub.get("/v1/personas/p0/counters").expect(200);
+    let queue = counts["queues"].as_array().unwrap().iter().find(|queue| queue["direction"] == "ingress");
+    let queue = queue.unwrap_or_else(|| panic!("{counts:#}"));
+    assert!(queue["drops"].as_u64().unwrap() > 1_000 && queue["interface"] == "seg0", "{queue:#}");
+    let metrics = world.router.sh("curl -s http://127.0.0.1:9178/metrics");
+    let drops = "hub_persona_queue_drops_total{persona=\"p0\",direction=\"ingress\",interface=\"seg0\"";
+    assert!(metrics.contains(drops), "{metrics}");
+}
+
+#[test]
+fn code_points_are_written_by_persona_and_rule() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let rule = json!({"protocol": "udp", "port": 5060, "action": "allow", "dscp": "CS5"});
+    let all = json!({"protocol": "any", "action": "allow"});
+    world.create(0, &json!({"qos": {"dscp": "AF41"}, "security_policies": [rule, all]}));
+    let _server = world.members[0].serve(&[5060, 5061]);
+    for v4 in FAMILIES {
+        for (port, dscp) in [(5060, 40), (5061, 34)] {
+            let (inside, outside) = (world.members[0].wiretap("eth0"), world.outside.wiretap("eth0"));
+            world.outside.expect_udp(member_at(0, v4), port, Answered);
+            // Both ways: the rule marks what belongs to the connection.
+            for (wire, target) in [(inside, member_at(0, v4)), (outside, outside_at(v4))] {
+                let marked = |frame: &[u8]| code_point(frame, target) == Some(dscp);
+                assert!(wire.find(Duration::from_secs(5), marked), "port {port}, v4 {v4}: no {dscp}");
+            }
+        }
+    }
+}
+
+/// Code point of a UDP packet to an address, if the frame is one and its IPv4 header sums up.
+fn code_point(frame: &[u8], target: IpAddr) -> Option<u8> {
+    let ip = frame.get(14..)?;
+    match target {
+        IpAddr::V4(target) if frame[12..14] == [8, 0] && ip[9] == 17 && ip[16..20] == target.octets() => {
+            let words = ip[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+            let sum: u32 = words.sum();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the header sum is wrong: {ip:x?}");
+            Some(ip[1] >> 2)
+        }
+        IpAddr::V6(target)
+            if frame[12..14] == [0x86, 0xdd] && ip[6] == 17 && ip[24..40] == target.octets() =>
+        {
+            Some((ip[0] & 15) << 2 | ip[1] >> 6)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+/// Queues of the hub's namespace, without counts and without the numbers that the kernel gives to leaves.
+fn queues(world: &World) -> String {
+    world.router.sh("for dev in up0 seg0; do tc qdisc show dev $dev; tc class show dev $dev; done |
+         sed -E 's/direct_packets_stat [0-9]+ //; s/(tbf|leaf) [0-9a-f]+:/\\1/; /^class tbf/d' | sort")
+}
+
+#[test]
+fn queues_come_and_go_with_their_personas_and_survive_the_daemon() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let before = queues(&world);
+    let qos = json!({"qos": {"bandwidth": "10Mbps", "latency": "10ms"}});
+    world.create(0, &qos);
+    let shaped = queues(&world);
+    for part in ["qdisc htb 177: root", "class htb 177:10 ", "class htb 177:18 ", "qdisc tbf"] {
+        assert!(shaped.contains(part), "{part} is missing: {shaped}");
+    }
+    world.hub.process().kill();
+    assert_eq!(queues(&world), shaped, "the queues go on without the daemon");
+    world.hub.restart();
+    assert_eq!(queues(&world), shaped, "and are adopted as they are");
+    // Somebody deletes and changes: it is put right.
+    world
+        .router
+        .sh("tc qdisc del dev up0 root; tc class change dev seg0 parent 177:1 classid 177:10 htb rate 1mbit");
+    wait_until("the queues are put right", Duration::from_secs(20), || queues(&world) == shaped);
+    // Other bandwidths change classes in place; classes of traffic come and go below them.
+    let voice = json!([{"protocol": "udp", "port": 5060, "action": "allow", "priority": "voice"}]);
+    world.replace(0, &json!({"qos": {"bandwidth": "20Mbps", "ceil": "30Mbps"}, "security_policies": voice}));
+    let changed = queues(&world);
+    for part in ["177:11 parent 177:10", "177:13 parent 177:10", "ceil 30"] {
+        assert!(changed.contains(part), "{part} is missing: {changed}");
+    }
+    world.replace(0, &qos);
+    wait_until("the classes of traffic are gone", Duration::from_secs(10), || queues(&world) == shaped);
+    for number in 0..20 {
+        world.hub.send("DELETE", "/v1/personas/p0", &Value::Null);
+        wait_until("the queues are gone", Duration::from_secs(10), || queues(&world) == before);
+        if number < 19 {
+            world.create(0, &qos);
+        }
+    }
+    world.create(0, &qos);
+    world.hub.process().stop();
+    let folder = world.lab.folder().display().to_string();
+    let down = ["down", "--bpffs", &format!("{folder}/bpf"), "--runtime-dir", &format!("{folder}/run")];
+    world.hub.hubctl(&down).expect_success();
+    assert_eq!(queues(&world), before);
+}
+
+#[test]
+fn a_queue_of_somebody_else_stays_and_the_bandwidth_is_capped_all_the_same() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    world.router.sh("tc qdisc add dev seg0 root handle 5: tbf rate 1gbit burst 100kb limit 1mb");
+    let foreign = world.router.sh("tc qdisc show dev seg0");
+    let view = world.create(0, &json!({"qos": {"bandwidth": "10Mbps"}}));
+    let conditions = view["conditions"].to_string();
+    assert!(conditions.contains("ForeignQueue") && conditions.contains("`tbf 5:`"), "{conditions}");
+    assert_eq!(world.router.sh("tc qdisc show dev seg0"), foreign);
+    assert!(world.router.sh("tc qdisc show dev up0").contains("htb 177:"));
+    for v4 in FAMILIES {
+        let words = "--udp --bitrate 40M --length 1200 --time 4";
+        let end = iperf(&world.outside, &world.members[0], member_at(0, v4), 5_203, words);
+        let lost = end["sum"]["lost_percent"].as_f64().unwrap();
+        let arrived = end["sum"]["bits_per_second"].as_f64().unwrap() * (100.0 - lost) / 1e8;
+        assert!((9.0..10.4).contains(&arrived), "{arrived} Mbit/s");
+    }
+    assert!(world.dropped("p0", "policed") > 1_000);
+    world.router.sh("tc qdisc del dev seg0 root");
+    wait_until("queues take over", Duration::from_secs(20), || {
+        world.router.sh("tc qdisc show dev seg0").contains("htb 177:")
+            && world.hub.get("/v1/personas/p0").body["conditions"] == json!([])
+    });
+}
+
+#[test]
+fn handshakes_are_timed_and_speech_goes_before_bulk() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let rules = json!([
+        {"protocol": "icmp", "action": "allow", "priority": "voice"},
+        {"protocol": "any", "action": "allow", "priority": "bulk"},
+    ]);
+    world.create(0, &json!({"qos": {"bandwidth": "10Mbps", "latency": "100ms"}, "security_policies": rules}));
+    let _server = world.members[0].serve(&[80]);
+    for v4 in FAMILIES {
+        for _ in 0..10 {
+            world.outside.expect_tcp(member_at(0, v4), 80, Answered);
+        }
+        let times = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let words = "--udp --bitrate 30M --length 1200 --time 5";
+                iperf(&world.outside, &world.members[0], member_at(0, v4), 5_204, words)
+            });
+            std::thread::sleep(Duration::from_secs(2));
+            let times = ping(&world.outside, member_at(0, v4), 40);
+            flood.join().unwrap();
+            times
+        });
+        // A packet of the flood that is under way takes 1 ms.
+        assert!(times.len() == 40 && quantile(&times, 90) < 5.0, "speech waits: {times:?}");
+    }
+    let counts = world.hub.get("/v1/personas/p0/counters").expect(200);
+    let times = &counts["handshakes"];
+    assert!(times["count"].as_u64().unwrap() >= 20, "{counts:#}");
+    let [p50, p95] = ["p50_us", "p95_us"].map(|name| times[name].as_u64().unwrap());
+    assert!(p50 > 0 && p50 <= p95 && p95 < 5_000_000, "{times:#}");
+    let shown = world.hub.hubctl(&["counters", "p0"]).expect_success();
+    assert!(shown.contains("P95 MS") && shown.contains("voice") && shown.contains("bulk"), "{shown}");
+    let metrics = world.router.sh("curl -s http://127.0.0.1:9178/metrics");
+    assert!(metrics.contains("hub_persona_handshake_seconds_count{persona=\"p0\"}"), "{metrics}");
+    assert!(metrics.contains("hub_persona_latency_exceeded{persona=\"p0\"} "), "{metrics}");
+}
