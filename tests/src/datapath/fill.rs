@@ -82,7 +82,10 @@ impl DataPath {
     pub fn fill_segment(&mut self, model: &Model, number: u32) {
         let mut entry = Segment::ZERO;
         if let Some(segment) = model.segments.get(&number) {
-            entry.flags = self.fill_shape(number, segment.capped);
+            // A shape makes connections be tracked: the others stay as they are.
+            let untracked = segment.policy.as_ref().is_some_and(|policy| policy.untracked);
+            let classed = number.is_multiple_of(2) && !untracked;
+            entry.flags = self.fill_shape(number, segment.capped, classed);
             entry.expires_tick = segment.expires_tick;
             entry.drain_tick = if segment.drains_tick == u64::MAX { 0 } else { segment.drains_tick.max(1) };
             entry.state = match segment.life {
@@ -101,8 +104,8 @@ impl DataPath {
         self.array::<Segment>("SEGMENTS").set(number, entry, 0).unwrap();
     }
 
-    /// Gives a segment a shape: a cap that is used up, or, to every other segment, a class and nothing else.
-    fn fill_shape(&mut self, number: u32, capped: bool) -> u32 {
+    /// Gives a segment a shape: a cap that is used up, or a class and nothing else.
+    fn fill_shape(&mut self, number: u32, capped: bool, classed: bool) -> u32 {
         let shape = Shape {
             cost: [u64::from(capped) << 24; 2],
             class: [class(number, INGRESS), class(number, EGRESS)],
@@ -113,7 +116,7 @@ impl DataPath {
         self.array::<ShapeSlot>("SHAPE_SLOTS").set(number, slot, 0).unwrap();
         let policer = Policer { next_ns: [u64::MAX / 2; 2] };
         self.array::<Policer>("POLICERS").set(number, policer, 0).unwrap();
-        if capped || number.is_multiple_of(2) { SEGMENT_SHAPED | SEGMENT_TIMED } else { 0 }
+        if capped || classed { SEGMENT_SHAPED | SEGMENT_TIMED } else { 0 }
     }
 
     /// Slot of an ingress rule of a segment, by its position.

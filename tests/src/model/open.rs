@@ -55,7 +55,8 @@ impl Model {
         let live = |number: u32| &self.segments[&number];
         let active = segments.iter().flatten().all(|number| {
             let segment = live(*number);
-            segment.life == Life::Active && now < segment.drains_tick
+            // What is capped, and so looked at packet by packet, is tracked.
+            segment.life == Life::Active && now < segment.drains_tick && !segment.capped
         });
         let may_talk = match segments {
             [Some(a), Some(b)] => a == b || self.peers.contains(&(a.min(b), a.max(b))),
