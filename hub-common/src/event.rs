@@ -85,6 +85,10 @@ reasons! {
     TcpFlags = 28, "tcp_flags";
     /// The programs disagree with the maps; always a defect.
     Internal = 29, "internal";
+    /// More than a rule with action `rate_limit` lets pass.
+    RateLimit = 30, "rate_limit";
+    /// One of its ends is in quarantine, or a rule with action `quarantine` puts its source there.
+    Quarantine = 31, "quarantine";
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.
@@ -123,6 +127,8 @@ impl Hook {
 pub const EVENT_DROP: u8 = 1;
 /// What an event reports: a packet that a rule with `log` matched and that passed.
 pub const EVENT_LOG: u8 = 2;
+/// What an event reports: a packet that passed because its persona's rules only watch.
+pub const EVENT_WOULD_DROP: u8 = 3;
 
 crate::shared! {
     /// One record of the event ring, 88 bytes.

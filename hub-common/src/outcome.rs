@@ -22,6 +22,18 @@ crate::shared! {
         pub rule: [u32; 2],
         /// Slots of the last matching rules with action log, or [`crate::rule::RULE_NONE`].
         pub log_rule: [u32; 2],
+        /// Low bits of `Segment::set_generation` read.
+        pub set_generation: [u16; 2],
+        /// Limits that later packets of the flow are held to, 0 for none.
+        pub limit: [u16; 2],
+        /// Limits that this packet takes from, 0 for none.
+        pub take: [u16; 2],
+        /// Reasons for which the packet would be dropped if its personas' rules were enforced, 0 for none.
+        pub would: [u32; 2],
+        /// Ticks that a dropped packet's source is kept out of `blame`, 0 for none.
+        pub quarantine_ticks: u32,
+        /// When the first of the rules that decided ends.
+        pub deadline_tick: u64,
         /// 0 when the packet goes the way of the flow's first packet, 1 for replies.
         pub direction: u32,
         /// `OUTCOME_*` bits.
@@ -64,8 +76,8 @@ crate::shared! {
         pub wire_bytes: u32,
         /// `SCRATCH_*` bits.
         pub flags: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Segment whose rules are being asked.
+        pub asked: u32,
     }
 }
 
@@ -110,3 +122,5 @@ pub const OUTCOME_AGED: u32 = 1 << 6;
 pub const SCRATCH_REDIRECTABLE: u32 = 1;
 /// Decide only: change no map.
 pub const SCRATCH_READ_ONLY: u32 = 1 << 1;
+/// One of the hub's rules left the rest to the persona's.
+pub const SCRATCH_PASSED_ON: u32 = 1 << 2;

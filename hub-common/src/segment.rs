@@ -23,8 +23,10 @@ crate::shared! {
         pub flags: u32,
         /// Policy word of a candidate that is judged beside the live policy, 0 for none.
         pub candidate: u32,
+        /// Bumped when elements of its sets change: flows are judged again.
+        pub set_generation: u32,
         /// Zero.
-        pub pad: [u32; 2],
+        pub pad: u32,
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
@@ -115,6 +117,8 @@ pub const SEGMENT_TRANSLATED: u32 = 1;
 pub const SEGMENT_SHAPED: u32 = 1 << 1;
 /// Detectors watch its packets.
 pub const SEGMENT_WATCHED: u32 = 1 << 2;
+/// Addresses may be in quarantine: look its packets' ends up.
+pub const SEGMENT_QUARANTINE: u32 = 1 << 3;
 
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;
@@ -122,6 +126,10 @@ pub const POLICY_PRESERVE: u32 = 1;
 pub const POLICY_DEFAULT_REJECT: u32 = 1 << 1;
 /// Packets that the default action drops are reported as events, not only sampled.
 pub const POLICY_LOG_DEFAULT: u32 = 1 << 2;
+/// Everything is judged, counted and passed.
+pub const POLICY_AUDIT: u32 = 1 << 3;
+/// Rules and protocols are not asked.
+pub const POLICY_OFF: u32 = 1 << 4;
 
 /// A port towards the rest of the network.
 pub const ROLE_UPLINK: u32 = 1;

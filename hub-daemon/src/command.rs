@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::document::persona::PersonaDocument;
-use crate::model::PersonaId;
+use crate::model::{PersonaId, SegmentId};
 use crate::view::PersonaView;
 
 /// A request to change what the hub wants.
@@ -40,6 +41,24 @@ pub enum Command {
     },
     /// The folder of documents was read whole and is valid: this is what files want.
     Documents(Vec<FileDocument>),
+    /// Change what a set of a persona holds beside its document's entries.
+    Elements {
+        /// Id or name.
+        persona: String,
+        /// Name of the set.
+        set: String,
+        /// What changes.
+        change: Elements,
+    },
+    /// Keep an address out of a persona, or let it in again.
+    Quarantine {
+        /// Id or name.
+        persona: String,
+        /// The address.
+        address: IpAddr,
+        /// How long it stays out; `None` lets it in again.
+        until: Option<Duration>,
+    },
     /// The kernel's links and addresses changed.
     Inventory(Inventory),
     /// A pass of reconcile is over.
@@ -51,6 +70,20 @@ pub enum Command {
     },
     /// Time passed a deadline: look at `now`.
     Tick,
+}
+
+/// A change of a set.
+#[derive(Clone, Debug)]
+pub enum Elements {
+    /// Put these in, or renew them.
+    Add {
+        /// The elements.
+        entries: Vec<IpNet>,
+        /// How long they stay; `None` is as the set says.
+        ttl: Option<Duration>,
+    },
+    /// Take these out.
+    Remove(Vec<IpNet>),
 }
 
 /// A document with the file it came from.
@@ -103,6 +136,8 @@ pub enum Reply {
     Updated(Box<PersonaView>),
     /// A persona was removed.
     Deleted,
+    /// The quarantine of this segment changed.
+    Segment(SegmentId),
     /// Nothing to say.
     Done,
 }

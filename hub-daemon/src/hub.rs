@@ -5,6 +5,7 @@
 
 mod admit;
 mod documents;
+mod lists;
 mod output;
 mod segments;
 pub mod state;
@@ -95,6 +96,8 @@ impl Hub {
             }
             Command::Delete { persona, if_generation } => self.delete(&persona, if_generation, now),
             Command::Documents(documents) => self.documents(documents, now),
+            Command::Elements { persona, set, change } => self.elements(&persona, &set, &change, now),
+            Command::Quarantine { persona, address, until } => self.quarantine(&persona, address, until, now),
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
                 Ok(Reply::Done)
@@ -148,7 +151,8 @@ impl Hub {
             Life::Failed { retry_at } => Some(record.expires_at.map_or(retry_at, |end| end.min(retry_at))),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
-        of_records.chain(self.segments.deadline()).min()
+        let of_lists = self.records.values().filter_map(|record| record.lists.deadline());
+        of_records.chain(of_lists).chain(self.segments.deadline()).min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -161,6 +165,9 @@ impl Hub {
         let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
         for id in ids {
             let Some(record) = self.records.get_mut(&id) else { continue };
+            if record.lists.forget(now) {
+                record.view = None;
+            }
             if record.has_not_ended() && !record.is_live(now) {
                 self.end(&id, now);
                 continue;

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::lists::Lists;
 
 /// All personas and the hub's own condition at one moment.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,10 @@ pub struct PersonaView {
     pub warnings: Vec<String>,
     /// Where each rule came from, by position in `security_policies`: `FILE:LINE` or `api`.
     pub rule_sources: Vec<String>,
+    /// What was put into sets and quarantine at run time; has routes of its own.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub lists: Lists,
 }
 
 /// State of a persona's life.

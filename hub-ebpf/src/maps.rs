@@ -9,12 +9,14 @@ use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey};
+use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
 use hub_common::outcome::{Outcome, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 /// Element 0: numbers for every packet. Daemon writes, programs read.
 #[btf_map]
@@ -88,9 +90,27 @@ pub(crate) static DROPS: PerCpuHashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = PerCpuHashMap::new();
 
-/// Packets that the matcher judged by each rule.
+/// Packets that the matcher judged by each rule, at the slot that the rule names.
 #[btf_map]
-pub(crate) static RULE_HITS: PerCpuArray<Hits, { limits::RULES as usize }> = PerCpuArray::new();
+pub(crate) static RULE_HITS: PerCpuArray<RuleHits, { limits::RULES as usize }> = PerCpuArray::new();
+
+/// Elements of sets, with the tick at which each ends. Daemon writes; the matcher asks.
+#[btf_map]
+pub(crate) static SETS: LpmTrie<SetKey, u64, { limits::SET_ELEMENTS as usize }> = LpmTrie::new();
+
+/// Addresses in quarantine, with the tick at which each comes free. The daemon and rules put them in, the
+/// daemon takes them out. Asked only for segments with `SEGMENT_QUARANTINE`.
+#[btf_map]
+pub(crate) static QUARANTINE: HashMap<QuarantineKey, u64, { limits::QUARANTINED as usize }> = HashMap::new();
+
+/// Limits of rules; element 0 is never used. Daemon writes, programs move `full_at`.
+#[btf_map]
+pub(crate) static LIMITS: Array<Limit, { limits::RATE_LIMITS as usize }> = Array::new();
+
+/// Buckets of limits that hold each source apart. Programs write, the least recently seen goes first.
+#[btf_map]
+pub(crate) static LIMIT_SOURCES: LruHashMap<LimitSource, u64, { limits::RATE_SOURCES as usize }> =
+    LruHashMap::new();
 
 /// Totals per hook.
 #[btf_map]
@@ -126,6 +146,13 @@ pub(crate) static CLOCK: Array<[u64; 2], 1> = Array::new();
 
 /// Element of [`SCRATCH`] that `hub_why` uses.
 pub(crate) const SCRATCH_WHY: u32 = 3;
+
+/// The tick at which an address leaves a set of a segment, 0 if it is not in.
+#[inline(always)]
+pub(crate) fn set_until(segment: u32, set: u32, address: &Address) -> u64 {
+    let key = SetKey { segment, set, address: *address };
+    SETS.get(&Key::new(SET_KEY_BITS + 128, key)).copied().unwrap_or(0)
+}
 
 /// The segment of an address, 0 for none.
 #[inline(always)]

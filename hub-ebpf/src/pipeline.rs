@@ -1,10 +1,10 @@
 //! The order of stages, one for all hooks.
 //!
 //! ```text
-//! parse ─ fast? ──────────────────────────────────────────────────────────▶ redirect / stack
-//!    └─ front ─ classify + anti-spoof ─ alive ─ fragments ─ flow ─ rules ─┐
-//!                                                                         ├▶ route ─ commit ─▶ …
-//!                                        drop ◀─ failsafe? ◀─ any reason ─┘
+//! parse ─ fast? ──────────────────────────────────────────────────────────────▶ redirect / stack
+//!    └─ front ─ classify + anti-spoof ─ alive ─ quarantine ─ fragments ─ flow ─ rules ─┐
+//!                                                                                      ├▶ route ─ commit ─▶ …
+//!                                                     drop ◀─ failsafe? ◀─ any reason ─┘
 //! ```
 //! Everything up to `commit` only reads maps, so XDP can give up at any point and leave the packet to TC,
 //! and `hub_why` can ask without leaving a trace. The one exception is `fast`, which commits by itself.
@@ -22,7 +22,7 @@ use crate::maps::{FAILSAFE, LOCALS, SETTINGS};
 use crate::report::refuse;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
-use crate::stage::{flow, fragment};
+use crate::stage::{flow, fragment, quarantine};
 
 /// Resets the outcome of the packet before.
 #[inline(always)]
@@ -30,6 +30,7 @@ fn begin(scratch: &mut Scratch) {
     scratch.outcome = Outcome::ZERO;
     scratch.outcome.rule = [RULE_NONE; 2];
     scratch.outcome.log_rule = [RULE_NONE; 2];
+    scratch.outcome.deadline_tick = u64::MAX;
 }
 
 /// Decides on a parsed packet. Returns one of `VERDICT_*`.
@@ -88,6 +89,7 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
         return Ok(Front::Skip);
     }
     alive(scratch)?;
+    quarantine::admit(scratch)?;
     let (blame, from_members) = if sender != 0 { (sender, true) } else { (receiver, false) };
     if !fragment::complete(scratch) {
         refuse(&mut scratch.outcome, Reason::FragmentUnknown, blame, from_members);

@@ -1,13 +1,14 @@
 //! Counters and events.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use hub_common::event::{EVENT_DROP, EVENT_LOG, Event, REASON_SLOTS, Reason};
+use hub_common::event::{EVENT_DROP, EVENT_LOG, EVENT_WOULD_DROP, Event, REASON_SLOTS, Reason};
 use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
 use hub_common::rule::RULE_NONE;
-use hub_common::stats::{DropKey, Hits, HookTotals};
+use hub_common::stats::{DropKey, Hits, HookTotals, WOULD_DROP};
 
-use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, REASONS, RULE_HITS, TOTALS};
+use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, REASONS, RULE_HITS, RULES, TOTALS};
+use crate::stage::quarantine;
 
 /// Wake-ups are the reader's business: it polls.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -46,15 +47,45 @@ pub(crate) fn passed(sender: u32, receiver: u32, bytes: u32) {
     }
 }
 
-/// Counts a packet that the matcher judged.
+/// Counts a packet that the matcher judged by the rule in `slot`, and that would be dropped for a reason.
 #[inline(always)]
-pub(crate) fn rule_hit(slot: u32, bytes: u32) {
+pub(crate) fn rule_hit(slot: u32, would: u32, bytes: u32) {
     if slot != RULE_NONE
-        && let Some(hits) = RULE_HITS.get_ptr_mut(slot)
+        && let Some(rule) = RULES.get(slot)
+        && let Some(hits) = RULE_HITS.get_ptr_mut(rule.counter)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut *hits }, bytes);
+        let hits = unsafe { &mut *hits };
+        hit(&mut hits.judged, bytes);
+        if would != 0 {
+            hits.would_drop += 1;
+        }
     }
+}
+
+/// Counts a passing packet that would be dropped if its personas' rules were enforced, and reports it if
+/// nothing of the kind was reported in this tick.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_would_drop(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let bytes = scratch.packet.length_bytes;
+    let mut side = 0;
+    while side < 2 {
+        let reason = scratch.outcome.would[side];
+        if reason != 0 {
+            let direction = WOULD_DROP + u16::from(side == 0);
+            let segment = scratch.outcome.segment[side];
+            blame(DropKey { segment, reason: reason as u16, direction }, scratch.hook, bytes);
+            if gate(reason % REASON_SLOTS, scratch.tick) {
+                scratch.outcome.reason = reason;
+                event(scratch, EVENT_WOULD_DROP);
+            }
+        }
+        side += 1;
+    }
+    0
 }
 
 /// Counts a drop everywhere it belongs, and reports it if asked or if nothing of the kind was reported
@@ -71,10 +102,17 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
         // SAFETY: a per-CPU element; only this CPU writes it.
         unsafe { *count += 1 };
     }
-    rule_hit(outcome.rule[0], bytes);
-    rule_hit(outcome.rule[1], bytes);
+    rule_hit(outcome.rule[0], outcome.would[0], bytes);
+    rule_hit(outcome.rule[1], outcome.would[1], bytes);
     if outcome.blame != 0 {
-        blame(outcome, scratch.hook, bytes);
+        dropped(outcome, bytes);
+        let key = DropKey {
+            segment: outcome.blame,
+            reason: outcome.reason as u16,
+            direction: outcome.blame_direction as u16,
+        };
+        blame(key, scratch.hook, bytes);
+        quarantine::isolate(scratch);
     }
     if outcome.flags & OUTCOME_LOG != 0 || gate(reason, scratch.tick) {
         event(scratch, EVENT_DROP);
@@ -83,7 +121,7 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
 }
 
 #[inline(always)]
-fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
+fn dropped(outcome: &Outcome, bytes: u32) {
     if let Some(counters) = COUNTERS.get_ptr_mut(outcome.blame) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         let counters = unsafe { &mut *counters };
@@ -94,11 +132,10 @@ fn blame(outcome: &Outcome, hook: u32, bytes: u32) {
         };
         hit(side, bytes);
     }
-    let key = DropKey {
-        segment: outcome.blame,
-        reason: outcome.reason as u16,
-        direction: outcome.blame_direction as u16,
-    };
+}
+
+#[inline(always)]
+fn blame(key: DropKey, hook: u32, bytes: u32) {
     if let Some(hits) = DROPS.get_ptr_mut(key) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         hit(unsafe { &mut *hits }, bytes);
@@ -149,7 +186,7 @@ fn event(scratch: &Scratch, kind: u8) {
         target_port: packet.target_port,
         ifindex: scratch.ingress_ifindex,
         length_bytes: packet.length_bytes,
-        reason: if kind == EVENT_DROP { outcome.reason } else { 0 },
+        reason: if kind == EVENT_LOG { 0 } else { outcome.reason },
         rule: outcome.rule[side],
         source_segment: if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] },
         target_segment: if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] },

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::exit::TABLE;
+use super::lists::{QuarantineVerb, SetVerb};
 use super::why::Asked;
 use crate::inputs::server::DEFAULT_SOCKET;
 
@@ -144,6 +145,12 @@ pub(super) enum PersonaVerb {
         #[command(flatten)]
         end: NewEnd,
     },
+    /// List or change what sets hold at run time
+    #[command(subcommand)]
+    Set(SetVerb),
+    /// List, add or lift addresses that a persona does not talk to
+    #[command(subcommand)]
+    Quarantine(QuarantineVerb),
     /// Delete personas
     Delete {
         /// Names or ids

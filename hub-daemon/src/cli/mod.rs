@@ -14,6 +14,7 @@ mod events;
 mod exit;
 mod flows;
 mod generate;
+mod lists;
 mod output;
 mod persona;
 mod plan;

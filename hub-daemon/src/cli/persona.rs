@@ -9,7 +9,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{definition, edit};
+use super::{definition, edit, lists};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -26,6 +26,8 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> R
         PersonaVerb::Create(asked) => create(client, output, &asked).await,
         PersonaVerb::Edit { persona } => edit::run(client, output, &persona).await,
         PersonaVerb::Extend { persona, end } => extend(client, output, &persona, &end).await,
+        PersonaVerb::Set(verb) => lists::set(client, output, verb).await,
+        PersonaVerb::Quarantine(verb) => lists::quarantine(client, output, verb).await,
         PersonaVerb::Delete { personas } => {
             for persona in personas {
                 client.ask(Method::DELETE, &path(&persona), None, None).await?;
@@ -123,6 +125,7 @@ fn describe(persona: &PersonaView) -> String {
         ("peers", field("peers")),
         ("egress", field("egress")),
         ("established", field("established")),
+        ("enforcement", field("enforcement")),
         ("labels", field("labels")),
     ]);
     text.push_str(&section("rules, first match wins", &rules(&definition, &persona.rule_sources)));

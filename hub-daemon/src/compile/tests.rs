@@ -28,7 +28,7 @@ fn decide(policy: &Policy, direction: Direction, packet: &Packet) -> (bool, Opti
         Direction::Ingress => (&policy.ingress, &policy.ingress_default),
         Direction::Egress => (&policy.egress, &policy.egress_default),
     };
-    match rules.iter().find(|rule| rule.action != ACTION_LOG && rule.matches(packet)) {
+    match rules.iter().find(|rule| rule.action != ACTION_LOG && rule.matches(packet, 0, |_, _| 0) != 0) {
         Some(rule) => (rule.action == ACTION_ALLOW, Some(rule.index)),
         None => (has_protocol(default, packet.protocol), None),
     }
@@ -237,7 +237,7 @@ proptest! {
             let packet = Packet { source: address, flags, ..packet(protocol, port) };
             for (direction, egress) in [(Direction::Ingress, false), (Direction::Egress, true)] {
                 let mut own = rules.iter().enumerate().filter(|(_, rule)| rule.egress == egress);
-                let found = own.clone().find(|(_, rule)| rule.matches(&packet));
+                let found = own.clone().find(|(_, rule)| rule.matches(&packet, 0, |_, _| 0) != 0);
                 let expected = match found {
                     _ if ![6, 17, 1].contains(&protocol) => (false, None),
                     Some((index, rule)) => (rule.allow, Some(index as u16)),

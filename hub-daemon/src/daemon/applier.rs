@@ -3,6 +3,7 @@
 //! System calls of this kind block, so they have a thread of their own; one job at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -13,7 +14,7 @@ use crate::desired::Desired;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
-use crate::model::PersonaId;
+use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Report, faults};
 use crate::tables::datapath::Datapath;
@@ -35,6 +36,8 @@ pub enum Job {
     },
     /// Routes or neighbours changed: cached next hops are void.
     RoutesChanged,
+    /// Take an address out of a segment's quarantine, whoever put it in.
+    Release(SegmentId, IpAddr),
     /// Remove flows that have been idle for too long.
     Collect,
 }
@@ -92,6 +95,9 @@ impl Applier {
                 tracing::error!(pins = %self.pins.display(), "the data path was removed: start hubd again");
                 return;
             }
+            if matches!(job, Job::Collect) {
+                self.datapath.sweep(&self.clock);
+            }
             let answer = match job {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
                 Job::Pass { revision, desired, inventory } => {
@@ -99,6 +105,10 @@ impl Applier {
                 }
                 Job::RoutesChanged => {
                     self.datapath.routes_changed();
+                    continue;
+                }
+                Job::Release(segment, address) => {
+                    self.datapath.release(segment, address);
                     continue;
                 }
                 Job::Collect => Done::Collected(self.collector.collect().map_err(|error| error.to_string())),

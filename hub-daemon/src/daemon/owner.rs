@@ -146,6 +146,10 @@ impl Owner {
     /// Does what a command asks, stores it, and answers when the kernel holds it.
     fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Reply, Rejection>>) {
         let now = Timestamp::now();
+        let lifted = match &command {
+            Command::Quarantine { address, until: None, .. } => Some(*address),
+            _ => None,
+        };
         let before = self.hub.clone();
         let result = self.hub.handle(command, now).and_then(|reply| {
             self.store.save(&self.hub.state()).map_err(|error| {
@@ -159,6 +163,9 @@ impl Owner {
         });
         match result {
             Ok(reply) => {
+                if let (Some(address), Reply::Segment(segment)) = (lifted, &reply) {
+                    self.send(Job::Release(*segment, address));
+                }
                 let revision = self.hub.revision();
                 self.waiting.push(Waiting { revision, reply, answer });
                 self.publish();
@@ -338,7 +345,7 @@ impl Owner {
             let reply = match reply {
                 Reply::Created(view) => Reply::Created(fresh(&view)),
                 Reply::Updated(view) => Reply::Updated(fresh(&view)),
-                other @ (Reply::Deleted | Reply::Done) => other,
+                other @ (Reply::Deleted | Reply::Segment(_) | Reply::Done) => other,
             };
             // Who asked may have gone.
             drop(answer.send(Ok(reply)));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::located::Place;
 use super::parts::OneOrMany;
 use super::read::Reading;
+use super::rule::RuleDocument;
 use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, Xdp};
@@ -41,6 +42,9 @@ pub struct HubDocument {
     pub timeouts: TimeoutsDocument,
     /// Prefixes by name that no persona may overlap: they are kept for allocation.
     pub pools: BTreeMap<String, OneOrMany<String>>,
+    /// Rules that come before every persona's, seen from its members. A deny is final; an allow leaves the
+    /// rest to the persona's rules unless it says `final: true`.
+    pub baseline: Vec<RuleDocument>,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
 }

@@ -13,8 +13,10 @@ use crate::document::parts::OneOrMany;
 use crate::document::persona::PersonaDocument;
 use crate::model::expiry::Expiry;
 use crate::model::persona::Persona;
+use crate::model::rule::Rule;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::claims::World;
+use crate::systems::persona::lists::Lists;
 use crate::systems::persona::seats::{self, Seat};
 use crate::systems::persona::{Life, Record, lint};
 use crate::view::Origin;
@@ -99,7 +101,7 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
-        let draft = Draft::new(document, None, now)?;
+        let draft = Draft::new(document, None, &self.config.baseline, now)?;
         self.check(&draft, &[])?;
         let seats = seats(&draft.persona, &BTreeMap::new())?;
         self.make_room(now);
@@ -133,7 +135,7 @@ impl Hub {
             self.moved(id, author);
             return Ok(());
         }
-        let draft = Draft::new(document, Some(&old), now)?;
+        let draft = Draft::new(document, Some(&old), &self.config.baseline, now)?;
         self.claims.remove(&old);
         let admitted =
             self.check(&draft, old.persona.ranges()).and_then(|()| seats(&draft.persona, &old.seats));
@@ -151,8 +153,10 @@ impl Hub {
             generation: old.generation + 1,
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
             faults: old.faults,
+            lists: old.lists,
             ..changed
         };
+        let record = kept_lists(record);
         self.claims.insert(&record);
         self.records.insert(id.clone(), record);
         Ok(())
@@ -177,7 +181,7 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<(), Rejection> {
-        let draft = Draft::checked(document, Some(end))?;
+        let draft = Draft::checked(document, Some(end), BTreeMap::new(), &self.config.baseline)?;
         let id = self.fresh_id(now);
         self.revision += 1;
         let record = draft.record(id.clone(), SegmentId(0), author, BTreeMap::new(), now, self.revision);
@@ -198,7 +202,9 @@ impl Hub {
         if !problems.is_empty() {
             return Err(Rejection { kind: RejectionKind::Conflict, problems });
         }
-        self.claims.room(&draft.persona, &draft.policy, &self.config)
+        self.claims.room(&draft.persona, &draft.policy, &self.config)?;
+        let entries = draft.persona.sets().values().map(|set| set.entries.len()).sum();
+        self.sets_fit(self.claims.named(draft.persona.name()), entries)
     }
 
     /// Takes tombstones out of the data path whose ranges are wanted again.
@@ -240,12 +246,23 @@ pub(super) struct Draft {
     pub(super) persona: Persona,
     policy: crate::model::policy::Policy,
     expires_at: Option<Timestamp>,
+    rule_ends: BTreeMap<u64, Timestamp>,
 }
 
 impl Draft {
     /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
-    fn new(document: PersonaDocument, old: Option<&Record>, now: Timestamp) -> Result<Self, Rejection> {
-        let mut draft = Self::checked(document, None)?;
+    fn new(
+        document: PersonaDocument,
+        old: Option<&Record>,
+        baseline: &[Rule],
+        now: Timestamp,
+    ) -> Result<Self, Rejection> {
+        let mut draft = Self::checked(document, None, BTreeMap::new(), baseline)?;
+        draft.rule_ends = rule_ends(&draft.persona, old, now);
+        let ends = &draft.rule_ends;
+        for (identity, end) in ends {
+            draft.policy.terms.entry(*identity).or_default().ends = Some(*end);
+        }
         let expiry = draft.persona.expiry();
         let kept = old.filter(|old| matches!(expiry, Expiry::After(_)) && old.persona.expiry() == expiry);
         draft.expires_at = match kept {
@@ -259,10 +276,13 @@ impl Draft {
     pub(super) fn checked(
         document: PersonaDocument,
         expires_at: Option<Timestamp>,
+        rule_ends: BTreeMap<u64, Timestamp>,
+        baseline: &[Rule],
     ) -> Result<Self, Rejection> {
         let persona = Persona::new(&document).map_err(invalid)?;
-        let policy = compile::compile(&persona, &[]);
-        Ok(Self { document, persona, policy, expires_at })
+        let mut policy = compile::compile(&persona, &[]);
+        compile::complete(&mut policy, &persona, baseline, &rule_ends);
+        Ok(Self { document, persona, policy, expires_at, rule_ends })
     }
 
     pub(super) fn record(
@@ -287,6 +307,8 @@ impl Draft {
             document: Arc::new(self.document),
             persona: Arc::new(self.persona),
             policy: Arc::new(self.policy),
+            rule_ends: self.rule_ends,
+            lists: Lists::default(),
             warnings: Arc::new(warnings),
             seats,
             life: Life::Provisioning,
@@ -298,6 +320,31 @@ impl Draft {
     }
 }
 
+/// When rules end. A `ttl` counts from now, unless the rule had the same one before.
+fn rule_ends(persona: &Persona, old: Option<&Record>, now: Timestamp) -> BTreeMap<u64, Timestamp> {
+    let before = |rule: &Rule| {
+        let old = old?;
+        let rules = old.persona.rules().iter();
+        let same = rules.filter(|other| other.identity() == rule.identity());
+        same.into_iter().find(|other| other.expiry() == rule.expiry())?;
+        old.rule_ends.get(&rule.identity()).copied()
+    };
+    let end = |rule: &Rule| match rule.expiry() {
+        Expiry::Never => None,
+        Expiry::At(end) => Some(end),
+        Expiry::After(life) => before(rule).or_else(|| now.checked_add(life).ok()),
+    };
+    persona.rules().iter().filter_map(|rule| Some((rule.identity(), end(rule)?))).collect()
+}
+
+/// Elements stay as long as their set does; sets that changed are looked at anew.
+fn kept_lists(mut record: Record) -> Record {
+    let Record { persona, lists, .. } = &mut record;
+    lists.sets.retain(|name, _| persona.sets().contains_key(name));
+    lists.generation = lists.generation.wrapping_add(1);
+    record
+}
+
 fn seats(persona: &Persona, before: &BTreeMap<String, Seat>) -> Result<BTreeMap<String, Seat>, Rejection> {
     seats::assign(persona, before).map_err(invalid)
 }
@@ -306,6 +353,6 @@ fn invalid(problems: Vec<crate::command::Problem>) -> Rejection {
     Rejection { kind: RejectionKind::Invalid, problems }
 }
 
-fn not_found(persona: &str) -> Rejection {
+pub(super) fn not_found(persona: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hub_common::rule::{ACTION_QUARANTINE, Rule as Compiled};
+use hub_common::segment::SEGMENT_QUARANTINE;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -11,6 +13,7 @@ use crate::compile;
 use crate::desired::{Desired, Segment, SegmentState, Settings};
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::view;
 use crate::systems::persona::{Life, Record};
@@ -28,12 +31,14 @@ impl Hub {
             let peers = if works { self.peers(record, now) } else { Vec::new() };
             let segment = Segment {
                 persona: record.id.clone(),
-                policy: policy(record, &peers),
+                policy: self.policy(record, &peers),
                 expires: record.expires_at,
                 state: if works { SegmentState::Active } else { SegmentState::Block },
-                flags: 0,
+                flags: flags(record),
+                set_generation: record.lists.generation,
             };
             desired.segments.insert(record.segment, segment);
+            lists::contribute(&mut desired, record);
             for range in record.persona.ranges() {
                 desired.prefixes.insert(*range, record.segment);
             }
@@ -113,16 +118,26 @@ impl Hub {
         }
     }
 
+    /// The policy of a persona; with `egress.allow` it depends on the ranges of its peers.
+    fn policy(&self, record: &Record, peers: &[&Record]) -> Arc<Policy> {
+        let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| peer.persona.ranges()).copied().collect();
+        if ranges.is_empty() || record.persona.rules.egress_allow.is_none() {
+            return Arc::clone(&record.policy);
+        }
+        let mut policy = compile::compile(&record.persona, &ranges);
+        compile::complete(&mut policy, &record.persona, &self.config.baseline, &record.rule_ends);
+        Arc::new(policy)
+    }
+
     fn settings(&self) -> Settings {
         Settings { timeout_seconds: self.config.timeout_seconds, failsafe: self.config.failsafe.clone() }
     }
 }
 
-/// The policy of a persona; with `egress.allow` it depends on the ranges of its peers.
-fn policy(record: &Record, peers: &[&Record]) -> Arc<Policy> {
-    let ranges: Vec<IpNet> = peers.iter().flat_map(|peer| peer.persona.ranges()).copied().collect();
-    if ranges.is_empty() || record.persona.rules.egress_allow.is_none() {
-        return Arc::clone(&record.policy);
-    }
-    Arc::new(compile::compile(&record.persona, &ranges))
+/// What else the data path looks up for a persona's packets.
+fn flags(record: &Record) -> u32 {
+    let quarantines = |rule: &Compiled| rule.action == ACTION_QUARANTINE;
+    let rules = record.policy.ingress.iter().chain(&record.policy.egress);
+    let looks = !record.lists.quarantine.is_empty() || rules.into_iter().any(quarantines);
+    if looks { SEGMENT_QUARANTINE } else { 0 }
 }

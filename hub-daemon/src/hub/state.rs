@@ -12,6 +12,7 @@ use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::lists::Lists;
 use crate::systems::persona::seats::Seat;
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
@@ -51,6 +52,12 @@ pub struct StoredPersona {
     pub rule_lines: Vec<u32>,
     /// Where it stands.
     pub life: StoredLife,
+    /// When its rules end, by their identity.
+    #[serde(default)]
+    pub rule_ends: BTreeMap<u64, Timestamp>,
+    /// What was put into sets and quarantine at run time.
+    #[serde(default)]
+    pub lists: Lists,
     /// What its endpoints got.
     pub seats: BTreeMap<String, Seat>,
     /// The definition as given.
@@ -109,7 +116,9 @@ impl Hub {
     }
 
     fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
-        let draft = Draft::checked(stored.definition, stored.expires_at).map_err(|rejection| {
+        let baseline = &self.config.baseline;
+        let draft = Draft::checked(stored.definition, stored.expires_at, stored.rule_ends, baseline);
+        let draft = draft.map_err(|rejection| {
             rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
         })?;
         let (live, holds) = match stored.life {
@@ -130,7 +139,7 @@ impl Hub {
         };
         let record =
             draft.record(stored.id.clone(), stored.segment, author, stored.seats, stored.created_at, 0);
-        let record = Record { generation: stored.generation, life, ..record };
+        let record = Record { generation: stored.generation, life, lists: stored.lists, ..record };
         if live {
             self.claims.insert(&record);
         } else if holds {
@@ -155,6 +164,8 @@ fn stored(record: &Record) -> StoredPersona {
             Life::Provisioning | Life::Failed { .. } => StoredLife::Provisioning,
             Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
         },
+        rule_ends: record.rule_ends.clone(),
+        lists: record.lists.clone(),
         seats: record.seats.clone(),
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
     }

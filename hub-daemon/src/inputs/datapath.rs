@@ -2,7 +2,9 @@
 
 use std::fmt::Debug;
 
-use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use crate::datapath_view::{
+    Answer, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
 
@@ -12,6 +14,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
+    /// Addresses in the quarantine of a persona.
+    fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
     /// How full the flow table is.
@@ -27,6 +31,10 @@ impl Datapath for Reader {
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
         Self::hooks(self)
+    }
+
+    fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError> {
+        Self::quarantined(self, segment)
     }
 
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {

@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use aya::maps::IterableMap as _;
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
-use hub_common::rule::Rule;
+use hub_common::rule::{RULE_BASELINE, Rule};
 use hub_common::segment::Policy;
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, WOULD_DROP};
 
 use super::batch;
 use super::maps::{Maps, present};
@@ -28,10 +28,10 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     };
     let mut counts = passed(&values);
     for reason in Reason::ALL {
-        for direction in 0..=1 {
+        for direction in 0..2 * WOULD_DROP {
             let key = DropKey { segment, reason: *reason as u16, direction };
             if let Some(hits) = present(maps.drops.get(&key, 0), "DROPS")? {
-                counts.drops.push(drop_count(key, &hits));
+                enter(&mut counts, key, &hits);
             }
         }
     }
@@ -58,13 +58,15 @@ pub(crate) fn segments(
         .map_err(|source| ReadError::Map { map: "COUNTERS", source })?;
     let note = |key: &DropKey, hits: &[Hits]| {
         if let Some(counts) = all.get_mut(&SegmentId(key.segment)) {
-            counts.drops.push(drop_count(*key, hits));
+            enter(counts, *key, hits);
         }
         ControlFlow::Continue(())
     };
     batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
     for counts in all.values_mut() {
-        counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
+        for drops in [&mut counts.drops, &mut counts.would_drop] {
+            drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
+        }
     }
     Ok(all)
 }
@@ -114,42 +116,46 @@ fn passed(values: &[SegmentCounters]) -> SegmentCounts {
     }
 }
 
-fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
+fn enter(counts: &mut SegmentCounts, key: DropKey, hits: &[Hits]) {
     let reason = Reason::from_number(u32::from(key.reason));
-    DropCount {
+    let count = DropCount {
         reason: reason.map_or_else(|| key.reason.to_string(), |reason| reason.name().to_owned()),
-        direction: direction(key.direction != 0).to_owned(),
+        direction: direction(!key.direction.is_multiple_of(WOULD_DROP)).to_owned(),
         count: sum(hits.iter().copied()),
-    }
+    };
+    let list = if key.direction < WOULD_DROP { &mut counts.drops } else { &mut counts.would_drop };
+    list.push(count);
 }
 
-/// Counts by position in the document; a rule with several slots has the sum of them.
+/// Counts by position in the document. Compiled rules of one origin share a counter.
 fn rules(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
-    let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
+    let mut counts = Vec::new();
     let runs = [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
     for ((first, slots), direction) in runs.into_iter().zip(DIRECTIONS) {
-        let mut positions = Vec::with_capacity(slots as usize);
+        let mut counters: BTreeMap<(bool, u16), u32> = BTreeMap::new();
         batch::range(maps.slots.rules.map(), first, slots, |_, rules: &[Rule]| {
-            positions.extend(rules.first().map(|rule| rule.index));
+            let shown = rules.iter().filter(|rule| rule.index != SYNTHETIC);
+            counters.extend(shown.map(|rule| ((is_baseline(rule), rule.index), rule.counter)));
         })
         .map_err(|source| ReadError::Map { map: "RULES", source })?;
-        let mut position = positions.into_iter();
-        batch::range(maps.rule_hits.map(), first, slots, |_, hits: &[Hits]| {
-            if let Some(rule) = position.next().filter(|rule| *rule != SYNTHETIC) {
-                let more = sum(hits.iter().copied());
-                let count = counts.entry((rule, direction)).or_default();
-                count.packets += more.packets;
-                count.bytes += more.bytes;
-            }
-        })
-        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
+        for ((baseline, rule), counter) in counters {
+            let Some(hits) = present(maps.rule_hits.get(&counter, 0), "RULE_HITS")? else { continue };
+            counts.push(RuleCount {
+                rule,
+                baseline,
+                direction: direction.to_owned(),
+                count: sum(hits.iter().map(|hits: &RuleHits| hits.judged)),
+                would_drop: hits.iter().map(|hits| hits.would_drop).sum(),
+            });
+        }
     }
-    let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
-        rule,
-        direction: direction.to_owned(),
-        count,
-    };
-    Ok(counts.into_iter().map(count).collect())
+    counts.sort_by(|a, b| (!a.baseline, a.rule).cmp(&(!b.baseline, b.rule)));
+    Ok(counts)
+}
+
+/// Whether the rule is one of the hub's.
+pub(crate) const fn is_baseline(rule: &Rule) -> bool {
+    rule.flags & RULE_BASELINE != 0
 }
 
 /// The name of a direction.

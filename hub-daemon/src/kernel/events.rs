@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use hub_common::event::{EVENT_LOG, Event, Hook, Reason};
+use hub_common::event::{EVENT_LOG, EVENT_WOULD_DROP, Event, Hook, Reason};
 use hub_common::rule::RULE_NONE;
 use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::clock::wall_time;
-use super::counts::SYNTHETIC;
+use super::counts::{SYNTHETIC, is_baseline};
 use super::maps::{self, RuleSlots};
 use super::names::{interface, ip, personas};
 use super::reader::ReadError;
@@ -95,14 +95,19 @@ fn position(slots: &RuleSlots, event: &Event) -> Option<u16> {
     }
     let policy = slots.policy(event.policy).ok()??;
     let rule = slots.rule(&policy, event.rule).ok()??;
-    (rule.index != SYNTHETIC).then_some(rule.index)
+    (rule.index != SYNTHETIC && !is_baseline(&rule)).then_some(rule.index)
 }
 
 fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32, String>) -> PacketEvent {
     let hook = Hook::ALL.into_iter().find(|hook| *hook as u32 == u32::from(event.hook));
     PacketEvent {
         time: wall_time(event.time_ns),
-        action: if event.kind == EVENT_LOG { "log" } else { "drop" }.to_owned(),
+        action: match event.kind {
+            EVENT_LOG => "log",
+            EVENT_WOULD_DROP => "would_drop",
+            _ => "drop",
+        }
+        .to_owned(),
         reason: Reason::from_number(event.reason).map(|reason| reason.name().to_owned()),
         hook: hook.map_or_else(|| event.hook.to_string(), |hook| hook.name().to_owned()),
         port,

@@ -79,6 +79,12 @@ pub const fn explain(reason: Reason) -> &'static str {
             "A member of a persona acts as a router (advertisement or redirect): members may not move others' traffic"
         }
         Reason::TcpFlags => "No stack sends these TCP flags: somebody scans",
+        Reason::RateLimit => {
+            "More came than a rule with action rate_limit lets pass: raise `rate` or `burst` if that is wanted"
+        }
+        Reason::Quarantine => {
+            "One end is in the persona's quarantine, or a rule puts it there: see `hubctl persona quarantine`, which lifts it too"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

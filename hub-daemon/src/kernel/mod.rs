@@ -20,6 +20,7 @@ mod names;
 pub mod namespace;
 pub mod neighbours;
 pub mod netlink;
+mod quarantined;
 mod question;
 pub mod reader;
 mod rule_text;

@@ -13,8 +13,10 @@ use tokio::sync::watch;
 use super::clock::TickSource;
 use super::maps::Maps;
 use super::why::Why;
-use super::{counts, flow_list};
-use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
+use super::{counts, flow_list, quarantined};
+use crate::datapath_view::{
+    Answer, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+};
 use crate::model::SegmentId;
 use crate::view::Snapshot;
 
@@ -84,6 +86,11 @@ impl Reader {
     /// Totals of every hook.
     pub fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
         self.live(|live| counts::hooks(&live.maps))
+    }
+
+    /// Addresses in the quarantine of a segment.
+    pub fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError> {
+        self.live(|live| quarantined::list(&live.maps, &live.ticks.read()?, segment.0))
     }
 
     /// Live connections, of one persona or of all, at most `limit`.

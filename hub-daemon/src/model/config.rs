@@ -9,8 +9,10 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::IpNet;
 
+use super::baseline;
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
+use super::rule::Rule;
 use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::desired::{Role, Xdp};
@@ -43,6 +45,8 @@ pub struct Config {
     pub timeout_seconds: [u32; 8],
     /// Prefixes that no persona may overlap, by the name of their pool.
     pub pools: BTreeMap<String, Vec<IpNet>>,
+    /// Rules that come before every persona's.
+    pub baseline: Vec<Rule>,
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
 }
@@ -151,6 +155,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
+            baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
         }
     }
@@ -182,6 +187,7 @@ impl Config {
             limits: table_sizes(&mut problems, &document.limits),
             timeout_seconds: timeouts(&mut problems, &document.timeouts),
             pools: pools(&mut problems, document),
+            baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),

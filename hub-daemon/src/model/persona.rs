@@ -1,6 +1,6 @@
 //! A persona whose document was checked whole; time and other personas are not asked here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use super::expiry::Expiry;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
 use super::rule::Rule;
+use super::set::{self, Set};
 use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{BandwidthDocument, OneOrMany, Scalar};
 use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EstablishedDocument, PersonaDocument, QosDocument,
+    DefaultActionDocument, EgressDocument, EnforcementDocument, EstablishedDocument, PersonaDocument,
+    QosDocument,
 };
 
 /// Most ranges of one persona.
@@ -42,6 +44,7 @@ pub struct Persona {
     endpoints: Vec<Endpoint>,
     peers: BTreeSet<String>,
     next_hops: Vec<IpAddr>,
+    sets: BTreeMap<String, Set>,
 }
 
 /// What a policy is compiled from.
@@ -52,6 +55,7 @@ pub(crate) struct RuleSet {
     pub(crate) default_action: DefaultActionDocument,
     pub(crate) strict: bool,
     pub(crate) established: EstablishedDocument,
+    pub(crate) enforcement: EnforcementDocument,
     pub(crate) egress_allow: Option<Vec<IpNet>>,
     pub(crate) egress_deny: Vec<IpNet>,
 }
@@ -76,6 +80,8 @@ impl Persona {
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
         let qos = document.qos.as_ref().map(|written| qos(&mut problems, written));
         let rules = rules(&mut problems, document);
+        let sets = set::sets(&mut problems, document.sets.as_ref());
+        known_sets(&mut problems, document, &sets);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
         let interfaces = document.interfaces.as_deref().unwrap_or_default();
@@ -96,6 +102,7 @@ impl Persona {
                 default_action: document.default_action.unwrap_or_default(),
                 strict: document.strict.unwrap_or(false),
                 established: document.established.unwrap_or_default(),
+                enforcement: document.enforcement.unwrap_or_default(),
                 egress_allow,
                 egress_deny,
             },
@@ -105,6 +112,7 @@ impl Persona {
             endpoints,
             peers,
             next_hops,
+            sets,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -150,6 +158,21 @@ impl Persona {
     /// Routers of its own default routes, at most one per family.
     pub fn next_hops(&self) -> &[IpAddr] {
         &self.next_hops
+    }
+
+    /// Its sets by name.
+    pub fn sets(&self) -> &BTreeMap<String, Set> {
+        &self.sets
+    }
+
+    /// What its rules do.
+    pub fn enforcement(&self) -> EnforcementDocument {
+        self.rules.enforcement
+    }
+
+    /// Its rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules.rules
     }
 
     /// Whether it has a range of the family.
@@ -230,12 +253,42 @@ fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {
     }
     let mut rules = Vec::with_capacity(written.len());
     for (index, rule) in (0_u16..).zip(written) {
-        match Rule::new(index, rule) {
+        match Rule::new("/security_policies", index, rule) {
             Ok(rule) => rules.push(rule),
             Err(found) => problems.extend(found),
         }
+        if rule.is_final.is_some() {
+            let detail = "only rules of the hub's `baseline` have `final`: remove the field";
+            problems.add(format!("/security_policies/{index}/final"), detail);
+        }
     }
+    tell_apart(&mut rules);
     rules
+}
+
+/// Rules of one name, or with nothing different about them, are counted apart by their order.
+pub(super) fn tell_apart(rules: &mut [Rule]) {
+    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    for rule in rules {
+        let number = seen.entry(rule.identity()).or_default();
+        rule.set_apart(*number);
+        *number += 1;
+    }
+}
+
+/// Refuses names of sets that there are not.
+fn known_sets(problems: &mut Problems, document: &PersonaDocument, sets: &BTreeMap<String, Set>) {
+    for (index, rule) in document.security_policies.iter().flatten().enumerate() {
+        for (field, written) in [("source", &rule.source), ("destination", &rule.destination)] {
+            let base = format!("/security_policies/{index}/{field}");
+            for (pointer, text) in written.iter().flat_map(|written| written.pointed(&base)) {
+                if text.strip_prefix('@').is_some_and(|name| !sets.contains_key(name)) {
+                    let detail = format!("there is no set `{text}`: define it under `sets`, or use a prefix");
+                    problems.add(pointer, detail);
+                }
+            }
+        }
+    }
 }
 
 fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String> {

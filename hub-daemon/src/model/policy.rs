@@ -1,7 +1,13 @@
 //! A persona's rules, ready to compile.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use hub_common::rule::Rule;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::rate::RateLimit;
 
 /// Rules of one persona as the data path wants them. Immutable: a change makes another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +24,26 @@ pub struct Policy {
     pub egress: Vec<Rule>,
     /// `hub_common::segment::POLICY_*` bits.
     pub flags: u32,
+    /// What rules say beside what they match, by their identity; most say nothing.
+    pub terms: BTreeMap<u64, Terms>,
+}
+
+/// What a rule says beside what it matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When the rule ends.
+    pub ends: Option<Timestamp>,
+    /// With action `rate_limit`.
+    pub rate: Option<RateLimit>,
+    /// With action `quarantine`: how long a source stays there.
+    pub quarantine: Option<Duration>,
 }
 
 /// What a rule does.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
 )]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Pass.
     Allow,
@@ -34,4 +53,8 @@ pub enum Action {
     Reject,
     /// Report and go on with the next rule.
     Log,
+    /// Pass as long as a rate is not reached, else drop.
+    RateLimit,
+    /// Drop, and keep the source out for a while.
+    Quarantine,
 }

@@ -6,4 +6,6 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
+pub(crate) mod limit;
+pub(crate) mod quarantine;
 pub(crate) mod route;

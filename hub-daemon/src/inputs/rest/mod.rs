@@ -12,6 +12,7 @@ mod etag;
 mod events;
 mod filter;
 mod idempotency;
+mod lists;
 mod merge;
 mod openapi;
 mod personas;
@@ -40,6 +41,7 @@ use self::problem::ProblemDetails;
 
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
+pub(crate) use self::lists::SetView;
 pub use self::status::Readiness;
 
 /// Most bytes of a request's body.
@@ -79,6 +81,10 @@ fn described_routes() -> OpenApiRouter<Api> {
         OpenApiRouter::new()
             .routes(routes!(personas::list, personas::create))
             .routes(routes!(personas::show, personas::replace, personas::patch, personas::delete))
+            .routes(routes!(lists::sets))
+            .routes(routes!(lists::add, lists::remove))
+            .routes(routes!(lists::quarantine, lists::isolate))
+            .routes(routes!(lists::lift))
             .routes(routes!(datapath::persona_flows))
             .routes(routes!(datapath::persona_counters))
             .routes(routes!(datapath::flows))

@@ -275,7 +275,9 @@ fn with_tag(persona: &PersonaView) -> Response {
 fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
     match reply {
         Reply::Created(persona) | Reply::Updated(persona) => Ok(persona),
-        Reply::Deleted | Reply::Done => Err(ProblemDetails::unavailable("the hub gave no persona")),
+        Reply::Deleted | Reply::Segment(_) | Reply::Done => {
+            Err(ProblemDetails::unavailable("the hub gave no persona"))
+        }
     }
 }
 

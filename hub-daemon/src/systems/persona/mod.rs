@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod condition;
 pub mod lint;
+pub mod lists;
 pub mod place;
 pub mod seats;
 pub mod view;
@@ -17,6 +18,7 @@ use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::{Origin, PersonaView};
+use lists::Lists;
 use seats::Seat;
 
 /// Everything the hub knows of one persona, alive or ended.
@@ -42,6 +44,10 @@ pub struct Record {
     pub persona: Arc<Persona>,
     /// Its rules compiled, without the ranges of peers.
     pub policy: Arc<Policy>,
+    /// When its rules end, by their identity.
+    pub rule_ends: BTreeMap<u64, Timestamp>,
+    /// What was put into sets and quarantine at run time.
+    pub lists: Lists,
     /// Lint.
     pub warnings: Arc<Vec<String>>,
     /// What its endpoints got.

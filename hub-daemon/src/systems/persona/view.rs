@@ -21,6 +21,7 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         conditions: condition::conditions(record, placement, find, now),
         warnings: record.warnings.as_ref().clone(),
         rule_sources: rule_sources(record),
+        lists: record.lists.clone(),
     }
 }
 

@@ -5,16 +5,21 @@
 //! the segments that point at them, segments before the prefixes that lead to them, the port table before
 //! programs run on a port. Freed slots are used again after a grace period.
 
+mod ends;
 pub mod grace;
+mod origins;
 pub mod policies;
 pub mod ports;
 pub mod prefixes;
+mod quarantine;
 pub mod segments;
+mod sets;
 pub mod settings;
 mod slots;
 pub mod small;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +76,8 @@ pub struct Datapath {
     small: small::Small,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    sets: sets::Sets,
+    quarantine: quarantine::Quarantine,
 }
 
 impl Datapath {
@@ -82,7 +89,9 @@ impl Datapath {
         let small = small::Small::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
-        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings })
+        let sets = sets::Sets::new(&mut ebpf)?;
+        let quarantine = quarantine::Quarantine::new(&mut ebpf)?;
+        Ok(Self { ebpf, pins, segments, prefixes, small, ports, settings, sets, quarantine })
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -94,6 +103,8 @@ impl Datapath {
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
         let mut reports = vec![self.settings.put(&desired.settings, clock)];
+        reports.push(self.sets.put(&desired.sets, clock));
+        reports.push(self.quarantine.put(&desired.quarantine, clock));
         reports.push(self.segments.put(&desired.segments, clock, failed));
         let live = |id: &SegmentId| {
             desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
@@ -123,7 +134,18 @@ impl Datapath {
             self.segments.reuse();
             self.prefixes.reuse();
         }
-        vec![report]
+        vec![report, self.sets.delete(&desired.sets)]
+    }
+
+    /// Takes an address out of a segment's quarantine, whoever put it in.
+    pub fn release(&mut self, segment: SegmentId, address: IpAddr) {
+        self.quarantine.release(segment, address);
+    }
+
+    /// Takes out of quarantine what has ended.
+    pub fn sweep(&mut self, clock: &Clock) {
+        let segments = &self.segments;
+        self.quarantine.sweep(clock.now(), |segment| segments.has(segment));
     }
 
     /// Makes every cached next hop be looked up again.

@@ -9,6 +9,7 @@ use hub_common::event::Reason;
 use hub_common::segment::{STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry};
 use hub_common::stats::{DropKey, Hits, SegmentCounters};
 
+use super::ends::Ends;
 use super::policies::{Built, Policies};
 use super::{MapFault, take};
 use crate::desired::{Segment, SegmentState};
@@ -27,6 +28,7 @@ struct Live {
     /// What the slots were built from; `None` for what an earlier run left.
     policy: Option<Arc<Policy>>,
     persona: Option<PersonaId>,
+    ends: Ends,
 }
 
 /// The segment map with the policies behind it.
@@ -52,12 +54,22 @@ impl Segments {
                 }
             }
         }
-        let words = found.values().map(|entry: &Entry| entry.policy).filter(|word| *word != 0);
+        let words =
+            found.iter().filter(|(_, entry)| entry.policy != 0).map(|(id, entry)| (*id, entry.policy));
         let policies = Policies::new(ebpf, words, adopted)?;
         let live = found
             .into_iter()
             .map(|(id, entry)| {
-                (id, Live { built: policies.find(entry.policy), entry, policy: None, persona: None })
+                (
+                    id,
+                    Live {
+                        built: policies.find(entry.policy),
+                        entry,
+                        policy: None,
+                        persona: None,
+                        ends: Ends::default(),
+                    },
+                )
             })
             .collect();
         let cpus = aya::util::nr_cpus()
@@ -95,9 +107,12 @@ impl Segments {
         let same_policy = live
             .and_then(|live| live.policy.as_ref())
             .is_some_and(|policy| Arc::ptr_eq(policy, &segment.policy) || *policy == segment.policy);
+        // Deadlines of rules are compiled in: a step of the clock makes another policy of the same one.
+        let ends = Ends::new(&segment.policy, clock);
+        let same_policy = same_policy && live.is_some_and(|live| live.ends.is_close(&ends));
         let built = match live {
             Some(live) if same_policy => live.built,
-            _ => Some(self.policies.build(&segment.policy)?),
+            _ => Some(self.policies.build(id, &segment.policy, &ends, clock)?),
         };
         let entry = Entry {
             expires_tick: clock.deadline_tick(segment.expires),
@@ -108,8 +123,11 @@ impl Segments {
                 SegmentState::Block => STATE_BLOCK,
             },
             flags: segment.flags,
+            set_generation: segment.set_generation,
             ..Entry::ZERO
         };
+        // The deadlines that the policy was built with, not those of this moment: drift must not add up.
+        let ends = live.filter(|_| same_policy).map_or(ends, |live| live.ends.clone());
         let live = self.live.get(&id);
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
             return Ok(false);
@@ -123,6 +141,7 @@ impl Segments {
             built,
             policy: Some(Arc::clone(&segment.policy)),
             persona: Some(segment.persona.clone()),
+            ends,
         };
         if let Some(Live { built: Some(old), .. }) = self.live.insert(id, now)
             && !same_policy
@@ -155,6 +174,7 @@ impl Segments {
             match self.map.set(id.0, Entry::ZERO, 0) {
                 Ok(()) => {
                     report.deleted += 1;
+                    self.policies.forget(id);
                     if let Some(Live { built: Some(built), .. }) = self.live.remove(&id) {
                         self.policies.retire(built);
                     }
@@ -167,6 +187,11 @@ impl Segments {
             }
         }
         report
+    }
+
+    /// Whether there is a segment of this number.
+    pub fn has(&self, id: SegmentId) -> bool {
+        self.live.contains_key(&id)
     }
 
     /// Whether slots wait for a grace period.
