@@ -29,8 +29,8 @@ pub(crate) extern "C" fn hub_has_room(scratch: *mut Scratch, side: u32, slot: u3
     if scratch.outcome.direction != 0 || !(per_packet || scratch.outcome.flags & OUTCOME_NEW != 0) {
         return 1;
     }
-    // SAFETY: as above.
     let full_at = if limit.flags & LIMIT_PER_SOURCE == 0 {
+        // SAFETY: as above.
         unsafe { read_volatile(&raw const limit.full_at) }
     } else {
         let key = LimitSource { limit: slot, pad: 0, address: scratch.packet.source };

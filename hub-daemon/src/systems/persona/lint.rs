@@ -156,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_ends_covers_nothing_for_good() {
+        let found = lint(
+            &json!(["tcp"]),
+            &json!([
+                {"protocol": "tcp", "action": "deny", "ttl": "1h"},
+                {"protocol": "tcp", "port": 80, "action": "allow"},
+            ]),
+        );
+        assert!(found.is_empty(), "{found:?}");
+    }
+
+    #[test]
     fn what_the_default_does_anyway_is_named() {
         let allow = json!({"protocol": "tcp", "port": 80, "action": "allow"});
         let deny = json!({"protocol": "tcp", "port": 22, "action": "deny"});
