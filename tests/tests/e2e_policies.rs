@@ -1,5 +1,9 @@
 //! Rules with a time, a set, a tier, a limit or a quarantine, and rules that only watch, with real clients.
-#![expect(clippy::indexing_slicing, reason = "a helper that cannot go on fails the test that called it")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::time::Duration;
 

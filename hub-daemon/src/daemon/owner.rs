@@ -146,9 +146,10 @@ impl Owner {
     /// Does what a command asks, stores it, and answers when the kernel holds it.
     fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Reply, Rejection>>) {
         let now = Timestamp::now();
-        let lifted = match &command {
-            Command::Quarantine { address, until: None, .. } => Some(*address),
-            _ => None,
+        let lifted = if let Command::Quarantine { address, until: None, .. } = &command {
+            Some(*address)
+        } else {
+            None
         };
         let before = self.hub.clone();
         let result = self.hub.handle(command, now).and_then(|reply| {

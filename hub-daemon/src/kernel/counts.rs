@@ -149,7 +149,7 @@ fn rules(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, ReadError> {
             });
         }
     }
-    counts.sort_by(|a, b| (!a.baseline, a.rule).cmp(&(!b.baseline, b.rule)));
+    counts.sort_by_key(|count| (!count.baseline, count.rule));
     Ok(counts)
 }
 

@@ -7,6 +7,7 @@ use super::policy::Action;
 use super::problems::Problems;
 use super::rule::{Direction, Rule};
 use crate::compile;
+use crate::document::parts::OneOrMany;
 use crate::document::rule::RuleDocument;
 
 /// Sets the identities of the hub's rules apart from those of personas.
@@ -27,7 +28,7 @@ pub(super) fn rules(problems: &mut Problems, written: &[RuleDocument]) -> Vec<Ru
         let base = format!("/baseline/{index}");
         let texts = [("source", &document.source), ("destination", &document.destination)];
         for (field, list) in texts {
-            let mut texts = list.iter().flat_map(|list| list.as_slice());
+            let mut texts = list.iter().flat_map(OneOrMany::as_slice);
             if texts.any(|text| text.starts_with('@')) {
                 problems.add(format!("{base}/{field}"), "sets belong to personas: use prefixes here");
             }

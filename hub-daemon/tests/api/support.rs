@@ -180,6 +180,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         }],
         warnings: Vec::new(),
         rule_sources: vec!["api".into(), "api".into()],
+        lists: hub_daemon::systems::persona::lists::Lists::default(),
     }
 }
 
@@ -211,6 +212,9 @@ impl Task {
                 self.personas.remove(&held.id);
                 self.publish();
                 Ok(Reply::Deleted)
+            }
+            Command::Elements { persona, .. } | Command::Quarantine { persona, .. } => {
+                self.changeable(&persona, None).map(|_held| Reply::Done)
             }
             Command::Documents(_) | Command::Inventory(_) | Command::Faults { .. } | Command::Tick => {
                 Ok(Reply::Done)
