@@ -108,7 +108,6 @@ impl Datapath {
         let traces = traces::Traces::new(&mut ebpf)?;
         let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
         Ok(Self {
-            shapes,
             ebpf,
             pins,
             segments,
@@ -117,10 +116,11 @@ impl Datapath {
             translations,
             ports,
             settings,
-            detectors,
-            traces,
             sets,
             quarantine,
+            traces,
+            detectors,
+            shapes,
         })
     }
 
