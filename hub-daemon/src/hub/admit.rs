@@ -238,6 +238,7 @@ impl Hub {
         if !problems.is_empty() {
             return Err(conflict(problems));
         }
+        self.check_services(&draft.persona)?;
         self.claims.room(&draft.persona, &virtuals, &draft.policy, &self.config)?;
         Ok(virtuals)
     }

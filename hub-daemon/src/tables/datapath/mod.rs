@@ -99,7 +99,6 @@ impl Datapath {
         let traces = traces::Traces::new(&mut ebpf)?;
         let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
         Ok(Self {
-            shapes,
             ebpf,
             pins,
             segments,
@@ -108,8 +107,9 @@ impl Datapath {
             translations,
             ports,
             settings,
-            detectors,
             traces,
+            detectors,
+            shapes,
         })
     }
 

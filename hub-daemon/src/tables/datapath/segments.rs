@@ -138,7 +138,6 @@ impl Segments {
             },
             flags: segment.flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
-            ..Entry::ZERO
         };
         let live = self.live.get(&id);
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
