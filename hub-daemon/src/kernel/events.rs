@@ -215,7 +215,8 @@ mod tests {
         record.extend(mapped([10, 0, 0, 2]));
         record.extend([4000u16, 80].into_iter().flat_map(u16::to_ne_bytes));
         record.extend([3u32, 60, 18, 5, 1, 2, 9].into_iter().flat_map(u32::to_ne_bytes));
-        record.extend([1, 6, 1, 2, 0, 0, 0, 0]);
+        record.extend([1, 6, 1, 2]);
+        record.extend([0; 12]);
         assert_eq!(record.len(), size_of::<Event>());
         let event = read(&record).unwrap();
         assert_eq!((event.time_ns, event.target_port, event.reason, event.policy), (7, 80, 18, 9));
