@@ -15,7 +15,7 @@ use hub_common::packet::{PACKET_ICMP_REQUEST, Packet, protocol};
 use hub_common::segment::SEGMENT_WATCHED;
 
 use crate::atomic;
-use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, segment_of};
+use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, own, segment_of};
 use crate::report::{self, refuse};
 
 /// Bars flows from the address.
@@ -140,8 +140,7 @@ pub(crate) extern "C" fn hub_signs(scratch: *mut Scratch, segment: u32, signs: u
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_sign(scratch: *mut Scratch, segment: u32, detector: u32) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(scratch) = own(scratch) else { return 0 };
     let Some(set) = WATCHED.get(segment).and_then(|slot| DETECTOR_SETS.get(*slot)) else { return 0 };
     let setting = &set.settings[detector as usize % DETECTOR_SLOTS];
     if setting.threshold == 0 {
