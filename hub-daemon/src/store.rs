@@ -78,8 +78,15 @@ impl Store {
             fs::hard_link(&file, &old).map_err(failed("link", &old))?;
         }
         fs::rename(&next, &file).map_err(failed("rename to", &file))?;
-        let folder = File::open(&self.folder).map_err(failed("open", &self.folder))?;
-        folder.sync_all().map_err(failed("sync", &self.folder))
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| {
+            // Who is told that a change was refused must not find it after the next start.
+            let undone = if old.exists() { fs::rename(&old, &file) } else { fs::remove_file(&file) };
+            undone.err().map_or_else(
+                || failed("sync", &self.folder)(error),
+                |undo| failed("take back the save that cannot be synced in", &self.folder)(undo),
+            )
+        })
     }
 
     /// Reads the state. A broken file is put aside and the save before it is taken.

@@ -239,6 +239,7 @@ impl Hub {
             return Err(conflict(problems));
         }
         self.claims.room(&draft.persona, &virtuals, &draft.policy, &self.config)?;
+        self.check_services(&draft.persona)?;
         Ok(virtuals)
     }
 
