@@ -187,6 +187,42 @@ mod tests {
     }
 
     #[test]
+    fn a_file_torn_at_any_byte_costs_nothing_that_was_saved_before() {
+        let store = Store::new(folder("bytes"));
+        store.save(&state(1)).unwrap();
+        store.save(&state(2)).unwrap();
+        let whole = fs::read(store.path(FILE)).unwrap();
+        assert!(whole.len() > 20, "{} bytes", whole.len());
+        for length in 0..whole.len() {
+            fs::write(store.path(FILE), &whole[..length]).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!(loaded.state, state(1), "{length} bytes");
+            assert!(loaded.trouble.unwrap().contains("the save before it was taken"), "{length} bytes");
+            // A start reads again after it was killed in the middle.
+            assert_eq!(store.load().unwrap().state, state(1), "{length} bytes, again");
+        }
+        // Blocks that were never written read as zeros.
+        for length in 0..whole.len() {
+            let mut torn = whole.clone();
+            torn[length..].fill(0);
+            fs::write(store.path(FILE), &torn).unwrap();
+            assert_eq!(store.load().unwrap().state, state(1), "zeros from byte {length}");
+        }
+    }
+
+    #[test]
+    fn a_save_torn_at_any_byte_before_its_rename_is_never_read() {
+        let store = Store::new(folder("next"));
+        store.save(&state(1)).unwrap();
+        let whole = serde_json::to_vec(&state(2)).unwrap();
+        for length in 0..=whole.len() {
+            fs::write(store.path(NEXT), &whole[..length]).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!((loaded.state, loaded.trouble), (state(1), None), "{length} bytes");
+        }
+    }
+
+    #[test]
     fn nothing_readable_starts_empty_and_says_so() {
         let store = Store::new(folder("empty"));
         store.save(&state(1)).unwrap();
