@@ -12,6 +12,8 @@ use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::world::{FAMILIES, member_at};
 use hub_tests::lab::{Background, Stopwatch, World, wait_until};
 use hub_tests::root;
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Calls by which a change reaches the kernel and the disk.
@@ -136,7 +138,10 @@ fn start(world: &mut World, inject: &str) {
         left -= 1;
     }
     goes_on(world, inject);
+    // The daemon is the child of strace, and may outlive it for a moment.
+    let group = Pid::from_raw(world.hub.process().id().cast_signed());
     world.hub.process().kill();
+    wait_until("the daemon is gone", PATIENCE, || killpg(group, None).is_err());
     world.hub.restart();
     world.active("p0");
     goes_on(world, inject);

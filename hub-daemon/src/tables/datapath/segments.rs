@@ -127,8 +127,8 @@ impl Segments {
             self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })
         });
         if let Err(error) = stored {
-            if !same_policy {
-                built.into_iter().for_each(|built| self.policies.retire(built));
+            if let Some(built) = built.filter(|_| !same_policy) {
+                self.policies.retire(built);
             }
             return Err(error);
         }
