@@ -1,6 +1,10 @@
 //! System calls fail, or the daemon dies at them, in the middle of a change and of a start: the data path
 //! goes on, and what comes back is the policy of before or the new one, whole.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -41,16 +41,14 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], target: fn(&[u8]) -> bool) {
     let (mut case, mut good) = (first, 0_u64);
     while watch.elapsed() < time {
         let bytes = bend::bend(&mut Random::new(case), seeds);
-        match catch_unwind(AssertUnwindSafe(|| target(&bytes))) {
-            Ok(taken) => good += u64::from(taken),
-            Err(_panic) => {
-                panic!("{name}: {FIRST}={case}: {:?}\n{bytes:02x?}", String::from_utf8_lossy(&bytes))
-            }
-        }
+        let Ok(taken) = catch_unwind(AssertUnwindSafe(|| target(&bytes))) else {
+            panic!("{name}: {FIRST}={case}: {:?}\n{bytes:02x?}", String::from_utf8_lossy(&bytes));
+        };
+        good += u64::from(taken);
         case += 1;
     }
     let cases = case - first;
-    let rate = cases as f64 / watch.elapsed().as_secs_f64();
+    let rate = f64::from(u32::try_from(cases).unwrap()) / watch.elapsed().as_secs_f64();
     figure("fuzz", &format!("{name}: {cases} cases, {good} of them good, {rate:.0}/s, 0 panics"));
     assert!(cases > 20, "{cases} cases say nothing");
 }

@@ -28,7 +28,7 @@ pub(crate) fn document(bytes: &[u8]) -> bool {
     match hub.handle(Command::Documents(source::documents(&sources)), Timestamp::UNIX_EPOCH) {
         Ok(_reply) => drop(hub.desired(Timestamp::UNIX_EPOCH)),
         Err(rejection) => {
-            assert!(!source::explain(&sources, &rejection).is_empty(), "refused without a word")
+            assert!(!source::explain(&sources, &rejection).is_empty(), "refused without a word");
         }
     }
     true
