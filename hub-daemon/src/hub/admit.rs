@@ -240,6 +240,7 @@ impl Hub {
         }
         self.check_services(&draft.persona)?;
         self.claims.room(&draft.persona, &virtuals, &draft.policy, &self.config)?;
+        self.check_services(&draft.persona)?;
         Ok(virtuals)
     }
 

@@ -1,8 +1,10 @@
-//! The owner's watch over the wall clock.
+//! The owner's watch over the wall clock, and over passes that failed.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Owner;
+use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
 use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
@@ -17,6 +19,27 @@ impl Owner {
         self.dirty = true;
         self.publish();
         self.begin_pass();
+    }
+
+    /// Has the kernel looked at, and a pass made, when the changes that come now have settled.
+    pub(super) fn look_soon(&mut self) {
+        self.look_within(SETTLE);
+    }
+
+    pub(super) fn look_within(&mut self, wait: Duration) {
+        let at = deadline_in(wait);
+        self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// What a pass could not do is tried again soon: who was told of a change waits for it.
+    pub(super) fn retry(&mut self, has_failed: bool) {
+        if !has_failed {
+            self.failed_passes = 0;
+            return;
+        }
+        let wait = RETRY.saturating_mul(1 << self.failed_passes.min(8)).min(FULL_PASS);
+        self.failed_passes = self.failed_passes.saturating_add(1);
+        self.look_within(wait);
     }
 }
 
