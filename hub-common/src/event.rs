@@ -85,6 +85,10 @@ reasons! {
     TcpFlags = 28, "tcp_flags";
     /// The programs disagree with the maps; always a defect.
     Internal = 29, "internal";
+    /// More than a rule with action `rate_limit` lets pass.
+    RateLimit = 30, "rate_limit";
+    /// One of its ends is in quarantine, or a rule with action `quarantine` puts its source there.
+    Quarantine = 31, "quarantine";
     /// More than the hard cap of a persona's bandwidth.
     Policed = 33, "policed";
     /// No address or port is left to translate to, or an address that only the other side may use.
@@ -137,6 +141,8 @@ pub const EVENT_LOG: u8 = 2;
 pub const EVENT_DETECT: u8 = 3;
 /// What an event reports: a packet that a trace asked for.
 pub const EVENT_TRACE: u8 = 4;
+/// What an event reports: a packet that passed because its persona's rules only watch.
+pub const EVENT_WOULD_DROP: u8 = 5;
 
 crate::shared! {
     /// One record of the event ring, 88 bytes.

@@ -66,6 +66,12 @@ crate::shared! {
     pub struct Flow {
         /// Tick of the last packet.
         pub last_tick: u64,
+        /// The rules are asked again at this tick: one that admitted the flow ends; `u64::MAX` is never.
+        pub deadline_tick: u64,
+        /// Limits that each packet of the first sender is held to, per segment; 0 for none.
+        pub limit: [u16; 2],
+        /// Low bits of `Segment::set_generation` when the flow was admitted, per segment.
+        pub set_generation: [u16; 2],
         /// `Settings::class_generation` at classification.
         pub class_generation: u32,
         /// One of `FLOW_*`: the state, an index into the timeouts.

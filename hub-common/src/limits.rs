@@ -8,7 +8,7 @@ pub const SEGMENTS_MAX: u32 = 131_072;
 pub const POLICIES: u32 = 2 * SEGMENTS;
 /// Bits of a policy word that hold the slot; the others hold the version of that slot's content.
 pub const POLICY_SLOT_BITS: u32 = 20;
-/// Compiled rules alive at once, over all policies; default. 56 bytes each.
+/// Compiled rules alive at once, over all policies; default. 88 bytes each.
 pub const RULES: u32 = 131_072;
 /// Rules in one document's `security_policies`. Source: goal "1,024 rules per persona".
 pub const RULES_PER_PERSONA: u32 = 1_024;
@@ -37,6 +37,22 @@ pub const LOCAL_WORDS: u32 = 16_384;
 pub const LOCALS: u32 = 4_096;
 /// Pairs of personas that may talk; default.
 pub const PEERS: u32 = 65_536;
+/// Rules with a limit, over all personas.
+pub const RATE_LIMITS: u32 = 16_384;
+/// Sources that limits `per: source` remember; the least recently seen begins anew.
+pub const RATE_SOURCES: u32 = 65_536;
+/// Elements of all sets of all personas.
+pub const SET_ELEMENTS: u32 = 262_144;
+/// Sets of one persona.
+pub const SETS_PER_PERSONA: usize = 32;
+/// Elements of one set.
+pub const ELEMENTS_PER_SET: usize = 16_384;
+/// Addresses in quarantine, over all personas.
+pub const QUARANTINED: u32 = 65_536;
+/// Rules of the hub that come before every persona's.
+pub const BASELINE_RULES: usize = 64;
+/// Compiled rules per direction that those become at most.
+pub const BASELINE_PER_DIRECTION: u32 = 256;
 /// Distinct {segment, reason, direction} drop counters; default.
 pub const DROPS: u32 = 65_536;
 /// Prefixes that are replaced by others, each direction counted.
@@ -71,14 +87,14 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{detect, flow, open, packet, rule, segment, shape, stats};
+    use crate::{detect, flow, limit, open, packet, rule, segment, set, shape, stats};
 
     #[test]
     fn default_maps_fit_in_160_mebibytes_on_two_cpus() {
         let per_entry = 64; // hash overhead: bucket share, element header
         let bytes = SEGMENTS as usize * size_of::<segment::Segment>()
             + POLICIES as usize * size_of::<segment::Policy>()
-            + RULES as usize * (size_of::<rule::Rule>() + 2 * size_of::<stats::Hits>())
+            + RULES as usize * (size_of::<rule::Rule>() + 2 * size_of::<stats::RuleHits>())
             + FLOWS as usize * (size_of::<flow::FlowKey>() + size_of::<flow::Flow>() + per_entry)
             + FLOWS_NEW as usize * (size_of::<flow::FlowKey>() + size_of::<flow::Flow>() + per_entry)
             + FRAGMENTS as usize * (size_of::<packet::FragmentKey>() + per_entry)
@@ -90,6 +106,9 @@ mod tests {
             + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>()
             + SEGMENTS as usize * (2 * size_of::<shape::Shape>() + size_of::<shape::Policer>() + 8)
             + HANDSHAKES as usize * (size_of::<flow::FlowKey>() + 8 + per_entry)
+            + RATE_LIMITS as usize * size_of::<limit::Limit>()
+            + RATE_SOURCES as usize * (size_of::<limit::LimitSource>() + 8 + per_entry)
+            + QUARANTINED as usize * (size_of::<set::QuarantineKey>() + 8 + per_entry)
             + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
         assert!(bytes < 160 * 1_024 * 1_024, "{bytes} bytes");
     }

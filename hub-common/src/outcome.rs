@@ -6,6 +6,7 @@ use crate::packet::Packet;
 use crate::parse::ETHERNET_BYTES;
 use crate::reply::REPLY_BYTES;
 use crate::segment::Port;
+use crate::set::SetKey;
 use crate::translation::{Ends, Masquerade};
 
 crate::shared! {
@@ -24,6 +25,18 @@ crate::shared! {
         pub rule: [u32; 2],
         /// Slots of the last matching rules with action log, or [`crate::rule::RULE_NONE`].
         pub log_rule: [u32; 2],
+        /// Low bits of `Segment::set_generation` read.
+        pub set_generation: [u16; 2],
+        /// Limits that later packets of the flow are held to, 0 for none.
+        pub limit: [u16; 2],
+        /// Limits that this packet takes from, 0 for none.
+        pub take: [u16; 2],
+        /// Reasons for which the packet would be dropped if its personas' rules were enforced, 0 for none.
+        pub would: [u32; 2],
+        /// Ticks that a dropped packet's source is kept out of `blame`, 0 for none.
+        pub quarantine_ticks: u32,
+        /// When the first of the rules that decided ends.
+        pub deadline_tick: u64,
         /// 0 when the packet goes the way of the flow's first packet, 1 for replies.
         pub direction: u32,
         /// `OUTCOME_*` bits.
@@ -48,6 +61,8 @@ crate::shared! {
         pub port: Port,
         /// The decision.
         pub outcome: Outcome,
+        /// The decision, while a candidate makes its own.
+        pub live: Outcome,
         /// What the packet's addresses and ports are to become.
         pub wanted: Ends,
         /// Key of a masqueraded connection's way back.
@@ -86,6 +101,12 @@ crate::shared! {
         pub dscp: u32,
         /// Rate of `class` in bits per second.
         pub class_bps: u64,
+        /// Segment whose rules are being asked.
+        pub asked: u32,
+        /// Bits of `set_key` that are looked up.
+        pub set_bits: u32,
+        /// What is looked up in a set.
+        pub set_key: SetKey,
     }
 }
 
@@ -148,3 +169,5 @@ pub const SCRATCH_NO_FLOW: u32 = 1 << 2;
 pub const SCRATCH_READ_ONLY: u32 = 1 << 1;
 /// A candidate policy waits to judge the packet as well.
 pub const SCRATCH_CANDIDATE: u32 = 1 << 3;
+/// One of the hub's rules left the rest to the persona's.
+pub const SCRATCH_PASSED_ON: u32 = 1 << 4;

@@ -6,7 +6,7 @@ use crate::address::{Address, in_prefix};
 use crate::packet::{PACKET_V4, Packet, protocol};
 
 crate::shared! {
-    /// One compiled rule, 56 bytes. A field is compared only if its flag is set.
+    /// One compiled rule, 96 bytes. A field is compared only if its flag is set.
     pub struct Rule {
         /// Source prefix; host bits are zero.
         pub source: Address,
@@ -41,7 +41,21 @@ crate::shared! {
         /// Class of traffic of those packets plus 1, 0 for the persona's.
         pub priority: u8,
         /// Zero.
-        pub pad: [u8; 2],
+        pub pad: [u8; 6],
+        /// Slot of its hit counter; rules of one origin share it.
+        pub counter: u32,
+        /// Nothing matches at or after this tick; 0 is never.
+        pub expires_tick: u64,
+        /// Names the document's rule, whatever its position: counters and limits follow it.
+        pub identity: u64,
+        /// Set that the source must be in, with `RULE_SOURCE_SET`.
+        pub source_set: u32,
+        /// Set that the target must be in, with `RULE_TARGET_SET`.
+        pub target_set: u32,
+        /// Slot of its limit, with `ACTION_RATE_LIMIT`.
+        pub limit: u32,
+        /// Ticks that a source stays out, with `ACTION_QUARANTINE`.
+        pub quarantine_ticks: u32,
     }
 }
 
@@ -61,6 +75,12 @@ pub const RULE_LOG: u16 = 1 << 5;
 pub const RULE_V4: u16 = 1 << 6;
 /// IPv6 only.
 pub const RULE_V6: u16 = 1 << 7;
+/// Compare the source with a set.
+pub const RULE_SOURCE_SET: u16 = 1 << 8;
+/// Compare the target with a set.
+pub const RULE_TARGET_SET: u16 = 1 << 9;
+/// One of the hub's rules, which come before the persona's.
+pub const RULE_BASELINE: u16 = 1 << 10;
 
 /// Pass.
 pub const ACTION_ALLOW: u8 = 0;
@@ -70,14 +90,38 @@ pub const ACTION_DENY: u8 = 1;
 pub const ACTION_REJECT: u8 = 2;
 /// Report and go on with the next rule.
 pub const ACTION_LOG: u8 = 3;
+/// Pass as long as its limit is not reached, else drop.
+pub const ACTION_RATE_LIMIT: u8 = 4;
+/// Drop, and keep the source out for a while.
+pub const ACTION_QUARANTINE: u8 = 5;
+/// Leave the hub's rules and go on with the persona's.
+pub const ACTION_PASS_ON: u8 = 6;
 
 /// Instead of a rule slot: the default decided.
 pub const RULE_NONE: u32 = u32::MAX;
 
 impl Rule {
-    /// Whether every compared field agrees.
+    /// The tick until which the rule matches the packet, not included; 0 if it does not at `tick`.
+    ///
+    /// `until` says for a set and an address the tick at which the address leaves the set, 0 if it is not in.
     #[inline(always)]
-    pub fn matches(&self, packet: &Packet) -> bool {
+    pub fn matches(&self, packet: &Packet, tick: u64, until: impl Fn(u32, &Address) -> u64) -> u64 {
+        let mut end = if self.expires_tick == 0 { u64::MAX } else { self.expires_tick };
+        if tick >= end || !self.agrees(packet) {
+            return 0;
+        }
+        if self.flags & RULE_SOURCE_SET != 0 {
+            end = end.min(until(self.source_set, &packet.source));
+        }
+        if self.flags & RULE_TARGET_SET != 0 {
+            end = end.min(until(self.target_set, &packet.target));
+        }
+        if tick < end { end } else { 0 }
+    }
+
+    /// Whether every compared field of the packet agrees.
+    #[inline(always)]
+    fn agrees(&self, packet: &Packet) -> bool {
         let flags = self.flags;
         if flags & RULE_PROTOCOL != 0 && self.protocol != packet.protocol {
             return false;
@@ -134,8 +178,38 @@ mod tests {
 
     #[test]
     fn an_empty_rule_matches_everything() {
-        assert!(Rule::ZERO.matches(&packet()));
-        assert!(Rule::ZERO.matches(&Packet::ZERO));
+        assert_eq!(Rule::ZERO.matches(&packet(), 7, |_, _| 0), u64::MAX);
+        assert_eq!(Rule::ZERO.matches(&Packet::ZERO, 7, |_, _| 0), u64::MAX);
+    }
+
+    #[test]
+    fn a_rule_matches_until_its_end_and_while_its_sets_hold_the_packet() {
+        let rule = Rule { expires_tick: 10, ..Rule::ZERO };
+        assert_eq!([9, 10].map(|tick| rule.matches(&packet(), tick, |_, _| 0)), [10, 0]);
+        let rule = Rule { source_set: 7, target_set: 8, flags: RULE_SOURCE_SET | RULE_TARGET_SET, ..rule };
+        let until = |source: u64, target: u64| {
+            move |set: u32, address: &Address| match set {
+                7 => {
+                    if *address == packet().source {
+                        source
+                    } else {
+                        0
+                    }
+                }
+                _ => {
+                    if *address == packet().target {
+                        target
+                    } else {
+                        0
+                    }
+                }
+            }
+        };
+        assert_eq!(rule.matches(&packet(), 5, until(u64::MAX, 8)), 8);
+        assert_eq!(rule.matches(&packet(), 5, until(6, u64::MAX)), 6);
+        assert_eq!(rule.matches(&packet(), 5, until(u64::MAX, u64::MAX)), 10);
+        assert_eq!(rule.matches(&packet(), 5, until(5, u64::MAX)), 0);
+        assert_eq!(rule.matches(&packet(), 5, until(u64::MAX, 0)), 0);
     }
 
     #[test]
@@ -151,7 +225,7 @@ mod tests {
             flags: RULE_PROTOCOL | RULE_TARGET_PORT | RULE_SOURCE_PORT | RULE_V4,
             ..Rule::ZERO
         };
-        assert!(base.matches(&packet()));
+        assert_ne!(base.matches(&packet(), 0, |_, _| 0), 0);
         let refused = [
             Packet { protocol: 17, ..packet() },
             Packet { target_port: 79, ..packet() },
@@ -162,7 +236,7 @@ mod tests {
             Packet { flags: PACKET_V6, ..packet() },
         ];
         for other in refused {
-            assert!(!base.matches(&other), "{other:?}");
+            assert_eq!(base.matches(&other, 0, |_, _| 0), 0, "{other:?}");
         }
     }
 }

@@ -25,6 +25,10 @@ crate::shared! {
         pub candidate: u32,
         /// From this tick on it refuses flows that are not established yet; 0 is never.
         pub drain_tick: u64,
+        /// Bumped when elements of its sets change: flows are judged again.
+        pub set_generation: u32,
+        /// Zero.
+        pub pad: u32,
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
@@ -124,6 +128,8 @@ pub const SEGMENT_SHAPED: u32 = 1 << 1;
 pub const SEGMENT_WATCHED: u32 = 1 << 2;
 /// Its TCP handshakes are timed.
 pub const SEGMENT_TIMED: u32 = 1 << 6;
+/// Addresses may be in quarantine: look its packets' ends up.
+pub const SEGMENT_QUARANTINE: u32 = 1 << 7;
 
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;
@@ -131,6 +137,10 @@ pub const POLICY_PRESERVE: u32 = 1;
 pub const POLICY_DEFAULT_REJECT: u32 = 1 << 1;
 /// Packets that the default action drops are reported as events, not only sampled.
 pub const POLICY_LOG_DEFAULT: u32 = 1 << 2;
+/// Everything is judged, counted and passed.
+pub const POLICY_AUDIT: u32 = 1 << 3;
+/// Rules and protocols are not asked.
+pub const POLICY_OFF: u32 = 1 << 4;
 
 /// A port towards the rest of the network.
 pub const ROLE_UPLINK: u32 = 1;

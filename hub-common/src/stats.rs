@@ -47,7 +47,18 @@ crate::shared! {
         pub segment: u32,
         /// A reason number.
         pub reason: u16,
-        /// 0 towards members, 1 from members.
+        /// 0 towards members, 1 from members; 2 and 3 count packets that only would be dropped.
         pub direction: u16,
     }
+
+    /// What one rule decided.
+    pub struct RuleHits {
+        /// Packets and bytes that it judged.
+        pub judged: Hits,
+        /// Packets among them that passed only because the persona's rules watch.
+        pub would_drop: u64,
+    }
 }
+
+/// Added to the direction of a [`DropKey`] that counts packets which only would be dropped.
+pub const WOULD_DROP: u16 = 2;

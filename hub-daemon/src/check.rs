@@ -18,8 +18,9 @@ use crate::model::id::IdSource;
 const CONFIG: &str = "hub.yaml";
 
 /// Checks files, and the YAML files of folders with what is below them, as one set: each by itself, then
-/// the documents against each other and the configuration among them. Returns the number of files.
-pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
+/// the documents against each other and the configuration among them. Returns the number of files,
+/// and lint.
+pub fn check(paths: &[PathBuf]) -> Result<(usize, Vec<String>), Vec<Diagnostic>> {
     let mut files = Vec::new();
     let mut problems = Vec::new();
     for path in paths {
@@ -29,6 +30,7 @@ pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
     }
     let mut config = Config::default();
     let mut sources = Vec::new();
+    let mut warnings = Vec::new();
     for file in &files {
         let read = fs::read(file).map_err(|error| vec![unreadable(file, &error)]);
         let text = match read.and_then(|bytes| text::decode(file, bytes)) {
@@ -52,13 +54,23 @@ pub fn check(paths: &[PathBuf]) -> Result<usize, Vec<Diagnostic>> {
     }
     if problems.is_empty() {
         let documents = source::documents(&sources);
-        if let Err(rejection) =
-            Hub::new(config, IdSource::new(0)).handle(Command::Documents(documents), Timestamp::now())
-        {
-            problems.extend(source::explain(&sources, &rejection));
+        let (mut hub, now) = (Hub::new(config, IdSource::new(0)), Timestamp::now());
+        match hub.handle(Command::Documents(documents), now) {
+            Ok(_) => warnings = lint(&mut hub, now),
+            Err(rejection) => problems.extend(source::explain(&sources, &rejection)),
         }
     }
-    if problems.is_empty() { Ok(files.len()) } else { Err(problems) }
+    if problems.is_empty() { Ok((files.len(), warnings)) } else { Err(problems) }
+}
+
+/// Legal, but probably not meant.
+fn lint(hub: &mut Hub, now: Timestamp) -> Vec<String> {
+    let snapshot = hub.snapshot(now);
+    let personas = snapshot.personas.values();
+    let named = personas.flat_map(|persona| {
+        persona.warnings.iter().map(|warning| format!("persona `{}`: {warning}", persona.definition.name))
+    });
+    named.collect()
 }
 
 fn gather(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

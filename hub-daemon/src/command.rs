@@ -14,8 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::document::persona::PersonaDocument;
-use crate::model::PersonaId;
 use crate::model::config::Config;
+use crate::model::{PersonaId, SegmentId};
 use crate::view::PersonaView;
 
 /// A request to change what the hub wants.
@@ -74,6 +74,24 @@ pub enum Command {
     },
     /// The folder of documents was read whole and is valid: this is what files want.
     Documents(Vec<FileDocument>),
+    /// Change what a set of a persona holds beside its document's entries.
+    Elements {
+        /// Id or name.
+        persona: String,
+        /// Name of the set.
+        set: String,
+        /// What changes.
+        change: Elements,
+    },
+    /// Keep an address out of a persona, or let it in again.
+    Quarantine {
+        /// Id or name.
+        persona: String,
+        /// The address.
+        address: IpAddr,
+        /// How long it stays out; `None` lets it in again.
+        until: Option<Duration>,
+    },
     /// The kernel's links and addresses changed.
     Inventory(Inventory),
     /// A pass of reconcile is over.
@@ -103,6 +121,20 @@ pub struct Deadline {
     pub boot_id: String,
     /// The end by the boot clock, in nanoseconds.
     pub boot_ns: u64,
+}
+
+/// A change of a set.
+#[derive(Clone, Debug)]
+pub enum Elements {
+    /// Put these in, or renew them.
+    Add {
+        /// The elements.
+        entries: Vec<IpNet>,
+        /// How long they stay; `None` is as the set says.
+        ttl: Option<Duration>,
+    },
+    /// Take these out.
+    Remove(Vec<IpNet>),
 }
 
 /// A document with the file it came from.
@@ -168,6 +200,8 @@ pub enum Reply {
     Deleted,
     /// What is ours in the kernel and wanted by nobody, in words.
     Orphans(Vec<String>),
+    /// The quarantine of this segment changed.
+    Segment(SegmentId),
     /// Nothing to say.
     Done,
 }

@@ -5,19 +5,27 @@ pub mod services;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::limits::RULES_PER_DIRECTION;
 use hub_common::rule::{
-    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_REJECT, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG,
-    RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule as Compiled,
+    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
+    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL, RULE_SOURCE_PORT,
+    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule as Compiled,
 };
-use hub_common::segment::{POLICY_DEFAULT_REJECT, POLICY_PRESERVE};
+use hub_common::segment::{POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE};
+use hub_common::set::set_number;
 use ipnet::IpNet;
+use jiff::Timestamp;
 
-use crate::document::persona::{DefaultActionDocument, EstablishedDocument, TrackingDocument};
+use crate::document::persona::{
+    DefaultActionDocument, EnforcementDocument, EstablishedDocument, TrackingDocument,
+};
+use crate::model::expiry::Expiry;
 use crate::model::icmp::IcmpNumber;
 use crate::model::persona::{PEERS, Persona, RANGES};
-use crate::model::policy::{Action, Policy};
+use crate::model::policy::{Action, Policy, PortRanges, Terms};
 use crate::model::port::PortRange;
 use crate::model::prefix;
 use crate::model::protocol::{self, Protocol, ProtocolSet, has_ports};
@@ -87,13 +95,80 @@ pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
         egress_default: egress_passes.words(),
         ingress,
         egress,
-        flags: u32::from(preserve) * POLICY_PRESERVE + u32::from(reject) * POLICY_DEFAULT_REJECT,
+        flags: u32::from(preserve) * POLICY_PRESERVE
+            + u32::from(reject) * POLICY_DEFAULT_REJECT
+            + match rules.enforcement {
+                EnforcementDocument::Enforce => 0,
+                EnforcementDocument::Audit => POLICY_AUDIT,
+                EnforcementDocument::Off => POLICY_OFF,
+            },
+        terms: terms(&rules.rules),
         open: Default::default(),
     };
-    match rules.tracking {
-        TrackingDocument::All => policy,
-        TrackingDocument::Needed => Policy { open: open::sets(&policy), ..policy },
+    Policy { open: opened(persona, &policy), ..policy }
+}
+
+/// Ports whose connections need no flow. Where rules only watch or are not asked, every packet is looked at.
+fn opened(persona: &Persona, policy: &Policy) -> [PortRanges; 4] {
+    let decides = persona.rules.enforcement == EnforcementDocument::Enforce;
+    match persona.rules.tracking {
+        TrackingDocument::Needed if decides => open::sets(policy),
+        TrackingDocument::Needed | TrackingDocument::All => Default::default(),
     }
+}
+
+fn terms(rules: &[Rule]) -> BTreeMap<u64, Terms> {
+    let spoken = rules.iter().filter(|rule| *rule.terms() != Terms::default());
+    spoken.map(|rule| (rule.identity(), rule.terms().clone())).collect()
+}
+
+/// Puts the hub's rules in front of a persona's, and ends where rules end.
+pub fn complete(policy: &mut Policy, persona: &Persona, baseline: &[Rule], ends: &BTreeMap<u64, Timestamp>) {
+    for (direction, list) in
+        [(Direction::Ingress, &mut policy.ingress), (Direction::Egress, &mut policy.egress)]
+    {
+        let applied = baseline.iter().filter(|rule| rule.applies(direction));
+        let first = applied.flat_map(|rule| expand(persona, rule)).map(|rule| Compiled {
+            action: if rule.action == ACTION_ALLOW && !is_final(baseline, &rule) {
+                ACTION_PASS_ON
+            } else {
+                rule.action
+            },
+            flags: rule.flags | RULE_BASELINE,
+            ..rule
+        });
+        list.splice(0..0, first.collect::<Vec<_>>());
+    }
+    policy.terms.extend(terms(baseline));
+    for rule in baseline {
+        if let Expiry::At(end) = rule.expiry() {
+            policy.terms.entry(rule.identity()).or_default().ends = Some(end);
+        }
+    }
+    end(policy, persona, ends);
+}
+
+/// Ends rules of a policy that is whole otherwise.
+pub fn end(policy: &mut Policy, persona: &Persona, ends: &BTreeMap<u64, Timestamp>) {
+    for (identity, end) in ends {
+        policy.terms.entry(*identity).or_default().ends = Some(*end);
+    }
+    policy.open = opened(persona, policy);
+}
+
+fn is_final(baseline: &[Rule], compiled: &Compiled) -> bool {
+    baseline.iter().any(|rule| rule.identity() == compiled.identity && rule.is_final())
+}
+
+/// Most compiled rules of one direction that the hub's rules become for any persona.
+pub fn widest(baseline: &[Rule], direction: Direction) -> usize {
+    let applied = baseline.iter().filter(|rule| rule.applies(direction));
+    let bases = |rule: &Rule| match rule.protocol() {
+        Protocol::Any if rule.has_ports() => 4,
+        Protocol::Icmp => 2,
+        Protocol::Any | Protocol::Number(_) => 1,
+    };
+    applied.map(|rule| product(bases(rule), rule)).fold(0, usize::saturating_add)
 }
 
 /// Protocols that pass when no rule matches: the permitted ones that no rule of this direction speaks of.
@@ -149,14 +224,45 @@ fn expand(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
     rules = each(&rules, rule.ports(), |base, range: &PortRange| {
         Some(Compiled { target_port: range.bounds(), flags: base.flags | RULE_TARGET_PORT, ..base })
     });
-    rules = each(&rules, rule.sources(), |base, prefix| between(base, Some(prefix), None));
-    each(&rules, rule.targets(), |base, prefix| between(base, None, Some(prefix)))
+    rules = places(&rules, rule.sources(), rule.source_sets(), |base, place| match place {
+        Place::Prefix(prefix) => between(base, Some(prefix), None),
+        Place::Set(source_set) => {
+            Some(Compiled { source_set: *source_set, flags: base.flags | RULE_SOURCE_SET, ..base })
+        }
+    });
+    places(&rules, rule.targets(), rule.target_sets(), |base, place| match place {
+        Place::Prefix(prefix) => between(base, None, Some(prefix)),
+        Place::Set(target_set) => {
+            Some(Compiled { target_set: *target_set, flags: base.flags | RULE_TARGET_SET, ..base })
+        }
+    })
+}
+
+enum Place<'a> {
+    Prefix(&'a IpNet),
+    Set(u32),
+}
+
+fn places(
+    rules: &[Compiled],
+    prefixes: &[IpNet],
+    sets: &[String],
+    apply: impl Fn(Compiled, &Place<'_>) -> Option<Compiled>,
+) -> Vec<Compiled> {
+    let sets = sets.iter().map(|name| Place::Set(set_number(name)));
+    each(rules, &prefixes.iter().map(Place::Prefix).chain(sets).collect::<Vec<_>>(), apply)
 }
 
 /// Most rules that [`expand`] can make of one.
 fn expansions(persona: &Persona, rule: &Rule) -> usize {
-    let lists = [rule.source_ports().len(), rule.ports().len(), rule.sources().len(), rule.targets().len()];
-    lists.iter().fold(bases(persona, rule).len(), |product, length| product.saturating_mul((*length).max(1)))
+    product(bases(persona, rule).len(), rule)
+}
+
+fn product(bases: usize, rule: &Rule) -> usize {
+    let sources = rule.sources().len() + rule.source_sets().len();
+    let targets = rule.targets().len() + rule.target_sets().len();
+    let lists = [rule.source_ports().len(), rule.ports().len(), sources, targets];
+    lists.iter().fold(bases, |product, length| product.saturating_mul((*length).max(1)))
 }
 
 fn each<T>(
@@ -179,7 +285,10 @@ fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
             Action::Deny => ACTION_DENY,
             Action::Reject => ACTION_REJECT,
             Action::Log => ACTION_LOG,
+            Action::RateLimit => ACTION_RATE_LIMIT,
+            Action::Quarantine => ACTION_QUARANTINE,
         },
+        identity: rule.identity(),
         tcp_mask,
         tcp_value,
         flags: if rule.logs() { RULE_LOG } else { 0 },

@@ -31,6 +31,9 @@ pub struct SegmentCounts {
     pub egress_dropped: Count,
     /// Drops by reason and direction.
     pub drops: Vec<DropCount>,
+    /// Packets that passed only because rules are audited, by the reason that they would be dropped for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_drop: Vec<DropCount>,
     /// First packets judged by each rule, by position in `security_policies`.
     pub rules: Vec<RuleCount>,
     /// Connections that began.
@@ -150,11 +153,27 @@ pub struct DropCount {
 pub struct RuleCount {
     /// Position in `security_policies`, from 0.
     pub rule: u16,
+    /// Whether it is a position in the hub's `baseline` instead.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub baseline: bool,
     /// `ingress` or `egress`.
     pub direction: String,
     /// Packets that the rule judged: the first of each flow it admitted, every one it refused.
     #[serde(flatten)]
     pub count: Count,
+    /// Packets among them that passed only because the rules are audited.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub would_drop: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// Totals of one hook; `received` is the sum of the others.
@@ -211,6 +230,17 @@ pub struct FlowView {
     pub idle_seconds: f64,
     /// Seconds since the first packet.
     pub age_seconds: f64,
+}
+
+/// An address that a persona does not talk to for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuarantinedView {
+    /// The address.
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// When it comes free.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: jiff::Timestamp,
 }
 
 /// Number of connections in each tier, with the room there is.
@@ -285,6 +315,9 @@ pub struct AnswerRule {
     pub written: String,
     /// The rule in words.
     pub text: String,
+    /// The reason for which it would drop the packet if the persona's rules were enforced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_drop: Option<String>,
 }
 
 /// One record of the event stream.
@@ -305,7 +338,7 @@ pub struct PacketEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub time: jiff::Timestamp,
-    /// `drop`, `log` or `detect`.
+    /// `drop`, `log`, `detect`, or `would_drop` for what passes because rules are audited.
     pub action: String,
     /// Why it was dropped.
     pub reason: Option<String>,

@@ -24,6 +24,10 @@ pub struct Desired {
     pub segments: BTreeMap<SegmentId, Segment>,
     /// Which segment an address belongs to, longest prefix first.
     pub prefixes: BTreeMap<IpNet, SegmentId>,
+    /// Elements of sets by segment and number, with the end of each.
+    pub sets: BTreeMap<(SegmentId, u32), BTreeMap<IpNet, Option<Timestamp>>>,
+    /// Addresses that operators keep out of segments, with the end of each.
+    pub quarantine: BTreeMap<(SegmentId, IpAddr), Timestamp>,
     /// Segments that may talk to each other; the smaller id first.
     pub peers: BTreeSet<(SegmentId, SegmentId)>,
     /// Interfaces with our programs on them, by name.
@@ -94,6 +98,8 @@ pub struct Segment {
     pub flags: u32,
     /// A policy that is judged beside the live one and decides nothing.
     pub candidate: Option<Trial>,
+    /// Differs from before when elements of its sets changed.
+    pub set_generation: u32,
 }
 
 /// What a segment does with packets.

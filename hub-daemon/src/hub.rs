@@ -8,6 +8,7 @@ mod apply;
 mod candidate;
 mod documents;
 mod life;
+mod lists;
 mod output;
 mod ranges;
 mod segments;
@@ -124,6 +125,8 @@ impl Hub {
             Command::Confirm => self.confirm(),
             Command::Revert { why } => self.revert(&why, now),
             Command::Documents(documents) => self.documents(documents, now),
+            Command::Elements { persona, set, change } => self.elements(&persona, &set, &change, now),
+            Command::Quarantine { persona, address, until } => self.quarantine(&persona, address, until, now),
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
                 Ok(Reply::Done)
@@ -184,7 +187,9 @@ impl Hub {
             Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
+        let of_lists = self.records.values().filter_map(|record| record.lists.deadline());
         of_records
+            .chain(of_lists)
             .chain(self.segments.deadline())
             .chain(self.ranges.deadline())
             .chain(self.trials_end())
@@ -203,6 +208,9 @@ impl Hub {
         let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
         for id in ids {
             let Some(record) = self.records.get_mut(&id) else { continue };
+            if record.lists.forget(now) {
+                record.view = None;
+            }
             if record.has_not_ended() && !record.is_live(now) {
                 if record.leaving.is_some() {
                     self.remove(&id, now);

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::persona::lists::Lists;
 
 /// All personas and the hub's own condition at one moment.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +104,10 @@ pub struct PersonaView {
     /// A definition on trial, or the last one that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<CandidateView>,
+    /// What was put into sets and quarantine at run time; has routes of its own.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub lists: Lists,
 }
 
 /// A definition whose policy is judged beside the live one.

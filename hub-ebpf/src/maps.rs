@@ -11,14 +11,16 @@ use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
+use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
 use hub_common::open::PortSet;
 use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 
@@ -161,9 +163,27 @@ pub(crate) static DROPS: PerCpuHashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = PerCpuHashMap::new();
 
-/// Packets that the matcher judged by each rule.
+/// Packets that the matcher judged by each rule, at the slot that the rule names.
 #[btf_map]
-pub(crate) static RULE_HITS: PerCpuArray<Hits, { limits::RULES as usize }> = PerCpuArray::new();
+pub(crate) static RULE_HITS: PerCpuArray<RuleHits, { limits::RULES as usize }> = PerCpuArray::new();
+
+/// Elements of sets, with the tick at which each ends. Daemon writes; the matcher asks.
+#[btf_map]
+pub(crate) static SETS: LpmTrie<SetKey, u64, { limits::SET_ELEMENTS as usize }> = LpmTrie::new();
+
+/// Addresses in quarantine, with the tick at which each comes free. The daemon and rules put them in, the
+/// daemon takes them out. Asked only for segments with `SEGMENT_QUARANTINE`.
+#[btf_map]
+pub(crate) static QUARANTINE: HashMap<QuarantineKey, u64, { limits::QUARANTINED as usize }> = HashMap::new();
+
+/// Limits of rules; element 0 is never used. Daemon writes, programs move `full_at`.
+#[btf_map]
+pub(crate) static LIMITS: Array<Limit, { limits::RATE_LIMITS as usize }> = Array::new();
+
+/// Buckets of limits that hold each source apart. Programs write, the least recently seen goes first.
+#[btf_map]
+pub(crate) static LIMIT_SOURCES: LruHashMap<LimitSource, u64, { limits::RATE_SOURCES as usize }> =
+    LruHashMap::new();
 
 /// Totals per hook.
 #[btf_map]
@@ -262,6 +282,23 @@ pub(crate) fn own(handed: *mut Scratch) -> Option<&'static mut Scratch> {
     let element = if handed.flags & SCRATCH_READ_ONLY != 0 { SCRATCH_WHY } else { handed.hook };
     // SAFETY: the caller's own element; it does not use it while the function runs.
     SCRATCH.get_ptr_mut(element).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The tick at which an address leaves a set of the segment that is being asked, 0 if it is not in.
+// VERIFIER(6.18): the stacks of all callers count, so that the key is made in the working space; see [`own`].
+#[inline(always)]
+pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
+    let element = if handed.flags & SCRATCH_READ_ONLY != 0 { SCRATCH_WHY } else { handed.hook };
+    let Some(scratch) = SCRATCH.get_ptr_mut(element) else { return 0 };
+    // SAFETY: the caller's own element; nobody else looks at these two fields.
+    let (bits, key) = unsafe { (&raw mut (*scratch).set_bits, &raw mut (*scratch).set_key) };
+    // SAFETY: as above.
+    unsafe { bits.write(SET_KEY_BITS + 128) };
+    // SAFETY: as above.
+    unsafe { key.write(SetKey { segment: handed.asked, set, address: *address }) };
+    // SAFETY: the two fields lie one behind the other, as a key has them.
+    let key = unsafe { &*bits.cast::<Key<SetKey>>() };
+    SETS.get(key).copied().unwrap_or(0)
 }
 
 /// The segment of an address, 0 for none.

@@ -1,10 +1,10 @@
 //! The order of stages, one for all hooks.
 //!
 //! ```text
-//! parse ─ fast? ──────────────────────────────────────────────────────────▶ redirect / stack
-//!    └─ front ─ classify + anti-spoof ─ alive ─ fragments ─ flow ─ rules ─┐
-//!                                                                         ├▶ route ─ commit ─▶ …
-//!                                        drop ◀─ failsafe? ◀─ any reason ─┘
+//! parse ─ fast? ──────────────────────────────────────────────────────────────▶ redirect / stack
+//!    └─ front ─ classify + anti-spoof ─ alive ─ quarantine ─ fragments ─ flow ─ rules ─┐
+//!                                                                                      ├▶ route ─ commit ─▶ …
+//!                                                     drop ◀─ failsafe? ◀─ any reason ─┘
 //! ```
 //! Everything up to `commit` only reads maps, so XDP can give up at any point and leave the packet to TC,
 //! and `hub_why` can ask without leaving a trace. The one exception is `fast`, which commits by itself.
@@ -25,7 +25,7 @@ use crate::stage::candidate::hub_candidate;
 use crate::stage::classify::{alive, classify};
 use crate::stage::front::{Front, front};
 use crate::stage::trace::hub_trace;
-use crate::stage::{flow, fragment};
+use crate::stage::{flow, fragment, quarantine};
 
 /// Resets the outcome of the packet before.
 #[inline(always)]
@@ -33,6 +33,7 @@ pub(crate) fn begin(scratch: &mut Scratch) {
     scratch.outcome = Outcome::ZERO;
     scratch.outcome.rule = [RULE_NONE; 2];
     scratch.outcome.log_rule = [RULE_NONE; 2];
+    scratch.outcome.deadline_tick = u64::MAX;
 }
 
 /// Shows what became of a packet to traces and candidates, where there are any.
@@ -108,6 +109,7 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
         }
         return Err(reason);
     }
+    quarantine::admit(scratch)?;
     let (blame, from_members) = if sender != 0 { (sender, true) } else { (receiver, false) };
     if !fragment::complete(scratch) {
         refuse(&mut scratch.outcome, Reason::FragmentUnknown, blame, from_members);

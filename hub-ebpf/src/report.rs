@@ -1,13 +1,16 @@
 //! Counters and events.
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use hub_common::event::{EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE, Event, REASON_SLOTS, Reason};
+use hub_common::event::{
+    EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE, EVENT_WOULD_DROP, Event, REASON_SLOTS, Reason,
+};
 use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
 use hub_common::rule::RULE_NONE;
-use hub_common::stats::{DropKey, Hits, HookTotals};
+use hub_common::stats::{DropKey, Hits, HookTotals, WOULD_DROP};
 
-use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, FLOWS_BEGUN, REASONS, RULE_HITS, TOTALS};
+use crate::maps::{COUNTERS, DROPS, EVENT_GATE, EVENTS, FLOWS_BEGUN, REASONS, RULE_HITS, RULES, TOTALS};
+use crate::stage::quarantine;
 
 /// Wake-ups are the reader's business: it polls.
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -67,15 +70,45 @@ pub(crate) fn begun(sender: u32, receiver: u32) {
     }
 }
 
-/// Counts a packet that the matcher judged.
+/// Counts a packet that the matcher judged by the rule in `slot`, and that would be dropped for a reason.
 #[inline(always)]
-pub(crate) fn rule_hit(scratch: &Scratch, slot: u32) {
+pub(crate) fn rule_hit(scratch: &Scratch, slot: u32, would: u32) {
     if slot != RULE_NONE
-        && let Some(hits) = RULE_HITS.get_ptr_mut(slot)
+        && let Some(rule) = RULES.get(slot)
+        && let Some(hits) = RULE_HITS.get_ptr_mut(rule.counter)
     {
         // SAFETY: a per-CPU element; only this CPU writes it.
-        hit(unsafe { &mut *hits }, scratch);
+        let hits = unsafe { &mut *hits };
+        hit(&mut hits.judged, scratch);
+        if would != 0 {
+            hits.would_drop += 1;
+        }
     }
+}
+
+/// Counts a passing packet that would be dropped if its personas' rules were enforced, and reports it if
+/// nothing of the kind was reported in this tick.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_would_drop(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let mut side = 0;
+    while side < 2 {
+        let reason = scratch.outcome.would[side];
+        if reason != 0 {
+            let direction = WOULD_DROP + u16::from(side == 0);
+            let segment = scratch.outcome.segment[side];
+            blame(DropKey { segment, reason: reason as u16, direction }, scratch);
+            if gate(reason % REASON_SLOTS, scratch.tick) {
+                scratch.outcome.reason = reason;
+                event(scratch, EVENT_WOULD_DROP, 0, 0);
+                scratch.outcome.reason = 0;
+            }
+        }
+        side += 1;
+    }
+    0
 }
 
 /// Counts a drop everywhere it belongs, and reports it if asked or if nothing of the kind was reported
@@ -91,10 +124,17 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
         // SAFETY: a per-CPU element; only this CPU writes it.
         unsafe { *count += 1 };
     }
-    rule_hit(scratch, outcome.rule[0]);
-    rule_hit(scratch, outcome.rule[1]);
+    rule_hit(scratch, outcome.rule[0], outcome.would[0]);
+    rule_hit(scratch, outcome.rule[1], outcome.would[1]);
     if outcome.blame != 0 {
-        blame(scratch);
+        dropped(scratch);
+        let key = DropKey {
+            segment: outcome.blame,
+            reason: outcome.reason as u16,
+            direction: outcome.blame_direction as u16,
+        };
+        blame(key, scratch);
+        quarantine::isolate(scratch);
     }
     if outcome.flags & OUTCOME_LOG != 0 || gate(reason, scratch.tick) {
         event(scratch, EVENT_DROP, 0, 0);
@@ -103,7 +143,7 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
 }
 
 #[inline(always)]
-fn blame(scratch: &Scratch) {
+fn dropped(scratch: &Scratch) {
     let outcome = &scratch.outcome;
     if let Some(counters) = COUNTERS.get_ptr_mut(outcome.blame) {
         // SAFETY: a per-CPU element; only this CPU writes it.
@@ -115,11 +155,10 @@ fn blame(scratch: &Scratch) {
         };
         hit(side, scratch);
     }
-    let key = DropKey {
-        segment: outcome.blame,
-        reason: outcome.reason as u16,
-        direction: outcome.blame_direction as u16,
-    };
+}
+
+#[inline(always)]
+fn blame(key: DropKey, scratch: &Scratch) {
     if let Some(hits) = DROPS.get_ptr_mut(key) {
         // SAFETY: a per-CPU element; only this CPU writes it.
         hit(unsafe { &mut *hits }, scratch);

@@ -14,7 +14,7 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::outcome::Outcome;
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 /// The programs and their maps.
 #[derive(Debug)]
@@ -183,8 +183,8 @@ impl DataPath {
 
     /// Packets that the matcher judged by a rule, over all CPUs.
     pub fn rule_hits(&self, slot: u32) -> Hits {
-        let map: PerCpuArray<_, Hits> = PerCpuArray::try_from(self.map("RULE_HITS")).unwrap();
-        sum(map.get(&slot, 0).unwrap().iter().copied())
+        let map: PerCpuArray<_, RuleHits> = PerCpuArray::try_from(self.map("RULE_HITS")).unwrap();
+        sum(map.get(&slot, 0).unwrap().iter().map(|hits| hits.judged))
     }
 
     /// Takes all events out of the ring.

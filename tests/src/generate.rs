@@ -4,6 +4,7 @@
 //! speak of, or next to them, so that matches and near misses are both common.
 
 mod damage;
+mod lists;
 mod policy;
 mod random;
 mod range;
@@ -60,6 +61,7 @@ impl World {
         };
         world.add_prefixes(random);
         world.add_locals(random);
+        world.add_lists(random);
         for number in 1..=SEGMENTS {
             let segment = world.segment(random);
             world.model.segments.insert(number, segment);
@@ -89,6 +91,7 @@ impl World {
         let mut segment = self.segment(random);
         if let Some(old) = self.model.segments.get(&number) {
             segment.version = old.version + 1;
+            segment.set_generation = old.set_generation;
         }
         self.model.segments.insert(number, segment);
     }
@@ -119,6 +122,7 @@ impl World {
             expires_tick: if random.chance(97) { u64::MAX } else { 1 },
             // Any value that differs between segments: the sequence of random numbers stays as it is.
             capped: rules % 16 == 13,
+            set_generation: 1,
         }
     }
 

@@ -12,6 +12,7 @@ mod flows;
 mod headers;
 mod icmp;
 mod judge;
+mod lists;
 mod open;
 mod rules;
 
@@ -22,8 +23,9 @@ use hub_common::event::Reason;
 use hub_common::rule::Rule;
 
 pub use changes::{Change, Decision};
-pub use flows::{Flow, State, Timeouts, Tuple};
+pub use flows::{Flow, Stamp, State, Timeouts, Tuple};
 pub use headers::{Headers, Parsed, Piece, parse};
+pub use lists::{Element, Enforcement, Limit, contains};
 pub use open::open_ports;
 
 /// What becomes of a packet.
@@ -104,6 +106,8 @@ pub struct Policy {
     pub default_reject: bool,
     /// Connections that ports alone allow both ways are not remembered.
     pub untracked: bool,
+    /// Whether its rules decide.
+    pub enforcement: Enforcement,
 }
 
 /// One persona.
@@ -121,6 +125,8 @@ pub struct Segment {
     pub drains_tick: u64,
     /// Its hard cap of bandwidth is used up, in both directions and for good.
     pub capped: bool,
+    /// Differs from before when one of its sets changed.
+    pub set_generation: u32,
 }
 
 /// An address range with the segment it belongs to.
@@ -145,6 +151,14 @@ pub struct Model {
     pub peers: BTreeSet<(u32, u32)>,
     /// Ports by interface.
     pub ports: BTreeMap<u32, Role>,
+    /// Sets by segment and number.
+    pub sets: BTreeMap<(u32, u32), Vec<Element>>,
+    /// Addresses kept out of a segment, or of all for 0, until a tick.
+    pub quarantine: BTreeMap<(u32, IpAddr), u64>,
+    /// Limits by slot; their buckets never fill again.
+    pub limits: BTreeMap<u16, Limit>,
+    /// What was taken from each limit, by source where it holds them apart.
+    taken: BTreeMap<(u16, Option<IpAddr>), u64>,
     /// The hub's own addresses.
     pub locals: BTreeSet<IpAddr>,
     /// Protocols and ports of the host that stay reachable over uplinks.

@@ -78,6 +78,10 @@ fn describe(desired: &Desired) -> String {
     for (prefix, segment) in &desired.prefixes {
         writeln!(text, "prefix {prefix}: segment {segment}").unwrap();
     }
+    for ((segment, number), elements) in &desired.sets {
+        let elements: Vec<String> = elements.keys().map(ToString::to_string).collect();
+        writeln!(text, "set {number:#010x} of segment {segment}: {}", elements.join(", ")).unwrap();
+    }
     for (low, high) in &desired.peers {
         writeln!(text, "peers {low} and {high}").unwrap();
     }
@@ -146,6 +150,14 @@ fn policy(policy: &Policy) -> String {
                 rule.icmp_code, rule.tcp_value, rule.tcp_mask, rule.dscp, rule.priority,
             )
             .unwrap();
+            for (way, set) in [("from", rule.source_set), ("to", rule.target_set)] {
+                if set != 0 {
+                    writeln!(text, "    {way} set {set:#010x}").unwrap();
+                }
+            }
+            if let Some(terms) = policy.terms.get(&rule.identity) {
+                writeln!(text, "    {terms:?}").unwrap();
+            }
         }
     }
     text

@@ -8,6 +8,7 @@ use super::candidate::TryAsked;
 use super::doctor::DoctorAsked;
 use super::dump::DumpAsked;
 use super::exit::TABLE;
+use super::lists::{QuarantineVerb, SetVerb};
 use super::top::TopAsked;
 use super::trace::TraceAsked;
 use super::why::Asked;
@@ -191,6 +192,12 @@ pub(super) enum PersonaVerb {
     },
     /// Try a definition beside the live one: what it would judge differently, nothing decided
     Try(TryAsked),
+    /// List or change what sets hold at run time
+    #[command(subcommand)]
+    Set(SetVerb),
+    /// List, add or lift addresses that a persona does not talk to
+    #[command(subcommand)]
+    Quarantine(QuarantineVerb),
     /// Delete personas
     Delete {
         /// Let connections that exist go on for so long, at most 5m

@@ -10,8 +10,11 @@ use crate::check::check;
 use crate::inputs::reload::FileProblem;
 
 pub(super) fn run(output: Output, paths: &[PathBuf]) -> Result<(), Failure> {
-    let files = check(paths)
+    let (files, warnings) = check(paths)
         .map_err(|problems| Failure::Documents(problems.iter().map(FileProblem::from).collect()))?;
+    for warning in &warnings {
+        output.done(&format!("warning: {warning}"))?;
+    }
     output.done(&format!("{} checked; nothing wrong", count(files, "file")))
 }
 

@@ -31,9 +31,19 @@ fn of_persona(counts: &SegmentCounts) -> String {
         let rows = counts.drops.iter().map(|drop| row(&drop.direction, &drop.reason, &drop.count));
         text.push_str(&section("drops", &table(["DIRECTION", "REASON", "PACKETS", "BYTES"], rows)));
     }
+    if !counts.would_drop.is_empty() {
+        let rows = counts.would_drop.iter().map(|drop| row(&drop.direction, &drop.reason, &drop.count));
+        let audited = table(["DIRECTION", "REASON", "PACKETS", "BYTES"], rows);
+        text.push_str(&section("would drop (audit)", &audited));
+    }
     if !counts.rules.is_empty() {
-        let rows = counts.rules.iter().map(|hit| row(&hit.direction, &hit.rule.to_string(), &hit.count));
-        text.push_str(&section("rules", &table(["DIRECTION", "RULE", "PACKETS", "BYTES"], rows)));
+        let rows = counts.rules.iter().map(|hit| {
+            let rule = if hit.baseline { format!("baseline {}", hit.rule) } else { hit.rule.to_string() };
+            let [direction, rule, packets, bytes] = row(&hit.direction, &rule, &hit.count);
+            [direction, rule, packets, bytes, hit.would_drop.to_string()]
+        });
+        let columns = ["DIRECTION", "RULE", "PACKETS", "BYTES", "WOULD DROP"];
+        text.push_str(&section("rules", &table(columns, rows)));
     }
     let begun = [("ingress", counts.flows.ingress), ("egress", counts.flows.egress)];
     let begun = begun.map(|(direction, flows)| [direction.to_owned(), flows.to_string()]);

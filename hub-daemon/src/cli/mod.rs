@@ -21,6 +21,7 @@ mod exit;
 mod flows;
 mod gc;
 mod generate;
+mod lists;
 mod output;
 mod persona;
 mod plan;

@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{candidate, clone, definition, edit};
+use super::{candidate, clone, definition, edit, lists};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -29,6 +29,8 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> R
         PersonaVerb::Create(asked) => create(client, output, &asked).await,
         PersonaVerb::Edit { persona } => edit::run(client, output, &persona).await,
         PersonaVerb::Extend { persona, end } => extend(client, output, &persona, &end).await,
+        PersonaVerb::Set(verb) => lists::set(client, output, verb).await,
+        PersonaVerb::Quarantine(verb) => lists::quarantine(client, output, verb).await,
         PersonaVerb::Try(asked) => candidate::run(client, output, &asked).await,
         PersonaVerb::Clone { persona, name, set } => clone::run(client, output, &persona, &name, &set).await,
         PersonaVerb::Delete { drain, personas } => {
@@ -133,6 +135,7 @@ fn describe(persona: &PersonaView) -> String {
         ("peers", field("peers")),
         ("egress", field("egress")),
         ("established", field("established")),
+        ("enforcement", field("enforcement")),
         ("labels", field("labels")),
     ]);
     text.push_str(&section("rules, first match wins", &rules(&definition, &persona.rule_sources)));

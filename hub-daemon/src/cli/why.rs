@@ -124,6 +124,8 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NoPolicy => "the persona is being set up; if it stays, see `hubctl status`",
         Reason::Protocol => "add the protocol to the persona's `protocols`",
         Reason::RuleDeny | Reason::RuleReject => "change that rule, or put an allow before it",
+        Reason::RateLimit => "wait, or raise `rate` or `burst` of that rule",
+        Reason::Quarantine => "wait until it ends, or lift it: `hubctl persona quarantine lift`",
         Reason::DefaultDeny => "add a rule that allows it",
         Reason::InterPersona => "name each persona in the `peers` of the other",
         Reason::NoFlow => "the connection is unknown or has timed out; it must begin with a SYN",

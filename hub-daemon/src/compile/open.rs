@@ -1,11 +1,13 @@
 //! Ports that a policy lets pass whatever else a packet says: what needs no flow and no rule.
 
+use std::collections::BTreeMap;
+
 use hub_common::open::{OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS};
 use hub_common::packet::protocol;
 use hub_common::rule::{ACTION_ALLOW, RULE_PROTOCOL, RULE_TARGET_PORT, Rule};
 use hub_common::segment::has_protocol;
 
-use crate::model::policy::{Policy, PortRanges};
+use crate::model::policy::{Policy, PortRanges, Terms};
 
 /// The four sets of a policy, by `OPEN_*` place.
 pub(super) fn sets(policy: &Policy) -> [PortRanges; 4] {
@@ -19,14 +21,14 @@ pub(super) fn sets(policy: &Policy) -> [PortRanges; 4] {
         if has_protocol(&policy.protocols, number)
             && let Some(set) = sets.get_mut(place)
         {
-            *set = ranges(number, rules, has_protocol(default, number));
+            *set = ranges(number, rules, has_protocol(default, number), &policy.terms);
         }
     }
     sets
 }
 
 /// Ports of one protocol and direction that the first rules in question let pass, as merged ranges.
-fn ranges(number: u8, rules: &[Rule], default: bool) -> PortRanges {
+fn ranges(number: u8, rules: &[Rule], default: bool, terms: &BTreeMap<u64, Terms>) -> PortRanges {
     let concerned: Vec<&Rule> =
         rules.iter().filter(|rule| rule.flags & RULE_PROTOCOL == 0 || rule.protocol == number).collect();
     let mut starts: Vec<u32> = vec![0];
@@ -41,7 +43,7 @@ fn ranges(number: u8, rules: &[Rule], default: bool) -> PortRanges {
     let mut open: PortRanges = Vec::new();
     for (start, end) in starts.iter().zip(ends) {
         let (start, end) = (*start as u16, end as u16);
-        if !passes(&concerned, start, default) {
+        if !passes(&concerned, start, default, terms) {
             continue;
         }
         match open.last_mut() {
@@ -53,12 +55,16 @@ fn ranges(number: u8, rules: &[Rule], default: bool) -> PortRanges {
 }
 
 /// Whether the first rule that a packet to this port can match lets it pass by protocol and port alone.
-fn passes(rules: &[&Rule], port: u16, default: bool) -> bool {
+fn passes(rules: &[&Rule], port: u16, default: bool, terms: &BTreeMap<u64, Terms>) -> bool {
     let covers = |rule: &&&Rule| {
         let [first, last] = rule.target_port;
         rule.flags & RULE_TARGET_PORT == 0 || (first..=last).contains(&port)
     };
-    rules.iter().find(covers).map_or(default, |rule| rule.action == ACTION_ALLOW && is_unconditional(rule))
+    let stays = |rule: &Rule| terms.get(&rule.identity).is_none_or(|terms| terms.ends.is_none());
+    rules
+        .iter()
+        .find(covers)
+        .map_or(default, |rule| rule.action == ACTION_ALLOW && is_unconditional(rule) && stays(rule))
 }
 
 /// Whether the rule looks at protocol and target port and at nothing else, and does nothing but decide.
@@ -69,6 +75,7 @@ fn is_unconditional(rule: &Rule) -> bool {
         flags: rule.flags & (RULE_PROTOCOL | RULE_TARGET_PORT),
         action: rule.action,
         index: rule.index,
+        identity: rule.identity,
         ..Rule::ZERO
     };
     *rule == bare
@@ -77,7 +84,9 @@ fn is_unconditional(rule: &Rule) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hub_common::rule::{ACTION_DENY, ACTION_LOG, RULE_V4};
+    use hub_common::rule::{
+        ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, RULE_SOURCE_SET, RULE_V4,
+    };
 
     fn rule(action: u8, ports: [u16; 2]) -> Rule {
         let flags = RULE_PROTOCOL | RULE_TARGET_PORT;
@@ -87,9 +96,9 @@ mod tests {
     #[test]
     fn the_first_rule_that_can_match_decides() {
         let rules = [rule(ACTION_DENY, [22, 22]), rule(ACTION_ALLOW, [20, 30]), rule(ACTION_ALLOW, [31, 31])];
-        assert_eq!(ranges(protocol::TCP, &rules, false), [[20, 21], [23, 31]]);
-        assert_eq!(ranges(protocol::TCP, &rules, true), [[0, 21], [23, 65_535]]);
-        assert_eq!(ranges(protocol::UDP, &rules, true), [[0, 65_535]]);
+        assert_eq!(ranges(protocol::TCP, &rules, false, &BTreeMap::new()), [[20, 21], [23, 31]]);
+        assert_eq!(ranges(protocol::TCP, &rules, true, &BTreeMap::new()), [[0, 21], [23, 65_535]]);
+        assert_eq!(ranges(protocol::UDP, &rules, true, &BTreeMap::new()), [[0, 65_535]]);
     }
 
     #[test]
@@ -100,12 +109,34 @@ mod tests {
             Rule { target_bits: 128, ..allow },
             Rule { tcp_mask: 2, ..allow },
             Rule { flags: allow.flags | RULE_V4, ..allow },
+            Rule { flags: allow.flags | RULE_BASELINE, ..allow },
+            Rule { source_set: 1, flags: allow.flags | RULE_SOURCE_SET, ..allow },
+            rule(ACTION_RATE_LIMIT, [80, 80]),
+            rule(ACTION_PASS_ON, [80, 80]),
             rule(ACTION_LOG, [80, 80]),
         ];
         for condition in conditions {
-            assert_eq!(ranges(protocol::TCP, &[condition, allow], false), PortRanges::new(), "{condition:?}");
+            assert_eq!(
+                ranges(protocol::TCP, &[condition, allow], false, &BTreeMap::new()),
+                PortRanges::new(),
+                "{condition:?}"
+            );
         }
-        assert_eq!(ranges(protocol::TCP, &[allow], false), [[80, 80]]);
-        assert_eq!(ranges(protocol::TCP, &[rule(ACTION_ALLOW, [0, 65_535])], false), [[0, 65_535]]);
+        assert_eq!(ranges(protocol::TCP, &[allow], false, &BTreeMap::new()), [[80, 80]]);
+        assert_eq!(
+            ranges(protocol::TCP, &[rule(ACTION_ALLOW, [0, 65_535])], false, &BTreeMap::new()),
+            [[0, 65_535]]
+        );
+    }
+
+    #[test]
+    fn a_rule_that_ends_opens_nothing() {
+        let allow = Rule { identity: 7, ..rule(ACTION_ALLOW, [80, 80]) };
+        let ends = Terms { ends: Some(jiff::Timestamp::MAX), ..Terms::default() };
+        assert_eq!(
+            ranges(protocol::TCP, &[allow], false, &BTreeMap::from([(7, ends.clone())])),
+            PortRanges::new()
+        );
+        assert_eq!(ranges(protocol::TCP, &[allow], false, &BTreeMap::from([(8, ends)])), [[80, 80]]);
     }
 }

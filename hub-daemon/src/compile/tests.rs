@@ -28,7 +28,7 @@ fn decide(policy: &Policy, direction: Direction, packet: &Packet) -> (bool, Opti
         Direction::Ingress => (&policy.ingress, &policy.ingress_default),
         Direction::Egress => (&policy.egress, &policy.egress_default),
     };
-    match rules.iter().find(|rule| rule.action != ACTION_LOG && rule.matches(packet)) {
+    match rules.iter().find(|rule| rule.action != ACTION_LOG && rule.matches(packet, 0, |_, _| 0) != 0) {
         Some(rule) => (rule.action == ACTION_ALLOW, Some(rule.index)),
         None => (has_protocol(default, packet.protocol), None),
     }
@@ -247,4 +247,57 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn baseline_rules_come_first_and_an_allow_passes_on_unless_it_is_final() {
+    let read = |rules: Value| {
+        let document = crate::document::hub::HubDocument {
+            baseline: serde_json::from_value(rules).unwrap(),
+            ..Default::default()
+        };
+        crate::model::config::Config::new(&document, std::path::Path::new("")).unwrap().baseline
+    };
+    let baseline = read(json!([
+        {"protocol": "tcp", "port": 80, "action": "allow"},
+        {"protocol": "tcp", "port": 81, "action": "allow", "final": true},
+        {"protocol": "tcp", "port": "80-90", "action": "deny", "expires_at": "2031-01-01T00:00:00Z"},
+    ]));
+    let persona = persona(json!({"security_policies": [{"protocol": "tcp", "port": 80, "action": "allow"}]}));
+    let mut policy = compile(&persona, &[]);
+    complete(&mut policy, &persona, &baseline, &BTreeMap::new());
+    let actions: Vec<(u8, bool)> =
+        policy.ingress.iter().map(|rule| (rule.action, rule.flags & RULE_BASELINE != 0)).collect();
+    assert_eq!(
+        actions,
+        [(ACTION_PASS_ON, true), (ACTION_ALLOW, true), (ACTION_DENY, true), (ACTION_ALLOW, false)]
+    );
+    let ends = policy.terms.values().filter_map(|terms| terms.ends).count();
+    assert_eq!(ends, 1, "the end of the hub's rule is the policy's");
+}
+
+#[test]
+fn what_a_rule_cannot_say_is_refused_with_its_place() {
+    let refused = |rule: Value| {
+        let document = json!({
+            "name": "a", "ip_range": "10.1.0.0/24", "security_policies": [rule],
+            "sets": {"staff": {"entries": ["192.0.2.0/24"]}},
+        });
+        let problems = persona_from_value(document).unwrap_err();
+        problems.into_iter().map(|problem| problem.pointer).collect::<Vec<_>>()
+    };
+    let at = |field: &str| vec![format!("/security_policies/0/{field}")];
+    assert_eq!(refused(json!({"action": "rate_limit"})), at("rate"));
+    assert_eq!(refused(json!({"action": "rate_limit", "rate": "fast"})), at("rate"));
+    assert_eq!(refused(json!({"action": "rate_limit", "rate": "1Mbps", "limit": "flows"})), at("limit"));
+    assert_eq!(refused(json!({"action": "allow", "rate": "1/s"})), at("rate"));
+    assert_eq!(refused(json!({"action": "quarantine"})), at("ttl"));
+    assert_eq!(refused(json!({"action": "quarantine", "ttl": "90d"})), at("ttl"));
+    assert_eq!(refused(json!({"action": "allow", "expires_at": "tomorrow"})), at("expires_at"));
+    assert_eq!(
+        refused(json!({"action": "allow", "ttl": "1h", "expires_at": "2031-01-01T00:00:00Z"})),
+        at("ttl")
+    );
+    assert_eq!(refused(json!({"action": "allow", "source": "@nobody"})), at("source"));
+    assert_eq!(refused(json!({"action": "allow", "final": true})), at("final"));
 }

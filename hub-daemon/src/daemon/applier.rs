@@ -3,6 +3,7 @@
 //! System calls of this kind block, so they have a thread of their own; one job at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -15,7 +16,7 @@ use crate::inputs::trace::Placement;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
-use crate::model::PersonaId;
+use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Report, faults};
 use crate::tables::datapath::Datapath;
@@ -44,6 +45,8 @@ pub enum Job {
     },
     /// Routes or neighbours changed: cached next hops are void.
     RoutesChanged,
+    /// Take an address out of a segment's quarantine, whoever put it in.
+    Release(SegmentId, IpAddr),
     /// Remove flows that have been idle for too long.
     Collect,
     /// Begin or end a trace.
@@ -103,6 +106,9 @@ impl Applier {
                 tracing::error!(pins = %self.pins.display(), "the data path was removed: start hubd again");
                 return;
             }
+            if matches!(job, Job::Collect) {
+                self.datapath.sweep(&self.clock);
+            }
             let answer = match job {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
                 Job::Pass { revision, desired, inventory } => {
@@ -128,6 +134,10 @@ impl Applier {
                         // Who asked may have gone.
                         drop(done.send(placed.map_err(|error| error.to_string())));
                     }
+                    continue;
+                }
+                Job::Release(segment, address) => {
+                    self.datapath.release(segment, address);
                     continue;
                 }
                 Job::Collect => Done::Collected(self.collector.collect().map_err(|error| error.to_string())),

@@ -173,6 +173,11 @@ impl Owner {
             let desired = Box::new(self.hub.desired(now));
             return self.send(Job::Inspect { desired, answer });
         }
+        let lifted = if let Command::Quarantine { address, until: None, .. } = &command {
+            Some(*address)
+        } else {
+            None
+        };
         let before = self.hub.clone();
         let result = self.hub.handle(command, now).and_then(|reply| {
             self.store.save(&self.hub.state()).map_err(|error| {
@@ -186,6 +191,9 @@ impl Owner {
         });
         match result {
             Ok(reply) => {
+                if let (Some(address), Reply::Segment(segment)) = (lifted, &reply) {
+                    self.send(Job::Release(*segment, address));
+                }
                 let revision = self.hub.revision();
                 self.waiting.push(Waiting { revision, reply, answer });
                 self.dirty = true;
@@ -373,7 +381,11 @@ impl Owner {
             let reply = match reply {
                 Reply::Created(view) => Reply::Created(fresh(&view)),
                 Reply::Updated(view) => Reply::Updated(fresh(&view)),
-                other @ (Reply::Deleted | Reply::Orphans(_) | Reply::Done | Reply::Applied { .. }) => other,
+                other @ (Reply::Deleted
+                | Reply::Orphans(_)
+                | Reply::Segment(_)
+                | Reply::Done
+                | Reply::Applied { .. }) => other,
             };
             // Who asked may have gone.
             drop(answer.send(Ok(reply)));

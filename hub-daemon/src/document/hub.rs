@@ -12,6 +12,7 @@ use super::located::Place;
 use super::parts::{OneOrMany, Scalar};
 use super::pool::PoolDocument;
 use super::read::Reading;
+use super::rule::RuleDocument;
 use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, TcHook, Xdp};
@@ -56,6 +57,9 @@ pub struct HubDocument {
     pub life: LifeDocument,
     /// Which of several routes to one target wins; default `earliest_expiry`.
     pub route_priority: RoutePriority,
+    /// Rules that come before every persona's, seen from its members. A deny is final; an allow leaves the
+    /// rest to the persona's rules unless it says `final: true`.
+    pub baseline: Vec<RuleDocument>,
     /// How long after a cold start TCP may go on in mid-stream, if the rules allow it; default `60s`.
     pub loose_tcp: Option<String>,
     /// Thresholds on the sums over all personas; default none.

@@ -96,6 +96,12 @@ pub struct PersonaDocument {
     /// Thresholds whose crossing is reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Vec<AlertDocument>>,
+    /// Whether rules decide (`enforce`, the default), only count (`audit`), or are not asked (`off`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enforcement: Option<EnforcementDocument>,
+    /// Sets of prefixes by name, which rules refer to as `@NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sets: Option<BTreeMap<String, SetDocument>>,
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
@@ -195,6 +201,31 @@ pub enum TrackingDocument {
     /// Those that rules do not allow both ways by protocol and ports alone. The others pass packet by
     /// packet, faster: they show in no list of flows, and TCP is not checked for its handshake.
     Needed,
+}
+
+/// What rules do. Isolation, anti-spoofing, quarantine and expiry stay in force in every case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EnforcementDocument {
+    /// They decide.
+    #[default]
+    Enforce,
+    /// They are asked, and what they would drop is counted and passes.
+    Audit,
+    /// They are not asked.
+    Off,
+}
+
+/// A set of prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetDocument {
+    /// Prefixes or addresses that are always in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<Vec<String>>,
+    /// How long an element stays that is added at run time without a `ttl` of its own; default: for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
 }
 
 /// What happens to packets that no rule matches.

@@ -28,10 +28,10 @@ pub struct RuleDocument {
     /// Source port, in the same forms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<OneOrMany<Scalar>>,
-    /// Prefix or list of prefixes that the packet comes from.
+    /// Prefix or list of prefixes that the packet comes from; `@NAME` is a set of the persona.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<OneOrMany<String>>,
-    /// Prefix or list of prefixes that the packet goes to.
+    /// Prefix or list of prefixes that the packet goes to; `@NAME` is a set of the persona.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<OneOrMany<String>>,
     /// ICMP type: a number, or a name like `echo-request`.
@@ -54,6 +54,48 @@ pub struct RuleDocument {
     /// Class of traffic of those packets inside the persona's bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<PriorityDocument>,
+    /// When the rule ends: RFC 3339 with offset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// Life of the rule from its admission on, instead of `expires_at`: `4h`. With `action: quarantine`:
+    /// how long a source stays in quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// With `action: rate_limit`: packets (or flows) per second like `100/s`, or bits like `10Mbps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Scalar>,
+    /// What may come at once: a number of packets (or flows), or bytes like `64kB`. Default: what comes in
+    /// a second, of bits in a tenth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Scalar>,
+    /// What is limited: `flows`, new connections (the default), or `packets` (the default for bits).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitDocument>,
+    /// `source` gives each source a limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<PerDocument>,
+    /// In the hub's `baseline`: an allow that ends the questioning; without it the persona's rules are
+    /// asked as well.
+    #[serde(default, rename = "final", skip_serializing_if = "Option::is_none")]
+    pub is_final: Option<bool>,
+}
+
+/// What a rate limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitDocument {
+    /// Every packet that goes the way of the rule.
+    Packets,
+    /// New connections.
+    Flows,
+}
+
+/// What has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PerDocument {
+    /// Each source address.
+    Source,
 }
 
 /// Which way packets go that a rule looks at.

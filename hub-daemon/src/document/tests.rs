@@ -72,7 +72,12 @@ fn bad_values_are_shown_in_place_with_a_hint() {
             "security_policies[0]",
             "field `action` is missing",
         ),
-        ("security_policies:\n  - action: permit", "a.yaml:5:13", "^^^^^^", "use allow, deny, reject or log"),
+        (
+            "security_policies:\n  - action: permit",
+            "a.yaml:5:13",
+            "^^^^^^",
+            "use allow, deny, reject, log, rate_limit or quarantine",
+        ),
         ("security_policies:\n  - {port: 80-, action: deny}", "a.yaml:5:12", "^^^", "a range like 80-90"),
         (
             "security_policies:\n  - {port: [90-80], action: deny}",

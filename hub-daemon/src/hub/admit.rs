@@ -14,9 +14,11 @@ use crate::document::persona::PersonaDocument;
 use crate::model::expiry::Expiry;
 use crate::model::life::Measure;
 use crate::model::persona::Persona;
+use crate::model::rule::Rule;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::claims::World;
+use crate::systems::persona::lists::Lists;
 use crate::systems::persona::seats::{self, Seat};
 use crate::systems::persona::{Life, Record, lint, overlap};
 use crate::view::Origin;
@@ -149,14 +151,16 @@ impl Hub {
         for (range, alias) in old.aliases.iter().filter(|(range, _)| ranges.contains(range)) {
             kept.insert(*range, *alias);
         }
-        let mut record = Record {
+        let record = Record {
             generation: old.generation + 1,
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
             faults: old.faults,
             aliases: kept,
             is_taken_up: old.is_taken_up,
+            lists: old.lists,
             ..changed
         };
+        let mut record = kept_lists(record);
         record.see_moments(now);
         self.bury(&record, now);
         self.rest_ranges(&old.persona, Some(&record.persona), now);
@@ -186,7 +190,8 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<(), Rejection> {
-        let draft = Draft::checked(document, &BTreeMap::new(), Some(end))?;
+        let baseline = &self.config.baseline;
+        let draft = Draft::checked(document, &BTreeMap::new(), Some(end), BTreeMap::new(), baseline)?;
         let id = self.fresh_id(now);
         self.revision += 1;
         let record = draft.record(id.clone(), SegmentId(0), author, Default::default(), now, self.revision);
@@ -204,7 +209,8 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Draft, Rejection> {
         let allotted = self.allot(&document, old)?;
-        let mut draft = Draft::checked(document, &allotted, None)?;
+        let mut draft = Draft::checked(document, &allotted, None, BTreeMap::new(), &self.config.baseline)?;
+        draft.end_rules(rule_ends(&draft.persona, old, now));
         let (expiry, max_ttl) = (draft.persona.expiry(), draft.persona.max_ttl());
         if let Some(old) = old
             && author.origin == Origin::Api
@@ -240,7 +246,8 @@ impl Hub {
         }
         self.check_services(&draft.persona)?;
         self.claims.room(&draft.persona, &virtuals, &draft.policy, &self.config)?;
-        self.check_services(&draft.persona)?;
+        let entries = draft.persona.sets().values().map(|set| set.entries.len()).sum();
+        self.sets_fit(self.claims.named(draft.persona.name()), entries)?;
         Ok(virtuals)
     }
 
@@ -323,6 +330,7 @@ pub(super) struct Draft {
     pub(super) persona: Persona,
     pub(super) policy: crate::model::policy::Policy,
     expires_at: Option<Timestamp>,
+    pub(super) rule_ends: BTreeMap<u64, Timestamp>,
 }
 
 impl Draft {
@@ -331,10 +339,19 @@ impl Draft {
         document: PersonaDocument,
         allotted: &BTreeMap<usize, IpNet>,
         expires_at: Option<Timestamp>,
+        rule_ends: BTreeMap<u64, Timestamp>,
+        baseline: &[Rule],
     ) -> Result<Self, Rejection> {
         let persona = Persona::with_ranges(&document, allotted).map_err(invalid)?;
-        let policy = compile::compile(&persona, &[]);
-        Ok(Self { document, persona, policy, expires_at })
+        let mut policy = compile::compile(&persona, &[]);
+        compile::complete(&mut policy, &persona, baseline, &rule_ends);
+        Ok(Self { document, persona, policy, expires_at, rule_ends })
+    }
+
+    /// Ends its rules.
+    pub(super) fn end_rules(&mut self, ends: BTreeMap<u64, Timestamp>) {
+        compile::end(&mut self.policy, &self.persona, &ends);
+        self.rule_ends = ends;
     }
 
     pub(super) fn record(
@@ -363,6 +380,8 @@ impl Draft {
             document: Arc::new(self.document),
             persona: Arc::new(self.persona),
             policy: Arc::new(self.policy),
+            rule_ends: self.rule_ends,
+            lists: Lists::default(),
             warnings: Arc::new(warnings),
             seats,
             virtuals,
@@ -375,6 +394,31 @@ impl Draft {
             view: None,
         }
     }
+}
+
+/// When rules end. A `ttl` counts from now, unless the rule had the same one before.
+pub(super) fn rule_ends(persona: &Persona, old: Option<&Record>, now: Timestamp) -> BTreeMap<u64, Timestamp> {
+    let before = |rule: &Rule| {
+        let old = old?;
+        let rules = old.persona.rules().iter();
+        let same = rules.filter(|other| other.identity() == rule.identity());
+        same.into_iter().find(|other| other.expiry() == rule.expiry())?;
+        old.rule_ends.get(&rule.identity()).copied()
+    };
+    let end = |rule: &Rule| match rule.expiry() {
+        Expiry::Never => None,
+        Expiry::At(end) => Some(end),
+        Expiry::After(life) => before(rule).or_else(|| now.checked_add(life).ok()),
+    };
+    persona.rules().iter().filter_map(|rule| Some((rule.identity(), end(rule)?))).collect()
+}
+
+/// Elements stay as long as their set does; sets that changed are looked at anew.
+fn kept_lists(mut record: Record) -> Record {
+    let Record { persona, lists, .. } = &mut record;
+    lists.sets.retain(|name, _| persona.sets().contains_key(name));
+    lists.generation = lists.generation.wrapping_add(1);
+    record
 }
 
 fn seats(persona: &Persona, before: &BTreeMap<String, Seat>) -> Result<BTreeMap<String, Seat>, Rejection> {

@@ -172,6 +172,8 @@ impl Hub {
             Command::Create { .. }
             | Command::Replace { .. }
             | Command::Delete { .. }
+            | Command::Elements { .. }
+            | Command::Quarantine { .. }
             | Command::Apply { .. } => true,
             // A daemon that starts must read its documents.
             Command::Documents(_) | Command::Configure(_) => self.heard.is_some(),

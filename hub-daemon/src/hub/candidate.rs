@@ -1,10 +1,11 @@
 //! Trials: a candidate begins, and ends by time, by command, or with the definition it was compared with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::admit::{Draft, not_found};
+use super::admit::{Draft, not_found, rule_ends};
 use super::{Hub, refused};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;
@@ -39,7 +40,10 @@ impl Hub {
             return Err(refused(RejectionKind::Full, "", detail));
         }
         // Its own end is nothing that a trial looks at.
-        let draft = Draft::checked(document, record.persona.allotted(), None)?;
+        let baseline = &self.config.baseline;
+        let allotted = record.persona.allotted();
+        let mut draft = Draft::checked(document, allotted, None, BTreeMap::new(), baseline)?;
+        draft.end_rules(rule_ends(&draft.persona, Some(record), now));
         let mut problems = Vec::new();
         if draft.persona.name() != record.persona.name() {
             let detail = format!("a candidate keeps the name `{}`", record.persona.name());
@@ -57,6 +61,7 @@ impl Hub {
             document: Arc::new(draft.document),
             persona: Arc::new(draft.persona),
             policy: Arc::new(draft.policy),
+            rule_ends: draft.rule_ends,
             began: now,
             until,
             over: false,

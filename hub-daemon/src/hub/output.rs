@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use hub_common::segment::SEGMENT_WATCHED;
+use hub_common::rule::{ACTION_QUARANTINE, Rule as Compiled};
+use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_WATCHED};
 use jiff::Timestamp;
 
 use super::Hub;
 use super::services::{Uses, contacts};
+use crate::compile;
 use crate::compile::services::compile_with;
 use crate::desired::{Desired, Segment, SegmentState, Settings, Trial};
+use crate::model::detector::Detectors;
 use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
+use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{Life, Record};
 use crate::systems::persona::{shaping, translate, view};
@@ -42,11 +46,23 @@ impl Hub {
             let candidate = record.candidate.as_ref().filter(|candidate| works && !candidate.over);
             let segment = Segment {
                 candidate: candidate.map(|candidate| Trial {
-                    policy: with_contacts(&candidate.persona, &candidate.policy, &peers, &guests),
+                    policy: self.policy(
+                        &Source {
+                            persona: &candidate.persona,
+                            policy: &candidate.policy,
+                            ends: &candidate.rule_ends,
+                        },
+                        &peers,
+                        &guests,
+                    ),
                     began: candidate.began,
                 }),
                 persona: record.id.clone(),
-                policy: policy(record, &peers, &guests),
+                policy: self.policy(
+                    &Source { persona: &record.persona, policy: &record.policy, ends: &record.rule_ends },
+                    &peers,
+                    &guests,
+                ),
                 expires: record.over_at(),
                 drains: record.deadline().filter(|_| !record.drain().is_zero()),
                 state: match (works, record.leaving) {
@@ -56,10 +72,13 @@ impl Hub {
                 },
                 flags: translate::flags(record)
                     | watched(record)
+                    | quarantine(record)
                     | if works { shaping::flags(&record.persona) } else { 0 },
+                set_generation: record.lists.generation,
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.segments.insert(record.segment, segment);
+            lists::contribute(&mut desired, record);
             for range in record.main_ranges() {
                 desired.prefixes.insert(range, record.segment);
             }
@@ -159,6 +178,23 @@ impl Hub {
         }
     }
 
+    /// The policy of a persona; with `egress.allow` or services it depends on the ranges of its contacts.
+    fn policy(
+        &self,
+        source: &Source<'_>,
+        peers: &[&Record],
+        guests: &[(&Record, Vec<&Service>)],
+    ) -> Arc<Policy> {
+        let Source { persona, policy, ends } = source;
+        let depends = !guests.is_empty() || (!peers.is_empty() && persona.rules.egress_allow.is_some());
+        if !depends {
+            return Arc::clone(policy);
+        }
+        let mut policy = compile_with(persona, &contacts(peers, guests));
+        compile::complete(&mut policy, persona, &self.config.baseline, ends);
+        Arc::new(policy)
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             timeout_seconds: self.config.timeout_seconds,
@@ -169,21 +205,19 @@ impl Hub {
     }
 }
 
-/// The policy of a persona; with `egress.allow` or services it depends on the ranges of its contacts.
-fn policy(record: &Record, peers: &[&Record], guests: &[(&Record, Vec<&Service>)]) -> Arc<Policy> {
-    with_contacts(&record.persona, &record.policy, peers, guests)
+/// What a policy is made of.
+struct Source<'a> {
+    persona: &'a Persona,
+    policy: &'a Arc<Policy>,
+    ends: &'a BTreeMap<u64, Timestamp>,
 }
 
-fn with_contacts(
-    persona: &Persona,
-    policy: &Arc<Policy>,
-    peers: &[&Record],
-    guests: &[(&Record, Vec<&Service>)],
-) -> Arc<Policy> {
-    let contacts = contacts(peers, guests);
-    let depends = !guests.is_empty() || (!peers.is_empty() && persona.rules.egress_allow.is_some());
-    if !depends {
-        return Arc::clone(policy);
-    }
-    Arc::new(compile_with(persona, &contacts))
+/// The feature bit of a persona whose rules, detectors or operators put addresses into quarantine.
+fn quarantine(record: &Record) -> u32 {
+    let quarantines = |rule: &Compiled| rule.action == ACTION_QUARANTINE;
+    let mut rules = record.policy.ingress.iter().chain(&record.policy.egress);
+    let looks = !record.lists.quarantine.is_empty()
+        || record.persona.detectors().is_some_and(Detectors::quarantine)
+        || rules.any(quarantines);
+    if looks { SEGMENT_QUARANTINE } else { 0 }
 }

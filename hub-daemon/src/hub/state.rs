@@ -8,14 +8,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Hub;
-use super::admit::{Author, Draft};
+use super::admit::{Author, Draft, rule_ends};
 use crate::command::{Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
+use crate::model::rule::Rule;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::candidate::{Candidate, StoredCandidate};
+use crate::systems::persona::lists::Lists;
 use crate::systems::persona::seats::Seat;
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
@@ -74,6 +76,12 @@ pub struct StoredPersona {
     pub rule_lines: Vec<u32>,
     /// Where it stands.
     pub life: StoredLife,
+    /// When its rules end, by their identity.
+    #[serde(default)]
+    pub rule_ends: BTreeMap<u64, Timestamp>,
+    /// What was put into sets and quarantine at run time.
+    #[serde(default)]
+    pub lists: Lists,
     /// What its endpoints got.
     pub seats: BTreeMap<String, Seat>,
     /// Its virtual ranges.
@@ -164,10 +172,17 @@ impl Hub {
     }
 
     fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
-        let draft =
-            Draft::checked(stored.definition, &stored.allotted, stored.expires_at).map_err(|rejection| {
-                rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
-            })?;
+        let baseline = &self.config.baseline;
+        let draft = Draft::checked(
+            stored.definition,
+            &stored.allotted,
+            stored.expires_at,
+            stored.rule_ends,
+            baseline,
+        );
+        let draft = draft.map_err(|rejection| {
+            rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
+        })?;
         let (live, holds) = match stored.life {
             StoredLife::Provisioning | StoredLife::Active => (true, true),
             StoredLife::Expired { holds, .. } => (false, holds),
@@ -188,10 +203,13 @@ impl Hub {
         let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
         let (cap, leaving) = (stored.cap, stored.leaving);
         // One that is no longer understood is no loss: it decides nothing.
-        let candidate = stored.candidate.and_then(|stored| revived(stored, record.persona.allotted()).ok());
+        let candidate = stored
+            .candidate
+            .and_then(|stored| revived(stored, record.persona.allotted(), &self.config.baseline).ok());
         let aliases = stored.aliases;
+        let lists = stored.lists;
         let record =
-            Record { generation: stored.generation, life, cap, leaving, aliases, candidate, ..record };
+            Record { generation: stored.generation, life, cap, leaving, aliases, candidate, lists, ..record };
         if live {
             self.ranges.insert(&record);
             self.claims.insert(&record);
@@ -203,12 +221,18 @@ impl Hub {
     }
 }
 
-fn revived(stored: StoredCandidate, allotted: &BTreeMap<usize, IpNet>) -> Result<Candidate, Rejection> {
-    let draft = Draft::checked(stored.definition, allotted, None)?;
+fn revived(
+    stored: StoredCandidate,
+    allotted: &BTreeMap<usize, IpNet>,
+    baseline: &[Rule],
+) -> Result<Candidate, Rejection> {
+    let mut draft = Draft::checked(stored.definition, allotted, None, BTreeMap::new(), baseline)?;
+    draft.end_rules(rule_ends(&draft.persona, None, stored.began));
     Ok(Candidate {
         document: Arc::new(draft.document),
         persona: Arc::new(draft.persona),
         policy: Arc::new(draft.policy),
+        rule_ends: draft.rule_ends,
         began: stored.began,
         until: stored.until,
         over: stored.over,
@@ -229,6 +253,8 @@ fn stored(record: &Record) -> StoredPersona {
             Life::Provisioning | Life::Failed { .. } => StoredLife::Provisioning,
             Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
         },
+        rule_ends: record.rule_ends.clone(),
+        lists: record.lists.clone(),
         seats: record.seats.clone(),
         virtuals: record.virtuals.clone(),
         aliases: record.aliases.clone(),

@@ -142,7 +142,7 @@ fn the_sources_example_is_refused_for_its_date_alone() {
     assert_eq!((view.state, view.generation, view.segment.0), (PersonaState::Pending, 1, 1));
     assert_eq!(view.warnings, ["rule 1 is shadowed by the default: without it the outcome is the same"]);
     assert_eq!(view.rule_sources, ["api", "api"]);
-    assert_eq!(script.reasons("TempDevNetwork"), ["NoPort"]);
+    assert_eq!(script.reasons("TempDevNetwork"), ["RulesDoubtful", "NoPort"]);
 }
 
 #[test]

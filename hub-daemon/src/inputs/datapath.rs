@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts,
+    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
 };
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
@@ -24,6 +24,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
+    /// Addresses in the quarantine of a persona.
+    fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
     /// How full the flow table is.
@@ -55,6 +57,10 @@ impl Datapath for Reader {
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {
         Self::hooks(self)
+    }
+
+    fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError> {
+        Self::quarantined(self, segment)
     }
 
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {

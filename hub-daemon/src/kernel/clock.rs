@@ -82,6 +82,13 @@ impl Clock {
         u64::try_from(ticks.max(0)).unwrap_or(u64::MAX)
     }
 
+    /// Time of the boot clock at a tick.
+    pub fn boot_ns_at(&self, tick: u64) -> u64 {
+        let ahead = i128::from(tick) - i128::from(self.tick);
+        let boot_ns = i128::from(self.boot_ns) + ahead * i128::from(self.tick_ns);
+        u64::try_from(boot_ns.max(0)).unwrap_or(u64::MAX)
+    }
+
     /// The tick at which the clock was read.
     pub const fn tick(&self) -> u64 {
         self.tick

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use aya::maps::IterableMap as _;
 use hub_common::detect::{DetectionKey, Detector};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters, WOULD_DROP};
 
 use super::batch;
 use super::maps::{Maps, present};
@@ -29,10 +29,10 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     };
     let mut counts = passed(&values);
     for reason in Reason::ALL {
-        for direction in 0..=1 {
+        for direction in 0..2 * WOULD_DROP {
             let key = DropKey { segment, reason: *reason as u16, direction };
             if let Some(hits) = present(maps.drops.get(&key, 0), "DROPS")? {
-                counts.drops.push(drop_count(key, &hits));
+                enter(&mut counts, key, &hits);
             }
         }
     }
@@ -68,7 +68,7 @@ pub(crate) fn segments(
         .map_err(|source| ReadError::Map { map: "COUNTERS", source })?;
     let note = |key: &DropKey, hits: &[Hits]| {
         if let Some(counts) = all.get_mut(&SegmentId(key.segment)) {
-            counts.drops.push(drop_count(*key, hits));
+            enter(counts, *key, hits);
         }
         ControlFlow::Continue(())
     };
@@ -95,7 +95,9 @@ pub(crate) fn segments(
     }
     for counts in all.values_mut() {
         counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
-        counts.drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
+        for drops in [&mut counts.drops, &mut counts.would_drop] {
+            drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
+        }
     }
     Ok(all)
 }
@@ -158,13 +160,15 @@ fn detection(key: DetectionKey, times: u64) -> DetectionCount {
     DetectionCount { detector: name, times }
 }
 
-fn drop_count(key: DropKey, hits: &[Hits]) -> DropCount {
+fn enter(counts: &mut SegmentCounts, key: DropKey, hits: &[Hits]) {
     let reason = Reason::from_number(u32::from(key.reason));
-    DropCount {
+    let count = DropCount {
         reason: reason.map_or_else(|| key.reason.to_string(), |reason| reason.name().to_owned()),
-        direction: direction(key.direction != 0).to_owned(),
+        direction: direction(!key.direction.is_multiple_of(WOULD_DROP)).to_owned(),
         count: sum(hits.iter().copied()),
-    }
+    };
+    let list = if key.direction < WOULD_DROP { &mut counts.drops } else { &mut counts.would_drop };
+    list.push(count);
 }
 
 /// The name of a direction.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use hub_common::detect::{Detector, RESPONSE_DROP, RESPONSE_QUARANTINE};
-use hub_common::event::{EVENT_DETECT, EVENT_LOG, EVENT_TRACE, Event, Hook, Reason};
+use hub_common::event::{EVENT_DETECT, EVENT_LOG, EVENT_TRACE, EVENT_WOULD_DROP, Event, Hook, Reason};
 use hub_common::rule::RULE_NONE;
 use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
@@ -20,6 +20,7 @@ use super::counts::SYNTHETIC;
 use super::maps::{self, RuleSlots};
 use super::names::{interface, ip, personas};
 use super::reader::ReadError;
+use super::rule_counts::is_baseline;
 use super::traced;
 use crate::datapath_view::{EventView, PacketEvent};
 use crate::inputs::trace::Delivery;
@@ -110,7 +111,7 @@ fn position(slots: &RuleSlots, event: &Event) -> Option<u16> {
     }
     let policy = slots.policy(event.policy).ok()??;
     let rule = slots.rule(&policy, event.rule).ok()??;
-    (rule.index != SYNTHETIC).then_some(rule.index)
+    (rule.index != SYNTHETIC && !is_baseline(&rule)).then_some(rule.index)
 }
 
 fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32, String>) -> PacketEvent {
@@ -123,6 +124,7 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
             EVENT_LOG => "log",
             EVENT_DETECT => "detect",
             EVENT_TRACE => "trace",
+            EVENT_WOULD_DROP => "would_drop",
             _ => "drop",
         }
         .to_owned(),

@@ -92,6 +92,12 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::Policed => {
             "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
         }
+        Reason::RateLimit => {
+            "More came than a rule with action rate_limit lets pass: raise `rate` or `burst` if that is wanted"
+        }
+        Reason::Quarantine => {
+            "One end is in the persona's quarantine, or a rule puts it there: see `hubctl persona quarantine`, which lifts it too"
+        }
         Reason::Internal => {
             "The programs disagree with their tables, which is a defect of the hub: please report it"
         }

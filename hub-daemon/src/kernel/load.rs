@@ -16,14 +16,16 @@ use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
+use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
 use hub_common::open::PortSet;
 use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::set::{QuarantineKey, SetKey};
 use hub_common::shape::{Histogram, Policer, ShapeSlot};
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 use nix::mount::{MsFlags, mount};
@@ -119,7 +121,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 47] {
+    fn maps(&self) -> [Shape; 51] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -149,7 +151,11 @@ impl Capacities {
             ("MTUS", index, size_of::<u32>(), segments),
             ("COUNTERS", index, size_of::<SegmentCounters>(), segments),
             ("DROPS", size_of::<DropKey>(), size_of::<Hits>(), drops),
-            ("RULE_HITS", index, size_of::<Hits>(), self.rules),
+            ("RULE_HITS", index, size_of::<RuleHits>(), self.rules),
+            ("SETS", size_of::<SetKey>() + 4, size_of::<u64>(), limits::SET_ELEMENTS),
+            ("QUARANTINE", size_of::<QuarantineKey>(), size_of::<u64>(), limits::QUARANTINED),
+            ("LIMITS", index, size_of::<Limit>(), limits::RATE_LIMITS),
+            ("LIMIT_SOURCES", size_of::<LimitSource>(), size_of::<u64>(), limits::RATE_SOURCES),
             ("TOTALS", index, size_of::<HookTotals>(), HOOKS),
             ("REASONS", index, size_of::<u64>(), HOOKS * REASON_SLOTS),
             ("EVENT_GATE", index, size_of::<u64>(), REASON_SLOTS),

@@ -12,8 +12,9 @@ use hub_common::flow::{Flow, FlowKey};
 use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
 use hub_common::segment::{Policy, Segment, Settings, policy_slot};
+use hub_common::set::QuarantineKey;
 use hub_common::shape::Histogram;
-use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 use super::batch::from_map;
 use super::reader::ReadError;
@@ -24,7 +25,8 @@ pub(crate) struct Maps {
     pub(crate) slots: RuleSlots,
     pub(crate) counters: PerCpuArray<MapData, SegmentCounters>,
     pub(crate) drops: PerCpuHashMap<MapData, DropKey, Hits>,
-    pub(crate) rule_hits: PerCpuArray<MapData, Hits>,
+    pub(crate) rule_hits: PerCpuArray<MapData, RuleHits>,
+    pub(crate) quarantine: HashMap<MapData, QuarantineKey, u64>,
     pub(crate) times: PerCpuHashMap<MapData, u32, Histogram>,
     pub(crate) totals: PerCpuArray<MapData, HookTotals>,
     pub(crate) reasons: PerCpuArray<MapData, u64>,
@@ -46,6 +48,7 @@ impl Maps {
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,
             times: open(pins, "RTTS")?,
+            quarantine: open(pins, "QUARANTINE")?,
             totals: open(pins, "TOTALS")?,
             reasons: open(pins, "REASONS")?,
             flows: open(pins, "FLOWS")?,

@@ -25,6 +25,7 @@ pub mod namespace;
 pub mod neighbours;
 pub mod netlink;
 pub(crate) mod qos;
+mod quarantined;
 mod question;
 pub mod queues;
 pub mod reader;

@@ -14,9 +14,9 @@ use super::clock::TickSource;
 use super::maps::Maps;
 use super::netlink::NetlinkError;
 use super::why::Why;
-use super::{candidates, counts, flow_list, qos};
+use super::{candidates, counts, flow_list, qos, quarantined};
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, Question, SegmentCounts,
+    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
 };
 use crate::model::SegmentId;
 use crate::qos_view::QueueCounts;
@@ -101,6 +101,11 @@ impl Reader {
     /// What a persona's candidate answered beside its live policy.
     pub fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError> {
         self.live(|live| candidates::counts(&live.maps, segment.0))
+    }
+
+    /// Addresses in the quarantine of a segment.
+    pub fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError> {
+        self.live(|live| quarantined::list(&live.maps, &live.ticks.read()?, segment.0))
     }
 
     /// Live connections, of one persona or of all, at most `limit`.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use aya::maps::IterableMap as _;
-use hub_common::rule::Rule;
+use hub_common::rule::{RULE_BASELINE, Rule};
 use hub_common::segment::{Policy, Segment, policy_slot};
-use hub_common::stats::Hits;
+use hub_common::stats::RuleHits;
 
 use super::batch;
 use super::counts::{DIRECTIONS, SYNTHETIC, sum};
@@ -14,49 +14,73 @@ use super::reader::ReadError;
 use crate::datapath_view::{Count, RuleCount};
 use crate::model::SegmentId;
 
-/// Rules of a run of slots that documents hold, with what they counted.
+/// Rules of a run of slots, with what all counters that they use counted.
 struct Slots {
     first: u32,
-    positions: Vec<u16>,
-    hits: Vec<Count>,
+    rules: Vec<Shown>,
+    first_counter: u32,
+    hits: Vec<(Count, u64)>,
+}
+
+/// What is shown of a compiled rule.
+#[derive(Clone, Copy)]
+struct Shown {
+    baseline: bool,
+    index: u16,
+    counter: u32,
 }
 
 impl Slots {
     /// Reads `length` slots in two sweeps.
     fn read(maps: &Maps, first: u32, length: u32) -> Result<Self, ReadError> {
-        let mut slots = Self { first, positions: Vec::new(), hits: Vec::new() };
+        let mut slots = Self { first, rules: Vec::new(), first_counter: 0, hits: Vec::new() };
         batch::range(maps.slots.rules.map(), first, length, |_, rules: &[Rule]| {
-            slots.positions.extend(rules.first().map(|rule| rule.index));
+            let shown = rules.first().map(|rule| Shown {
+                baseline: is_baseline(rule),
+                index: rule.index,
+                counter: rule.counter,
+            });
+            slots.rules.extend(shown);
         })
         .map_err(|source| ReadError::Map { map: "RULES", source })?;
-        batch::range(maps.rule_hits.map(), first, length, |_, hits: &[Hits]| {
-            slots.hits.push(sum(hits.iter().copied()));
+        let capacity = maps.rule_hits.len();
+        let used = slots.rules.iter().map(|rule| rule.counter).filter(|counter| *counter < capacity);
+        let Some((least, most)) =
+            used.map(|counter| (counter, counter)).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
+        else {
+            return Ok(slots);
+        };
+        slots.first_counter = least;
+        batch::range(maps.rule_hits.map(), least, most - least + 1, |_, hits: &[RuleHits]| {
+            let would_drop = hits.iter().map(|hits| hits.would_drop).sum();
+            slots.hits.push((sum(hits.iter().map(|hits| hits.judged)), would_drop));
         })
         .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
         Ok(slots)
     }
 
-    /// Counts of one policy; a rule with several slots has the sum of them.
+    /// Counts of one policy; compiled rules of one origin share a counter.
     fn of(&self, policy: &Policy) -> Vec<RuleCount> {
-        let mut counts: BTreeMap<(u16, &str), Count> = BTreeMap::new();
+        let mut counters: BTreeMap<(bool, u16, &str), u32> = BTreeMap::new();
         for ((first, length), direction) in runs(policy).into_iter().zip(DIRECTIONS) {
             for slot in first..first.saturating_add(length) {
-                let at = slot.wrapping_sub(self.first) as usize;
-                let (Some(rule), Some(more)) = (self.positions.get(at), self.hits.get(at)) else { break };
-                if *rule != SYNTHETIC {
-                    let count = counts.entry((*rule, direction)).or_default();
-                    count.packets += more.packets;
-                    count.bytes += more.bytes;
+                let Some(rule) = self.rules.get(slot.wrapping_sub(self.first) as usize) else { break };
+                if rule.index != SYNTHETIC {
+                    counters.insert((!rule.baseline, rule.index, direction), rule.counter);
                 }
             }
         }
-        let count = |((rule, direction), count): ((u16, &str), Count)| RuleCount {
-            rule,
-            direction: direction.to_owned(),
-            count,
+        let count = |((own, rule, direction), counter): ((bool, u16, &str), u32)| {
+            let (count, would_drop) = *self.hits.get(counter.wrapping_sub(self.first_counter) as usize)?;
+            Some(RuleCount { rule, baseline: !own, direction: direction.to_owned(), count, would_drop })
         };
-        counts.into_iter().map(count).collect()
+        counters.into_iter().filter_map(count).collect()
     }
+}
+
+/// Whether the rule is one of the hub's.
+pub(crate) const fn is_baseline(rule: &Rule) -> bool {
+    rule.flags & RULE_BASELINE != 0
 }
 
 const fn runs(policy: &Policy) -> [(u32, u32); 2] {
@@ -78,7 +102,7 @@ pub(crate) fn of_policy(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, 
     for (first, length) in runs(policy).into_iter().filter(|(_, length)| *length != 0) {
         counts.extend(Slots::read(maps, first, length)?.of(policy));
     }
-    counts.sort_by(|a, b| (a.rule, &a.direction).cmp(&(b.rule, &b.direction)));
+    counts.sort_by(|a, b| (!a.baseline, a.rule, &a.direction).cmp(&(!b.baseline, b.rule, &b.direction)));
     Ok(counts)
 }
 

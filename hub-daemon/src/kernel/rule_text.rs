@@ -5,13 +5,17 @@ use std::fmt::Write as _;
 use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::packet::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use hub_common::rule::{
-    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_REJECT, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG,
-    RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule,
+    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
+    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL, RULE_SOURCE_PORT,
+    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
 };
 use hub_common::segment::{POLICY_DEFAULT_REJECT, Policy};
 
 use super::names::ip;
 use crate::model::protocol;
+
+/// In front of the text of the hub's own rules.
+pub(crate) const BASELINE: &str = "baseline: ";
 
 /// TCP flags by name.
 const TCP_FLAGS: [(&str, u8); 6] = [
@@ -31,6 +35,9 @@ pub(crate) fn words(rule: &Rule) -> String {
         ACTION_DENY => "deny",
         ACTION_REJECT => "reject",
         ACTION_LOG => "log",
+        ACTION_RATE_LIMIT => "limit the rate of",
+        ACTION_QUARANTINE => "quarantine the source of",
+        ACTION_PASS_ON => "pass on",
         _ => "unknown action for",
     };
     let family = if has(RULE_V4) {
@@ -41,12 +48,14 @@ pub(crate) fn words(rule: &Rule) -> String {
         ""
     };
     let protocol = if has(RULE_PROTOCOL) { protocol::name(rule.protocol) } else { "any protocol".to_owned() };
-    let mut text = format!("{action} {family}{protocol} from {}", prefix(&rule.source, rule.source_bits));
+    let tier = if has(RULE_BASELINE) { BASELINE } else { "" };
+    let from = if has(RULE_SOURCE_SET) { "a set".into() } else { prefix(&rule.source, rule.source_bits) };
+    let mut text = format!("{tier}{action} {family}{protocol} from {from}");
     if has(RULE_SOURCE_PORT) {
         ports(&mut text, rule.source_port);
     }
     text += " to ";
-    text += &prefix(&rule.target, rule.target_bits);
+    text += &if has(RULE_TARGET_SET) { "a set".into() } else { prefix(&rule.target, rule.target_bits) };
     if has(RULE_TARGET_PORT) {
         ports(&mut text, rule.target_port);
     }

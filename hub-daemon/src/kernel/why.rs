@@ -22,13 +22,16 @@ use super::names::{HOST, interface, persona};
 use super::netlink::Netlink;
 use super::question::frame;
 use super::reader::ReadError;
-use super::rule_text::{default_words, words};
+use super::rule_counts::is_baseline;
+use super::rule_text::{BASELINE, default_words, words};
 use super::ways::{Way, way};
 use crate::datapath_view::{Answer, AnswerRule, Question};
 use crate::view::{Origin, PersonaView, Snapshot};
 
 /// The loopback: packets of the machine itself.
 const LOOPBACK: u32 = 1;
+/// Where the hub's own rules are written.
+const CONFIG: &str = "hub.yaml";
 /// Offset of `ifindex` in `struct __sk_buff`, and bytes of that up to there.
 const IFINDEX_OFFSET: usize = 40;
 const CONTEXT_BYTES: usize = 44;
@@ -145,9 +148,12 @@ fn translate(maps: &Maps, snapshot: &Snapshot, outcome: &Outcome) -> Result<Answ
 /// The sides whose rules were asked, sender of the packet first.
 fn sides(outcome: &Outcome) -> impl Iterator<Item = usize> {
     let refused_by = (outcome.verdict == VERDICT_DROP).then_some(outcome.blame_direction);
-    let by_rules = [Reason::RuleDeny, Reason::RuleReject, Reason::DefaultDeny, Reason::Protocol]
-        .iter()
-        .any(|reason| *reason as u32 == outcome.reason);
+    let quarantined_by_rule = outcome.rule != [RULE_NONE; 2] && outcome.reason == Reason::Quarantine as u32;
+    let by_rules =
+        [Reason::RuleDeny, Reason::RuleReject, Reason::DefaultDeny, Reason::Protocol, Reason::RateLimit]
+            .iter()
+            .any(|reason| *reason as u32 == outcome.reason)
+            || quarantined_by_rule;
     let between = outcome.reason == Reason::InterPersona as u32;
     let [first, other] = outcome.segment.map(|segment| segment != 0);
     let asked = match refused_by {
@@ -182,14 +188,16 @@ fn rule(
         (None, default_words(&policy, !refused).to_owned())
     } else {
         let Some(rule) = maps.slots.rule(&policy, slot)? else { return Ok(None) };
-        ((rule.index != SYNTHETIC).then_some(rule.index), words(&rule))
+        ((rule.index != SYNTHETIC && !is_baseline(&rule)).then_some(rule.index), words(&rule))
     };
+    let would = of_side(&outcome.would);
     Ok(Some(AnswerRule {
         persona: persona.definition.name.clone(),
         direction: direction(side == 0).to_owned(),
         rule: position,
-        written: written(persona, position),
+        written: if text.starts_with(BASELINE) { CONFIG.to_owned() } else { written(persona, position) },
         text,
+        would_drop: Reason::from_number(would).map(|reason| reason.name().to_owned()),
     }))
 }
 

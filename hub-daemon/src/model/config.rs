@@ -11,9 +11,11 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::alert::Alert;
 use super::bandwidth::Bandwidth;
+use super::baseline;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
+use super::rule::Rule;
 use super::webhook::Webhook;
 use super::{life, names, prefix, span};
 use crate::command::Problem;
@@ -60,6 +62,8 @@ pub struct Config {
     pub overlap_pool: Vec<IpNet>,
     /// First and last port for masqueraded connections.
     pub masquerade_ports: (u16, u16),
+    /// Rules that come before every persona's.
+    pub baseline: Vec<Rule>,
     /// How long after a cold start TCP may go on in mid-stream.
     pub loose_tcp: Duration,
     /// Thresholds on the sums over all personas.
@@ -195,6 +199,7 @@ impl Default for Config {
             masquerade_ports: (61_000, 65_535),
             life: life::Limits::default(),
             route_priority: RoutePriority::default(),
+            baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
             alerts: Vec::new(),
             webhooks: Vec::new(),
@@ -240,6 +245,7 @@ impl Config {
             pools: pool::read(&mut problems, document),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
+            baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),

@@ -37,7 +37,7 @@ pub enum Response {
     Alert,
     /// Flows are refused until the window ends.
     Drop,
-    /// Flows are refused for so long.
+    /// The source is in quarantine for so long.
     Quarantine(Duration),
 }
 
@@ -60,6 +60,11 @@ impl Detectors {
             Detector::ALL
                 .map(|detector| document(each, detector).map(|written| setting(problems, detector, written))),
         )
+    }
+
+    /// Whether one of them puts sources into quarantine.
+    pub fn quarantine(&self) -> bool {
+        self.iter().any(|(_, setting)| matches!(setting.response, Response::Quarantine(_)))
     }
 
     /// The detectors that are on.

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod bandwidth;
+mod baseline;
 pub mod config;
 pub mod detector;
 pub mod dscp;
@@ -20,9 +21,11 @@ pub mod problems;
 pub mod protocol;
 pub mod qos;
 pub mod range;
+pub mod rate;
 pub mod reconfigure;
 pub mod rule;
 pub mod service;
+pub mod set;
 pub mod span;
 pub mod tcp_flags;
 pub mod translation;

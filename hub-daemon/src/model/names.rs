@@ -12,6 +12,9 @@ pub enum NameError {
     /// It could be taken for an id.
     #[error("name `{0}` looks like a persona id: use another one")]
     LikeId(String),
+    /// Letters that names of sets do not have.
+    #[error("set `{0}`: use 1 to 63 letters, digits, `-`, `_` or `.`, a letter or digit first")]
+    Set(String),
     /// The kernel would refuse it.
     #[error("interface `{0}`: use 1 to 15 letters without spaces and `/`")]
     Interface(String),
@@ -25,15 +28,24 @@ pub fn persona(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Missing);
     }
-    let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    let starts = name.starts_with(|first: char| first.is_ascii_alphanumeric());
-    if name.len() > 63 || !starts || !name.chars().all(letter) {
+    if !is_plain(name) {
         return Err(NameError::Persona(name.to_owned()));
     }
     if name.len() == 26 && name.parse::<ulid::Ulid>().is_ok() {
         return Err(NameError::LikeId(name.to_owned()));
     }
     Ok(())
+}
+
+/// Checks the name of a set.
+pub fn set(name: &str) -> Result<(), NameError> {
+    if is_plain(name) { Ok(()) } else { Err(NameError::Set(name.to_owned())) }
+}
+
+fn is_plain(name: &str) -> bool {
+    let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let starts = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    name.len() <= 63 && starts && name.chars().all(letter)
 }
 
 /// Checks the name of an interface (`dev_valid_name` in net/core/dev.c).

@@ -18,14 +18,15 @@ use super::qos::Qos;
 use super::range::{Asked, Auto};
 use super::rule::Rule;
 use super::service::{self, Service, Used};
+use super::set::{self, Set};
 use super::translation::{self, Nat};
 use super::{names, prefix};
 use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EstablishedDocument, NatDocument, OverlapDocument,
-    PersonaDocument, TrackingDocument,
+    DefaultActionDocument, EgressDocument, EnforcementDocument, EstablishedDocument, NatDocument,
+    OverlapDocument, PersonaDocument, TrackingDocument,
 };
 
 /// Most ranges of one persona.
@@ -62,6 +63,7 @@ pub struct Persona {
     nat: Nat,
     detectors: Option<Detectors>,
     alerts: Vec<Alert>,
+    sets: BTreeMap<String, Set>,
 }
 
 /// What a policy is compiled from.
@@ -73,6 +75,7 @@ pub(crate) struct RuleSet {
     pub(crate) strict: bool,
     pub(crate) established: EstablishedDocument,
     pub(crate) tracking: TrackingDocument,
+    pub(crate) enforcement: EnforcementDocument,
     pub(crate) egress_allow: Option<Vec<IpNet>>,
     pub(crate) egress_deny: Vec<IpNet>,
 }
@@ -95,6 +98,8 @@ impl Persona {
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
         let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
+        let sets = set::sets(&mut problems, document.sets.as_ref());
+        known_sets(&mut problems, document, &sets);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
         let (max_ttl, on_expiry) = life::read(&mut problems, document);
@@ -130,6 +135,7 @@ impl Persona {
                 strict: document.strict.unwrap_or(false),
                 established: document.established.unwrap_or_default(),
                 tracking: document.tracking.unwrap_or_default(),
+                enforcement: document.enforcement.unwrap_or_default(),
                 egress_allow,
                 egress_deny,
             },
@@ -148,6 +154,7 @@ impl Persona {
             nat,
             detectors,
             alerts,
+            sets,
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -251,6 +258,21 @@ impl Persona {
         &self.alerts
     }
 
+    /// Its sets by name.
+    pub fn sets(&self) -> &BTreeMap<String, Set> {
+        &self.sets
+    }
+
+    /// What its rules do.
+    pub fn enforcement(&self) -> EnforcementDocument {
+        self.rules.enforcement
+    }
+
+    /// Its rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules.rules
+    }
+
     /// Whether it has a range of the family.
     pub fn has_family(&self, v4: bool) -> bool {
         self.ranges.iter().any(|range| range.addr().is_ipv4() == v4)
@@ -320,12 +342,42 @@ fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {
     }
     let mut rules = Vec::with_capacity(written.len());
     for (index, rule) in (0_u16..).zip(written) {
-        match Rule::new(index, rule) {
+        match Rule::new("/security_policies", index, rule) {
             Ok(rule) => rules.push(rule),
             Err(found) => problems.extend(found),
         }
+        if rule.is_final.is_some() {
+            let detail = "only rules of the hub's `baseline` have `final`: remove the field";
+            problems.add(format!("/security_policies/{index}/final"), detail);
+        }
     }
+    tell_apart(&mut rules);
     rules
+}
+
+/// Rules of one name, or with nothing different about them, are counted apart by their order.
+pub(super) fn tell_apart(rules: &mut [Rule]) {
+    let mut seen: BTreeMap<u64, u64> = BTreeMap::new();
+    for rule in rules {
+        let number = seen.entry(rule.identity()).or_default();
+        rule.set_apart(*number);
+        *number += 1;
+    }
+}
+
+/// Refuses names of sets that there are not.
+fn known_sets(problems: &mut Problems, document: &PersonaDocument, sets: &BTreeMap<String, Set>) {
+    for (index, rule) in document.security_policies.iter().flatten().enumerate() {
+        for (field, written) in [("source", &rule.source), ("destination", &rule.destination)] {
+            let base = format!("/security_policies/{index}/{field}");
+            for (pointer, text) in written.iter().flat_map(|written| written.pointed(&base)) {
+                if text.strip_prefix('@').is_some_and(|name| !sets.contains_key(name)) {
+                    let detail = format!("there is no set `{text}`: define it under `sets`, or use a prefix");
+                    problems.add(pointer, detail);
+                }
+            }
+        }
+    }
 }
 
 fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String> {

@@ -1,7 +1,13 @@
 //! A persona's rules, ready to compile.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use hub_common::rule::Rule;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::rate::RateLimit;
 
 /// Rules of one persona as the data path wants them. Immutable: a change makes another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +27,19 @@ pub struct Policy {
     /// Ports whose connections need no flow, by `hub_common::open::OPEN_*` place; empty where all are
     /// tracked.
     pub open: [PortRanges; 4],
+    /// What rules say beside what they match, by their identity; most say nothing.
+    pub terms: BTreeMap<u64, Terms>,
+}
+
+/// What a rule says beside what it matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When the rule ends.
+    pub ends: Option<Timestamp>,
+    /// With action `rate_limit`.
+    pub rate: Option<RateLimit>,
+    /// With action `quarantine`: how long a source stays there.
+    pub quarantine: Option<Duration>,
 }
 
 /// First and last ports of ranges in order, none next to another.
@@ -30,7 +49,7 @@ pub type PortRanges = Vec<[u16; 2]>;
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
 )]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Pass.
     Allow,
@@ -40,4 +59,8 @@ pub enum Action {
     Reject,
     /// Report and go on with the next rule.
     Log,
+    /// Pass as long as a rate is not reached, else drop.
+    RateLimit,
+    /// Drop, and keep the source out for a while.
+    Quarantine,
 }

@@ -1,19 +1,27 @@
 //! One rule, checked: what `security_policies` become.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::dscp::Dscp;
+use super::expiry::Expiry;
 use super::icmp::{self, IcmpNumber};
-use super::policy::Action;
+use super::policy::{Action, Terms};
 use super::port::PortRange;
-use super::prefix;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet, has_ports};
+use super::rate::RateLimit;
 use super::tcp_flags::TcpFlags;
+use super::{names, prefix, span};
 use crate::command::Problem;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::qos::PriorityDocument;
 use crate::document::rule::{DirectionDocument, RuleDocument};
+
+/// How long a quarantine lasts.
+const QUARANTINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
 
 /// Which way a packet goes, seen from the members of a persona.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,12 +62,25 @@ pub struct Rule {
     log: bool,
     dscp: Option<Dscp>,
     priority: Option<PriorityDocument>,
+    source_sets: Vec<String>,
+    target_sets: Vec<String>,
+    expiry: Expiry,
+    terms: Terms,
+    is_final: bool,
+    identity: u64,
+}
+
+/// The fields of a list that are prefixes, and those that name sets.
+#[derive(Default)]
+struct Places {
+    prefixes: Vec<IpNet>,
+    sets: Vec<String>,
 }
 
 impl Rule {
-    /// Reads the rule at position `index`; problems point below `/security_policies/INDEX`.
-    pub fn new(index: u16, document: &RuleDocument) -> Result<Self, Vec<Problem>> {
-        let base = format!("/security_policies/{index}");
+    /// Reads the rule at position `index`; problems point below `LIST/INDEX`.
+    pub fn new(list_at: &str, index: u16, document: &RuleDocument) -> Result<Self, Vec<Problem>> {
+        let base = format!("{list_at}/{index}");
         let mut problems = Problems::default();
         let mut protocol = document
             .protocol
@@ -70,11 +91,12 @@ impl Rule {
         };
         let ports = numbers("port", document.port.as_ref());
         let source_ports = numbers("source_port", document.source_port.as_ref());
-        let mut prefixes = |name: &str, written: Option<&OneOrMany<String>>| {
-            list(&mut problems, &format!("{base}/{name}"), written, |text| prefix::matched(text))
-        };
-        let sources = prefixes("source", document.source.as_ref());
-        let targets = prefixes("destination", document.destination.as_ref());
+        let sources = places(&mut problems, &format!("{base}/source"), document.source.as_ref());
+        let targets = places(&mut problems, &format!("{base}/destination"), document.destination.as_ref());
+        let Places { prefixes: sources, sets: source_sets } = sources;
+        let Places { prefixes: targets, sets: target_sets } = targets;
+        let terms = terms(&mut problems, &base, document);
+        let expiry = life(&mut problems, &base, document);
         let mut icmp = |name: &str, written: Option<&Scalar>, parse: fn(&Scalar) -> _| {
             written.and_then(|written| problems.take(&format!("{base}/{name}"), parse(written)))
         };
@@ -94,7 +116,8 @@ impl Rule {
         if let Some(protocol) = protocol {
             agree(&mut problems, &base, document, protocol);
         }
-        if !sources.is_empty() && !targets.is_empty() && !same_family(&sources, &targets) {
+        let no_sets = source_sets.is_empty() && target_sets.is_empty();
+        if no_sets && !sources.is_empty() && !targets.is_empty() && !same_family(&sources, &targets) {
             let detail = "source is of one address family and destination of the other: no packet is both";
             problems.add(format!("{base}/destination"), detail);
         }
@@ -122,7 +145,48 @@ impl Rule {
             log: document.log.unwrap_or(false) || document.action == Action::Log,
             dscp,
             priority: document.priority,
+            source_sets,
+            target_sets,
+            expiry,
+            terms,
+            is_final: document.is_final.unwrap_or(false),
+            identity: identity(document),
         })
+    }
+
+    /// Stays the same when the rule moves in its list or, if it has a name, changes.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    /// Tells the rule from an earlier one of the same name or content.
+    pub(super) fn set_apart(&mut self, number: u64) {
+        self.identity = self.identity.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+
+    /// Sets that the source may be in, beside the prefixes.
+    pub fn source_sets(&self) -> &[String] {
+        &self.source_sets
+    }
+
+    /// Sets that the target may be in, beside the prefixes.
+    pub fn target_sets(&self) -> &[String] {
+        &self.target_sets
+    }
+
+    /// When it ends.
+    pub fn expiry(&self) -> Expiry {
+        self.expiry
+    }
+
+    /// What it says beside what it matches, but for its end.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether an allow ends the questioning.
+    pub fn is_final(&self) -> bool {
+        self.is_final
     }
 
     /// Position in the document's list, from 0.
@@ -244,6 +308,78 @@ fn same_family(sources: &[IpNet], targets: &[IpNet]) -> bool {
     let v4 = |prefix: &IpNet| prefix.addr().is_ipv4();
     let v6 = |prefix: &IpNet| prefix.addr().is_ipv6();
     (sources.iter().any(v4) && targets.iter().any(v4)) || (sources.iter().any(v6) && targets.iter().any(v6))
+}
+
+/// Prefixes, and sets written as `@NAME`.
+fn places(problems: &mut Problems, base: &str, written: Option<&OneOrMany<String>>) -> Places {
+    let mut places = Places::default();
+    let Some(written) = written else { return places };
+    if written.as_slice().is_empty() {
+        problems.add(base, "the list is empty: name at least one, or leave the field out");
+    }
+    for (pointer, text) in written.pointed(base) {
+        match text.strip_prefix('@') {
+            Some(name) => {
+                problems.take(&pointer, names::set(name));
+                places.sets.push(name.to_owned());
+            }
+            None => places.prefixes.extend(problems.take(&pointer, prefix::matched(text))),
+        }
+    }
+    places
+}
+
+/// When a rule ends; the `ttl` of a quarantine is something else.
+fn life(problems: &mut Problems, base: &str, document: &RuleDocument) -> Expiry {
+    let ttl = document.ttl.as_deref().filter(|_| document.action != Action::Quarantine);
+    let read = Expiry::parse(document.expires_at.as_deref(), ttl);
+    read.unwrap_or_else(|problem| {
+        let detail = problem.detail.replace("expiration", "expires_at");
+        problems.add(format!("{base}{}", problem.pointer.replace("expiration", "expires_at")), detail);
+        Expiry::Never
+    })
+}
+
+fn terms(problems: &mut Problems, base: &str, document: &RuleDocument) -> Terms {
+    let limits = document.action == Action::RateLimit;
+    for (name, given) in [
+        ("rate", document.rate.is_some()),
+        ("burst", document.burst.is_some()),
+        ("limit", document.limit.is_some()),
+        ("per", document.per.is_some()),
+    ] {
+        if given && !limits {
+            problems.add(format!("{base}/{name}"), "needs `action: rate_limit`");
+        }
+    }
+    let rate = if limits { RateLimit::read(problems, base, document) } else { None };
+    let mut quarantine = None;
+    if document.action == Action::Quarantine {
+        let pointer = format!("{base}/ttl");
+        match &document.ttl {
+            None => problems.add(pointer, "quarantine needs a ttl: give one like 10m"),
+            Some(text) => {
+                let parsed =
+                    span::parse(text).map_err(|error| error.to_string().replacen("duration", "ttl", 1));
+                quarantine = problems.take(&pointer, parsed);
+                if quarantine.is_some_and(|time| !QUARANTINE.contains(&time)) {
+                    problems.add(pointer, format!("ttl `{text}`: a quarantine lasts 1s to 30d"));
+                }
+            }
+        }
+    }
+    Terms { ends: None, rate, quarantine }
+}
+
+/// The 64-bit FNV-1a hash of the rule's name, or of all it says.
+fn identity(document: &RuleDocument) -> u64 {
+    let text = match &document.name {
+        Some(name) => format!("name {name}"),
+        None => serde_json::to_string(document).unwrap_or_default(),
+    };
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Refuses fields that the protocol does not have.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
     Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun,
-    HookCounts, Question, RuleCount, SegmentCounts,
+    HookCounts, QuarantinedView, Question, RuleCount, SegmentCounts,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -31,7 +31,14 @@ impl Datapath for FixedDatapath {
                 direction: "ingress".into(),
                 count: count(3),
             }],
-            rules: vec![RuleCount { rule: 1, direction: "ingress".into(), count: count(3) }],
+            rules: vec![RuleCount {
+                rule: 1,
+                baseline: false,
+                direction: "ingress".into(),
+                count: count(3),
+                would_drop: 0,
+            }],
+            would_drop: Vec::new(),
             flows: FlowsBegun { ingress: 7, egress: 8 },
             detections: vec![DetectionCount { detector: "port_scan".into(), times: 2 }],
             handshakes: Some(HandshakeTimes {
@@ -87,6 +94,11 @@ impl Datapath for FixedDatapath {
         }])
     }
 
+    fn quarantined(&self, _segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError> {
+        let expires_at = "2030-01-01T00:00:00Z".parse().unwrap();
+        Ok(vec![QuarantinedView { address: "192.0.2.7".parse().unwrap(), expires_at }])
+    }
+
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
         let flow = FlowView {
             protocol: "tcp".into(),
@@ -126,6 +138,7 @@ impl Datapath for FixedDatapath {
                 rule: Some(1),
                 written: "/etc/hub/filed.yaml:9".into(),
                 text: "deny tcp to port 22".into(),
+                would_drop: None,
             }],
             established: false,
             port: question.port.clone().unwrap_or_else(|| "eth0".into()),

@@ -203,6 +203,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         warnings: Vec::new(),
         candidate: None,
         rule_sources: vec!["api".into(), "api".into()],
+        lists: hub_daemon::systems::persona::lists::Lists::default(),
     }
 }
 
@@ -234,6 +235,9 @@ impl Task {
                 self.personas.remove(&held.id);
                 self.publish();
                 Ok(Reply::Deleted)
+            }
+            Command::Elements { persona, .. } | Command::Quarantine { persona, .. } => {
+                self.changeable(&persona, None).map(|_held| Reply::Done)
             }
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
             Command::Try { .. }

@@ -71,6 +71,8 @@ fn asked(scratch: &Scratch, passes: bool) -> u32 {
     let by_rules = reason == Reason::Protocol as u32
         || reason == Reason::RuleDeny as u32
         || reason == Reason::RuleReject as u32
+        || reason == Reason::RateLimit as u32
+        || scratch.outcome.quarantine_ticks != 0
         || reason == Reason::DefaultDeny as u32;
     if !by_rules {
         return 0;
@@ -96,18 +98,19 @@ pub(crate) extern "C" fn hub_candidate_side(
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let index = (side & 1) as usize;
+    scratch.live = scratch.outcome;
     let outcome = &mut scratch.outcome;
-    let (policy, rule, log_rule, flags) = (outcome.policy, outcome.rule, outcome.log_rule, outcome.flags);
+    outcome.would = [0; 2];
     outcome.policy[index] = candidate;
     outcome.rule[index] = RULE_NONE;
     outcome.flags &= !(OUTCOME_REJECT | OUTCOME_LOG);
-    let reason = hub_filter(scratch, side);
-    let outcome = &mut scratch.outcome;
-    let (candidate_rule, candidate_flags) = (outcome.rule[index], outcome.flags);
-    outcome.policy = policy;
-    outcome.rule = rule;
-    outcome.log_rule = log_rule;
-    outcome.flags = flags;
+    let answer = hub_filter(scratch, side);
+    // One that only watches lets pass.
+    let reason = if scratch.outcome.would[index] != 0 { 0 } else { answer };
+    let (candidate_rule, candidate_flags) = (scratch.outcome.rule[index], scratch.outcome.flags);
+    scratch.outcome = scratch.live;
+    let outcome = &scratch.outcome;
+    let flags = outcome.flags;
     let live_reason = if refused != 0 { outcome.reason } else { 0 };
     let mut key = CandidateKey {
         segment: outcome.segment[index],

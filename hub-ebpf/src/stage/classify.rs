@@ -76,6 +76,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
                     outcome.policy[side] = segment.policy;
+                    outcome.set_generation[side] = segment.set_generation as u16;
                     plain &= open::is_plain(segment, tick);
                     outcome.flags |= features(segment.flags);
                     if segment.candidate != 0 {

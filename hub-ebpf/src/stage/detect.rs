@@ -17,6 +17,7 @@ use hub_common::segment::SEGMENT_WATCHED;
 use crate::atomic;
 use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, own, segment_of};
 use crate::report::{self, refuse};
+use crate::stage::quarantine;
 
 /// Bars flows from the address.
 const FROM: u32 = 0;
@@ -201,10 +202,9 @@ fn respond(scratch: &Scratch, key: &WatchKey, setting: &Setting, until_tick: u64
         // Two CPUs that make it at once count one.
         DETECTIONS.insert(counter, 1u64, 0).ok();
     }
-    if setting.response != RESPONSE_ALERT {
-        let quarantine = setting.response == RESPONSE_QUARANTINE;
-        let until_tick =
-            if quarantine { scratch.tick + u64::from(setting.quarantine_ticks) } else { until_tick };
+    if setting.response == RESPONSE_QUARANTINE {
+        quarantine::put(key.segment, &key.subject, scratch.tick + u64::from(setting.quarantine_ticks));
+    } else if setting.response != RESPONSE_ALERT {
         let side = if key.detector == Detector::SynFlood as u32 { TO } else { FROM };
         let bar = Bar { until_tick, detector: key.detector, pad: 0 };
         BARS.insert(BarKey { segment: key.segment, side, address: key.subject }, bar, 0).ok();

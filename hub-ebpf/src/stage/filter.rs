@@ -1,18 +1,25 @@
 //! Rules: run for the first packet of a flow, and again when a policy changed.
 
+use hub_common::address::Address;
 use hub_common::event::Reason;
-use hub_common::limits::RULES_PER_DIRECTION;
+use hub_common::limits::{BASELINE_PER_DIRECTION, RULES_PER_DIRECTION};
 use hub_common::outcome::{
-    OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, Scratch,
+    OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, SCRATCH_PASSED_ON,
+    Scratch,
 };
-use hub_common::packet::{Packet, TCP_SYN, protocol};
-use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_REJECT, RULE_LOG, RULE_NONE, Rule};
+use hub_common::packet::{TCP_SYN, protocol};
+use hub_common::rule::{
+    ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT, ACTION_REJECT,
+    RULE_BASELINE, RULE_LOG, RULE_NONE, Rule,
+};
 use hub_common::segment::{
-    POLICY_DEFAULT_REJECT, POLICY_LOG_DEFAULT, Peer, Policy, has_protocol, policy_slot,
+    POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_LOG_DEFAULT, POLICY_OFF, Peer, Policy, has_protocol,
+    policy_slot,
 };
 
-use crate::maps::{PEERS, POLICIES, RULES};
+use crate::maps::{PEERS, POLICIES, RULES, set_until};
 use crate::report::refuse;
+use crate::stage::limit::hub_has_room;
 use crate::stage::translate::hub_native_view;
 
 /// Asks both sides about the flow's first packet: the sender's persona, whether the two may talk, the
@@ -70,7 +77,14 @@ fn ask(scratch: &mut Scratch, side: u32, reply: bool) -> Result<(), Reason> {
         view(scratch, reply);
         hub_native_view(scratch, side);
     }
-    match Reason::from_number(hub_filter(scratch, side)) {
+    let answer = hub_filter(scratch, side);
+    if answer != 0 && scratch.outcome.would[(side & 1) as usize] != 0 {
+        // The persona only watches: what its rules wanted done is counted, not done.
+        scratch.outcome.flags &= !OUTCOME_REJECT;
+        scratch.outcome.quarantine_ticks = 0;
+        return Ok(());
+    }
+    match Reason::from_number(answer) {
         None => Ok(()),
         Some(reason) => {
             let blame = scratch.outcome.segment[(side & 1) as usize];
@@ -91,6 +105,20 @@ pub(crate) extern "C" fn hub_filter(scratch: *mut Scratch, side: u32) -> u32 {
     let Some(policy) = POLICIES.get(policy_slot(scratch.outcome.policy[side])) else {
         return Reason::NoPolicy as u32;
     };
+    if policy.flags & POLICY_OFF != 0 {
+        return 0;
+    }
+    scratch.flags &= !SCRATCH_PASSED_ON;
+    scratch.asked = scratch.outcome.segment[side];
+    let answer = by_policy(scratch, policy, side);
+    if policy.flags & POLICY_AUDIT != 0 {
+        scratch.outcome.would[side] = answer;
+    }
+    answer
+}
+
+#[inline(always)]
+fn by_policy(scratch: &mut Scratch, policy: &Policy, side: usize) -> u32 {
     if !has_protocol(&policy.protocols, scratch.view.protocol) {
         return Reason::Protocol as u32;
     }
@@ -100,7 +128,7 @@ pub(crate) extern "C" fn hub_filter(scratch: *mut Scratch, side: u32) -> u32 {
         (policy.ingress_first, policy.ingress_count)
     };
     let mut done = 0;
-    while done < RULES_PER_DIRECTION {
+    while done < RULES_PER_DIRECTION + BASELINE_PER_DIRECTION {
         if done >= count {
             break;
         }
@@ -135,7 +163,7 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
         let slot = first.wrapping_add(at);
         at += 1;
         let Some(rule) = RULES.get_ptr(slot) else { return Reason::NoPolicy as u32 };
-        let action = hub_match(rule, &raw const scratch.view);
+        let action = hub_match(rule, scratch);
         if action == NO_MATCH {
             continue;
         }
@@ -147,17 +175,32 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
             scratch.outcome.log_rule[side] = slot;
             continue;
         }
+        if action == ACTION_PASS_ON {
+            scratch.flags |= SCRATCH_PASSED_ON;
+            continue;
+        }
         scratch.outcome.rule[side] = slot;
-        if action == ACTION_ALLOW {
-            return 0;
-        }
-        if action == ACTION_REJECT {
-            scratch.outcome.flags |= OUTCOME_REJECT;
-            return Reason::RuleReject as u32;
-        }
-        return Reason::RuleDeny as u32;
+        return match action {
+            ACTION_ALLOW => 0,
+            ACTION_REJECT => {
+                scratch.outcome.flags |= OUTCOME_REJECT;
+                Reason::RuleReject as u32
+            }
+            ACTION_RATE_LIMIT => limited(scratch, side, slot),
+            ACTION_QUARANTINE => {
+                scratch.outcome.quarantine_ticks = RULES.get(slot).map_or(0, |rule| rule.quarantine_ticks);
+                Reason::Quarantine as u32
+            }
+            _ => Reason::RuleDeny as u32,
+        };
     }
     NO_MATCH
+}
+
+#[inline(always)]
+fn limited(scratch: &mut Scratch, side: usize, slot: u32) -> u32 {
+    let Some(rule) = RULES.get(slot) else { return Reason::NoPolicy as u32 };
+    if hub_has_room(scratch, side as u32, rule.limit) == 0 { Reason::RateLimit as u32 } else { 0 }
 }
 
 #[inline(always)]
@@ -181,16 +224,24 @@ const NO_MATCH: u32 = u32::MAX;
 /// Bit of its answer: report the packet.
 const LOGS: u32 = 1 << 8;
 
-/// The action of a rule that matches the view, or [`NO_MATCH`].
+/// The action of a rule that matches the view, or [`NO_MATCH`]. A rule that decides bounds the decision.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_match(rule: *const Rule, view: *const Packet) -> u32 {
+pub(crate) extern "C" fn hub_match(rule: *const Rule, scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(rule) = (unsafe { rule.as_ref() }) else { return NO_MATCH };
     // SAFETY: as above.
-    let Some(view) = (unsafe { view.as_ref() }) else { return NO_MATCH };
-    if !rule.matches(view) {
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_MATCH };
+    if rule.flags & RULE_BASELINE != 0 && scratch.flags & SCRATCH_PASSED_ON != 0 {
         return NO_MATCH;
+    }
+    let until = |set: u32, address: &Address| set_until(scratch, set, address);
+    let end = rule.matches(&scratch.view, scratch.tick, until);
+    if end == 0 {
+        return NO_MATCH;
+    }
+    if rule.action != ACTION_LOG && end < scratch.outcome.deadline_tick {
+        scratch.outcome.deadline_tick = end;
     }
     let logs = rule.flags & RULE_LOG != 0 || rule.action == ACTION_LOG;
     u32::from(rule.action) | if logs { LOGS } else { 0 }

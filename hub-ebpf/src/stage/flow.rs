@@ -6,17 +6,18 @@ use hub_common::event::Reason;
 use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
-    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, SCRATCH_NO_FLOW,
-    SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome,
+    SCRATCH_NO_FLOW, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP,
+    VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
     PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    FAILSAFE_MEMBERS, Failsafe, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT, SEGMENT_SHAPED,
-    SEGMENT_TIMED, SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
+    FAILSAFE_MEMBERS, Failsafe, POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT,
+    SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK,
+    STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
@@ -24,6 +25,8 @@ use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segm
 use crate::pipeline::begin;
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
+use crate::stage::limit::hub_has_room;
+use crate::stage::quarantine::hub_isolated;
 use crate::stage::shape::hub_shape;
 use crate::stage::{candidate, detect, handshake, open, route};
 
@@ -66,10 +69,14 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     let flow = unsafe { &mut *flow };
     let direction = flow.direction(from_high);
     // A half-open flow's first reply must move it to the other table: only the slow way does that.
-    if (half_open && direction == 1) || flow.class_generation != settings.class_generation {
+    if (half_open && direction == 1)
+        || flow.class_generation != settings.class_generation
+        || scratch.tick >= flow.deadline_tick
+        || (direction == 0 && flow.limit != [0; 2])
+    {
         return None;
     }
-    let features = unchanged(flow, &key, scratch.tick)?;
+    let features = unchanged(flow, packet, &key, scratch.tick)?;
     if features & slow_features(scratch) != 0 {
         return None;
     }
@@ -145,7 +152,7 @@ fn slow_features(scratch: &Scratch) -> u32 {
 /// Features of both segments, if they are alive and still point at the policies that admitted the flow, and no
 /// candidate has yet to judge it.
 #[inline(always)]
-fn unchanged(flow: &Flow, key: &FlowKey, tick: u64) -> Option<u32> {
+fn unchanged(flow: &Flow, packet: &Packet, key: &FlowKey, tick: u64) -> Option<u32> {
     let mut features = 0;
     let mut side = 0;
     while side < 2 {
@@ -153,7 +160,14 @@ fn unchanged(flow: &Flow, key: &FlowKey, tick: u64) -> Option<u32> {
         if id != 0 {
             let segment = SEGMENTS.get(id)?;
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
-            if segment.policy != flow.policy[side] || !passes || tick >= segment.expires_tick {
+            if segment.policy != flow.policy[side]
+                || segment.set_generation as u16 != flow.set_generation[side]
+                || !passes
+                || tick >= segment.expires_tick
+            {
+                return None;
+            }
+            if segment.flags & SEGMENT_QUARANTINE != 0 && hub_isolated(packet, id, tick) != 0 {
                 return None;
             }
             if segment.candidate != 0 && !candidate::seen(key, side, segment.candidate) {
@@ -263,23 +277,27 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     if direction == 1 {
         outcome.segment = [outcome.segment[1], outcome.segment[0]];
         outcome.policy = [outcome.policy[1], outcome.policy[0]];
+        outcome.set_generation = [outcome.set_generation[1], outcome.set_generation[0]];
     }
     let same_segments = outcome.segment[0] == flow.segment[0] && outcome.segment[1] == flow.segment[1];
-    if same_segments {
-        let kept =
-            preserved(outcome.policy[0], flow.policy[0]) && preserved(outcome.policy[1], flow.policy[1]);
+    if same_segments && scratch.tick < flow.deadline_tick {
+        let unlimited = flow.limit == [0; 2];
+        let kept = preserved(outcome, flow, 0, unlimited) && preserved(outcome, flow, 1, unlimited);
         // Peers part company without a change of their policies.
         if kept && may_talk(outcome.segment[0], outcome.segment[1]) {
             outcome.rule = flow.rule;
+            outcome.deadline_tick = flow.deadline_tick;
+            outcome.limit = flow.limit;
             outcome.flags |= OUTCOME_ESTABLISHED;
-            return Ok(());
+            return held(scratch, flow);
         }
     }
     outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
     // XDP leaves a reject to TC, which must find the flow as it was.
     let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
-    if verdict.is_err() && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
+    let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
+    if cut && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
         // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
         FLOWS.remove(scratch.key).ok();
         FLOWS_NEW.remove(scratch.key).ok();
@@ -287,10 +305,39 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     verdict
 }
 
-/// Whether a flow admitted by policy word `then` may stay under `word` without asking rules.
+/// Whether what admitted the flow on one side still stands, or, if `may_differ`, need not stand.
 #[inline(always)]
-fn preserved(word: u32, then: u32) -> bool {
-    word == then || POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_PRESERVE != 0)
+fn preserved(outcome: &Outcome, flow: &Flow, side: usize, may_differ: bool) -> bool {
+    let (word, then) = (outcome.policy[side], flow.policy[side]);
+    let same = word == then && outcome.set_generation[side] == flow.set_generation[side];
+    same || (may_differ
+        && POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_PRESERVE != 0))
+}
+
+/// Holds a packet of an established flow to the limits of the rules that admitted it.
+#[inline(always)]
+fn held(scratch: &mut Scratch, flow: &Flow) -> Result<(), Reason> {
+    let mut side = 0;
+    while side < 2 {
+        let slot = flow.limit[side];
+        if slot != 0 && hub_has_room(scratch, side as u32, u32::from(slot)) == 0 {
+            let blame = scratch.outcome.segment[side];
+            if is_watched(scratch.outcome.policy[side]) {
+                scratch.outcome.would[side] = Reason::RateLimit as u32;
+            } else {
+                refuse(&mut scratch.outcome, Reason::RateLimit, blame, side == 0);
+                return Err(Reason::RateLimit);
+            }
+        }
+        side += 1;
+    }
+    Ok(())
+}
+
+/// Whether the policy of this word only watches.
+#[inline(always)]
+fn is_watched(word: u32) -> bool {
+    POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_AUDIT != 0)
 }
 
 /// What may begin a flow at all.

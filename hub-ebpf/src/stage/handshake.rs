@@ -21,7 +21,7 @@ pub(crate) fn begin(scratch: &Scratch) {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         // An old entry under the key was of a connection that ended: it is replaced.
-        HANDSHAKES.insert(scratch.key, now, 0).ok();
+        HANDSHAKES.insert(&scratch.key, now, 0).ok();
     }
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn begin(scratch: &Scratch) {
 #[inline(always)]
 pub(crate) fn forget(scratch: &Scratch) {
     if scratch.outcome.flags & OUTCOME_TIMED != 0 {
-        HANDSHAKES.remove(scratch.key).ok();
+        HANDSHAKES.remove(&scratch.key).ok();
     }
 }
 

@@ -6,21 +6,23 @@ use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use hub_common::address::Address;
 use hub_common::flow::{Flow, FlowKey};
+use hub_common::limit::{LIMIT_PACKETS, LIMIT_PER_SOURCE, Limit, LimitSource};
 use hub_common::open::{OPEN_FIRST, OPEN_NONE, PortSet};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
-    Failsafe, POLICY_DEFAULT_REJECT, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY, PORT_XDP_TARGET, Peer,
-    Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK,
-    STATE_DRAIN, STATE_EMPTY, Segment, Settings, policy_word,
+    Failsafe, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY,
+    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_QUARANTINE, SEGMENT_SHAPED,
+    SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings, policy_word,
 };
 
+use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, ShapeSlot, class};
 
 use super::DataPath;
 use super::table::V4Table;
 use crate::generate::SEGMENTS;
-use crate::model::{Life, Model, Role, open_ports};
+use crate::model::{Enforcement, Life, Model, Role, contains, open_ports};
 use crate::packet::TARGET_MAC;
 
 /// What the maps hold from the last fill and must lose at the next.
@@ -34,6 +36,8 @@ pub(super) struct Filled {
 
 /// Rule slots that one direction of one policy may take.
 const RULES: u32 = 256;
+/// Cost of a packet that a bucket does not fill again during a test: an hour.
+const NEVER: u64 = 3_600_000_000_000 * hub_common::limit::TIME_PARTS;
 /// Timeouts that nothing in a test outlives by itself.
 const FOREVER_TICKS: u32 = 1 << 30;
 
@@ -52,6 +56,9 @@ impl DataPath {
             let word = word | bits.get(&index, 0).unwrap();
             bits.set(index, word, 0).unwrap();
         }
+        self.fill_sets(model);
+        self.fill_quarantine(model);
+        self.fill_limits(model);
         self.replace_all::<Peer, u32>("PEERS", model.peers.iter().map(|(a, b)| (Peer::between(*a, *b), 1)));
         let failsafe = model
             .failsafe
@@ -88,6 +95,9 @@ impl DataPath {
             entry.flags = self.fill_shape(number, segment.capped, classed);
             entry.expires_tick = segment.expires_tick;
             entry.drain_tick = if segment.drains_tick == u64::MAX { 0 } else { segment.drains_tick.max(1) };
+            entry.set_generation = segment.set_generation;
+            // What looks for addresses in quarantine is tracked; the others have none.
+            entry.flags |= if untracked { 0 } else { SEGMENT_QUARANTINE };
             entry.state = match segment.life {
                 Life::Active => STATE_ACTIVE,
                 Life::Drain => STATE_DRAIN,
@@ -136,11 +146,16 @@ impl DataPath {
         for (first, list) in [(ingress_first, &policy.ingress), (egress_first, &policy.egress)] {
             assert!(list.len() < RULES as usize);
             for (at, rule) in (first..).zip(list) {
-                rules.set(at, rule, 0).unwrap();
+                rules.set(at, Rule { counter: at, ..*rule }, 0).unwrap();
             }
         }
         let preserve = if policy.preserve { POLICY_PRESERVE } else { 0 };
         let reject = if policy.default_reject { POLICY_DEFAULT_REJECT } else { 0 };
+        let mode = match policy.enforcement {
+            Enforcement::Enforce => 0,
+            Enforcement::Audit => POLICY_AUDIT,
+            Enforcement::Off => POLICY_OFF,
+        };
         let compiled = Policy {
             open: self.fill_open(slot, policy),
             protocols: bits(&policy.protocols),
@@ -150,7 +165,7 @@ impl DataPath {
             ingress_count: policy.ingress.len() as u32,
             egress_first,
             egress_count: policy.egress.len() as u32,
-            flags: preserve | reject,
+            flags: preserve | reject | mode,
             word,
         };
         self.array::<Policy>("POLICIES").set(slot, compiled, 0).unwrap();
@@ -221,6 +236,56 @@ impl DataPath {
             ports.set(*ifindex, port, 0).unwrap();
         }
         self.filled.ports = model.ports.keys().copied().collect();
+    }
+
+    fn fill_quarantine(&mut self, model: &Model) {
+        let out = model.quarantine.iter().map(|((segment, address), until)| {
+            (QuarantineKey { segment: *segment, pad: 0, address: mapped(*address) }, *until)
+        });
+        self.replace_all::<QuarantineKey, u64>("QUARANTINE", out);
+    }
+
+    /// Makes the map hold the sets of a model.
+    pub fn fill_sets(&mut self, model: &Model) {
+        let mut trie: LpmTrie<&mut MapData, SetKey, u64> = LpmTrie::try_from(self.map_mut("SETS")).unwrap();
+        for key in trie.keys().collect::<Result<Vec<_>, _>>().unwrap() {
+            trie.remove(&key).unwrap();
+        }
+        for ((segment, set), elements) in &model.sets {
+            for element in elements {
+                let key = SetKey { segment: *segment, set: *set, address: mapped(element.address) };
+                let bits = u32::from(element.bits) + if element.address.is_ipv4() { 96 } else { 0 };
+                // The map answers with the longest prefix: it must last as long as any that covers it.
+                let covering = elements
+                    .iter()
+                    .filter(|other| other.bits <= element.bits && contains(other, element.address));
+                let until = covering.map(|other| other.until_tick).max().unwrap();
+                trie.insert(&Key::new(SET_KEY_BITS + bits, key), until, 0).unwrap();
+            }
+        }
+    }
+
+    fn fill_limits(&mut self, model: &Model) {
+        self.replace_all::<LimitSource, u64>("LIMIT_SOURCES", std::iter::empty());
+        let mut limits = self.array::<Limit>("LIMITS");
+        for (slot, limit) in &model.limits {
+            let packets = if limit.per_packet { LIMIT_PACKETS } else { 0 };
+            let source = if limit.per_source { LIMIT_PER_SOURCE } else { 0 };
+            let tolerance = NEVER * (limit.burst - 1);
+            let limit = Limit { cost: NEVER, tolerance, flags: packets | source, ..Limit::ZERO };
+            limits.set(u32::from(*slot), limit, 0).unwrap();
+        }
+    }
+
+    /// Lets a rule behind every flow end.
+    pub fn fall_due(&mut self) {
+        for name in ["FLOWS", "FLOWS_NEW"] {
+            let mut map = self.hash::<FlowKey, Flow>(name);
+            for entry in map.iter().collect::<Result<Vec<_>, _>>().unwrap() {
+                let (key, flow) = entry;
+                map.insert(key, Flow { deadline_tick: 1, ..flow }, 0).unwrap();
+            }
+        }
     }
 
     fn replace_all<K: aya::Pod, V: aya::Pod>(&mut self, name: &str, entries: impl Iterator<Item = (K, V)>) {

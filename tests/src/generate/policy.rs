@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hub_common::rule::{
-    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_REJECT, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG,
-    RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule,
+    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
+    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL, RULE_SOURCE_PORT,
+    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
 };
 
+use super::lists::{LIMITS, SETS};
 use super::{Random, World, masked};
-use crate::model::Policy;
+use crate::model::{Enforcement, Policy};
 use crate::packet::flags::{ACK, FIN, RST, SYN};
 
 /// Protocols that packets and policies are about: ICMP, TCP, UDP, GRE, ICMPv6, SCTP, UDP-Lite.
@@ -20,7 +22,7 @@ const ICMP_TYPES: [u8; 10] = [0, 3, 8, 9, 10, 13, 128, 129, 139, 151];
 impl World {
     pub(super) fn policy(&mut self, random: &mut Random) -> Policy {
         let most = random.one_of(&[(30, 0), (40, 4), (25, 12), (5, 64)]);
-        Policy {
+        let mut policy = Policy {
             protocols: protocols(random, 92),
             ingress_default: protocols(random, 50),
             egress_default: protocols(random, 80),
@@ -29,18 +31,48 @@ impl World {
             preserve: random.chance(30),
             default_reject: random.chance(25),
             untracked: random.chance(40),
-        }
+            enforcement: random.one_of(&[
+                (92, Enforcement::Enforce),
+                (5, Enforcement::Audit),
+                (3, Enforcement::Off),
+            ]),
+        };
+        // Who looks for addresses in quarantine looks at every packet.
+        let quarantines = |rule: &Rule| rule.action == ACTION_QUARANTINE;
+        policy.untracked &=
+            self.model.quarantine.is_empty() && !policy.ingress.iter().chain(&policy.egress).any(quarantines);
+        policy
     }
 
     fn rules(&mut self, random: &mut Random, most: usize) -> Vec<Rule> {
         let count = random.below(most + 1);
-        (0..count).map(|index| Rule { index: index as u16, ..self.rule(random) }).collect()
+        let baseline = if random.chance(30) { random.below(count + 1) } else { 0 };
+        let rules = (0..count).map(|index| {
+            let mut rule = Rule { index: index as u16, ..self.rule(random) };
+            if index < baseline {
+                rule.flags |= RULE_BASELINE;
+                if rule.action == ACTION_ALLOW && random.chance(70) {
+                    rule.action = ACTION_PASS_ON;
+                }
+            }
+            rule
+        });
+        rules.collect()
     }
 
     fn rule(&mut self, random: &mut Random) -> Rule {
         let mut rule = Rule::ZERO;
-        rule.action =
-            random.one_of(&[(50, ACTION_ALLOW), (25, ACTION_DENY), (15, ACTION_REJECT), (10, ACTION_LOG)]);
+        rule.action = random.one_of(&[
+            (48, ACTION_ALLOW),
+            (25, ACTION_DENY),
+            (13, ACTION_REJECT),
+            (8, ACTION_LOG),
+            (5, ACTION_RATE_LIMIT),
+            (1, ACTION_QUARANTINE),
+        ]);
+        rule.limit = u32::from(LIMITS[random.below(LIMITS.len())]);
+        rule.quarantine_ticks = u32::MAX;
+        rule.expires_tick = random.one_of(&[(94, 0), (3, 1), (3, u64::MAX - 1)]);
         if random.chance(85) {
             rule.protocol =
                 random.one_of(&[(40, 6), (25, 17), (10, 1), (10, 58), (5, 132), (5, 47), (5, 136)]);
@@ -64,6 +96,12 @@ impl World {
         }
         if random.chance(30) {
             (rule.source, rule.source_bits) = self.rule_prefix(random, rule.flags);
+        }
+        if random.chance(8) {
+            (rule.source_set, rule.flags) = (1 + random.below(SETS) as u32, rule.flags | RULE_SOURCE_SET);
+        }
+        if random.chance(5) {
+            (rule.target_set, rule.flags) = (1 + random.below(SETS) as u32, rule.flags | RULE_TARGET_SET);
         }
         if random.chance(30) {
             (rule.target, rule.target_bits) = self.rule_prefix(random, rule.flags);

@@ -1,8 +1,10 @@
 //! What the model remembers.
 
+use std::net::IpAddr;
+
 use super::flows::FirstFragment;
 use super::headers::Piece;
-use super::{Flow, Headers, Model, Tuple, Verdict};
+use super::{Flow, Headers, Model, Stamp, Tuple, Verdict};
 
 /// What the hub remembers differently after a packet.
 #[derive(Clone, Debug)]
@@ -12,7 +14,11 @@ pub enum Change {
     /// A flow goes on: its tuple, the direction and TCP flags of the packet, and when.
     Go(Tuple, usize, u8, u64),
     /// The flow with this tuple was allowed again by these versions of its segments' policies.
-    Stamp(Tuple, [Option<u32>; 2], [u32; 2]),
+    Stamp(Tuple, Stamp),
+    /// A packet takes its part of a limit.
+    Take((u16, Option<IpAddr>)),
+    /// An address is kept out of a segment from now on.
+    Isolate(u32, IpAddr),
     /// The flow with this tuple is over.
     Cut(Tuple),
     /// Later fragments of this packet may follow until a tick.
@@ -40,9 +46,15 @@ impl Model {
                 Change::Go(tuple, direction, tcp_flags, now) => {
                     self.flow_mut(tuple).take(direction, tcp_flags, now);
                 }
-                Change::Stamp(tuple, segments, versions) => {
+                Change::Stamp(tuple, stamp) => {
                     let flow = self.flow_mut(tuple);
-                    (flow.segments, flow.versions) = (segments, versions);
+                    (flow.segments, flow.versions) = (stamp.segments, stamp.versions);
+                    (flow.generations, flow.limits) = (stamp.generations, stamp.limits);
+                    flow.is_due = false;
+                }
+                Change::Take(bucket) => self.take(bucket),
+                Change::Isolate(segment, address) => {
+                    self.quarantine.insert((segment, address), u64::MAX);
                 }
                 Change::Cut(tuple) => self.forget(tuple),
                 Change::Remember(headers, until_tick) => {
@@ -60,6 +72,13 @@ impl Model {
 
     fn flow_mut(&mut self, tuple: Tuple) -> &mut Flow {
         self.flows.iter_mut().find(|flow| flow.tuple() == tuple).expect("the change was made for this flow")
+    }
+
+    /// Lets a rule behind every flow end, so that the rules are asked again.
+    pub fn fall_due(&mut self) {
+        for flow in &mut self.flows {
+            flow.is_due = true;
+        }
     }
 
     /// Lets everything that is remembered become too old to count.

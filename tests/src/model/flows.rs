@@ -106,6 +106,19 @@ impl Default for Timeouts {
     }
 }
 
+/// What admitted a flow, per end.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
+    /// Segments.
+    pub segments: [Option<u32>; 2],
+    /// Versions of their policies.
+    pub versions: [u32; 2],
+    /// Generations of their sets.
+    pub generations: [u32; 2],
+    /// Limits that later packets are held to.
+    pub limits: [Option<u16>; 2],
+}
+
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -115,6 +128,12 @@ pub struct Flow {
     pub segments: [Option<u32>; 2],
     /// Versions of their policies that admitted the flow.
     pub versions: [u32; 2],
+    /// Generations of their sets then.
+    pub generations: [u32; 2],
+    /// Limits that each packet of the opener is held to.
+    pub limits: [Option<u16>; 2],
+    /// A rule that admitted it ended.
+    pub is_due: bool,
     /// What it has come to.
     pub state: State,
     /// TCP flags seen, per direction.
@@ -125,14 +144,17 @@ pub struct Flow {
 
 impl Flow {
     /// A flow after its first packet.
-    pub(super) fn opened(opener: Headers, segments: [Option<u32>; 2], versions: [u32; 2], now: u64) -> Self {
+    pub(super) fn opened(opener: Headers, stamp: Stamp, now: u64) -> Self {
+        let Stamp { segments, versions, generations, limits } = stamp;
         let state = match opener.protocol {
             6 => State::Opening,
             1 | 58 => State::Icmp,
             _ => State::OneWay,
         };
         let tcp_flags = opener.tcp_flags;
-        let mut flow = Self { opener, segments, versions, state, seen: [0; 2], last_tick: now };
+        let (seen, is_due) = ([0; 2], false);
+        let mut flow =
+            Self { opener, segments, versions, generations, limits, is_due, state, seen, last_tick: now };
         flow.take(0, tcp_flags, now);
         flow
     }

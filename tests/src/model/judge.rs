@@ -7,8 +7,10 @@ use hub_common::event::Reason;
 use super::changes::{Change, Decision};
 use super::flows::is_pure_syn;
 use super::headers::Piece;
-use super::rules::{Side, ask};
-use super::{Entry, Flow, Headers, Life, Model, Parsed, Role, Tuple, Verdict, icmp, parse};
+use super::rules::{Question, Side, Terms, ask};
+use super::{
+    Enforcement, Entry, Flow, Headers, Life, Model, Parsed, Role, Stamp, Tuple, Verdict, icmp, parse,
+};
 use crate::packet::flags::{ACK, FIN, RST, SYN};
 
 /// A packet with the segments of its ends.
@@ -49,6 +51,7 @@ impl Model {
             Err(Verdict::Drop(_) | Verdict::Reject(_))
                 if role == Role::Uplink && self.is_failsafe(entry, &joined) =>
             {
+                changes.retain(|change| !matches!(change, Change::Isolate(..)));
                 Err(Verdict::Skip)
             }
             other => other,
@@ -88,6 +91,9 @@ impl Model {
                 }
                 other => other?,
             }
+        }
+        for segment in judged.segments.into_iter().flatten() {
+            self.isolated(segment, &judged.packet, now)?;
         }
         self.join_fragments(&mut judged)?;
         joined.clone_from(&judged.packet);
@@ -234,20 +240,62 @@ impl Model {
         let direction = usize::from(Tuple::of(&judged.packet) != tuple);
         let [source, target] = judged.segments;
         let segments = if direction == 0 { [source, target] } else { [target, source] };
-        let versions = self.versions(segments);
+        let (versions, generations) = (self.versions(segments), self.generations(segments));
+        let unlimited = flow.limits == [None; 2];
         let must_ask = |end: usize| {
-            segments[end] != flow.segments[end]
-                || (versions[end] != flow.versions[end] && !self.preserves(segments[end]))
+            let differs = versions[end] != flow.versions[end] || generations[end] != flow.generations[end];
+            segments[end] != flow.segments[end] || (differs && !(unlimited && self.preserves(segments[end])))
         };
-        if must_ask(0) || must_ask(1) {
-            if let Err(refused) = self.policies(&flow.first_packet(&judged.packet), segments) {
-                changes.push(Change::Cut(tuple));
-                return Err(refused);
+        if must_ask(0) || must_ask(1) || flow.is_due {
+            let first = flow.first_packet(&judged.packet);
+            let forward = direction == 0;
+            let asked = self.policies(&first, segments, false, forward, judged.now, changes);
+            match asked {
+                Ok(limits) => {
+                    changes.push(Change::Stamp(tuple, Stamp { segments, versions, generations, limits }));
+                }
+                Err(refused) => {
+                    if refused != Verdict::Drop(Reason::RateLimit) {
+                        changes.push(Change::Cut(tuple));
+                    }
+                    return Err(refused);
+                }
             }
-            changes.push(Change::Stamp(tuple, segments, versions));
+        } else if direction == 0 {
+            self.held(flow, segments, judged.packet.source, changes)?;
         }
         changes.push(Change::Go(tuple, direction, judged.packet.tcp_flags, judged.now));
         Ok(())
+    }
+
+    /// Holds a packet to the limits that its flow was admitted with.
+    fn held(
+        &self,
+        flow: &Flow,
+        segments: [Option<u32>; 2],
+        source: IpAddr,
+        changes: &mut Vec<Change>,
+    ) -> Step {
+        let mut takes = Vec::new();
+        for (slot, segment) in flow.limits.into_iter().zip(segments) {
+            let Some(slot) = slot else { continue };
+            if self.has_room(slot, source) {
+                takes.push(Change::Take(self.bucket(slot, source)));
+            } else if !self.audits(segment) {
+                return refuse(Reason::RateLimit);
+            }
+        }
+        changes.extend(takes);
+        Ok(())
+    }
+
+    fn audits(&self, segment: Option<u32>) -> bool {
+        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
+        policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit)
+    }
+
+    fn generations(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
+        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].set_generation))
     }
 
     fn preserves(&self, segment: Option<u32>) -> bool {
@@ -281,9 +329,11 @@ impl Model {
         if judged.from_member && self.locals.contains(&packet.target) && !packet.is_icmp() {
             return refuse(Reason::HubLocal);
         }
-        self.policies(packet, judged.segments)?;
-        let versions = self.versions(judged.segments);
-        let flow = Flow::opened(packet.clone(), judged.segments, versions, judged.now);
+        let segments = judged.segments;
+        let limits = self.policies(packet, segments, true, true, judged.now, changes)?;
+        let (versions, generations) = (self.versions(segments), self.generations(segments));
+        let stamp = Stamp { segments, versions, generations, limits };
+        let flow = Flow::opened(packet.clone(), stamp, judged.now);
         changes.push(Change::Open(Box::new(flow)));
         Ok(())
     }
@@ -312,11 +362,32 @@ impl Model {
         refuse(Reason::IcmpError)
     }
 
-    /// Both policies and the pair, for the first packet of a flow.
-    fn policies(&self, packet: &Headers, segments: [Option<u32>; 2]) -> Step {
-        let policy = |number: u32| self.segments[&number].policy.as_ref().expect("checked by `alive`");
+    /// Both policies and the pair, for the first packet of a flow. Answers the limits of later packets.
+    fn policies(
+        &self,
+        packet: &Headers,
+        segments: [Option<u32>; 2],
+        is_new: bool,
+        forward: bool,
+        now: u64,
+        changes: &mut Vec<Change>,
+    ) -> Result<[Option<u16>; 2], Verdict> {
+        let mut takes = Vec::new();
+        let mut limits = [None; 2];
+        let mut put = |side: Side, segment: u32| {
+            let policy = self.segments[&segment].policy.as_ref().expect("checked by `alive`");
+            let mut terms = Terms::default();
+            let question = Question { model: self, segment, packet, is_new, forward, now };
+            let answer = ask(policy, side, &question, &mut terms);
+            if terms.isolates {
+                changes.push(Change::Isolate(segment, packet.source));
+            }
+            limits[usize::from(side == Side::Ingress)] = terms.limit;
+            takes.extend(terms.take.map(|slot| Change::Take(self.bucket(slot, packet.source))));
+            answer
+        };
         if let Some(source) = segments[0] {
-            ask(policy(source), Side::Egress, packet)?;
+            put(Side::Egress, source)?;
         }
         if let [Some(a), Some(b)] = segments
             && a != b
@@ -325,9 +396,10 @@ impl Model {
             return refuse(Reason::InterPersona);
         }
         if let Some(target) = segments[1] {
-            ask(policy(target), Side::Ingress, packet)?;
+            put(Side::Ingress, target)?;
         }
-        Ok(())
+        changes.extend(takes);
+        Ok(limits)
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hub_common::rule::{ACTION_ALLOW, RULE_PROTOCOL, RULE_TARGET_PORT, Rule};
 
-use super::{Life, Model, Policy, Tuple};
+use super::{Enforcement, Life, Model, Policy, Tuple};
 
 /// Whether the first rule that could match a packet to this port lets it pass whatever else it says.
 fn is_open(policy: &Policy, ingress: bool, protocol: u8, port: u16) -> bool {
@@ -13,7 +13,8 @@ fn is_open(policy: &Policy, ingress: bool, protocol: u8, port: u16) -> bool {
     } else {
         (&policy.egress, &policy.egress_default)
     };
-    if !policy.untracked || ![6, 17].contains(&protocol) || !policy.protocols.contains(&protocol) {
+    let decides = policy.untracked && policy.enforcement == Enforcement::Enforce;
+    if !decides || ![6, 17].contains(&protocol) || !policy.protocols.contains(&protocol) {
         return false;
     }
     for rule in rules {
@@ -33,6 +34,7 @@ fn looks_at_nothing_else(rule: &Rule) -> bool {
         && rule.tcp_value == 0
         && rule.source_bits == 0
         && rule.target_bits == 0
+        && rule.expires_tick == 0
 }
 
 /// All open ports of a policy in one direction, one by one at the ends of its rules' ranges: first and last

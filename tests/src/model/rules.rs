@@ -4,11 +4,12 @@ use std::net::IpAddr;
 
 use hub_common::event::Reason;
 use hub_common::rule::{
-    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_REJECT, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_PROTOCOL,
-    RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule,
+    ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
+    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_PROTOCOL, RULE_SOURCE_PORT,
+    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
 };
 
-use super::{Headers, Policy, Verdict, bit_of};
+use super::{Enforcement, Headers, Model, Policy, Verdict, bit_of};
 
 /// Which of a policy's two lists is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +20,50 @@ pub(super) enum Side {
     Egress,
 }
 
+/// What a policy is asked about.
+pub(super) struct Question<'a> {
+    pub(super) model: &'a Model,
+    pub(super) segment: u32,
+    /// The flow's first packet.
+    pub(super) packet: &'a Headers,
+    /// Whether a flow begins.
+    pub(super) is_new: bool,
+    /// Whether the packet at hand goes the way of the first.
+    pub(super) forward: bool,
+    pub(super) now: u64,
+}
+
+/// What follows from an answer beside the verdict.
+#[derive(Default)]
+pub(super) struct Terms {
+    /// A limit that later packets are held to.
+    pub(super) limit: Option<u16>,
+    /// A limit that this packet takes from.
+    pub(super) take: Option<u16>,
+    /// The source goes into quarantine.
+    pub(super) isolates: bool,
+}
+
 /// Asks a policy about the first packet of a flow; `Ok` lets it pass.
-pub(super) fn ask(policy: &Policy, side: Side, packet: &Headers) -> Result<(), Verdict> {
+pub(super) fn ask(
+    policy: &Policy,
+    side: Side,
+    question: &Question<'_>,
+    terms: &mut Terms,
+) -> Result<(), Verdict> {
+    if policy.enforcement == Enforcement::Off {
+        return Ok(());
+    }
+    let answer = enforced(policy, side, question, terms);
+    if policy.enforcement == Enforcement::Audit {
+        terms.isolates = false;
+        return Ok(());
+    }
+    answer
+}
+
+fn enforced(policy: &Policy, side: Side, question: &Question<'_>, terms: &mut Terms) -> Result<(), Verdict> {
+    let packet = question.packet;
     if !policy.protocols.contains(&packet.protocol) {
         return Err(Verdict::Drop(Reason::Protocol));
     }
@@ -28,9 +71,19 @@ pub(super) fn ask(policy: &Policy, side: Side, packet: &Headers) -> Result<(), V
         Side::Ingress => (&policy.ingress, &policy.ingress_default),
         Side::Egress => (&policy.egress, &policy.egress_default),
     };
+    let mut passed_on = false;
     for rule in rules {
-        if matches(rule, packet) {
+        if passed_on && rule.flags & RULE_BASELINE != 0 {
+            continue;
+        }
+        if matches(rule, packet) && holds_now(rule, question) {
             match rule.action {
+                ACTION_PASS_ON => passed_on = true,
+                ACTION_RATE_LIMIT => return limited(rule.limit as u16, question, terms),
+                ACTION_QUARANTINE => {
+                    terms.isolates = true;
+                    return Err(Verdict::Drop(Reason::Quarantine));
+                }
                 ACTION_ALLOW => return Ok(()),
                 ACTION_DENY => return Err(Verdict::Drop(Reason::RuleDeny)),
                 ACTION_REJECT => return Err(Verdict::Reject(Reason::RuleReject)),
@@ -46,6 +99,27 @@ pub(super) fn ask(policy: &Policy, side: Side, packet: &Headers) -> Result<(), V
     } else {
         Err(Verdict::Drop(Reason::DefaultDeny))
     }
+}
+
+fn holds_now(rule: &Rule, question: &Question<'_>) -> bool {
+    let in_set = |set, address| question.model.is_in(question.segment, set, address, question.now);
+    let ended = rule.expires_tick != 0 && question.now >= rule.expires_tick;
+    !ended
+        && (rule.flags & RULE_SOURCE_SET == 0 || in_set(rule.source_set, question.packet.source))
+        && (rule.flags & RULE_TARGET_SET == 0 || in_set(rule.target_set, question.packet.target))
+}
+
+fn limited(slot: u16, question: &Question<'_>, terms: &mut Terms) -> Result<(), Verdict> {
+    let per_packet = question.model.limits[&slot].per_packet;
+    terms.limit = per_packet.then_some(slot);
+    if !question.forward || !(per_packet || question.is_new) {
+        return Ok(());
+    }
+    if !question.model.has_room(slot, question.packet.source) {
+        return Err(Verdict::Drop(Reason::RateLimit));
+    }
+    terms.take = Some(slot);
+    Ok(())
 }
 
 fn matches(rule: &Rule, packet: &Headers) -> bool {

@@ -234,7 +234,7 @@ fn compare_world(comparison: &mut Comparison, interfaces: &Interfaces, seed: u64
 
 /// Something happens to the hub between two packets.
 fn change(random: &mut Random, datapath: &mut DataPath, world: &mut World) {
-    match random.below(8) {
+    match random.below(10) {
         0 => {
             world.model.age();
             datapath.age();
@@ -242,6 +242,15 @@ fn change(random: &mut Random, datapath: &mut DataPath, world: &mut World) {
         1 => {
             world.move_prefix(random);
             datapath.fill_prefixes(&world.model);
+        }
+        2 => {
+            world.model.fall_due();
+            datapath.fall_due();
+        }
+        3 => {
+            let number = world.change_set(random);
+            datapath.fill_sets(&world.model);
+            datapath.fill_segment(&world.model, number);
         }
         _ => {
             let number = 1 + random.below(SEGMENTS as usize) as u32;

@@ -13,7 +13,7 @@ use hub_common::rule::{
     Rule,
 };
 use hub_tests::model::Verdict::{Drop, Pass, Reject, Skip};
-use hub_tests::model::{Entry, Life, Model, Policy, Prefix, Role, Segment, Verdict};
+use hub_tests::model::{Enforcement, Entry, Life, Model, Policy, Prefix, Role, Segment, Verdict};
 use hub_tests::packet::flags::{ACK, FIN, RST, SYN};
 use hub_tests::packet::{Datagram, Extension, Fragment, Transport, ip};
 
@@ -68,12 +68,20 @@ fn policy() -> Policy {
         preserve: false,
         default_reject: false,
         untracked: false,
+        enforcement: Enforcement::Enforce,
     }
 }
 
 fn segment(policy: Policy) -> Segment {
-    let (expires_tick, drains_tick) = (u64::MAX, u64::MAX);
-    Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick, drains_tick, capped: false }
+    Segment {
+        policy: Some(policy),
+        version: 1,
+        life: Life::Active,
+        expires_tick: u64::MAX,
+        drains_tick: u64::MAX,
+        capped: false,
+        set_generation: 0,
+    }
 }
 
 /// Segments 1 and 2 are peers; 3 has no peer, 4 no policy.

@@ -1,5 +1,6 @@
 //! Network namespaces that live as long as a thread: nothing to clean up, also after a panic or a kill.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -139,6 +140,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         egress: Vec::new(),
         flags: 0,
         open: Default::default(),
+        terms: BTreeMap::new(),
     };
     let value = Segment {
         persona: PersonaId(id.into()),
@@ -148,6 +150,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         state: SegmentState::Active,
         flags: 0,
         candidate: None,
+        set_generation: 0,
     };
     desired.segments.insert(SegmentId(segment), value);
     let port_value = Port { role: Role::Segment, segment: Some(SegmentId(segment)), xdp: Xdp::Off };

@@ -36,6 +36,8 @@ fn counters_are_those_of_the_packets() {
         assert_eq!(drops, expected);
         let rule = |rule, packets| RuleCount {
             rule,
+            baseline: false,
+            would_drop: 0,
             direction: "ingress".into(),
             count: Count { packets, bytes: packets * BARE },
         };

@@ -45,7 +45,7 @@ pub(crate) const MEMBER_PORT: &str = "member0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the BPF file system of a lab is; each lab sees its own there.
 const MOUNT: &str = "/sys/fs/bpf";
-const MAPS: [&str; 17] = [
+const MAPS: [&str; 18] = [
     "SETTINGS",
     "PORTS",
     "SEGMENTS",
@@ -59,6 +59,7 @@ const MAPS: [&str; 17] = [
     "DROPS",
     "RTTS",
     "RULE_HITS",
+    "QUARANTINE",
     "TOTALS",
     "REASONS",
     "EVENTS",
@@ -172,7 +173,9 @@ impl Lab {
             },
         ];
         for (slot, rule) in (10..).zip(rules) {
-            self.put("RULES", slot, rule);
+            // Compiled rules of one origin share a counter.
+            let counter = if rule.index == 0 { 10 } else { slot };
+            self.put("RULES", slot, Rule { counter, ..rule });
         }
         let policy = Policy {
             protocols: [u32::MAX; 8],
@@ -300,6 +303,7 @@ fn snapshot() -> Snapshot {
         conditions: Vec::new(),
         warnings: Vec::new(),
         rule_sources: ["web.yaml:7", "web.yaml:9", "web.yaml:12"].map(String::from).to_vec(),
+        lists: hub_daemon::systems::persona::lists::Lists::default(),
     };
     Snapshot { personas: BTreeMap::from([(persona.id.clone(), Arc::new(persona))]), ..Snapshot::default() }
 }

@@ -81,7 +81,14 @@ fn documents(config: &Config, diagnosis: &mut Diagnosis) {
         return;
     }
     match check::check(std::slice::from_ref(&config.documents)) {
-        Ok(files) => diagnosis.ok("documents", format!("{files} files, nothing wrong")),
+        Ok((files, warnings)) if warnings.is_empty() => {
+            diagnosis.ok("documents", format!("{files} files, nothing wrong"));
+        }
+        Ok((files, warnings)) => diagnosis.warning(
+            "documents",
+            format!("{files} files, nothing wrong, but {} doubtful", warnings.len()),
+            "look at what `hubctl check` says",
+        ),
         Err(problems) => {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
             let found = format!("{} wrong, first {}", problems.len(), first.trim());

@@ -135,7 +135,7 @@ pub(super) async fn accept(
         Reply::Updated(persona) | Reply::Created(persona) => {
             Ok(Json(PersonaView { candidate: None, ..*persona }))
         }
-        Reply::Deleted | Reply::Orphans(_) | Reply::Done | Reply::Applied { .. } => {
+        Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done | Reply::Applied { .. } => {
             Err(ProblemDetails::unavailable("the hub gave no persona"))
         }
     }

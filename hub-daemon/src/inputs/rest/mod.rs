@@ -15,6 +15,7 @@ mod etag;
 mod events;
 mod filter;
 mod idempotency;
+mod lists;
 mod merge;
 mod names;
 mod openapi;
@@ -50,6 +51,7 @@ pub(crate) use self::apply::{Applied, ApplyDocument};
 pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
+pub(crate) use self::lists::SetView;
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
@@ -96,6 +98,10 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(pools::pools))
             .routes(routes!(candidate::show, candidate::put, candidate::delete))
             .routes(routes!(candidate::accept))
+            .routes(routes!(lists::sets))
+            .routes(routes!(lists::add, lists::remove))
+            .routes(routes!(lists::quarantine, lists::isolate))
+            .routes(routes!(lists::lift))
             .routes(routes!(datapath::persona_flows))
             .routes(routes!(datapath::persona_counters))
             .routes(routes!(datapath::flows))

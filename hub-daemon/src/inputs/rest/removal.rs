@@ -75,9 +75,12 @@ pub(super) async fn delete(
             let residue = api.orphans().await?;
             Ok(Json(Removal { persona, residue }).into_response())
         }
-        Reply::Created(_) | Reply::Deleted | Reply::Orphans(_) | Reply::Done | Reply::Applied { .. } => {
-            Ok(StatusCode::NO_CONTENT.into_response())
-        }
+        Reply::Created(_)
+        | Reply::Deleted
+        | Reply::Orphans(_)
+        | Reply::Segment(_)
+        | Reply::Done
+        | Reply::Applied { .. } => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
 
@@ -103,9 +106,12 @@ impl Api {
     async fn orphans(&self) -> Result<Vec<String>, ProblemDetails> {
         match self.command(Command::Orphans).await? {
             Reply::Orphans(orphans) => Ok(orphans),
-            Reply::Created(_) | Reply::Updated(_) | Reply::Deleted | Reply::Done | Reply::Applied { .. } => {
-                Err(ProblemDetails::unavailable("the hub gave no list"))
-            }
+            Reply::Created(_)
+            | Reply::Updated(_)
+            | Reply::Deleted
+            | Reply::Segment(_)
+            | Reply::Done
+            | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no list")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::series::{Sample, Series};
-use crate::datapath_view::{Count, SegmentCounts};
+use crate::datapath_view::{Count, RuleCount, SegmentCounts};
 use crate::inputs::datapath::Datapath;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
@@ -54,6 +54,21 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
         })
     });
     series.counters("hub_persona_drops", "Packets of a persona that were dropped, by reason", drops)?;
+    let would = rows.iter().flat_map(|row| {
+        row.counts.would_drop.iter().map(|drop| {
+            let labels = [
+                ("persona", row.name()),
+                ("direction", drop.direction.as_str()),
+                ("reason", drop.reason.as_str()),
+            ];
+            (labels, drop.count.packets)
+        })
+    });
+    series.counters(
+        "hub_persona_would_drop",
+        "Packets of a persona that passed only because its rules are audited, by reason",
+        would,
+    )?;
     let hits = rows.iter().flat_map(|row| {
         row.counts.rules.iter().zip(&row.rules).map(|(hit, rule)| {
             let labels =
@@ -94,6 +109,10 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
     series.gauges("hub_persona_expires_timestamp_seconds", "When a persona ends, seconds since 1970", ends)
 }
 
+fn rule_name(hit: &RuleCount) -> String {
+    if hit.baseline { format!("baseline {}", hit.rule) } else { hit.rule.to_string() }
+}
+
 fn verdict_samples<'a>(
     row: &'a Row<'a>,
     value: fn(Count) -> u64,
@@ -116,7 +135,7 @@ fn rows<'a>(datapath: &dyn Datapath, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
     let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
     live.filter_map(|persona| {
         let counts = counts.remove(&persona.segment)?;
-        let rules = counts.rules.iter().map(|hit| hit.rule.to_string()).collect();
+        let rules = counts.rules.iter().map(rule_name).collect();
         let flows = flows.get(&persona.segment).copied().unwrap_or_default();
         Some(Row { persona, counts, rules, flows })
     })

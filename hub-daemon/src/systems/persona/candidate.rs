@@ -3,6 +3,7 @@
 //! A candidate decides nothing and claims nothing: only its rules reach the data path. It ends by itself; it
 //! is kept after that, so that what was counted can be read and the definition taken.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Candidate {
     pub persona: Arc<Persona>,
     /// Its rules compiled, without the ranges of peers.
     pub policy: Arc<Policy>,
+    /// When its rules end, by their identity.
+    pub rule_ends: BTreeMap<u64, Timestamp>,
     /// When it began.
     pub began: Timestamp,
     /// When it ends.

@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::document::persona::EnforcementDocument;
+
 use super::place::Placement;
 use super::{Life, Record};
 use crate::view::{Condition, PersonaState};
@@ -48,6 +50,23 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
     }
     for (reason, message) in &placement.qos {
         add(reason, message.clone());
+    }
+    if !record.warnings.is_empty() {
+        add("RulesDoubtful", record.warnings.join("; "));
+    }
+    match record.persona.enforcement() {
+        EnforcementDocument::Enforce => {}
+        EnforcementDocument::Audit => {
+            add("Audit", "rules only count: what they would drop passes (`enforcement: audit`)".to_owned());
+        }
+        EnforcementDocument::Off => {
+            add("NotEnforced", "rules are not asked (`enforcement: off`)".to_owned());
+        }
+    }
+    for rule in record.persona.rules() {
+        if let Some(end) = record.rule_ends.get(&rule.identity()).filter(|end| **end <= now) {
+            add("RuleExpired", format!("rule {} ended at {end}", rule.index()));
+        }
     }
     if placement.no_port {
         let message = "no interfaces, no endpoints, and not exactly one segment interface in hub.yaml: \

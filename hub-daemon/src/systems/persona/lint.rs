@@ -4,6 +4,7 @@ use super::shaping;
 use crate::compile;
 use crate::document::persona::DefaultActionDocument;
 use crate::document::rule::{DirectionDocument, RuleDocument};
+use crate::model::expiry::Expiry;
 use crate::model::persona::Persona;
 use crate::model::policy::Action;
 use crate::model::protocol::{self, Protocol, ProtocolSet};
@@ -49,6 +50,10 @@ fn decides(rule: &Rule) -> bool {
     rule.action() != Action::Log
 }
 
+fn allows(rule: &Rule) -> bool {
+    matches!(rule.action(), Action::Allow | Action::RateLimit)
+}
+
 /// Whether every packet that `inner` matches is matched by `outer`. May say no where it is so.
 fn covers(outer: &Rule, inner: &Rule) -> bool {
     let directions = outer.direction() == DirectionDocument::Both || outer.direction() == inner.direction();
@@ -62,7 +67,11 @@ fn covers(outer: &Rule, inner: &Rule) -> bool {
         (Some(outer), Some(inner)) => outer.covers(inner),
         (Some(_), None) => false,
     };
-    directions
+    // What a set holds changes, and what ends leaves the rest to others.
+    let lasting =
+        outer.source_sets().is_empty() && outer.target_sets().is_empty() && outer.expiry() == Expiry::Never;
+    lasting
+        && directions
         && protocols
         && flags
         && (outer.icmp_type().is_none() || outer.icmp_type() == inner.icmp_type())
@@ -108,8 +117,7 @@ fn redundant(persona: &Persona, rule: &Rule) -> bool {
 /// Permitted protocols of which no packet can pass in a direction.
 fn unreachable(persona: &Persona, direction: Direction) -> Option<String> {
     let passing = compile::default(persona, direction);
-    let allowing =
-        persona.rules.rules.iter().filter(|rule| rule.applies(direction) && rule.action() == Action::Allow);
+    let allowing = persona.rules.rules.iter().filter(|rule| rule.applies(direction) && allows(rule));
     let closed = allowing
         .fold(persona.rules.permitted.without(&passing), |left, rule| left.without(&rule.protocols()));
     // With every protocol permitted, the list would not be read.
@@ -147,6 +155,18 @@ mod tests {
             ]),
         );
         assert_eq!(found, ["rule 1 (ssh) never decides: rule 0 matches all it matches"]);
+    }
+
+    #[test]
+    fn a_rule_that_ends_covers_nothing_for_good() {
+        let found = lint(
+            &json!(["tcp"]),
+            &json!([
+                {"protocol": "tcp", "action": "deny", "ttl": "1h"},
+                {"protocol": "tcp", "port": 80, "action": "allow"},
+            ]),
+        );
+        assert!(found.is_empty(), "{found:?}");
     }
 
     #[test]

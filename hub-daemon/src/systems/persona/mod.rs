@@ -4,6 +4,7 @@ pub mod candidate;
 pub mod claims;
 pub mod condition;
 pub mod lint;
+pub mod lists;
 pub mod names;
 pub mod overlap;
 pub mod place;
@@ -27,6 +28,7 @@ use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::{Origin, PersonaView};
 use candidate::Candidate;
+use lists::Lists;
 use seats::Seat;
 
 /// Condition of a persona in the last tenth of its life.
@@ -69,6 +71,10 @@ pub struct Record {
     pub persona: Arc<Persona>,
     /// Its rules compiled, without the ranges of peers.
     pub policy: Arc<Policy>,
+    /// When its rules end, by their identity.
+    pub rule_ends: BTreeMap<u64, Timestamp>,
+    /// What was put into sets and quarantine at run time.
+    pub lists: Lists,
     /// Lint.
     pub warnings: Arc<Vec<String>>,
     /// What its endpoints got.

@@ -27,6 +27,7 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         warnings: record.warnings.as_ref().clone(),
         rule_sources: rule_sources(record),
         candidate: record.candidate.as_ref().map(Candidate::view),
+        lists: record.lists.clone(),
     }
 }
 

@@ -6,13 +6,17 @@
 //! programs run on a port. Freed slots are used again after a grace period.
 
 pub mod detectors;
+mod ends;
 pub mod grace;
 pub mod local_bits;
+mod origins;
 pub mod policies;
 pub mod port_sets;
 pub mod ports;
 pub mod prefixes;
+mod quarantine;
 pub mod segments;
+mod sets;
 pub mod settings;
 pub mod shapes;
 mod slots;
@@ -21,6 +25,7 @@ pub mod traces;
 pub mod translations;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -81,6 +86,8 @@ pub struct Datapath {
     translations: translations::Translations,
     ports: ports::Ports,
     settings: settings::SettingsMap,
+    sets: sets::Sets,
+    quarantine: quarantine::Quarantine,
     traces: traces::Traces,
     detectors: detectors::DetectorMaps,
     shapes: shapes::Shapes,
@@ -96,6 +103,8 @@ impl Datapath {
         let translations = translations::Translations::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
+        let sets = sets::Sets::new(&mut ebpf)?;
+        let quarantine = quarantine::Quarantine::new(&mut ebpf)?;
         let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
         let traces = traces::Traces::new(&mut ebpf)?;
         let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
@@ -108,6 +117,8 @@ impl Datapath {
             translations,
             ports,
             settings,
+            sets,
+            quarantine,
             traces,
             detectors,
             shapes,
@@ -127,7 +138,14 @@ impl Datapath {
         reports.push(self.detectors.put(&desired.detectors, clock));
         // Before the segments that say that there is a shape.
         reports.push(self.shapes.put(&desired.shapes));
-        reports.push(self.segments.put(&desired.segments, clock, failed));
+        reports.push(self.sets.put(&desired.sets, clock));
+        reports.push(self.quarantine.put(&desired.quarantine, clock));
+        let held = if self.segments.stop_quarantine(&desired.segments) {
+            self.quarantine.held(clock.now())
+        } else {
+            BTreeSet::new()
+        };
+        reports.push(self.segments.put(&desired.segments, &held, clock, failed));
         // A segment that could not be changed goes on as it was, and one that could not be made is not there.
         let live = |id: &SegmentId| {
             let segment = desired.segments.get(id);
@@ -188,12 +206,23 @@ impl Datapath {
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, watches, shapes]
+        vec![report, translations, watches, shapes, self.sets.delete(&desired.sets)]
     }
 
     /// Names what is in the maps and wanted by nobody.
     pub fn orphans(&self, desired: &Desired) -> Vec<String> {
         self.segments.orphans(&desired.segments)
+    }
+
+    /// Takes an address out of a segment's quarantine, whoever put it in.
+    pub fn release(&mut self, segment: SegmentId, address: IpAddr) {
+        self.quarantine.release(segment, address);
+    }
+
+    /// Takes out of quarantine what has ended.
+    pub fn sweep(&mut self, clock: &Clock) {
+        let segments = &self.segments;
+        self.quarantine.sweep(clock.now(), |segment| segments.has(segment));
     }
 
     /// Makes every cached next hop be looked up again.

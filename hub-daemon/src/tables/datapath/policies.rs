@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
-use hub_common::rule::Rule;
+use aya::maps::{Array, MapData};
+use hub_common::rule::{RULE_NONE, Rule};
 use hub_common::segment::{Policy as Compiled, policy_slot, policy_word};
-use hub_common::stats::Hits;
 
+use super::ends::Ends;
+use super::origins::Origins;
 use super::port_sets::PortSets;
 use super::slots::Slots;
 use super::{MapFault, take};
+use crate::kernel::clock::Clock;
+use crate::model::SegmentId;
 use crate::model::policy::Policy;
 
 /// Slots that one policy occupies.
@@ -23,34 +26,44 @@ pub struct Built {
     open: [u32; 4],
 }
 
-/// The policy, rule and rule counter maps.
+/// The policy and rule maps.
 pub struct Policies {
     map: Array<MapData, Compiled>,
     rules: Array<MapData, Rule>,
-    hits: PerCpuArray<MapData, Hits>,
+    origins: Origins,
     port_sets: PortSets,
     policy_slots: Slots,
     rule_slots: Slots,
     /// Version of the last content of each slot that was used.
     versions: BTreeMap<u32, u32>,
-    cpus: usize,
     retired: Vec<Built>,
+}
+
+/// What a policy is built from beside itself.
+struct Site<'a> {
+    /// Whose live policy it is; `None` for one on trial.
+    segment: Option<SegmentId>,
+    policy: &'a Policy,
+    ends: &'a Ends,
+    clock: &'a Clock,
 }
 
 impl Policies {
     /// Takes the maps of an object; `live` are the words that segments of an earlier run point with.
-    pub fn new(ebpf: &mut Ebpf, live: impl Iterator<Item = u32>, adopted: bool) -> Result<Self, MapFault> {
+    pub fn new(
+        ebpf: &mut Ebpf,
+        live: impl Iterator<Item = (SegmentId, u32)>,
+        adopted: bool,
+    ) -> Result<Self, MapFault> {
         let policies: Array<_, Compiled> = take(ebpf, "POLICIES")?;
         let rules: Array<_, Rule> = take(ebpf, "RULES")?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, source)| kernel("RULE_HITS", source.into()))?;
         let mut made = Self {
             // Slot 0 is never used: the word 0 means none.
             policy_slots: Slots::new(1, policies.len()),
             rule_slots: Slots::new(0, rules.len()),
             versions: BTreeMap::new(),
-            cpus,
             retired: Vec::new(),
-            hits: take(ebpf, "RULE_HITS")?,
+            origins: Origins::new(ebpf)?,
             port_sets: PortSets::new(ebpf)?,
             map: policies,
             rules,
@@ -63,14 +76,14 @@ impl Policies {
 
     /// Claims the slots of live policies, and notes the version of every slot ever used, so that a flow
     /// stamped with an old word never meets that word again.
-    fn adopt(&mut self, live: impl Iterator<Item = u32>) -> Result<(), MapFault> {
+    fn adopt(&mut self, live: impl Iterator<Item = (SegmentId, u32)>) -> Result<(), MapFault> {
         for slot in 1..self.map.len() {
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             if policy.word != 0 {
                 self.versions.insert(slot, policy.word >> hub_common::limits::POLICY_SLOT_BITS);
             }
         }
-        for word in live {
+        for (segment, word) in live {
             let slot = policy_slot(word);
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             self.policy_slots.claim(slot, 1);
@@ -78,6 +91,14 @@ impl Policies {
             self.rule_slots.claim(policy.egress_first, policy.egress_count);
             for name in policy.open {
                 self.port_sets.adopt(name)?;
+            }
+            let runs =
+                [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
+            for (egress, (first, count)) in [false, true].into_iter().zip(runs) {
+                for slot in first..first.saturating_add(count) {
+                    let rule = self.rules.get(&slot, 0).map_err(|source| kernel("RULES", source))?;
+                    self.origins.adopt(segment, egress, &rule)?;
+                }
             }
         }
         Ok(())
@@ -95,13 +116,31 @@ impl Policies {
     }
 
     /// Writes a policy into free slots. Nothing points at it yet; on an error nothing is kept.
-    pub fn build(&mut self, policy: &Policy) -> Result<Built, MapFault> {
+    pub(crate) fn build(
+        &mut self,
+        segment: SegmentId,
+        policy: &Policy,
+        ends: &Ends,
+        clock: &Clock,
+    ) -> Result<Built, MapFault> {
+        let built = self.place(&Site { segment: Some(segment), policy, ends, clock })?;
+        self.origins.keep(segment, policy);
+        Ok(built)
+    }
+
+    /// As [`Self::build`], for a policy that decides nothing: its rules are not counted, and its limits
+    /// always have room.
+    pub(crate) fn build_on_trial(&mut self, policy: &Policy, clock: &Clock) -> Result<Built, MapFault> {
+        self.place(&Site { segment: None, policy, ends: &Ends::new(policy, clock), clock })
+    }
+
+    fn place(&mut self, site: &Site<'_>) -> Result<Built, MapFault> {
         let full = |slots: &Slots, map| MapFault::Full { map, capacity: slots.capacity() };
         let slot = self.policy_slots.take(1).ok_or_else(|| full(&self.policy_slots, "POLICIES"))?;
         let version = self.versions.get(&slot).copied().unwrap_or_default().wrapping_add(1);
         let mut built =
             Built { word: policy_word(slot, version), ingress: (0, 0), egress: (0, 0), open: [0; 4] };
-        let written = self.write(policy, &mut built);
+        let written = self.write(site, &mut built);
         match written {
             Ok(()) => {
                 self.versions.insert(slot, version);
@@ -114,9 +153,10 @@ impl Policies {
         }
     }
 
-    fn write(&mut self, policy: &Policy, built: &mut Built) -> Result<(), MapFault> {
-        built.ingress = self.write_rules(&policy.ingress)?;
-        built.egress = self.write_rules(&policy.egress)?;
+    fn write(&mut self, site: &Site<'_>, built: &mut Built) -> Result<(), MapFault> {
+        let policy = site.policy;
+        built.ingress = self.write_rules(site, false, &policy.ingress)?;
+        built.egress = self.write_rules(site, true, &policy.egress)?;
         for (name, ranges) in built.open.iter_mut().zip(&policy.open) {
             *name = self.port_sets.intern(ranges)?;
         }
@@ -135,25 +175,42 @@ impl Policies {
         self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
     }
 
-    fn write_rules(&mut self, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
+    fn write_rules(&mut self, site: &Site<'_>, egress: bool, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
         let capacity = self.rule_slots.capacity();
         let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
         for (slot, rule) in (first..).zip(rules) {
-            self.rules
-                .set(slot, rule, 0)
-                .map_err(|source| kernel("RULES", source))
-                .and_then(|()| self.begin_hits(slot))
+            self.finish(site, egress, rule)
+                .and_then(|rule| self.rules.set(slot, rule, 0).map_err(|source| kernel("RULES", source)))
                 .inspect_err(|_| self.rule_slots.give(first, count))?;
         }
         Ok((first, count))
     }
 
-    /// Hits of a slot that another rule had begin at zero.
-    fn begin_hits(&mut self, slot: u32) -> Result<(), MapFault> {
-        let zeros = PerCpuValues::try_from(vec![Hits::ZERO; self.cpus])
-            .map_err(|source| kernel("RULE_HITS", source.into()))?;
-        self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))
+    /// A rule with what only the data path knows: its counter, its limit, ticks.
+    fn finish(&mut self, site: &Site<'_>, egress: bool, rule: &Rule) -> Result<Rule, MapFault> {
+        let terms = site.policy.terms.get(&rule.identity);
+        let rate = terms.and_then(|terms| terms.rate);
+        let quarantine = terms.and_then(|terms| terms.quarantine).map_or(0, |time| site.clock.ticks(time));
+        let (counter, limit) = match site.segment {
+            Some(segment) => (
+                self.origins.counter(segment, egress, rule)?,
+                rate.map_or(Ok(0), |rate| self.origins.limit(segment, rule, rate))?,
+            ),
+            None => (RULE_NONE, 0),
+        };
+        Ok(Rule {
+            counter,
+            limit,
+            expires_tick: site.ends.of(rule.identity),
+            quarantine_ticks: u32::try_from(quarantine).unwrap_or(u32::MAX),
+            ..*rule
+        })
+    }
+
+    /// Gives up everything that rules of a segment had.
+    pub fn forget(&mut self, segment: SegmentId) {
+        self.origins.forget(segment);
     }
 
     /// Takes a policy out of use: nothing points at it any more.
@@ -163,7 +220,7 @@ impl Policies {
 
     /// Whether slots wait for a grace period.
     pub fn has_retired(&self) -> bool {
-        !self.retired.is_empty()
+        !self.retired.is_empty() || self.origins.has_retired()
     }
 
     /// Frees the slots of retired policies; call after a grace period.
@@ -171,6 +228,7 @@ impl Policies {
         for built in std::mem::take(&mut self.retired) {
             self.give(&built);
         }
+        self.origins.reuse();
     }
 
     fn give(&mut self, built: &Built) {

@@ -7,9 +7,12 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
-use hub_common::segment::{STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry};
-use hub_common::stats::{DropKey, Hits, SegmentCounters};
+use hub_common::segment::{
+    SEGMENT_QUARANTINE, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry,
+};
+use hub_common::stats::{DropKey, Hits, SegmentCounters, WOULD_DROP};
 
+use super::ends::Ends;
 use super::policies::{Built, Policies};
 use super::{MapFault, grace, take};
 use crate::desired::{Segment, SegmentState, Trial};
@@ -31,6 +34,7 @@ struct Live {
     /// The policy on trial and what it was built from.
     candidate: Option<Built>,
     trial: Option<Trial>,
+    ends: Ends,
 }
 
 /// The segment map with the policies behind it.
@@ -59,16 +63,17 @@ impl Segments {
             }
         }
         let words = found
-            .values()
-            .flat_map(|entry: &Entry| [entry.policy, entry.candidate])
-            .filter(|word| *word != 0);
+            .iter()
+            .flat_map(|(id, entry): (_, &Entry)| [(*id, entry.policy), (*id, entry.candidate)])
+            .filter(|(_, word)| *word != 0);
         let policies = Policies::new(ebpf, words, adopted)?;
         let live = found
             .into_iter()
             .map(|(id, entry)| {
                 let candidate = (entry.candidate != 0).then(|| policies.find(entry.candidate)).flatten();
                 let built = policies.find(entry.policy);
-                (id, Live { built, entry, policy: None, persona: None, candidate, trial: None })
+                let ends = Ends::default();
+                (id, Live { built, entry, policy: None, persona: None, candidate, trial: None, ends })
             })
             .collect();
         let cpus = aya::util::nr_cpus()
@@ -79,10 +84,20 @@ impl Segments {
         Ok(Self { map, counters, drops, flows_begun, answers, policies, live, cpus })
     }
 
-    /// Puts segments that are missing or different. One store changes a segment's policy.
+    /// Whether a segment is no longer to look for addresses in quarantine.
+    pub fn stop_quarantine(&self, wanted: &BTreeMap<SegmentId, Segment>) -> bool {
+        let asks = |flags: u32| flags & SEGMENT_QUARANTINE != 0;
+        self.live.iter().any(|(id, live)| {
+            asks(live.entry.flags) && wanted.get(id).is_some_and(|segment| !asks(segment.flags))
+        })
+    }
+
+    /// Puts segments that are missing or different. One store changes a segment's policy. Segments in `held`
+    /// have addresses in quarantine, and go on looking for them whatever their rules say by now.
     pub fn put(
         &mut self,
         wanted: &BTreeMap<SegmentId, Segment>,
+        held: &BTreeSet<SegmentId>,
         clock: &Clock,
         failed: &mut BTreeSet<PersonaId>,
     ) -> Report {
@@ -91,7 +106,8 @@ impl Segments {
         let mut order: Vec<_> = wanted.iter().collect();
         order.sort_by_key(|(_, segment)| (segment.expires.is_none(), segment.expires));
         for (id, segment) in order {
-            match self.put_one(*id, segment, clock) {
+            let kept = if held.contains(id) { self.quarantine_flag(*id) } else { 0 };
+            match self.put_one(*id, segment, kept, clock) {
                 Ok(changed) => report.put += usize::from(changed),
                 Err(error) => {
                     failed.insert(segment.persona.clone());
@@ -106,14 +122,29 @@ impl Segments {
         report
     }
 
-    fn put_one(&mut self, id: SegmentId, segment: &Segment, clock: &Clock) -> Result<bool, MapFault> {
+    fn quarantine_flag(&self, id: SegmentId) -> u32 {
+        self.live.get(&id).map_or(0, |live| live.entry.flags & SEGMENT_QUARANTINE)
+    }
+
+    fn put_one(
+        &mut self,
+        id: SegmentId,
+        segment: &Segment,
+        kept_flags: u32,
+        clock: &Clock,
+    ) -> Result<bool, MapFault> {
         let live = self.live.get(&id);
         let same_policy = live
             .and_then(|live| live.policy.as_ref())
             .is_some_and(|policy| Arc::ptr_eq(policy, &segment.policy) || *policy == segment.policy);
+        // Deadlines of rules are compiled in: a step of the clock makes another policy of the same one.
+        let ends = Ends::new(&segment.policy, clock);
+        let same_policy = same_policy && live.is_some_and(|live| live.ends.is_close(&ends));
+        // The deadlines that the policy was built with, not those of this moment: drift must not add up.
+        let kept_ends = live.filter(|_| same_policy).map(|live| live.ends.clone());
         let built = match live {
             Some(live) if same_policy => live.built,
-            _ => Some(self.policies.build(&segment.policy)?),
+            _ => Some(self.policies.build(id, &segment.policy, &ends, clock)?),
         };
         let same_candidate = live.is_some_and(|live| live.trial == segment.candidate)
             && live.is_some_and(|live| live.policy.is_some());
@@ -121,10 +152,10 @@ impl Segments {
             (Some(live), _) if same_candidate => live.candidate,
             (Some(Live { policy: Some(_), entry, .. }), Some(trial)) => {
                 self.end_candidate(id, *entry)?;
-                self.build_candidate(id, &trial.policy)
+                self.build_candidate(id, &trial.policy, clock)
             }
             // One that an earlier run left goes on with its counts.
-            (_, Some(trial)) => self.build_candidate(id, &trial.policy),
+            (_, Some(trial)) => self.build_candidate(id, &trial.policy, clock),
             (_, None) => None,
         };
         let entry = Entry {
@@ -136,8 +167,10 @@ impl Segments {
                 SegmentState::Drain => STATE_DRAIN,
                 SegmentState::Block => STATE_BLOCK,
             },
-            flags: segment.flags,
+            flags: segment.flags | kept_flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
+            set_generation: segment.set_generation,
+            ..Entry::ZERO
         };
         let live = self.live.get(&id);
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
@@ -164,6 +197,7 @@ impl Segments {
             persona: Some(segment.persona.clone()),
             candidate,
             trial: segment.candidate.clone(),
+            ends: kept_ends.unwrap_or(ends),
         };
         if let Some(old) = self.live.insert(id, now) {
             let gone = [old.built.filter(|_| !same_policy), old.candidate.filter(|_| !same_candidate)];
@@ -173,9 +207,9 @@ impl Segments {
     }
 
     /// Builds a policy on trial. Without room there is no trial, and the persona is as well off as before.
-    fn build_candidate(&mut self, id: SegmentId, policy: &Policy) -> Option<Built> {
+    fn build_candidate(&mut self, id: SegmentId, policy: &Policy, clock: &Clock) -> Option<Built> {
         self.policies
-            .build(policy)
+            .build_on_trial(policy, clock)
             .inspect_err(|error| tracing::warn!(segment = %id, %error, "candidate is not judged"))
             .ok()
     }
@@ -212,7 +246,7 @@ impl Segments {
             .set(id.0, zeros, 0)
             .map_err(|source| MapFault::Kernel { map: "FLOWS_BEGUN", source })?;
         for reason in Reason::ALL {
-            for direction in 0..2 {
+            for direction in 0..2 * WOULD_DROP {
                 let key = DropKey { segment: id.0, reason: *reason as u16, direction };
                 // Most were never made.
                 drop(self.drops.remove(&key));
@@ -229,6 +263,7 @@ impl Segments {
             match self.map.set(id.0, Entry::ZERO, 0) {
                 Ok(()) => {
                     report.deleted += 1;
+                    self.policies.forget(id);
                     if let Some(Live { built, candidate, .. }) = self.live.remove(&id) {
                         let gone = [built, candidate].into_iter().flatten();
                         gone.for_each(|built| self.policies.retire(built));
@@ -253,6 +288,11 @@ impl Segments {
     pub fn orphans(&self, wanted: &BTreeMap<SegmentId, Segment>) -> Vec<String> {
         let unwanted = self.live.keys().filter(|id| !wanted.contains_key(id));
         unwanted.map(|id| format!("segment {id}")).collect()
+    }
+
+    /// Whether there is a segment of this number.
+    pub fn has(&self, id: SegmentId) -> bool {
+        self.live.contains_key(&id)
     }
 
     /// Whether slots wait for a grace period.

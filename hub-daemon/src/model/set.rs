@@ -1,0 +1,57 @@
+//! Named sets of prefixes, which rules refer to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hub_common::limits::{ELEMENTS_PER_SET, SETS_PER_PERSONA};
+use hub_common::set::set_number;
+use ipnet::IpNet;
+
+use super::problems::Problems;
+use super::{names, prefix, span};
+use crate::document::persona::SetDocument;
+
+/// A set as its document has it; elements may be added at run time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// Prefixes that are always in it.
+    pub entries: Vec<IpNet>,
+    /// How long an element stays that is added without a life of its own.
+    pub ttl: Option<Duration>,
+}
+
+/// Reads the sets of a persona.
+pub(super) fn sets(
+    problems: &mut Problems,
+    written: Option<&BTreeMap<String, SetDocument>>,
+) -> BTreeMap<String, Set> {
+    let mut sets = BTreeMap::new();
+    let Some(written) = written else { return sets };
+    if written.len() > SETS_PER_PERSONA {
+        problems.add("/sets", format!("{} sets: use at most {SETS_PER_PERSONA}", written.len()));
+    }
+    let mut numbers: BTreeMap<u32, &str> = BTreeMap::new();
+    for (name, document) in written {
+        let base = format!("/sets/{}", name.replace('~', "~0").replace('/', "~1"));
+        problems.take(&base, names::set(name));
+        if let Some(other) = numbers.insert(set_number(name), name) {
+            problems.add(&base, format!("set `{name}` cannot be told from `{other}`: give it another name"));
+        }
+        let entries = document.entries.as_deref().unwrap_or_default();
+        if entries.len() > ELEMENTS_PER_SET {
+            let detail = format!("{} entries: use at most {ELEMENTS_PER_SET}", entries.len());
+            problems.add(format!("{base}/entries"), detail);
+            continue;
+        }
+        let entries = entries.iter().enumerate().filter_map(|(index, text)| {
+            problems.take(&format!("{base}/entries/{index}"), prefix::matched(text))
+        });
+        let entries = entries.collect();
+        let ttl = document.ttl.as_ref().and_then(|text| {
+            let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "ttl", 1));
+            problems.take(&format!("{base}/ttl"), parsed)
+        });
+        sets.insert(name.clone(), Set { entries, ttl });
+    }
+    sets
+}

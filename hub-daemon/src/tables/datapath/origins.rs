@@ -1,0 +1,155 @@
+//! What follows a document's rule from one policy to the next: its hit counter and its limit.
+//!
+//! Compiled rules of one origin share both. They are known by segment and identity, which the compiled rules
+//! carry, so that a later run finds them in the maps. Slots that no rule uses any more rest for a grace period.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues};
+use hub_common::limit::Limit;
+use hub_common::rule::{RULE_NONE, Rule};
+use hub_common::stats::RuleHits;
+
+use super::slots::Slots;
+use super::{MapFault, take};
+use crate::compile::SYNTHETIC_RULE;
+use crate::model::SegmentId;
+use crate::model::policy::Policy;
+use crate::model::rate::RateLimit;
+
+/// Direction (true is egress) and identity.
+type Counted = (bool, u64);
+/// Identity, then everything that is fixed of a limit.
+type Limited = (u64, u64, u64, u32);
+
+/// The maps of hit counters and limits.
+pub(crate) struct Origins {
+    hits: PerCpuArray<MapData, RuleHits>,
+    limits: Array<MapData, Limit>,
+    hit_slots: Slots,
+    limit_slots: Slots,
+    counters: BTreeMap<SegmentId, BTreeMap<Counted, u32>>,
+    buckets: BTreeMap<SegmentId, BTreeMap<Limited, u32>>,
+    retired: Vec<u32>,
+    retired_limits: Vec<u32>,
+    cpus: usize,
+}
+
+impl Origins {
+    pub(crate) fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+        let hits: PerCpuArray<_, RuleHits> = take(ebpf, "RULE_HITS")?;
+        let limits: Array<_, Limit> = take(ebpf, "LIMITS")?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| kernel("RULE_HITS", source.into()))?;
+        Ok(Self {
+            hit_slots: Slots::new(0, hits.len()),
+            // Slot 0 means no limit.
+            limit_slots: Slots::new(1, limits.len()),
+            hits,
+            limits,
+            counters: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            retired: Vec::new(),
+            retired_limits: Vec::new(),
+            cpus,
+        })
+    }
+
+    /// Takes over what a rule of an earlier run had.
+    pub(crate) fn adopt(&mut self, segment: SegmentId, egress: bool, rule: &Rule) -> Result<(), MapFault> {
+        if rule.counter != RULE_NONE && self.hit_slots.claim(rule.counter, 1) {
+            self.counters.entry(segment).or_default().insert((egress, rule.identity), rule.counter);
+        }
+        if rule.limit != 0 && self.limit_slots.claim(rule.limit, 1) {
+            let limit = self.limits.get(&rule.limit, 0).map_err(|source| kernel("LIMITS", source))?;
+            self.buckets.entry(segment).or_default().insert(key(rule.identity, &limit), rule.limit);
+        }
+        Ok(())
+    }
+
+    /// The counter of a rule: the one that it had before, or one that begins at zero.
+    pub(crate) fn counter(&mut self, segment: SegmentId, egress: bool, rule: &Rule) -> Result<u32, MapFault> {
+        if rule.index == SYNTHETIC_RULE {
+            return Ok(RULE_NONE);
+        }
+        let known = self.counters.entry(segment).or_default();
+        if let Some(slot) = known.get(&(egress, rule.identity)) {
+            return Ok(*slot);
+        }
+        let capacity = self.hit_slots.capacity();
+        let slot = self.hit_slots.take(1).ok_or(MapFault::Full { map: "RULE_HITS", capacity })?;
+        known.insert((egress, rule.identity), slot);
+        let zeros = PerCpuValues::try_from(vec![RuleHits::ZERO; self.cpus])
+            .map_err(|source| kernel("RULE_HITS", source.into()))?;
+        self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))?;
+        Ok(slot)
+    }
+
+    /// The limit of a rule: the one that it had before, if it says the same, or one whose bucket is full.
+    pub(crate) fn limit(
+        &mut self,
+        segment: SegmentId,
+        rule: &Rule,
+        rate: RateLimit,
+    ) -> Result<u32, MapFault> {
+        let limit = rate.compiled();
+        let known = self.buckets.entry(segment).or_default();
+        let key = key(rule.identity, &limit);
+        if let Some(slot) = known.get(&key) {
+            return Ok(*slot);
+        }
+        let capacity = self.limit_slots.capacity();
+        let slot = self.limit_slots.take(1).ok_or(MapFault::Full { map: "LIMITS", capacity })?;
+        known.insert(key, slot);
+        self.limits.set(slot, limit, 0).map_err(|source| kernel("LIMITS", source))?;
+        Ok(slot)
+    }
+
+    /// Gives up what no rule of a segment's new policy uses.
+    pub(crate) fn keep(&mut self, segment: SegmentId, policy: &Policy) {
+        let lists = [(false, &policy.ingress), (true, &policy.egress)];
+        let used: BTreeSet<Counted> = lists
+            .into_iter()
+            .flat_map(|(egress, rules)| rules.iter().map(move |rule| (egress, rule.identity)))
+            .collect();
+        if let Some(counters) = self.counters.get_mut(&segment) {
+            self.retired.extend(counters.extract_if(.., |key, _| !used.contains(key)).map(|(_, slot)| slot));
+        }
+        if let Some(buckets) = self.buckets.get_mut(&segment) {
+            let rates = |identity: &u64| policy.terms.get(identity).and_then(|terms| terms.rate);
+            let gone = buckets.extract_if(.., |found, _| {
+                rates(&found.0).is_none_or(|rate| key(found.0, &rate.compiled()) != *found)
+            });
+            self.retired_limits.extend(gone.map(|(_, slot)| slot));
+        }
+    }
+
+    /// Gives up everything of a segment.
+    pub(crate) fn forget(&mut self, segment: SegmentId) {
+        self.retired.extend(self.counters.remove(&segment).into_iter().flat_map(BTreeMap::into_values));
+        self.retired_limits.extend(self.buckets.remove(&segment).into_iter().flat_map(BTreeMap::into_values));
+    }
+
+    /// Whether slots wait for a grace period.
+    pub(crate) fn has_retired(&self) -> bool {
+        !self.retired.is_empty() || !self.retired_limits.is_empty()
+    }
+
+    /// Frees the slots that were given up; call after a grace period.
+    pub(crate) fn reuse(&mut self) {
+        for slot in self.retired.drain(..) {
+            self.hit_slots.give(slot, 1);
+        }
+        for slot in self.retired_limits.drain(..) {
+            self.limit_slots.give(slot, 1);
+        }
+    }
+}
+
+fn key(identity: u64, limit: &Limit) -> Limited {
+    (identity, limit.cost, limit.tolerance, limit.flags)
+}
+
+fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
+    MapFault::Kernel { map, source }
+}
