@@ -125,7 +125,15 @@ fn model() -> Model {
     let policy =
         Policy { egress_default: protocols.clone(), protocols, egress: vec![rule], ..Policy::default() };
     let (expires_tick, drains_tick) = (u64::MAX, u64::MAX);
-    let segment = Segment { policy: Some(policy), version: 1, life: Life::Active, expires_tick, drains_tick };
+    let segment = Segment {
+        policy: Some(policy),
+        version: 1,
+        life: Life::Active,
+        expires_tick,
+        drains_tick,
+        capped: false,
+        set_generation: 0,
+    };
     let mut model = Model::default();
     model.segments.insert(1, segment);
     model.prefixes = FAMILIES
