@@ -1,5 +1,10 @@
 //! Writes a decision down: the flow, its next hop, the counters. Nothing before this stage changes a map.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is lent needs no copy on the stack, which all callers share"
+)]
+
 use core::ptr::write_volatile;
 
 use hub_common::event::{Hook, Reason};

@@ -3,6 +3,11 @@
 //! Only for segments with `SEGMENT_TIMED`, and once for each connection. A repeated SYN makes the time
 //! meaningless (Karn's algorithm, RFC 6298 section 3): it is not counted.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is lent needs no copy on the stack, which all callers share"
+)]
+
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use hub_common::outcome::{OUTCOME_TIMED, Scratch};
 use hub_common::packet::{TCP_ACK, protocol};
