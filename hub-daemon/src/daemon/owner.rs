@@ -334,38 +334,6 @@ impl Owner {
         self.answer(pass.revision);
     }
 
-    fn count(&self, pass: &Pass, now: Timestamp) {
-        self.stats.passes.add(1);
-        let mut failures = 0;
-        for report in &pass.reports {
-            let table = self.stats.table(report.table);
-            table.puts.add(report.put as u64);
-            table.deletes.add(report.deleted as u64);
-            table.failures.add(report.failures.len() as u64);
-            table.drift.add(report.drift as u64);
-            failures += report.failures.len();
-            for failure in &report.failures {
-                tracing::warn!(
-                    table = report.table,
-                    object = failure.object,
-                    error = failure.error,
-                    "refused"
-                );
-            }
-            if report.drift > 0 {
-                tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
-                self.event(
-                    "drift",
-                    None,
-                    format!("{} entries of {} were put right", report.drift, report.table),
-                );
-            }
-        }
-        if failures == 0 {
-            self.stats.succeeded(now);
-        }
-    }
-
     /// Answers what waited for this revision with the state as it is now.
     fn answer(&mut self, revision: u64) {
         let snapshot = self.channels.snapshot.borrow().clone();

@@ -97,7 +97,7 @@ impl Persona {
         let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
         let sets = set::sets(&mut problems, document.sets.as_ref());
-        known_sets(&mut problems, document, &sets);
+        set::known(&mut problems, document, &sets);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
         let (max_ttl, on_expiry) = life::read(&mut problems, document);
@@ -360,21 +360,6 @@ pub(super) fn tell_apart(rules: &mut [Rule]) {
         let number = seen.entry(rule.identity()).or_default();
         rule.set_apart(*number);
         *number += 1;
-    }
-}
-
-/// Refuses names of sets that there are not.
-fn known_sets(problems: &mut Problems, document: &PersonaDocument, sets: &BTreeMap<String, Set>) {
-    for (index, rule) in document.security_policies.iter().flatten().enumerate() {
-        for (field, written) in [("source", &rule.source), ("destination", &rule.destination)] {
-            let base = format!("/security_policies/{index}/{field}");
-            for (pointer, text) in written.iter().flat_map(|written| written.pointed(&base)) {
-                if text.strip_prefix('@').is_some_and(|name| !sets.contains_key(name)) {
-                    let detail = format!("there is no set `{text}`: define it under `sets`, or use a prefix");
-                    problems.add(pointer, detail);
-                }
-            }
-        }
     }
 }
 

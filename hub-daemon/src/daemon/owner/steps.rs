@@ -4,12 +4,46 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Pass;
 use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
 use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
 
 impl Owner {
+    /// Counts what a pass did, and says what it could not do.
+    pub(super) fn count(&self, pass: &Pass, now: Timestamp) {
+        self.stats.passes.add(1);
+        let mut failures = 0;
+        for report in &pass.reports {
+            let table = self.stats.table(report.table);
+            table.puts.add(report.put as u64);
+            table.deletes.add(report.deleted as u64);
+            table.failures.add(report.failures.len() as u64);
+            table.drift.add(report.drift as u64);
+            failures += report.failures.len();
+            for failure in &report.failures {
+                tracing::warn!(
+                    table = report.table,
+                    object = failure.object,
+                    error = failure.error,
+                    "refused"
+                );
+            }
+            if report.drift > 0 {
+                tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
+                self.event(
+                    "drift",
+                    None,
+                    format!("{} entries of {} were put right", report.drift, report.table),
+                );
+            }
+        }
+        if failures == 0 {
+            self.stats.succeeded(now);
+        }
+    }
+
     /// A wall clock that was set moves every deadline in the kernel, and makes no life longer.
     pub(super) fn look_for_step(&mut self) {
         let Some(by) = self.steps.look(clock::wall_before_boot()) else { return };
