@@ -151,7 +151,6 @@ crate::shared! {
 pub const DETECTOR_SLOTS: usize = 16;
 /// Words of the bitmap of things tried.
 pub const SEEN_WORDS: usize = 16;
-const SEEN_MASK: u32 = SEEN_WORDS as u32 * 64 - 1;
 /// Largest threshold of detectors that count distinct things: half of the bits, so that at the threshold
 /// two things in five at most share a bit with another.
 pub const DISTINCT_MAX: u32 = SEEN_WORDS as u32 * 32;
@@ -222,11 +221,13 @@ pub const EACH: u32 = u32::MAX;
 /// The bit of the thing that a packet tries, or [`EACH`]. Neighbouring ports and addresses have different ones.
 ///
 /// VERIFIER(6.18): a number and not an `Option`, whose unset half was stored.
+/// VERIFIER(6.1): not cut to the bits that there are. The compiler would take the mask in [`Watch::add`] for
+/// useless, and the verifier forgets what it knew of a number on the stack.
 #[inline(always)]
 pub fn thing(detector: u32, packet: &Packet) -> u32 {
     if detector == Detector::PortScan as u32 {
         let port = packet.target_port as u32;
-        return (port ^ port >> 10) & SEEN_MASK;
+        return port ^ port >> 10;
     }
     if detector != Detector::HostSweep as u32 {
         return EACH;
@@ -234,7 +235,7 @@ pub fn thing(detector: u32, packet: &Packet) -> u32 {
     let a = &packet.target;
     let low = u32::from_be_bytes([a[12], a[13], a[14], a[15]]);
     let high = u32::from_be_bytes([a[8], a[9], a[10], a[11]]) ^ u32::from_be_bytes([a[4], a[5], a[6], a[7]]);
-    (low ^ low >> 10 ^ low >> 20 ^ high ^ high >> 10 ^ high >> 20) & SEEN_MASK
+    (low ^ low >> 10 ^ low >> 20 ^ high ^ high >> 10 ^ high >> 20) & (EACH >> 1)
 }
 
 impl Watch {

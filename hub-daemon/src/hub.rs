@@ -7,6 +7,7 @@ mod admit;
 mod apply;
 mod candidate;
 mod documents;
+mod draft;
 mod life;
 mod lists;
 mod output;

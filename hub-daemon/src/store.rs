@@ -78,8 +78,15 @@ impl Store {
             fs::hard_link(&file, &old).map_err(failed("link", &old))?;
         }
         fs::rename(&next, &file).map_err(failed("rename to", &file))?;
-        let folder = File::open(&self.folder).map_err(failed("open", &self.folder))?;
-        folder.sync_all().map_err(failed("sync", &self.folder))
+        let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| {
+            // Who is told that a change was refused must not find it after the next start.
+            let undone = if old.exists() { fs::rename(&old, &file) } else { fs::remove_file(&file) };
+            undone.err().map_or_else(
+                || failed("sync", &self.folder)(error),
+                |undo| failed("take back the save that cannot be synced in", &self.folder)(undo),
+            )
+        })
     }
 
     /// Reads the state. A broken file is put aside and the save before it is taken.
@@ -177,6 +184,42 @@ mod tests {
         assert!(store.path(BROKEN).exists(), "the torn file is kept");
         store.save(&state(3)).unwrap();
         assert_eq!(store.load().unwrap().state, state(3));
+    }
+
+    #[test]
+    fn a_file_torn_at_any_byte_costs_nothing_that_was_saved_before() {
+        let store = Store::new(folder("bytes"));
+        store.save(&state(1)).unwrap();
+        store.save(&state(2)).unwrap();
+        let whole = fs::read(store.path(FILE)).unwrap();
+        assert!(whole.len() > 20, "{} bytes", whole.len());
+        for length in 0..whole.len() {
+            fs::write(store.path(FILE), &whole[..length]).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!(loaded.state, state(1), "{length} bytes");
+            assert!(loaded.trouble.unwrap().contains("the save before it was taken"), "{length} bytes");
+            // A start reads again after it was killed in the middle.
+            assert_eq!(store.load().unwrap().state, state(1), "{length} bytes, again");
+        }
+        // Blocks that were never written read as zeros.
+        for length in 0..whole.len() {
+            let mut torn = whole.clone();
+            torn[length..].fill(0);
+            fs::write(store.path(FILE), &torn).unwrap();
+            assert_eq!(store.load().unwrap().state, state(1), "zeros from byte {length}");
+        }
+    }
+
+    #[test]
+    fn a_save_torn_at_any_byte_before_its_rename_is_never_read() {
+        let store = Store::new(folder("next"));
+        store.save(&state(1)).unwrap();
+        let whole = serde_json::to_vec(&state(2)).unwrap();
+        for length in 0..=whole.len() {
+            fs::write(store.path(NEXT), &whole[..length]).unwrap();
+            let loaded = store.load().unwrap();
+            assert_eq!((loaded.state, loaded.trouble), (state(1), None), "{length} bytes");
+        }
     }
 
     #[test]

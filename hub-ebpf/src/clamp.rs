@@ -7,8 +7,8 @@ use hub_common::outcome::Scratch;
 use hub_common::packet::{PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_V4, TCP_SYN, protocol};
 use hub_common::parse::Bytes as _;
 
+use crate::headers::frame;
 use crate::maps::MTUS;
-use crate::tc::frame;
 
 /// Options looked at; MSS comes first where stacks are honest.
 const OPTIONS: u32 = 10;

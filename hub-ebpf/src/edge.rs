@@ -14,7 +14,7 @@ use crate::maps::{SEGMENTS, segment_of};
 use crate::readdress::readdress;
 use crate::report::refuse;
 use crate::stage::fragment;
-use crate::stage::masquerade::{hub_masquerade, hub_unmasquerade};
+use crate::stage::masquerade::{hub_unmasquerade, masquerade};
 use crate::stage::neighbour::{hub_arp, hub_neighbour};
 use crate::stage::translate::{begin, differs, external, hub_inward, hub_outward, internal};
 
@@ -73,7 +73,7 @@ pub(crate) extern "C" fn hub_leave(skb: *mut __sk_buff, scratch: *mut Scratch) -
     let mut reason = 0;
     if !external(scratch, segment) && entry.flags & bit != 0 {
         // SAFETY: a field of the context.
-        reason = hub_masquerade(scratch, unsafe { (*skb).ifindex });
+        reason = masquerade(scratch, unsafe { (*skb).ifindex });
     }
     if reason == 0 && differs(scratch) {
         reason = readdress(skb, scratch);

@@ -16,6 +16,7 @@ mod atomic;
 mod clamp;
 mod edge;
 mod express;
+mod headers;
 mod maps;
 mod mark;
 mod packet;

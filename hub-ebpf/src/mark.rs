@@ -11,8 +11,9 @@ use hub_common::packet::PACKET_V4;
 use hub_common::parse::Bytes as _;
 use hub_common::shape::QUEUE_MAJOR;
 
+use crate::headers::frame;
 use crate::rewrite;
-use crate::tc::{RECOMPUTE_CSUM, frame};
+use crate::tc::RECOMPUTE_CSUM;
 
 /// Offset of the checksum in the IPv4 header.
 const V4_CHECKSUM: u32 = 10;

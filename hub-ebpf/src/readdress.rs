@@ -11,8 +11,8 @@ use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, Packet, protocol};
 use hub_common::parse::Bytes as _;
 use hub_common::translation::{adjust, difference, word_difference};
 
+use crate::headers::frame;
 use crate::stage::translate::inner_differs;
-use crate::tc::frame;
 
 /// `BPF_F_PSEUDO_HDR`: the checksum covers addresses.
 const PSEUDO_HEADER: u64 = 1 << 4;

@@ -37,7 +37,7 @@ pub(crate) extern "C" fn hub_reject(skb: *mut __sk_buff, scratch: *mut Scratch) 
     let bare = scratch.port.flags & PORT_L3_ONLY != 0;
     scratch.ethernet = [0; ETHERNET_BYTES + 2];
     if !bare {
-        let Some(ethernet) = crate::tc::frame(skb).read::<ETHERNET_BYTES>(0) else { return 0 };
+        let Some(ethernet) = crate::headers::frame(skb).read::<ETHERNET_BYTES>(0) else { return 0 };
         scratch.ethernet[..ETHERNET_BYTES].copy_from_slice(&ethernet);
     }
     let length = if scratch.packet.protocol == protocol::TCP {
@@ -66,7 +66,7 @@ fn gate(tick: u64) -> bool {
 pub(crate) extern "C" fn hub_build_reset(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    let frame = crate::tc::frame(skb);
+    let frame = crate::headers::frame(skb);
     let offset = usize::from(scratch.packet.l4_offset) & 0xfff;
     let Some(header) = frame.read::<20>(offset) else { return 0 };
     let packet = &scratch.packet;
@@ -85,7 +85,7 @@ pub(crate) extern "C" fn hub_build_reset(skb: *mut __sk_buff, scratch: *mut Scra
 pub(crate) extern "C" fn hub_build_error(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    let frame = crate::tc::frame(skb);
+    let frame = crate::headers::frame(skb);
     let offset = usize::from(scratch.packet.l3_offset) & 0xff;
     if scratch.packet.has(PACKET_V4) {
         let Some(quote) = frame.read::<QUOTE_V4_BYTES>(offset) else { return 0 };

@@ -7,9 +7,10 @@ use hub_common::event::Hook;
 use hub_common::outcome::{FROM_HOST, SCRATCH_READ_ONLY};
 use hub_common::segment::{PORT_L3_ONLY, Port};
 
+use crate::headers::read;
 use crate::maps::{ANSWER, CLOCK, SCRATCH, SCRATCH_WHY};
 use crate::pipeline;
-use crate::tc::{NEXT, SHOT, outward, port, read, start};
+use crate::tc::{NEXT, SHOT, outward, port, start};
 
 /// Decides as `hub_tc_in` would, or `hub_tc_out` for interfaces that are no ports, and changes nothing but
 /// the answer. Run with `BPF_PROG_TEST_RUN`.

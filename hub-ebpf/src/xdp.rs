@@ -15,13 +15,13 @@ use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
+use crate::headers::{REASON_BASE, number};
 use crate::maps::{PORTS, SCRATCH, SETTINGS};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
 use crate::stage::detect;
 use crate::stage::route::route;
-use crate::tc::{REASON_BASE, number};
 use crate::{pipeline, rewrite};
 
 /// Judges what comes in on a port before the kernel makes an skb of it.

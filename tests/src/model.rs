@@ -14,6 +14,7 @@ mod icmp;
 mod judge;
 mod lists;
 mod open;
+mod related;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};

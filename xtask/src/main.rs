@@ -10,6 +10,7 @@ mod check;
 mod clock;
 mod command;
 mod demo;
+mod fuzz;
 mod object;
 mod package;
 mod places;
@@ -45,6 +46,8 @@ enum Verb {
     Test(test::Options),
     /// Runs the long forms of the tests of reliability: much more of the same, with figures
     Soak(soak::Options),
+    /// Gives random bytes to everything that reads bytes of others
+    Fuzz(fuzz::Options),
     /// Runs the tests that need root on Debian's kernels in QEMU
     Vm(vm::Options),
     /// Makes a Debian package
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
         Verb::Soak(options) => soak::run(&places, &options),
+        Verb::Fuzz(options) => fuzz::run(&places, &options),
         Verb::Vm(options) => vm::run(&places, &options),
         Verb::Package(options) => package::run(&places, &options),
         Verb::Check(options) => Ok(check::run(&places, &options)),

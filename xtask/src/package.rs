@@ -19,6 +19,7 @@ use crate::{
     command::{find, run as run_command, text},
     places::Places,
     say::{say, show},
+    vm,
 };
 
 #[derive(Args)]
@@ -26,6 +27,12 @@ pub(crate) struct Options {
     /// Packs programs without optimisations, hardly compressed and not seen by lintian: to try the package
     #[arg(long)]
     dev: bool,
+    /// Then installs it in an emulated Debian with systemd, uses it, breaks it and removes it
+    #[arg(long)]
+    test: bool,
+    /// Which kernel that Debian boots
+    #[arg(long, value_name = "VERSION", default_value = "6.1", requires = "test")]
+    kernel: String,
 }
 
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
@@ -33,6 +40,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     show(&package.display().to_string());
     if !options.dev {
         check(&package)?;
+    }
+    if options.test {
+        return vm::package(places, &package, &options.kernel);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -44,11 +44,18 @@ const GOALS: &[Goal] = &[
     goal("R1", "programs and model agree", "differential", "programs_and_model_agree"),
     goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
     goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),
+    goal("R4", "a fault leaves old or new", "e2e_faults", "a_fault_at_any_call_leaves_old_or_new"),
     goal("R5", "what is wrong changes no byte", "e2e_refusal", "what_is_wrong_changes_no_byte"),
     goal("R6", "no policy locks the operator out", "e2e_hostile", "no_policy_locks_the_operator_out"),
     goal("R7", "a flood of new flows evicts nobody", "e2e_hostile", "a_flood_of_new_flows_evicts_nobody"),
     goal("R11", "a deadline holds without the daemon", "e2e_expiry", "no_packet_passes_after_the_deadline"),
     goal("R15", "nothing passes without programs", "e2e_gap", "nothing_passes_a_port_without_programs"),
+    goal(
+        "R16",
+        "no tag and no piece gets past",
+        "e2e_tags",
+        "tags_and_pieces_are_judged_alike_by_both_hooks",
+    ),
 ];
 
 /// The goal that is not a test.

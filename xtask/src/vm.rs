@@ -8,12 +8,14 @@ mod image;
 mod kernel;
 mod machine;
 mod suite;
+mod systemd;
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+pub(crate) use self::systemd::run as package;
 use self::{
     kernel::Kernel,
     machine::{End, Machine},
@@ -115,6 +117,10 @@ fn boot(
         complain(&format!("Linux {}: {}", kernel.release(), failures.join(", ")));
         report.failures().for_each(show);
     }
+    let idle = suite::idle(report.lines());
+    if !idle.is_empty() {
+        complain(&format!("Linux {}: no test ran in {}", kernel.release(), idle.join(", ")));
+    }
     if ends.len() < expected {
         let last = report.lines().rev().take(20).collect::<Vec<_>>();
         complain(&format!("Linux {}: {} of {expected} test files ended", kernel.release(), ends.len()));
@@ -122,7 +128,7 @@ fn boot(
     }
     let rows = report.lines().skip_while(|line| !line.starts_with("program ")).take(6);
     rows.filter(|row| row.starts_with("program ") || row.starts_with("hub_")).for_each(show);
-    Ok(failures.is_empty() && ends.len() == expected && matches!(report.end, End::Halted))
+    Ok(failures.is_empty() && idle.is_empty() && ends.len() == expected && matches!(report.end, End::Halted))
 }
 
 /// Fails with what to do where this cannot work.

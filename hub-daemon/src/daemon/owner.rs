@@ -34,6 +34,8 @@ const LOOK_AT_CLOCK: Duration = Duration::from_millis(200);
 const SETTLE: Duration = Duration::from_millis(20);
 /// A pass without any cause, to find what no message told.
 const FULL_PASS: Duration = Duration::from_secs(30);
+/// What failed is tried again after this long at first, then after twice as long each time.
+const RETRY: Duration = Duration::from_secs(1);
 /// Idle flows are removed this often.
 const COLLECT: Duration = Duration::from_secs(10);
 /// A pass that takes longer is stuck: the watchdog is told no more.
@@ -80,6 +82,8 @@ pub struct Owner {
     flows_max: u64,
     waiting: Vec<Waiting>,
     steps: Steps,
+    /// Passes with failures since the last one without.
+    failed_passes: u32,
 }
 
 /// An answer that waits for the kernel.
@@ -106,6 +110,7 @@ impl Owner {
             flows_max,
             waiting: Vec::new(),
             steps: Steps::new(clock::wall_before_boot()),
+            failed_passes: 0,
         }
     }
 
@@ -221,10 +226,6 @@ impl Owner {
         }
     }
 
-    fn look_soon(&mut self) {
-        self.look_at.get_or_insert_with(|| deadline_in(SETTLE));
-    }
-
     fn look_at_clock(&mut self) {
         if self.busy.is_none_or(|late| late > deadline_in(Duration::ZERO)) {
             self.stats.heartbeat.add(1);
@@ -281,7 +282,7 @@ impl Owner {
             Done::Looked(Err(error)) => {
                 tracing::error!(error, "links and routes cannot be read");
                 self.hub.set_condition("KernelUnreadable", Some(error));
-                self.look_at = Some(deadline_in(Duration::from_secs(1)));
+                self.look_within(RETRY);
             }
             Done::Passed(pass) => self.passed(*pass),
             Done::Collected(Ok(collected)) => {
@@ -302,6 +303,7 @@ impl Owner {
         self.busy = None;
         let now = Timestamp::now();
         self.count(&pass, now);
+        self.retry(pass.reports.iter().any(|report| !report.failures.is_empty()));
         // What fails on its way in is wanted no longer, until it is tried again: the kernel must follow.
         let known = self.channels.snapshot.borrow().clone();
         let on_its_way = |id: &PersonaId| {
@@ -330,38 +332,6 @@ impl Owner {
         self.begin_pass();
         self.publish();
         self.answer(pass.revision);
-    }
-
-    fn count(&self, pass: &Pass, now: Timestamp) {
-        self.stats.passes.add(1);
-        let mut failures = 0;
-        for report in &pass.reports {
-            let table = self.stats.table(report.table);
-            table.puts.add(report.put as u64);
-            table.deletes.add(report.deleted as u64);
-            table.failures.add(report.failures.len() as u64);
-            table.drift.add(report.drift as u64);
-            failures += report.failures.len();
-            for failure in &report.failures {
-                tracing::warn!(
-                    table = report.table,
-                    object = failure.object,
-                    error = failure.error,
-                    "refused"
-                );
-            }
-            if report.drift > 0 {
-                tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
-                self.event(
-                    "drift",
-                    None,
-                    format!("{} entries of {} were put right", report.drift, report.table),
-                );
-            }
-        }
-        if failures == 0 {
-            self.stats.succeeded(now);
-        }
     }
 
     /// Answers what waited for this revision with the state as it is now.

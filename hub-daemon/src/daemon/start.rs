@@ -1,6 +1,8 @@
 //! Starts the daemon: configuration, lock, kernel side, state, inputs, and the end by a signal.
 
-use std::fs::{self, File};
+mod ground;
+
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,17 +10,16 @@ use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use self::ground::{capacities, clsact_advice, lock};
 use super::applier::Applier;
 use super::documents;
 use super::owner::{Channels, Owner};
 use crate::command::Command;
-use crate::desired::TcHook;
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::document::text;
@@ -33,11 +34,11 @@ use crate::kernel::boot;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::Collector;
 use crate::kernel::events::Events;
-use crate::kernel::load::{self, Capacities, LoadError};
+use crate::kernel::load::{self, LoadError};
 use crate::kernel::monitor::{self, Monitor};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::reader::{ReadError, Reader};
-use crate::model::config::{Config, Limits};
+use crate::model::config::Config;
 use crate::model::id::IdSource;
 use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::stats::ReconcileStats;
@@ -180,15 +181,6 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
     }
     alerts.abort();
     Ok(())
-}
-
-/// What operators should know of programs that are filters.
-fn clsact_advice(wanted: TcHook) -> String {
-    let why = match wanted {
-        TcHook::Auto => "this kernel has no TCX links (Linux 6.6)",
-        TcHook::Tcx | TcHook::Clsact => "hub.yaml says `attach.tc: clsact`",
-    };
-    format!("TC programs are filters of clsact: {why}; if others remove them, they are put back within 5 s")
 }
 
 /// Takes back a change that nobody confirmed while no daemon ran, or before the machine started anew.
@@ -382,25 +374,4 @@ async fn tell_names(config: &Config, handle: &HubHandle) -> Result<Vec<JoinHandl
         tasks.push(tokio::spawn(names::answer_dns(socket, handle.snapshot.clone())));
     }
     Ok(tasks)
-}
-
-/// Keeps a second hub away.
-fn lock(runtime_dir: &Path) -> Result<Flock<File>, StartError> {
-    let path = runtime_dir.join("hubd.lock");
-    let failed = |source| StartError::Folder { path: path.clone(), source };
-    fs::create_dir_all(runtime_dir).map_err(failed)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_held| StartError::Running(path.clone()))
-}
-
-fn capacities(limits: &Limits) -> Capacities {
-    Capacities {
-        segments: limits.segments(),
-        rules: limits.rules,
-        flows: limits.flows,
-        opening_flows: limits.opening_flows,
-        v6_prefixes: limits.ipv6_prefixes,
-        peers: limits.peers,
-        ..Capacities::default()
-    }
 }

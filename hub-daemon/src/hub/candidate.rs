@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::admit::{Draft, not_found, rule_ends};
+use super::admit::not_found;
+use super::draft::{Draft, rule_ends};
 use super::{Hub, refused};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;

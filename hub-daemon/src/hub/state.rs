@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Hub;
-use super::admit::{Author, Draft, rule_ends};
+use super::admit::Author;
+use super::draft::{Draft, rule_ends};
 use crate::command::{Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;

@@ -1,5 +1,7 @@
 //! The daemon's configuration, checked, with defaults filled in.
 
+mod outside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
+use self::outside::{overlap_pool, ports};
 use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::baseline;
@@ -17,13 +20,12 @@ use super::problems::Problems;
 use super::protocol::{self, Protocol};
 use super::rule::Rule;
 use super::webhook::Webhook;
-use super::{life, names, prefix, span};
+use super::{life, names, span};
 use crate::command::Problem;
 use crate::desired::{Role, TcHook, Xdp};
 use crate::document::hub::{
     ApiDocument, HubDocument, HubInterfaceDocument, LimitsDocument, TimeoutsDocument,
 };
-use crate::document::parts::OneOrMany;
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,26 +380,6 @@ fn timeouts(problems: &mut Problems, document: &TimeoutsDocument) -> [u32; 8] {
         }
     }
     seconds
-}
-
-fn overlap_pool(problems: &mut Problems, written: &OneOrMany<String>) -> Vec<IpNet> {
-    let mut pool: Vec<IpNet> = Vec::new();
-    for (pointer, text) in written.pointed("/overlap_pool") {
-        let Some(prefix) = problems.take(&pointer, prefix::owned(text)) else { continue };
-        match pool.iter().find(|other| prefix::overlaps(other, &prefix)) {
-            Some(other) => problems.add(pointer, format!("prefix {prefix} overlaps {other} of this list")),
-            None => pool.push(prefix),
-        }
-    }
-    pool
-}
-
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    let parsed = text.split_once('-').and_then(|(first, last)| {
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        (first > 0 && first <= last).then_some((first, last))
-    });
-    parsed.ok_or_else(|| format!("ports `{text}`: use FIRST-LAST, for example 61000-65535"))
 }
 
 /// Whether a name fits a pattern of letters, `*` (any number of letters) and `?` (one letter).

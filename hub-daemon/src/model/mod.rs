@@ -6,6 +6,7 @@ mod baseline;
 pub mod config;
 pub mod detector;
 pub mod dscp;
+pub mod egress;
 pub mod endpoint;
 pub mod expiry;
 pub mod icmp;

@@ -19,22 +19,20 @@ use super::range::{Asked, Auto};
 use super::rule::Rule;
 use super::service::{self, Service, Used};
 use super::set::{self, Set};
-use super::translation::{self, Nat};
+use super::translation::Nat;
 use super::{names, prefix};
 use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::persona::{
-    DefaultActionDocument, EgressDocument, EnforcementDocument, EstablishedDocument, NatDocument,
-    OverlapDocument, PersonaDocument, TrackingDocument,
+    DefaultActionDocument, EnforcementDocument, EstablishedDocument, OverlapDocument, PersonaDocument,
+    TrackingDocument,
 };
 
 /// Most ranges of one persona.
 pub const RANGES: usize = 16;
 /// Most peers of one persona.
 pub const PEERS: usize = 64;
-/// Most prefixes in each list of `egress`.
-pub const EGRESS_PREFIXES: usize = 256;
 /// Lengths in bytes that `mtu` may be.
 const MTU: std::ops::RangeInclusive<u32> = 1_280..=9_216;
 const LABELS: usize = 32;
@@ -99,7 +97,7 @@ impl Persona {
         let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
         let sets = set::sets(&mut problems, document.sets.as_ref());
-        known_sets(&mut problems, document, &sets);
+        set::known(&mut problems, document, &sets);
         let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
         let expiry = expiry.map_err(|problem| problems.extend([problem])).ok();
         let (max_ttl, on_expiry) = life::read(&mut problems, document);
@@ -112,9 +110,9 @@ impl Persona {
         let services = service::exposed(&mut problems, exposed, &permitted);
         let uses = service::used(&mut problems, document.uses.as_deref().unwrap_or_default(), &document.name);
         let egress = document.egress.clone().unwrap_or_default();
-        let (egress_allow, egress_deny) = egress_lists(&mut problems, &egress);
-        let next_hops = next_hops(&mut problems, &egress, &ranges);
-        let nat = nat(&mut problems, egress.nat.as_ref(), &ranges);
+        let (egress_allow, egress_deny) = super::egress::lists(&mut problems, &egress);
+        let next_hops = super::egress::next_hops(&mut problems, &egress, &ranges);
+        let nat = super::egress::nat(&mut problems, egress.nat.as_ref(), &ranges);
         if let Some(mtu) = document.mtu.filter(|mtu| !MTU.contains(mtu)) {
             // RFC 8200 section 5: no IPv6 link may have less than 1280.
             problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
@@ -365,21 +363,6 @@ pub(super) fn tell_apart(rules: &mut [Rule]) {
     }
 }
 
-/// Refuses names of sets that there are not.
-fn known_sets(problems: &mut Problems, document: &PersonaDocument, sets: &BTreeMap<String, Set>) {
-    for (index, rule) in document.security_policies.iter().flatten().enumerate() {
-        for (field, written) in [("source", &rule.source), ("destination", &rule.destination)] {
-            let base = format!("/security_policies/{index}/{field}");
-            for (pointer, text) in written.iter().flat_map(|written| written.pointed(&base)) {
-                if text.strip_prefix('@').is_some_and(|name| !sets.contains_key(name)) {
-                    let detail = format!("there is no set `{text}`: define it under `sets`, or use a prefix");
-                    problems.add(pointer, detail);
-                }
-            }
-        }
-    }
-}
-
 fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String> {
     let written = document.peers.as_deref().unwrap_or_default();
     if written.len() > PEERS {
@@ -393,70 +376,6 @@ fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String
         }
     }
     written.iter().cloned().collect()
-}
-
-fn egress_lists(problems: &mut Problems, egress: &EgressDocument) -> (Option<Vec<IpNet>>, Vec<IpNet>) {
-    let mut list = |base: &str, written: &OneOrMany<String>| {
-        let count = written.as_slice().len();
-        if count > EGRESS_PREFIXES {
-            problems.add(base, format!("{count} prefixes: use at most {EGRESS_PREFIXES}"));
-        }
-        let parsed = written.pointed(base);
-        let parsed = parsed.filter_map(|(pointer, text)| problems.take(&pointer, prefix::matched(text)));
-        parsed.collect::<Vec<IpNet>>()
-    };
-    let allow = egress.allow.as_ref().map(|written| list("/egress/allow", written));
-    let deny = egress.deny.as_ref().map(|written| list("/egress/deny", written));
-    (allow, deny.unwrap_or_default())
-}
-
-fn next_hops(problems: &mut Problems, egress: &EgressDocument, ranges: &[IpNet]) -> Vec<IpAddr> {
-    let Some(written) = &egress.next_hop else { return Vec::new() };
-    let mut hops: Vec<IpAddr> = Vec::new();
-    for (pointer, text) in written.pointed("/egress/next_hop") {
-        let Ok(hop) = text.parse::<IpAddr>() else {
-            problems.add(
-                pointer,
-                format!("next hop `{text}`: use the address of a router, for example 192.0.2.1"),
-            );
-            continue;
-        };
-        if hop.is_loopback() || hop.is_multicast() || hop.is_unspecified() {
-            problems.add(pointer, format!("next hop {hop} is not the address of a router"));
-        } else if !ranges.iter().any(|range| range.addr().is_ipv4() == hop.is_ipv4()) {
-            problems.add(pointer, format!("next hop {hop} is of a family that ip_range does not have"));
-        } else if ranges.iter().any(|range| range.contains(&hop)) {
-            problems.add(pointer, format!("next hop {hop} is inside ip_range: use a router outside"));
-        } else if hops.iter().any(|other| other.is_ipv4() == hop.is_ipv4()) {
-            problems.add(pointer, format!("next hop {hop} is the second of its family: keep one"));
-        } else {
-            hops.push(hop);
-        }
-    }
-    hops
-}
-
-fn nat(problems: &mut Problems, written: Option<&NatDocument>, ranges: &[IpNet]) -> Nat {
-    let written = match written {
-        None | Some(NatDocument::None) => return Nat::None,
-        Some(NatDocument::Masquerade) => return Nat::Masquerade { v6: false },
-        Some(NatDocument::MasqueradeAll) => return Nat::Masquerade { v6: true },
-        Some(NatDocument::Static(written)) => written,
-    };
-    let parsed: Vec<(String, IpNet)> = written
-        .pointed("/egress/nat/static")
-        .filter_map(|(pointer, text)| {
-            let prefix = problems.take(&pointer, prefix::owned(text))?;
-            Some((pointer, prefix))
-        })
-        .collect();
-    match translation::pairs(ranges, &parsed) {
-        Ok(pairs) => Nat::Static(pairs),
-        Err((pointer, detail)) => {
-            problems.add(pointer, detail);
-            Nat::None
-        }
-    }
 }
 
 fn labels(problems: &mut Problems, document: &PersonaDocument) {

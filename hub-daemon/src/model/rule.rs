@@ -1,10 +1,13 @@
 //! One rule, checked: what `security_policies` become.
 
+mod agree;
+
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use self::agree::{agree, same_family};
 use super::dscp::Dscp;
 use super::expiry::Expiry;
 use super::icmp::{self, IcmpNumber};
@@ -304,12 +307,6 @@ fn list<W, T, E: std::fmt::Display>(
     written.pointed(base).filter_map(|(pointer, written)| problems.take(&pointer, parse(written))).collect()
 }
 
-fn same_family(sources: &[IpNet], targets: &[IpNet]) -> bool {
-    let v4 = |prefix: &IpNet| prefix.addr().is_ipv4();
-    let v6 = |prefix: &IpNet| prefix.addr().is_ipv6();
-    (sources.iter().any(v4) && targets.iter().any(v4)) || (sources.iter().any(v6) && targets.iter().any(v6))
-}
-
 /// Prefixes, and sets written as `@NAME`.
 fn places(problems: &mut Problems, base: &str, written: Option<&OneOrMany<String>>) -> Places {
     let mut places = Places::default();
@@ -380,30 +377,4 @@ fn identity(document: &RuleDocument) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
-}
-
-/// Refuses fields that the protocol does not have.
-fn agree(problems: &mut Problems, base: &str, document: &RuleDocument, protocol: Protocol) {
-    let is = |allowed: &dyn Fn(u8) -> bool| match protocol {
-        Protocol::Any => true,
-        Protocol::Icmp => allowed(protocol::ICMP),
-        Protocol::Number(number) => allowed(number),
-    };
-    for (name, given) in [("port", document.port.is_some()), ("source_port", document.source_port.is_some())]
-    {
-        if given && !is(&has_ports) {
-            let detail = "only tcp, udp, sctp and udplite have ports: remove the field or change `protocol`";
-            problems.add(format!("{base}/{name}"), detail);
-        }
-    }
-    let icmp = |number| matches!(number, protocol::ICMP | protocol::ICMPV6);
-    if document.icmp_type.is_some() && (protocol == Protocol::Any || !is(&icmp)) {
-        problems.add(format!("{base}/icmp_type"), "needs `protocol: icmp` or `protocol: icmpv6`");
-    }
-    if document.icmp_code.is_some() && document.icmp_type.is_none() {
-        problems.add(format!("{base}/icmp_code"), "needs `icmp_type` beside it");
-    }
-    if document.tcp_flags.is_some() && (protocol == Protocol::Any || !is(&|number| number == protocol::TCP)) {
-        problems.add(format!("{base}/tcp_flags"), "needs `protocol: tcp`");
-    }
 }

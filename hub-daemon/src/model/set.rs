@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::problems::Problems;
 use super::{names, prefix, span};
+use crate::document::persona::PersonaDocument;
 use crate::document::persona::SetDocument;
 
 /// A set as its document has it; elements may be added at run time.
@@ -54,4 +55,19 @@ pub(super) fn sets(
         sets.insert(name.clone(), Set { entries, ttl });
     }
     sets
+}
+
+/// Refuses names of sets that there are not.
+pub(super) fn known(problems: &mut Problems, document: &PersonaDocument, sets: &BTreeMap<String, Set>) {
+    for (index, rule) in document.security_policies.iter().flatten().enumerate() {
+        for (field, written) in [("source", &rule.source), ("destination", &rule.destination)] {
+            let base = format!("/security_policies/{index}/{field}");
+            for (pointer, text) in written.iter().flat_map(|written| written.pointed(&base)) {
+                if text.strip_prefix('@').is_some_and(|name| !sets.contains_key(name)) {
+                    let detail = format!("there is no set `{text}`: define it under `sets`, or use a prefix");
+                    problems.add(pointer, detail);
+                }
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use hub_common::outcome::{
 };
 use hub_common::rule::RULE_NONE;
 
-use crate::maps::{CANDIDATE_HITS, CANDIDATE_LOST, CANDIDATE_SEEN, RULES, SEGMENTS};
+use crate::maps::{CANDIDATE_HITS, CANDIDATE_LOST, CANDIDATE_SEEN, RULES, SEGMENTS, own};
 use crate::stage::filter::{hub_filter, view};
 
 /// Bit of the sender's side among those that were asked.
@@ -31,8 +31,7 @@ pub(crate) fn seen(key: &FlowKey, side: usize, candidate: u32) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_candidate(scratch: *mut Scratch, verdict: u32) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(scratch) = own(scratch) else { return 0 };
     let passes = verdict == VERDICT_STACK || verdict == VERDICT_REDIRECT;
     if !(passes || verdict == VERDICT_DROP) || scratch.outcome.flags & OUTCOME_RELATED != 0 {
         return 0;

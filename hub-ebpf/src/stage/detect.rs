@@ -15,7 +15,7 @@ use hub_common::packet::{PACKET_ICMP_REQUEST, Packet, protocol};
 use hub_common::segment::SEGMENT_WATCHED;
 
 use crate::atomic;
-use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, segment_of};
+use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, own, segment_of};
 use crate::report::{self, refuse};
 use crate::stage::quarantine;
 
@@ -130,19 +130,24 @@ pub(crate) extern "C" fn hub_signs(scratch: *mut Scratch, segment: u32, signs: u
     let mut detector = 0;
     while detector < Detector::ALL.len() as u32 {
         if signs >> detector & 1 != 0 {
-            hub_sign(scratch, segment, detector);
+            let fired = hub_sign(scratch, segment, detector);
+            if fired != 0 {
+                report::hub_detected(scratch, detector, fired - 1);
+            }
         }
         detector += 1;
     }
     0
 }
 
-/// Adds a sign for one detector of a segment, and responds if it fires.
+/// Adds a sign for one detector of a segment, and bars its source if it fires. Returns 0, or one more than the
+/// response of a detector that fired: its caller reports it.
+///
+/// VERIFIER(6.1): frames of nested calls, rounded up to 32 bytes, add up; the report's lies beside this one.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_sign(scratch: *mut Scratch, segment: u32, detector: u32) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(scratch) = own(scratch) else { return 0 };
     let Some(set) = WATCHED.get(segment).and_then(|slot| DETECTOR_SETS.get(*slot)) else { return 0 };
     let setting = &set.settings[detector as usize % DETECTOR_SLOTS];
     if setting.threshold == 0 {
@@ -166,6 +171,7 @@ pub(crate) extern "C" fn hub_sign(scratch: *mut Scratch, segment: u32, detector:
     if watch.add(setting, thing, scratch.tick) {
         let until_tick = watch.since_tick + u64::from(setting.window_ticks);
         respond(scratch, &key, setting, until_tick);
+        return setting.response.wrapping_add(1);
     }
     0
 }
@@ -187,7 +193,7 @@ fn subject(detector: u32, packet: &Packet, ifindex: u32) -> Address {
 }
 
 #[inline(always)]
-fn respond(scratch: &mut Scratch, key: &WatchKey, setting: &Setting, until_tick: u64) {
+fn respond(scratch: &Scratch, key: &WatchKey, setting: &Setting, until_tick: u64) {
     let counter = DetectionKey { segment: key.segment, detector: key.detector };
     if let Some(fired) = DETECTIONS.get_ptr_mut(counter) {
         // SAFETY: a live map value.
@@ -203,5 +209,4 @@ fn respond(scratch: &mut Scratch, key: &WatchKey, setting: &Setting, until_tick:
         let bar = Bar { until_tick, detector: key.detector, pad: 0 };
         BARS.insert(BarKey { segment: key.segment, side, address: key.subject }, bar, 0).ok();
     }
-    report::hub_detected(scratch, key.detector, setting.response);
 }

@@ -5,10 +5,9 @@ use core::ptr::{read_volatile, write_volatile};
 use hub_common::event::Reason;
 use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW,
-    OUTCOME_REJECT, OUTCOME_RELATED, OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome,
-    SCRATCH_NO_FLOW, SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP,
-    VERDICT_REDIRECT, VERDICT_STACK,
+    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_REJECT,
+    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW, SCRATCH_READ_ONLY,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
@@ -21,21 +20,20 @@ use hub_common::segment::{
 };
 
 use crate::atomic;
-use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, is_local, segment_of};
+use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::pipeline::begin;
 use crate::report::{self, refuse};
 use crate::stage::filter::{filter, may_talk};
 use crate::stage::limit::hub_has_room;
 use crate::stage::quarantine::hub_isolated;
+use crate::stage::related::related;
 use crate::stage::shape::hub_shape;
 use crate::stage::{candidate, detect, handshake, open, route};
-
-const ICMP_REDIRECT: u8 = 5;
 
 /// The live entry of a key, and whether it is half-open. A stale entry hides nothing: the connection that
 /// follows on the same ports begins half-open, and takes its place at the first reply.
 #[inline(always)]
-fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
+pub(crate) fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
     // SAFETY: map values stay readable while the program runs; a reused slot shows another flow's values,
     // which the checks on policy, classification and port refuse.
     let live = |flow: &*mut Flow| !unsafe { (**flow).is_stale(tick, &settings.timeout_ticks) };
@@ -379,45 +377,4 @@ fn is_service(packet: &Packet) -> bool {
     let key = Failsafe { protocol, port: u32::from(packet.target_port) };
     // SAFETY: the value is not looked at.
     unsafe { FAILSAFE.get(key).is_some() }
-}
-
-/// An ICMP error passes if it speaks of a live flow and goes to the sender of the packet it quotes.
-#[inline(always)]
-fn related(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
-    let (key, from_high) = FlowKey::of_inner(&scratch.packet);
-    scratch.key = key;
-    let of_flow = find(&scratch.key, scratch.tick, settings).is_some_and(|(flow, _)| {
-        // SAFETY: as in `fast`.
-        let flow = unsafe { &*flow };
-        let [first, other] = flow.segment;
-        let quoted = if flow.direction(from_high) == 0 { [first, other] } else { [other, first] };
-        goes_back(scratch, quoted)
-    });
-    let fits = of_flow || (open::is_untracked_inner(scratch) && goes_back(scratch, quoted_segments(scratch)));
-    let packet = &scratch.packet;
-    let redirect = packet.icmp_type == ICMP_REDIRECT && packet.protocol == protocol::ICMP;
-    if fits && !redirect && packet.target == packet.inner.source {
-        scratch.outcome.flags |= OUTCOME_RELATED;
-        return Ok(());
-    }
-    let [sender, receiver] = scratch.outcome.segment;
-    let blame = if sender != 0 { sender } else { receiver };
-    refuse(&mut scratch.outcome, Reason::IcmpError, blame, sender != 0);
-    Err(Reason::IcmpError)
-}
-
-/// Whether an error goes back the way of the quoted packet, whose sender and receiver are in these segments.
-/// The host is a router on every way.
-#[inline(always)]
-fn goes_back(scratch: &Scratch, [quoted_sender, quoted_receiver]: [u32; 2]) -> bool {
-    let [sender, receiver] = scratch.outcome.segment;
-    receiver == quoted_sender && (sender == quoted_receiver || scratch.ingress_ifindex == FROM_HOST)
-}
-
-/// Segments of the quoted packet's ends, as its addresses say.
-#[inline(always)]
-fn quoted_segments(scratch: &Scratch) -> [u32; 2] {
-    let inner = &scratch.packet.inner;
-    let of = |address| if is_local(address) { 0 } else { segment_of(address) };
-    [of(&inner.source), of(&inner.target)]
 }

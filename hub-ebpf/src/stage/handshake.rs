@@ -14,7 +14,7 @@ use hub_common::packet::{TCP_ACK, protocol};
 use hub_common::segment::SEGMENT_TIMED;
 use hub_common::shape::{Histogram, RTT_BUCKETS, bucket};
 
-use crate::maps::{HANDSHAKES, RTTS, SEGMENTS};
+use crate::maps::{HANDSHAKES, RTTS, SEGMENTS, own};
 
 /// What a segment's histogram begins as; too large for the stack.
 static EMPTY: Histogram = Histogram::ZERO;
@@ -57,8 +57,7 @@ fn is_timed(id: u32) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_handshake(scratch: *const Scratch, first: u32, second: u32) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 0 };
+    let Some(scratch) = own(scratch.cast_mut()) else { return 0 };
     // SAFETY: the value is one word, read once.
     let Some(began) = (unsafe { HANDSHAKES.get(scratch.key) }).copied() else { return 0 };
     HANDSHAKES.remove(scratch.key).ok();

@@ -14,6 +14,7 @@ pub(crate) mod masquerade;
 pub(crate) mod neighbour;
 pub(crate) mod open;
 pub(crate) mod quarantine;
+pub(crate) mod related;
 pub(crate) mod route;
 pub(crate) mod shape;
 pub(crate) mod trace;

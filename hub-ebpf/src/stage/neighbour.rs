@@ -9,8 +9,8 @@ use hub_common::outcome::Scratch;
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
 use hub_common::translation::difference;
 
+use crate::headers::frame;
 use crate::stage::translate::replace;
-use crate::tc::frame;
 
 /// Neighbour solicitation and advertisement (RFC 4861).
 const SOLICITATION: u8 = 135;

@@ -122,10 +122,18 @@ impl Hub {
 
     /// Starts the daemon and waits for nothing.
     pub fn launch(&mut self) {
+        self.launch_under(&[]);
+    }
+
+    /// Starts the daemon as the last words of another program's command, like that of `strace`. What it is
+    /// sent as a process, that program gets; both end with it.
+    pub fn launch_under(&mut self, words: &[&str]) {
         self.process = None;
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let mut command = self.space.program(&program("hubd").display().to_string());
-        command.args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
+        let hubd = program("hubd").display().to_string();
+        let all: Vec<&str> = words.iter().copied().chain([hubd.as_str()]).collect();
+        let mut command = self.space.program(all.first().expect("the daemon is one of them"));
+        command.args(all.iter().skip(1)).args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
         command.env("RUST_LOG", "debug").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         self.process = Some(Background::start(command.stdout(log.try_clone().unwrap()).stderr(log)));
     }

@@ -14,17 +14,17 @@ use super::{
 use crate::packet::flags::{ACK, FIN, RST, SYN};
 
 /// A packet with the segments of its ends.
-struct Judged {
-    packet: Headers,
-    segments: [Option<u32>; 2],
+pub(super) struct Judged {
+    pub(super) packet: Headers,
+    pub(super) segments: [Option<u32>; 2],
     from_member: bool,
-    from_host: bool,
-    now: u64,
+    pub(super) from_host: bool,
+    pub(super) now: u64,
 }
 
-type Step = Result<(), Verdict>;
+pub(super) type Step = Result<(), Verdict>;
 
-fn refuse<T>(reason: Reason) -> Result<T, Verdict> {
+pub(super) fn refuse<T>(reason: Reason) -> Result<T, Verdict> {
     Err(Verdict::Drop(reason))
 }
 
@@ -228,7 +228,7 @@ impl Model {
         self.live(Tuple::of(&judged.packet), judged.now).filter(|flow| !flow.is_reopened_by(&judged.packet))
     }
 
-    fn live(&self, tuple: Tuple, now: u64) -> Option<&Flow> {
+    pub(super) fn live(&self, tuple: Tuple, now: u64) -> Option<&Flow> {
         self.flows
             .iter()
             .find(|flow| flow.tuple() == tuple || flow.tuple() == tuple.reversed())
@@ -336,30 +336,6 @@ impl Model {
         let flow = Flow::opened(packet.clone(), stamp, judged.now);
         changes.push(Change::Open(Box::new(flow)));
         Ok(())
-    }
-
-    /// An ICMP error passes if it goes back to the sender of a live flow's packet.
-    fn related(&self, judged: &Judged, quoted: Tuple) -> Step {
-        const REDIRECT: u8 = 5;
-        let packet = &judged.packet;
-        let redirect = packet.source.is_ipv4() && packet.icmp_type == REDIRECT;
-        if redirect || packet.target != quoted.source {
-            return refuse(Reason::IcmpError);
-        }
-        let [from, to] = judged.segments;
-        // The error travels against the quoted packet, so its ends are in the segments of that one's ends;
-        // the host itself is a router on every path.
-        let goes_back =
-            |[sender, receiver]: [Option<u32>; 2]| to == sender && (from == receiver || judged.from_host);
-        let of_flow = self.live(quoted, judged.now).is_some_and(|flow| {
-            let [first, other] = flow.segments;
-            goes_back(if flow.tuple() == quoted { [first, other] } else { [other, first] })
-        });
-        let ends = [quoted.source, quoted.target].map(|address| self.segment_of_quoted(address));
-        if of_flow || (self.is_untracked(quoted, [to, from], judged.now) && goes_back(ends)) {
-            return Ok(());
-        }
-        refuse(Reason::IcmpError)
     }
 
     /// Both policies and the pair, for the first packet of a flow. Answers the limits of later packets.

@@ -94,14 +94,14 @@ pub(super) fn with_modules(places: &Places, kernel: &Kernel, base: &Path) -> Res
         pack(&root, &modules)?;
         fs::remove_dir_all(&root)?;
     }
-    let whole = places.vm().join("initrd.cpio");
+    let whole = base.with_extension("initrd.cpio");
     let join = "cat \"$1\" \"$2\" >\"$3\"";
     run(Command::new("sh").args(["-c", join, "sh"]).arg(base).arg(&modules).arg(&whole))?;
     Ok(whole)
 }
 
 /// Packs a folder as the kernel unpacks it. Not compressed: unpacking costs an emulated machine more.
-fn pack(root: &Path, archive: &Path) -> Result<()> {
+pub(super) fn pack(root: &Path, archive: &Path) -> Result<()> {
     let script = "cd \"$1\" && find . -mindepth 1 | busybox cpio -o -H newc >\"$2\" 2>/dev/null";
     run(Command::new("sh").args(["-c", script, "sh"]).arg(root).arg(archive))
 }

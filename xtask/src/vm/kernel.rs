@@ -200,7 +200,7 @@ fn all_lists(places: &Places) -> Result<Vec<Lists>> {
 }
 
 /// Name of this machine's release, and where it comes from.
-fn release() -> Result<Option<(String, String)>> {
+pub(super) fn release() -> Result<Option<(String, String)>> {
     let targets = text(Command::new("apt-get").args([
         "indextargets",
         "--format",

@@ -1,13 +1,49 @@
-//! The owner's watch over the wall clock.
+//! The owner's watch over the wall clock, and over passes that failed.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Owner;
+use super::Pass;
+use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
 use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
 
 impl Owner {
+    /// Counts what a pass did, and says what it could not do.
+    pub(super) fn count(&self, pass: &Pass, now: Timestamp) {
+        self.stats.passes.add(1);
+        let mut failures = 0;
+        for report in &pass.reports {
+            let table = self.stats.table(report.table);
+            table.puts.add(report.put as u64);
+            table.deletes.add(report.deleted as u64);
+            table.failures.add(report.failures.len() as u64);
+            table.drift.add(report.drift as u64);
+            failures += report.failures.len();
+            for failure in &report.failures {
+                tracing::warn!(
+                    table = report.table,
+                    object = failure.object,
+                    error = failure.error,
+                    "refused"
+                );
+            }
+            if report.drift > 0 {
+                tracing::warn!(table = report.table, entries = report.drift, "drift repaired");
+                self.event(
+                    "drift",
+                    None,
+                    format!("{} entries of {} were put right", report.drift, report.table),
+                );
+            }
+        }
+        if failures == 0 {
+            self.stats.succeeded(now);
+        }
+    }
+
     /// A wall clock that was set moves every deadline in the kernel, and makes no life longer.
     pub(super) fn look_for_step(&mut self) {
         let Some(by) = self.steps.look(clock::wall_before_boot()) else { return };
@@ -17,6 +53,27 @@ impl Owner {
         self.dirty = true;
         self.publish();
         self.begin_pass();
+    }
+
+    /// Has the kernel looked at, and a pass made, when the changes that come now have settled.
+    pub(super) fn look_soon(&mut self) {
+        self.look_within(SETTLE);
+    }
+
+    pub(super) fn look_within(&mut self, wait: Duration) {
+        let at = deadline_in(wait);
+        self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// What a pass could not do is tried again soon: who was told of a change waits for it.
+    pub(super) fn retry(&mut self, has_failed: bool) {
+        if !has_failed {
+            self.failed_passes = 0;
+            return;
+        }
+        let wait = RETRY.saturating_mul(1 << self.failed_passes.min(8)).min(FULL_PASS);
+        self.failed_passes = self.failed_passes.saturating_add(1);
+        self.look_within(wait);
     }
 }
 

@@ -78,6 +78,11 @@ fn refuse_if_taken(path: &Path) -> Result<(), ListenError> {
 
 fn give_to_group(path: &Path) {
     let Ok(Some(group)) = Group::from_name(GROUP) else { return };
+    // A service that runs as `hub` has it already, and may not give files away.
+    let own = std::fs::metadata(path).is_ok_and(|socket| socket.gid() == group.gid.as_raw());
+    if own {
+        return;
+    }
     if let Err(error) = std::os::unix::fs::chown(path, None, Some(group.gid.as_raw())) {
         tracing::warn!(group = GROUP, %error, "cannot give the socket to its group: only the owner can use it");
     }

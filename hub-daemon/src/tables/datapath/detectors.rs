@@ -80,9 +80,10 @@ impl DetectorMaps {
         } else {
             let full = MapFault::Full { map: "DETECTOR_SETS", capacity: self.slots.capacity() };
             let slot = self.slots.take(1).ok_or(full)?;
-            self.sets
-                .set(slot, compile(detectors, clock), 0)
-                .map_err(|source| MapFault::Kernel { map: "DETECTOR_SETS", source })?;
+            if let Err(source) = self.sets.set(slot, compile(detectors, clock), 0) {
+                self.slots.give(slot, 1);
+                return Err(MapFault::Kernel { map: "DETECTOR_SETS", source });
+            }
             self.places.insert(detectors.clone(), slot);
             slot
         };

@@ -32,6 +32,7 @@ use std::time::Duration;
 use aya::Ebpf;
 use hub_common::segment::Peer;
 use hub_common::trace::TraceFilter;
+use ipnet::IpNet;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
@@ -145,11 +146,12 @@ impl Datapath {
             BTreeSet::new()
         };
         reports.push(self.segments.put(&desired.segments, &held, clock, failed));
+        // A segment that could not be changed goes on as it was, and one that could not be made is not there.
         let live = |id: &SegmentId| {
-            desired.segments.get(id).is_some_and(|segment| !failed.contains(&segment.persona))
+            let segment = desired.segments.get(id);
+            segment.is_some_and(|s| !failed.contains(&s.persona) || self.segments.holds(*id, &s.persona))
         };
-        let prefixes: BTreeMap<_, _> =
-            desired.prefixes.iter().filter(|(_, id)| live(id)).map(|(net, id)| (*net, *id)).collect();
+        let prefixes = self.prefixes_of(desired, failed, live);
         let peers = desired.peers.iter().filter(|(a, b)| live(a) && live(b));
         let peers: Vec<Peer> = peers.map(|(a, b)| Peer::between(a.0, b.0)).collect();
         let peers = self.small.put_peers(&peers);
@@ -167,6 +169,22 @@ impl Datapath {
         }
         reports.extend([peers, moved, ports]);
         reports
+    }
+
+    /// Which prefixes lead to which segments: those wanted, and for segments whose change failed those that
+    /// were there before.
+    fn prefixes_of(
+        &self,
+        desired: &Desired,
+        failed: &BTreeSet<PersonaId>,
+        live: impl Fn(&SegmentId) -> bool,
+    ) -> BTreeMap<IpNet, SegmentId> {
+        let stuck = desired.segments.iter().filter(|(id, s)| failed.contains(&s.persona) && live(id));
+        let held = stuck.filter_map(|(id, _)| Some((*id, self.prefixes.of(*id)?)));
+        let held: BTreeMap<SegmentId, Vec<IpNet>> = held.collect();
+        let wanted = desired.prefixes.iter().filter(|(_, id)| live(id) && !held.contains_key(id));
+        let kept = held.iter().flat_map(|(id, nets)| nets.iter().map(|net| (*net, *id)));
+        kept.chain(wanted.map(|(net, id)| (*net, *id))).collect()
     }
 
     /// Deletes what is no longer wanted and waits until no packet can see freed slots.

@@ -107,8 +107,8 @@ impl Ports {
             }
         }
         if !self.swept {
-            self.sweep(pins, &mut report);
             self.swept = true;
+            self.sweep(pins, &mut report);
         }
         report
     }
@@ -244,6 +244,8 @@ impl Ports {
             errors.extend(self.set(slot, Entry::ZERO).err());
         }
         report.deleted += 1;
+        // What could not be taken off is looked for again.
+        self.swept &= errors.is_empty();
         let failure = |error| Failure { object: format!("port {name}"), error, persona: None };
         report.failures.extend(errors.into_iter().map(failure));
     }

@@ -36,6 +36,8 @@ pub struct Prefixes {
     retired: Vec<u32>,
     /// Root entries that an earlier run left: rebuilt at the first pass.
     left: BTreeSet<u16>,
+    /// A pass has been here: `live` is whole.
+    has_put: bool,
 }
 
 impl Prefixes {
@@ -50,6 +52,7 @@ impl Prefixes {
             used: BTreeMap::new(),
             retired: Vec::new(),
             left: BTreeSet::new(),
+            has_put: false,
         };
         if adopted {
             made.adopt()?;
@@ -86,6 +89,12 @@ impl Prefixes {
             }
         }
         Ok(())
+    }
+
+    /// What leads to a segment; `None` while the IPv4 table is still that of an earlier run.
+    pub fn of(&self, id: SegmentId) -> Option<Vec<IpNet>> {
+        let nets = self.live.iter().filter(|(_, held)| **held == id).map(|(net, _)| *net);
+        self.has_put.then(|| nets.collect())
     }
 
     /// Makes both tables equal to `wanted`. Where there is no room, nothing of the /16 changes.
@@ -126,6 +135,7 @@ impl Prefixes {
                 self.left.insert(root);
             }
         }
+        self.has_put = true;
         self.live.retain(|net, _| matches!(net, IpNet::V6(_)));
         self.live.extend(v4.into_iter().map(|(net, id)| (net.into(), id)));
         report
@@ -153,7 +163,12 @@ impl Prefixes {
                 return Err(error);
             }
         };
-        self.root.set(u32::from(root), entry, 0).map_err(|source| kernel("V4_ROOT", source))?;
+        if let Err(source) = self.root.set(u32::from(root), entry, 0) {
+            for slot in used {
+                self.slots.give(slot, 1);
+            }
+            return Err(kernel("V4_ROOT", source));
+        }
         self.retired.extend(self.used.insert(root, used).unwrap_or_default());
         Ok(())
     }

@@ -176,11 +176,20 @@ impl Segments {
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
             return Ok(false);
         }
-        if live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona)) {
-            self.forget_counts(id)?;
+        let is_new =
+            live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona));
+        if is_new {
             self.forget_answers(id);
         }
-        self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+        let counted = if is_new { self.forget_counts(id) } else { Ok(()) };
+        let stored = counted.and_then(|()| {
+            self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })
+        });
+        if let Err(error) = stored {
+            let unused = [built.filter(|_| !same_policy), candidate.filter(|_| !same_candidate)];
+            unused.into_iter().flatten().for_each(|built| self.policies.retire(built));
+            return Err(error);
+        }
         let now = Live {
             entry,
             built,
@@ -268,6 +277,11 @@ impl Segments {
             }
         }
         report
+    }
+
+    /// Whether packets meet this segment as a persona's: also when its last change failed.
+    pub fn holds(&self, id: SegmentId, persona: &PersonaId) -> bool {
+        self.live.get(&id).is_some_and(|live| live.persona.as_ref().is_none_or(|held| held == persona))
     }
 
     /// Names segments that nobody wants.

@@ -81,11 +81,10 @@ impl SettingsMap {
         if there == Some(entry) {
             return Report { table: NAME, ..Report::default() };
         }
+        // What cannot be stored is stored by the next pass: a generation that was due stays due.
+        self.entry = entry;
         match self.map.set(0, entry, 0) {
-            Ok(()) => {
-                self.entry = entry;
-                Report { table: NAME, put: 1, ..Report::default() }
-            }
+            Ok(()) => Report { table: NAME, put: 1, ..Report::default() },
             Err(source) => failure(NAME, &MapFault::Kernel { map: "SETTINGS", source }),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use aya::{Ebpf, Pod};
 use hub_common::address::{Address, mapped};
 use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Peer};
@@ -26,40 +26,48 @@ pub struct Small {
 struct Set<K: Pod> {
     name: &'static str,
     map: HashMap<MapData, K, u32>,
-    live: BTreeSet<Vec<u8>>,
+    /// What the map holds; `None` when that is not certain.
+    live: Option<BTreeSet<Vec<u8>>>,
     bytes: fn(&K) -> Vec<u8>,
 }
 
 impl<K: Pod> Set<K> {
     fn new(ebpf: &mut Ebpf, name: &'static str, bytes: fn(&K) -> Vec<u8>) -> Result<Self, MapFault> {
         let map: HashMap<_, K, u32> = take(ebpf, name)?;
-        let live = map.keys().filter_map(Result::ok).map(|key| bytes(&key)).collect();
-        Ok(Self { name, map, live, bytes })
+        let keys = map.keys().map(|key| key.map(|key| bytes(&key)));
+        let live = keys.collect::<Result<_, _>>().map_err(|source| MapFault::Kernel { map: name, source })?;
+        Ok(Self { name, map, live: Some(live), bytes })
     }
 
     fn put(&mut self, wanted: &[K]) -> Report {
         let mut report = Report { table: self.name, ..Report::default() };
         let keys: BTreeSet<Vec<u8>> = wanted.iter().map(self.bytes).collect();
-        if keys == self.live {
+        if self.live.as_ref() == Some(&keys) {
             return report;
         }
-        let found: Vec<K> = self.map.keys().filter_map(Result::ok).collect();
+        let found: Vec<K> = match self.map.keys().collect() {
+            Ok(found) => found,
+            Err(source) => return failure(self.name, &MapFault::Kernel { map: self.name, source }),
+        };
+        let there: BTreeSet<Vec<u8>> = found.iter().map(self.bytes).collect();
+        let mut note = |done: Result<(), MapError>| match done {
+            Ok(()) => 1,
+            Err(source) => {
+                let error = MapFault::Kernel { map: self.name, source };
+                report.failures.extend(failure(self.name, &error).failures);
+                0
+            }
+        };
+        let (mut put, mut deleted) = (0, 0);
         for key in found.iter().filter(|key| !keys.contains(&(self.bytes)(key))) {
-            if self.map.remove(key).is_ok() {
-                report.deleted += 1;
-            }
+            deleted += note(self.map.remove(key));
         }
-        for key in wanted.iter().filter(|key| !self.live.contains(&(self.bytes)(key))) {
-            match self.map.insert(key, 1, 0) {
-                Ok(()) => report.put += 1,
-                Err(source) => {
-                    let error = MapFault::Kernel { map: self.name, source };
-                    report.failures.extend(failure(self.name, &error).failures);
-                }
-            }
+        for key in wanted.iter().filter(|key| !there.contains(&(self.bytes)(key))) {
+            put += note(self.map.insert(key, 1, 0));
         }
-        // A failed insert is tried again at the next pass.
-        self.live = if report.failures.is_empty() { keys } else { BTreeSet::new() };
+        (report.put, report.deleted) = (put, deleted);
+        // After a failure the map is read and compared again by the next pass.
+        self.live = report.failures.is_empty().then_some(keys);
         report
     }
 }

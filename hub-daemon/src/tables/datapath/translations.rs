@@ -55,8 +55,11 @@ impl Translations {
             if self.live.get(&place) == Some(&prefix) {
                 continue;
             }
-            note(&mut report, "TRANSLATIONS", self.pairs.insert(&Key::new(place.0, place.1), prefix, 0));
-            self.live.insert(place, prefix);
+            let done = self.pairs.insert(&Key::new(place.0, place.1), prefix, 0);
+            if done.is_ok() {
+                self.live.insert(place, prefix);
+            }
+            note(&mut report, "TRANSLATIONS", done);
         }
         for (ifindex, uplink) in uplinks(desired, inventory) {
             if self.uplinks.get(&ifindex, 0).ok() != Some(uplink) {
@@ -79,10 +82,12 @@ impl Translations {
             self.live.keys().filter(|place| !wanted.contains_key(place)).copied().collect();
         for place in gone {
             match self.pairs.remove(&Key::new(place.0, place.1)) {
-                Ok(()) => report.deleted += 1,
+                Ok(()) => {
+                    report.deleted += 1;
+                    self.live.remove(&place);
+                }
                 Err(source) => note(&mut report, "TRANSLATIONS", Err(source)),
             }
-            self.live.remove(&place);
         }
         let mtus: Vec<u32> = self.mtus.keys().filter_map(Result::ok).collect();
         for segment in mtus {
