@@ -68,7 +68,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     if pkt_type == 0 {
         allow_redirect(skb, scratch);
     }
-    let mut verdict = pipeline::hub_judge(scratch);
+    let mut verdict = pipeline::judge(scratch);
     if verdict == VERDICT_ROUTE {
         hub_route_tc(skb, scratch);
         verdict = hub_commit(scratch);
@@ -121,7 +121,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     scratch.port = outward(*leaves_by);
     read(skb, scratch);
     weigh(skb, scratch);
-    let mut verdict = if judged { VERDICT_SKIP } else { pipeline::hub_judge(scratch) };
+    let mut verdict = if judged { VERDICT_SKIP } else { pipeline::judge(scratch) };
     if verdict == VERDICT_ROUTE {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
         verdict = hub_commit(scratch);

@@ -33,7 +33,7 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
     }
     read(skb, scratch);
     scratch.flags = SCRATCH_READ_ONLY;
-    pipeline::hub_judge(scratch);
+    pipeline::judge(scratch);
     if let Some(answer) = ANSWER.get_ptr_mut(0) {
         // SAFETY: a map value; the daemon reads it after the run.
         unsafe { *answer = scratch.outcome };

@@ -64,7 +64,7 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if packet.ttl > 1 && !packet.has_any(PACKET_OPTIONS | PACKET_VLAN) {
         scratch.flags |= SCRATCH_REDIRECTABLE;
     }
-    let mut verdict = pipeline::hub_judge(scratch);
+    let mut verdict = pipeline::judge(scratch);
     if verdict == VERDICT_ROUTE {
         hub_route_xdp(ctx.ctx, scratch);
         verdict = hub_commit(scratch);
