@@ -51,10 +51,20 @@ fn a_scan_is_reported_once_and_its_source_refused() {
         let scan = format!("nmap {six} -n -Pn -sS --max-retries 0 -p 1-200 {there}");
         world.outside.try_sh(&scan, PATIENCE).expect_success();
         assert_eq!(detections(&world), [("port_scan".to_owned(), 1)]);
-        assert!(world.dropped("p0", "detected") >= 100, "the rest of the scan is refused");
+        assert!(world.dropped("p0", "quarantine") >= 100, "the rest of the scan is refused");
         world.outside.expect_tcp(there, 8080, Silent);
         let (answer, passes) = world.why(&format!("udp {} {there} --in up0", outside_at(v4)));
-        assert!(!passes && answer["reason"] == "detected", "{answer:#}");
+        assert!(!passes && answer["reason"] == "quarantine", "{answer:#}");
+        // Its entry stays when no detector puts any more in.
+        world.hub.send("PATCH", "/v1/personas/p0", &json!({"detectors": null})).expect(200);
+        world.outside.expect_tcp(there, 8080, Silent);
+        let here = outside_at(v4);
+        let listed = world.hub.get("/v1/personas/p0/quarantine").expect(200);
+        assert!(listed.as_array().unwrap().iter().any(|entry| entry["address"] == json!(here)), "{listed:#}");
+        world.hub.hubctl(&["persona", "quarantine", "lift", "p0", &here.to_string()]).expect_success();
+        wait_until("it is let in", PATIENCE, || {
+            world.outside.tcp(there, 8080, Duration::from_millis(500)) == Answered
+        });
 
         let events = || std::fs::read_to_string(&follow).unwrap_or_default();
         wait_until("the event comes", PATIENCE, || events().contains("port_scan"));

@@ -45,7 +45,7 @@ pub(crate) const MEMBER_PORT: &str = "member0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the BPF file system of a lab is; each lab sees its own there.
 const MOUNT: &str = "/sys/fs/bpf";
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 23] = [
     "SETTINGS",
     "PORTS",
     "SEGMENTS",
@@ -57,6 +57,11 @@ const MAPS: [&str; 18] = [
     "FLOWS_NEW",
     "COUNTERS",
     "DROPS",
+    "FLOWS_BEGUN",
+    "DETECTIONS",
+    "MASQUERADES",
+    "CANDIDATE_HITS",
+    "CANDIDATE_LOST",
     "RTTS",
     "RULE_HITS",
     "QUARANTINE",

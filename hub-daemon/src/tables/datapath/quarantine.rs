@@ -1,6 +1,6 @@
-//! Addresses in quarantine: those that operators want there, beside those that rules put there.
+//! Addresses in quarantine: those that operators want there, beside those that rules and detectors put there.
 //!
-//! What rules put in is nobody's wish, so it stays until it ends or is released by name.
+//! What those put in is nobody's wish, so it stays until it ends or is released by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
