@@ -179,7 +179,7 @@ fn judge(world: &World, shapes: &[Shape]) -> (BTreeSet<usize>, BTreeSet<usize>) 
     }
     let mut arrived = BTreeSet::new();
     let mut note = |frame: &[u8]| {
-        let found = (0..shapes.len()).find(|number| holds(frame, &mark(*number)));
+        let found = (0..shapes.len()).find(|number| holds(frame, mark(*number)));
         arrived.extend(found);
         arrived.is_superset(&expected)
     };
@@ -197,7 +197,7 @@ fn mark(number: usize) -> [u8; 8] {
     [b'h', b'u', b'b', high, low, b'R', b'1', b'6']
 }
 
-fn holds(frame: &[u8], mark: &[u8; 8]) -> bool {
+fn holds(frame: &[u8], mark: [u8; 8]) -> bool {
     frame.windows(mark.len()).any(|bytes| bytes == mark)
 }
 
