@@ -33,7 +33,7 @@ impl Capture {
     fn start(world: &World, space: &Space, interface: &str, filter: &str) -> Self {
         let name = format!("{interface}-{}.pcap", space.name());
         let file = world.lab.folder().join(name).display().to_string();
-        let command = format!("tcpdump -i {interface} -U -B 65536 -s 128 -w {file} {filter}");
+        let command = format!("tcpdump -i {interface} --immediate-mode -U -B 65536 -s 128 -w {file} {filter}");
         let process = space.background(&command);
         // The file's header is written when the socket is open.
         wait_until("tcpdump captures", PATIENCE, || {
@@ -44,6 +44,15 @@ impl Capture {
 
     /// What fits a display filter of tshark.
     fn sum(&self, filter: &str) -> Sum {
+        let size = || std::fs::metadata(&self.file).map_or(0, |data| data.len());
+        let mut before = size();
+        wait_until("tcpdump has written what it saw", PATIENCE, || {
+            std::thread::sleep(Duration::from_millis(500));
+            let after = size();
+            let still = after == before && after > 24;
+            before = after;
+            still
+        });
         // Frame lengths without the Ethernet header: short frames of veth devices have no padding.
         let listed = self.space.try_sh(
             &format!("tshark -n -r {} -Y '{filter}' -T fields -e frame.len 2> /dev/null", self.file),
