@@ -33,7 +33,8 @@ impl Capture {
     fn start(world: &World, space: &Space, interface: &str, filter: &str) -> Self {
         let name = format!("{interface}-{}.pcap", space.name());
         let file = world.lab.folder().join(name).display().to_string();
-        let command = format!("tcpdump -i {interface} --immediate-mode -U -B 65536 -s 128 -w {file} {filter}");
+        let command =
+            format!("tcpdump -i {interface} --immediate-mode -U -B 65536 -s 128 -w {file} {filter}");
         let process = space.background(&command);
         // The file's header is written when the socket is open.
         wait_until("tcpdump captures", PATIENCE, || {
