@@ -1,6 +1,6 @@
 //! Alerts: looks at the counters once a second, and tells log, event stream, webhooks and metrics what turned.
 //!
-//! What an alert does next is decided in [`crate::model::alert`]; [`engine`] keeps the stands, [`readings`]
+//! What an alert does next is decided in [`crate::model::alert`]; [`engine`] keeps the stands, `readings`
 //! turns counters into values, [`webhook`] delivers, [`watch`] is the task with the clock.
 
 pub mod engine;
