@@ -84,13 +84,18 @@ fn parse(text: &str) -> Record {
     record
 }
 
+/// Shows a record to a program, as one line of JSON or a document of YAML.
+pub(super) fn whole(output: Output, record: &Record) -> Result<(), Failure> {
+    if output.format() == Format::Json {
+        return output.line(&record.data);
+    }
+    let value: serde_json::Value = typed(record)?;
+    output.line(&format!("---\n{}", output::yaml(&value)?))
+}
+
 fn show(output: Output, record: &Record) -> Result<(), Failure> {
     match output.format() {
-        Format::Json => output.line(&record.data),
-        Format::Yaml => {
-            let value: serde_json::Value = typed(record)?;
-            output.line(&format!("---\n{}", output::yaml(&value)?))
-        }
+        Format::Json | Format::Yaml => whole(output, record),
         Format::Table if record.name == "lagged" => {
             let Lagged { lost } = typed(record)?;
             output.line(&format!("… {lost} events missed: this terminal is too slow"))

@@ -6,9 +6,9 @@ use http_body_util::BodyExt as _;
 
 use super::arguments::Format;
 use super::client::Client;
-use super::events::{Record, Records, ends, typed};
+use super::events::{Record, Records, ends, typed, whole};
 use super::exit::Failure;
-use super::output::{self, Output};
+use super::output::Output;
 use crate::inputs::trace::{TraceEnd, TraceQuestion, TracedPacket};
 use crate::model::span;
 
@@ -73,11 +73,7 @@ pub(super) async fn run(client: &Client, output: Output, asked: TraceAsked) -> R
 
 fn show(output: Output, record: &Record) -> Result<(), Failure> {
     match output.format() {
-        Format::Json => output.line(&record.data),
-        Format::Yaml => {
-            let value: serde_json::Value = typed(record)?;
-            output.line(&format!("---\n{}", output::yaml(&value)?))
-        }
+        Format::Json | Format::Yaml => whole(output, record),
         Format::Table if record.name == "end" => {
             let TraceEnd { matched, shown, lost } = typed(record)?;
             output.line(&format!("{matched} matched, {shown} shown, {lost} too many at once to be shown"))
