@@ -64,6 +64,8 @@ pub struct Hub {
     heard: Option<u64>,
     /// Revision of the last pass.
     passed: Option<u64>,
+    /// Revision with the network as it is.
+    looked: u64,
     revision: u64,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
@@ -89,6 +91,7 @@ impl Hub {
             documents_error: None,
             heard: None,
             passed: None,
+            looked: 0,
             revision: 0,
             pending: None,
         }
@@ -159,6 +162,14 @@ impl Hub {
         }
         self.inventory = inventory;
         self.revision += 1;
+        self.looked = self.revision;
+        // What failed may have failed for what has changed.
+        for record in self.records.values_mut() {
+            if matches!(record.life, Life::Failed { .. }) {
+                record.life = Life::Provisioning;
+                record.since = self.revision;
+            }
+        }
     }
 
     /// Replaces a condition of the hub itself, by its reason; `None` clears it.
@@ -278,6 +289,8 @@ impl Hub {
             let found = faults.remove(id).unwrap_or_default();
             match record.life {
                 Life::Provisioning if record.since > revision => {}
+                // The pass did not know yet what the network has become.
+                Life::Provisioning if !found.is_empty() && self.looked > revision => {}
                 Life::Provisioning if found.is_empty() => {
                     record.life = Life::Active;
                     record.attempts = 0;

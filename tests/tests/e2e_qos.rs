@@ -232,8 +232,8 @@ fn a_queue_of_somebody_else_stays_and_the_bandwidth_is_capped_all_the_same() {
     let world = World::new(1);
     world.router.sh("tc qdisc add dev seg0 root handle 5: tbf rate 1gbit burst 100kb limit 1mb");
     let foreign = world.router.sh("tc qdisc show dev seg0");
-    let view = world.create(0, &json!({"qos": {"bandwidth": "10Mbps"}}));
-    let conditions = view["conditions"].to_string();
+    world.create(0, &json!({"qos": {"bandwidth": "10Mbps"}}));
+    let conditions = world.hub.get("/v1/personas/p0").body["conditions"].to_string();
     assert!(conditions.contains("ForeignQueue") && conditions.contains("`tbf 5:`"), "{conditions}");
     assert_eq!(world.router.sh("tc qdisc show dev seg0"), foreign);
     assert!(world.router.sh("tc qdisc show dev up0").contains("htb 177:"));

@@ -65,13 +65,17 @@ impl Owner {
         self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// What a pass could not do is tried again soon: who was told of a change waits for it.
+    /// What a pass could not do is tried again soon: who was told of a change waits for it. The first time
+    /// at once, for the kernel may have changed behind the last look.
     pub(super) fn retry(&mut self, has_failed: bool) {
         if !has_failed {
             self.failed_passes = 0;
             return;
         }
-        let wait = RETRY.saturating_mul(1 << self.failed_passes.min(8)).min(FULL_PASS);
+        let wait = match self.failed_passes.checked_sub(1) {
+            None => SETTLE,
+            Some(passes) => RETRY.saturating_mul(1 << passes.min(8)).min(FULL_PASS),
+        };
         self.failed_passes = self.failed_passes.saturating_add(1);
         self.look_within(wait);
     }
