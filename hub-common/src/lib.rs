@@ -20,6 +20,7 @@ pub mod event;
 pub mod flow;
 pub mod limit;
 pub mod limits;
+pub mod nets;
 pub mod open;
 pub mod outcome;
 pub mod packet;

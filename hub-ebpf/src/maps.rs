@@ -2,7 +2,9 @@
 //!
 //! "Daemon" is hubd; "programs" are the ones in this crate. Names reach the kernel cut to 15 characters.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use core::ptr::read_volatile;
+
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
@@ -13,6 +15,7 @@ use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
+use hub_common::nets::{self, NETS_SHORTER, NETS_SITES, NetLine};
 use hub_common::open::PortSet;
 use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
@@ -35,7 +38,8 @@ pub(crate) static PORTS: Array<Port, { limits::PORTS as usize }> = Array::new();
 
 /// Segments by number. The policy word in it is the one store that changes a persona's rules.
 #[btf_map]
-pub(crate) static SEGMENTS: Array<Segment, { limits::SEGMENTS as usize }> = Array::new();
+pub(crate) static SEGMENTS: Array<Segment, { limits::SEGMENTS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// Immutable policies by slot.
 #[btf_map]
@@ -52,7 +56,8 @@ pub(crate) static PORT_SETS: Array<PortSet, { limits::PORT_SETS as usize }> = Ar
 /// Next hops of connections without flows: one place per address, ingress port and sender's segment; a
 /// newcomer takes the place. Programs write and read; generations make old entries void.
 #[btf_map]
-pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }> = Array::new();
+pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// One bit per place of a hub's own address; a clear bit says that the address is not the hub's. Asked
 /// before `LOCALS` where every nanosecond counts.
@@ -67,7 +72,13 @@ pub(crate) static V4_ROOT: Array<u32, 65_536> = Array::new();
 #[btf_map]
 pub(crate) static V4_BLOCKS: Array<[u32; 256], { limits::V4_BLOCKS as usize }> = Array::new();
 
-/// IPv6 prefix to segment.
+/// /64 and /48 prefixes to segments, by hash; the last line is the header. Whole pages, so that a line is one
+/// cache line. Daemon writes.
+#[btf_map]
+pub(crate) static NETS: Array<NetLine, { limits::NET_LINES as usize + 1 }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+
+/// IPv6 prefix to segment. Asked where `NETS` says so.
 #[btf_map]
 pub(crate) static V6_PREFIXES: LpmTrie<Address, u32, { limits::V6_PREFIXES as usize }> = LpmTrie::new();
 
@@ -305,9 +316,58 @@ pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
 #[inline(always)]
 pub(crate) fn segment_of(address: &Address) -> u32 {
     if !hub_common::address::is_v4(address) {
-        return V6_PREFIXES.get(&Key::new(128, *address)).copied().unwrap_or(0);
+        let [_, _, _, _, _, _, _, _, low @ ..] = *address;
+        return hub_segment_v6(nets::network(address), u64::from_be_bytes(low));
     }
     segment_of_v4([address[12], address[13], address[14], address[15]])
+}
+
+/// The segment of an IPv6 address in two halves, 0 for none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_segment_v6(network: u64, low: u64) -> u32 {
+    if nets::is_kept(network) {
+        let mut found = kept(network);
+        if found == NOT_KEPT {
+            let Some(header) = NETS.get(limits::NET_LINES) else { return 0 };
+            if header.keys[0] & NETS_SITES != 0 {
+                found = kept(nets::site(network));
+            }
+            if found == NOT_KEPT && header.keys[0] & NETS_SHORTER == 0 {
+                return 0;
+            }
+        }
+        if found != NOT_KEPT && found != ASK_TRIE {
+            return found;
+        }
+    }
+    let address = (u128::from(network) << 64 | u128::from(low)).to_be_bytes();
+    V6_PREFIXES.get(&Key::new(128, address)).copied().unwrap_or(0)
+}
+
+const ASK_TRIE: u32 = 0;
+const NOT_KEPT: u32 = u32::MAX;
+
+/// The segment of a key in the hash table, [`ASK_TRIE`] or [`NOT_KEPT`].
+#[inline(always)]
+fn kept(key: u64) -> u32 {
+    let Some(line) = NETS.get_ptr(nets::line(key)) else { return ASK_TRIE };
+    let mut at = 0;
+    while at < nets::NETS_PER_LINE {
+        // SAFETY: a map value. An entry changes hands with the segment "ask" first and the key before the new
+        // segment: where the key is the same before and after, the segment is its own.
+        let (before, segment, after) = unsafe {
+            let place = &raw const (*line).keys[at];
+            (read_volatile(place), read_volatile(&raw const (*line).segments[at]), read_volatile(place))
+        };
+        if before == key {
+            return if after == key { segment } else { ASK_TRIE };
+        }
+        at += 1;
+    }
+    // SAFETY: as above.
+    let last = unsafe { read_volatile(&raw const (*line).keys[nets::NETS_PER_LINE - 1]) };
+    if last == 0 { NOT_KEPT } else { ASK_TRIE }
 }
 
 /// The segment of an IPv4 address, 0 for none.

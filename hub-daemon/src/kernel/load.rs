@@ -18,6 +18,7 @@ use hub_common::event::{HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
+use hub_common::nets::NetLine;
 use hub_common::open::PortSet;
 use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
@@ -121,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 51] {
+    fn maps(&self) -> [Shape; 52] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -139,6 +140,7 @@ impl Capacities {
             ("V4_ROOT", index, size_of::<u32>(), 65_536),
             ("V4_BLOCKS", index, 256 * size_of::<u32>(), self.v4_blocks),
             ("V6_PREFIXES", address + 4, size_of::<u32>(), self.v6_prefixes),
+            ("NETS", index, size_of::<NetLine>(), limits::NET_LINES + 1),
             ("LOCALS", address, size_of::<u32>(), locals),
             ("FAILSAFE", size_of::<Failsafe>(), size_of::<u32>(), limits::FAILSAFE),
             ("PEERS", size_of::<Peer>(), size_of::<u32>(), self.peers),

@@ -7,6 +7,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use hub_common::address::Address;
 use hub_common::flow::{Flow, FlowKey};
 use hub_common::limit::{LIMIT_PACKETS, LIMIT_PER_SOURCE, Limit, LimitSource};
+use hub_common::nets::NetLine;
 use hub_common::open::{OPEN_FIRST, OPEN_NONE, PortSet};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
@@ -19,6 +20,10 @@ use hub_common::segment::{
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, ShapeSlot, class};
 
+use hub_daemon::model::SegmentId;
+use hub_daemon::tables::datapath::nets::Lines;
+use ipnet::Ipv6Net;
+
 use super::DataPath;
 use super::table::V4Table;
 use crate::generate::SEGMENTS;
@@ -30,6 +35,7 @@ use crate::packet::TARGET_MAC;
 pub(super) struct Filled {
     root: Vec<u32>,
     prefixes: Vec<(u32, Address)>,
+    nets: Lines,
     ports: Vec<u32>,
     class_generation: u32,
 }
@@ -217,6 +223,16 @@ impl DataPath {
             kept.push((bits, address));
         }
         self.filled.prefixes = kept;
+        let nets = model.prefixes.iter().filter_map(|prefix| match prefix.address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => {
+                Some((Ipv6Net::new(address, prefix.bits).unwrap(), SegmentId(prefix.segment)))
+            }
+        });
+        let mut lines = std::mem::take(&mut self.filled.nets);
+        let mut map = self.array::<NetLine>("NETS");
+        lines.put(nets, |index, line| map.set(index, line, 0)).unwrap();
+        self.filled.nets = lines;
     }
 
     fn fill_ports(&mut self, model: &Model) {

@@ -7,6 +7,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{LpmTrie, MapData};
 use hub_common::address::Address;
+use hub_common::nets::NetLine;
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::shared::Zero;
@@ -33,6 +34,7 @@ impl Dump {
         dump.take::<u32, Policy>("POLICIES", &open("POLICIES"), |policy| policy);
         dump.take::<u32, Rule>("RULES", &open("RULES"), |rule| rule);
         dump.take::<u32, u32>("V4_ROOT", &open("V4_ROOT"), |entry| entry);
+        dump.take::<u32, NetLine>("NETS", &open("NETS"), |line| line);
         dump.take::<Address, u32>("LOCALS", &open("LOCALS"), |entry| entry);
         dump.take::<Failsafe, u32>("FAILSAFE", &open("FAILSAFE"), |entry| entry);
         dump.take::<Peer, u32>("PEERS", &open("PEERS"), |entry| entry);

@@ -9,6 +9,7 @@ pub mod detectors;
 mod ends;
 pub mod grace;
 pub mod local_bits;
+pub mod nets;
 mod origins;
 pub mod policies;
 pub mod port_sets;

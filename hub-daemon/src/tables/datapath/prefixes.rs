@@ -1,4 +1,4 @@
-//! Which segment an address belongs to: a 16-8-8 table of arrays for IPv4, a trie for IPv6.
+//! Which segment an address belongs to: a 16-8-8 table of arrays for IPv4, a hash table and a trie for IPv6.
 //!
 //! An IPv4 look-up reads one entry per level and stops at the first that is no block. Blocks are built in
 //! free slots, and one store into the root makes a whole /16 change at once; a packet sees the old table
@@ -15,6 +15,7 @@ use hub_common::address::Address;
 use hub_common::segment::V4_BLOCK;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::nets::Nets;
 use super::slots::Slots;
 use super::{MapFault, failure, take};
 use crate::kernel::load::Capacities;
@@ -29,6 +30,7 @@ pub struct Prefixes {
     root: Array<MapData, u32>,
     blocks: Array<MapData, Block>,
     v6: LpmTrie<MapData, Address, u32>,
+    nets: Nets,
     live: BTreeMap<IpNet, SegmentId>,
     slots: Slots,
     /// Blocks in use, per root entry.
@@ -47,6 +49,7 @@ impl Prefixes {
             root: take(ebpf, "V4_ROOT")?,
             blocks: take(ebpf, "V4_BLOCKS")?,
             v6: take(ebpf, "V6_PREFIXES")?,
+            nets: Nets::new(ebpf, adopted)?,
             live: BTreeMap::new(),
             slots: Slots::new(0, capacities.v4_blocks),
             used: BTreeMap::new(),
@@ -134,6 +137,13 @@ impl Prefixes {
                 // Tried again at the next pass.
                 self.left.insert(root);
             }
+        }
+        let v6 = self.live.iter().filter_map(|(net, id)| match net {
+            IpNet::V4(_) => None,
+            IpNet::V6(net) => Some((*net, *id)),
+        });
+        if let Err(error) = self.nets.put(v6) {
+            report.failures.extend(failure(NAME, &error).failures);
         }
         self.has_put = true;
         self.live.retain(|net, _| matches!(net, IpNet::V6(_)));
