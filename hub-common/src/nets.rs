@@ -29,8 +29,10 @@ pub const NETS_SHORTER: u64 = 2;
 /// The first 64 bits of an address, as an entry's key.
 #[inline(always)]
 pub const fn network(address: &Address) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = *address;
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    match address.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => 0,
+    }
 }
 
 /// The key of the /48 of a network: no address that has a segment begins with these 16 bits.

@@ -316,8 +316,8 @@ pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
 #[inline(always)]
 pub(crate) fn segment_of(address: &Address) -> u32 {
     if !hub_common::address::is_v4(address) {
-        let [_, _, _, _, _, _, _, _, low @ ..] = *address;
-        return hub_segment_v6(nets::network(address), u64::from_be_bytes(low));
+        let low = address.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        return hub_segment_v6(nets::network(address), low);
     }
     segment_of_v4([address[12], address[13], address[14], address[15]])
 }

@@ -25,6 +25,9 @@ const XDP_DROP: u32 = 1;
 const XDP_REDIRECT: u32 = 4;
 const TC_REDIRECT: u32 = 7;
 
+/// What the bare redirects are called, behind their hook.
+pub(super) const REDIRECT: &str = "bare redirect";
+
 /// Nanoseconds of a program by itself.
 #[derive(Debug)]
 pub(super) struct Cost {
@@ -39,6 +42,15 @@ pub(super) struct Alone {
     pub(super) passes: Vec<Cost>,
     /// Drops of `hub_xdp_in`, more than a bare `XDP_DROP`.
     pub(super) drops: Vec<Cost>,
+}
+
+impl Alone {
+    /// What the program costs more than a bare redirect of its hook.
+    pub(super) fn above_redirect(&self, hook: Hook, case: &str) -> f64 {
+        let named = |name: String| self.passes.iter().find(|cost| cost.name == name);
+        let both = named(format!("{hook:?} pass, {case}")).zip(named(format!("{hook:?} {REDIRECT}")));
+        both.map_or(f64::NAN, |(pass, redirect)| pass.ns - redirect.ns)
+    }
 }
 
 /// A program under test.
@@ -86,6 +98,10 @@ fn with(files: &Files, tracking: Tracking, rounds: u32) -> Result<Alone> {
         for (hook, program) in [(Hook::Xdp, &xdp), (Hook::Tc, &tc)] {
             // A map of programs takes one type of program only.
             let mut kit = Kit::load(&files.object)?;
+            if tracking == Tracking::Needed {
+                let ns = redirect(&mut kit, hook, &meter, (personas, 1_000), rounds)?;
+                passes.push(Cost { name: format!("{hook:?} {REDIRECT}"), ns });
+            }
             for (family, bits) in [("IPv4", 0), ("IPv6", PLAN_V6)] {
                 for flows in [1, 1_000, 65_536] {
                     stop::check()?;
@@ -128,6 +144,27 @@ fn pass(
             bail!("{way:?}: verdict {verdict} instead of {wanted}");
         }
     }
+    above_empty(kit, program, meter, rounds)
+}
+
+/// What the least that forwards costs in the same way.
+fn redirect(
+    kit: &mut Kit,
+    hook: Hook,
+    meter: &Meter,
+    (personas, flows): (Personas, u32),
+    rounds: u32,
+) -> Result<f64> {
+    kit.plan(&plan(Way::ToMembers, flows, personas))?;
+    let fd = match hook {
+        Hook::Xdp => kit.xdp("bench_redirect_xdp")?.fd()?.try_clone()?,
+        Hook::Tc => kit.tc("bench_redirect_tc")?.fd()?.try_clone()?,
+    };
+    above_empty(kit, &Program { hook, fd }, meter, rounds)
+}
+
+/// Nanoseconds of a program above one that does nothing, for packets of the plan.
+fn above_empty(kit: &mut Kit, program: &Program, meter: &Meter, rounds: u32) -> Result<f64> {
     let mut nets = Vec::new();
     for _ in 0..rounds * 2 {
         kit.test(&program.fd)?;

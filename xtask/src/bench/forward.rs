@@ -49,7 +49,7 @@ const fn open(personas: Personas) -> Personas {
 }
 
 /// Numbers of flows.
-const FLOWS: [u32; 3] = [1, 1_000, 65_536];
+pub(super) const FLOWS: [u32; 3] = [1, 1_000, 65_536];
 
 /// Contenders, and the numbers of flows that each is measured with.
 fn contenders() -> Vec<(&'static str, Kind, Personas, &'static [u32])> {

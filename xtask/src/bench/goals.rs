@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::{
     bulk::Bulk,
+    forward::FLOWS,
     hub::Hook,
     latency::{Latency, Policy},
     place::Kind,
     report::Results,
+    sample::ratio,
 };
 
 /// The side of the target on which a goal is met.
@@ -46,7 +48,7 @@ impl Goal {
     pub(super) fn row(&self) -> String {
         let met = if self.is_met() { "yes" } else { "NO" };
         let (name, sign, target, measured) = (&self.name, self.sign(), self.target, self.measured);
-        format!("{name:<62} {sign} {target:>5} {measured:>8.3} {met:>4}")
+        format!("{name:<66} {sign} {target:>5} {measured:>8.3} {met:>4}")
     }
 
     /// For programs.
@@ -61,13 +63,7 @@ impl Goal {
 /// All goals that the bench measures.
 pub(super) fn goals(results: &Results) -> Vec<Goal> {
     let mut goals = Vec::new();
-    for flows in [1, 1_000, 65_536] {
-        let run = results.forwarding.run("hubxdp", flows);
-        let measured =
-            run.and_then(|run| results.forwarding.against(run, "nft")).map_or(f64::NAN, f64::recip);
-        let name = format!("nftables ct costs, times hub XDP, end to end, {flows} flows");
-        goals.push(Goal { name, side: Side::AtLeast, target: 5.0, measured });
-    }
+    goals.extend(pipeline(results));
     // The first that the parser can find; the others are listed with their prices.
     let early = results.alone.drops.first().map_or(f64::NAN, |cost| cost.ns);
     goals.push(Goal {
@@ -92,6 +88,59 @@ pub(super) fn goals(results: &Results) -> Vec<Goal> {
         }
         let name = format!("G11 p99 through hub TC, times kernel forwarding, {place}");
         goals.push(Goal { name, side: Side::AtMost, target, measured: p99 });
+    }
+    goals
+}
+
+/// Goals of the path of every packet.
+fn pipeline(results: &Results) -> Vec<Goal> {
+    let forwarding = &results.forwarding;
+    let cost = |(place, flows): (&str, u32), (other, others): (&str, u32)| {
+        let both = forwarding.run(place, flows).zip(forwarding.run(other, others));
+        both.map_or(f64::NAN, |(run, other)| ratio(&run.rounds, &other.rounds))
+    };
+    let at_most =
+        |name: &str, target, measured| Goal { name: name.to_owned(), side: Side::AtMost, target, measured };
+    let mut goals = vec![at_most(
+        "G1 hub XDP, open, 4,096 personas, 64k members, times bare redirect",
+        1.15,
+        cost(("openxdp-4096", 65_536), ("xdp", 65_536)),
+    )];
+    for (flows, target) in [(1_000, 12.0), (65_536, 22.0)] {
+        for family in ["IPv4", "IPv6"] {
+            let case = format!("open {family}, {flows} flows");
+            let name = format!("G2 program alone, {case}, above bare redirect, ns");
+            goals.push(at_most(&name, target, results.alone.above_redirect(Hook::Xdp, &case)));
+        }
+    }
+    for (place, nft, flows) in [("openxdp", "nft", 1_000), ("openxdp-4096", "nft-4096", 65_536)] {
+        let name = format!("G3 nftables ct costs, times hub XDP, open, {flows} flows");
+        goals.push(Goal {
+            name,
+            side: Side::AtLeast,
+            target: 8.0,
+            measured: cost((nft, flows), (place, flows)),
+        });
+    }
+    goals.push(at_most(
+        "G4 hub XDP, open, 64k members and 4,096 personas, times 1 and 1",
+        1.1,
+        cost(("openxdp-4096", 65_536), ("openxdp", 1)),
+    ));
+    goals.push(at_most(
+        "G4 hub XDP, open, 1,024 rules, times 10 rules",
+        1.02,
+        cost(("openxdp-1024", 65_536), ("openxdp", 65_536)),
+    ));
+    goals.push(at_most(
+        "G5 hub XDP, tracked, 64k flows, times bare redirect",
+        1.5,
+        cost(("hubxdp", 65_536), ("xdp", 65_536)),
+    ));
+    for flows in FLOWS {
+        let name = format!("G5 nftables ct costs, times hub XDP, tracked, {flows} flows");
+        let measured = cost(("nft", flows), ("hubxdp", flows));
+        goals.push(Goal { name, side: Side::AtLeast, target: 5.0, measured });
     }
     goals
 }
