@@ -101,6 +101,8 @@ crate::shared! {
         pub dscp: u32,
         /// Rate of `class` in bits per second.
         pub class_bps: u64,
+        /// When the packet may leave (`bpf_ktime_get_ns`), 0 for at once.
+        pub departure_ns: u64,
         /// Segment whose rules are being asked.
         pub asked: u32,
         /// Bits of `set_key` that are looked up.

@@ -1,7 +1,8 @@
 //! Quality of service in the data path: the class and mark of a packet, the hard cap, and how long
 //! handshakes take.
 //!
-//! The queues themselves are the kernel's (HTB): a packet only carries the number of its class there.
+//! The queues themselves are the kernel's: in HTB a packet only carries the number of its class, in `fq` the
+//! time at which it may leave.
 
 crate::shared! {
     /// What a persona's packets get; never changed once [`ShapeSlot`] points at it. Index 0 is towards
@@ -9,7 +10,7 @@ crate::shared! {
     pub struct Shape {
         /// Nanoseconds per byte, times 2^[`COST_BITS`]; 0 for no cap.
         pub cost: [u64; 2],
-        /// How far the cap may be ahead of time, in nanoseconds.
+        /// How far the cap may be ahead of time, in nanoseconds; with `paced`, how long a packet may wait.
         pub burst_ns: [u64; 2],
         /// Rate of the class in bits per second: of two classes that fit a packet the slower one is taken.
         pub rate_bps: [u64; 2],
@@ -20,7 +21,10 @@ crate::shared! {
         /// Class of traffic that no rule says anything of: 0 is served first.
         pub priority: u8,
         /// 1 when rules of the persona name code points or classes.
-        pub has_rules: u16,
+        pub has_rules: u8,
+        /// Bits by direction: packets carry the time at which the cap lets them go, and `fq` holds them until
+        /// then.
+        pub paced: u8,
     }
 
     /// Which of the two shapes of a segment is live.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
+use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub ready: bool,
     /// Where ranges are taken from.
     pub pools: Vec<PoolView>,
+    /// What makes packets of limited personas wait.
+    pub qos: Engine,
 }
 
 /// Prefixes that ranges are taken from, and what was taken.

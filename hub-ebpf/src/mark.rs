@@ -1,11 +1,12 @@
-//! What a packet of TC carries to the queues and to the network: class and code point.
+//! What a packet of TC carries to the queues and to the network: class, time of departure and code point.
 //!
 //! The class travels from `hub_tc_in` to `hub_tc_out` as `tc_index`, because forwarding by the kernel
 //! overwrites the priority (`ip_forward`), and becomes the priority there: HTB takes it for the number of a
-//! leaf. It ends there, so that no other hub behind a veth takes it for its own.
+//! leaf. It ends there, so that no other hub behind a veth takes it for its own. The time of departure is a
+//! delivery time of the packet from the start: forwarding keeps those, and `fq` holds the packet until then.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_l3_csum_replace, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{bpf_l3_csum_replace, bpf_skb_set_tstamp, bpf_skb_store_bytes};
 use hub_common::outcome::Scratch;
 use hub_common::packet::PACKET_V4;
 use hub_common::parse::Bytes as _;
@@ -15,6 +16,8 @@ use crate::headers::frame;
 use crate::rewrite;
 use crate::tc::RECOMPUTE_CSUM;
 
+/// `BPF_SKB_TSTAMP_DELIVERY_MONO`: a time to leave at, by the clock of `bpf_ktime_get_ns`.
+const DELIVERY_MONO: u32 = 1;
 /// Offset of the checksum in the IPv4 header.
 const V4_CHECKSUM: u32 = 10;
 
@@ -23,7 +26,7 @@ const V4_CHECKSUM: u32 = 10;
 pub(crate) fn into(skb: *mut __sk_buff, scratch: &Scratch) {
     // SAFETY: a field of the context. Stored in any case: what came with the packet is not the hub's.
     unsafe { (*skb).tc_index = scratch.class };
-    if scratch.dscp != 0 {
+    if scratch.dscp != 0 || scratch.departure_ns != 0 {
         hub_mark_tc(skb, scratch);
     }
 }
@@ -48,12 +51,21 @@ pub(crate) fn out(skb: *mut __sk_buff) {
     }
 }
 
-/// Writes the code point. A packet whose header cannot be written leaves with the one it came with.
+/// Writes time of departure and code point. A packet that cannot be written to leaves as it came.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_mark_tc(skb: *mut __sk_buff, scratch: *const Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 0 };
+    if scratch.departure_ns != 0 {
+        // SAFETY: the context is the hook's own.
+        unsafe { bpf_skb_set_tstamp(skb, scratch.departure_ns, DELIVERY_MONO) };
+        // SAFETY: a field of the context. `fq` lets what has the priority of control packets go at once.
+        unsafe { (*skb).priority = 0 };
+    }
+    if scratch.dscp == 0 {
+        return 0;
+    }
     let offset = u32::from(scratch.packet.l3_offset) & 0xff;
     let is_v4 = scratch.packet.has(PACKET_V4);
     let Some(old) = frame(skb).read::<2>(offset as usize) else { return 0 };

@@ -179,6 +179,7 @@ pub(crate) fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
     scratch.flags = 0;
     scratch.class = 0;
     scratch.dscp = 0;
+    scratch.departure_ns = 0;
 }
 
 /// Notes how many packets the frame is on a wire, and their bytes.

@@ -45,6 +45,9 @@ pub const XDP_PASS: u32 = 2;
 /// `XDP_REDIRECT`.
 pub const XDP_REDIRECT: u32 = 4;
 
+/// Size of `struct __sk_buff`, and where `tstamp` is in it.
+const SKB_BYTES: usize = 192;
+const SKB_TSTAMP: usize = 152;
 /// Longest frame that a run gives back.
 const FRAME_BYTES: usize = 16_384;
 /// A frame grows by less than this.
@@ -91,6 +94,18 @@ impl DataPath {
         context[36..40].copy_from_slice(&came_by.to_ne_bytes());
         context[40..44].copy_from_slice(&port.to_ne_bytes());
         run(frame, &context, |options| program.test_run(options))
+    }
+
+    /// As [`DataPath::run_tc`] on a frame that comes in; also when it may leave, 0 for at once.
+    pub fn run_tc_timed(&self, name: &str, port: u32, frame: &[u8]) -> (Run, u64) {
+        let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
+        let mut context = [0; 44];
+        context[40..44].copy_from_slice(&port.to_ne_bytes());
+        let mut after = [0; SKB_BYTES];
+        let ran = run(frame, &context, |options| {
+            program.test_run(TestRunOptions { ctx_out: Some(&mut after), ..options })
+        });
+        (ran, u64::from_ne_bytes(after[SKB_TSTAMP..SKB_TSTAMP + 8].try_into().unwrap()))
     }
 
     /// Whether the kernel builds an skb of this frame for a test: not without the whole fixed IP header, and

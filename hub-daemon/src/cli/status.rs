@@ -29,6 +29,7 @@ fn describe(status: &StatusView) -> String {
                 flows.established, flows.established_max, flows.opening, flows.opening_max
             ),
         ),
+        ("bandwidths by", status.qos_engine.clone()),
         ("documents read", time(status.documents_read)),
         ("documents error", status.documents_error.clone().unwrap_or_default()),
         ("reconciled", time(status.reconciled_at)),

@@ -37,6 +37,7 @@ use crate::kernel::events::Events;
 use crate::kernel::load::{self, LoadError};
 use crate::kernel::monitor::{self, Monitor};
 use crate::kernel::netlink::{Netlink, NetlinkError};
+use crate::kernel::queues::pacer::{self, PacerError};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::Config;
 use crate::model::id::IdSource;
@@ -78,6 +79,9 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Packets cannot be made to wait as asked.
+    #[error(transparent)]
+    Pacer(#[from] PacerError),
     /// The data path cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -114,6 +118,10 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
     // First of all: a signal that comes while the hub starts must wait, not kill.
     let mut signals = Signals::new()?;
     let _lock = lock(&config.runtime_dir)?;
+    if config.qos.paces() {
+        pacer::probe()?;
+    }
+    tracing::info!(engine = config.qos.name(), "engine of bandwidths");
     let mounted = load::ensure_bpffs(&config.bpffs)?;
     if mounted {
         tracing::info!(path = %config.bpffs.display(), "mounted a BPF file system");

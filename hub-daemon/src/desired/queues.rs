@@ -2,6 +2,7 @@
 //!
 //! The queues of an interface are one HTB with a class for the link, below it one for each persona and
 //! direction, below that one for each class of traffic, each with a FIFO. What has no class is not limited.
+//! Or they are one `fq`, which holds each packet until the time that the data path wrote on it.
 
 use hub_common::shape::{self, PRIORITIES};
 
@@ -10,6 +11,8 @@ use hub_common::shape::{self, PRIORITIES};
 pub struct Shape {
     /// Bits per second above which packets are dropped at once.
     pub cap_bps: [Option<u64>; 2],
+    /// How long packets above the cap wait in an `fq` before they are dropped, in microseconds.
+    pub wait_us: [Option<u64>; 2],
     /// Bits per second of the queues.
     pub rate_bps: [Option<u64>; 2],
     /// Code point of all packets.
@@ -32,7 +35,7 @@ pub struct QueueKey {
 /// Where a queue is in the tree of an interface. Numbers are minor numbers of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QueuePlace {
-    /// The HTB itself.
+    /// The HTB or `fq` itself.
     Root,
     /// A class.
     Class(u16),
@@ -45,6 +48,8 @@ pub enum QueuePlace {
 pub enum Queue {
     /// An HTB.
     Root,
+    /// An `fq`.
+    Pacer,
     /// A class.
     Class(Class),
     /// A FIFO.
@@ -87,6 +92,11 @@ const IP_HEADER_BYTES: u32 = 20;
 const TAG_BYTES: u32 = 8;
 /// Part of the rate that every class of traffic has to itself, so that none starves: one in this many.
 const SHARE: u64 = 32;
+
+/// Bits per second of whole IP packets, of what IP carries in packets of full length.
+pub fn with_ip_headers(bps: u64, mtu: u32) -> u64 {
+    bps + bps / u64::from(mtu.max(576) - IP_HEADER_BYTES) * u64::from(IP_HEADER_BYTES)
+}
 
 /// Bandwidth of one persona and direction, as its queues need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, TcHook, Xdp};
 use crate::model::config::{Config, RoutePriority};
+use crate::model::qos::Engine;
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +58,8 @@ pub struct HubDocument {
     pub life: LifeDocument,
     /// Which of several routes to one target wins; default `earliest_expiry`.
     pub route_priority: RoutePriority,
+    /// How bandwidths are kept.
+    pub qos: EngineDocument,
     /// Rules that come before every persona's, seen from its members. A deny is final; an allow leaves the
     /// rest to the persona's rules unless it says `final: true`.
     pub baseline: Vec<RuleDocument>,
@@ -138,6 +141,14 @@ pub struct HubInterfaceDocument {
 pub struct AttachDocument {
     /// The hook of the TC programs; default `auto`.
     pub tc: TcHook,
+}
+
+/// How bandwidths are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineDocument {
+    /// What makes packets wait; default `auto`. `edt` needs the queue `fq` in the kernel (`sch_fq`).
+    pub engine: Engine,
 }
 
 /// What stays reachable on the host.

@@ -129,6 +129,7 @@ impl Hub {
             documents_error: self.documents_error.clone(),
             ready: self.is_ready(),
             pools: self.pools(),
+            qos: self.config.qos,
         }
     }
 

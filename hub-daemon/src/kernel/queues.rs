@@ -1,5 +1,7 @@
 //! Queues of interfaces as netlink carries them (`linux/pkt_sched.h`).
 
+pub mod pacer;
+
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE, Nla as _, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
@@ -100,8 +102,12 @@ impl FoundQueue {
         self.parent == TcHandle::ROOT
     }
 
-    /// Whether it is our HTB.
+    /// Whether it is our HTB or our `fq`.
     pub fn is_ours(&self) -> bool {
+        self.is_htb() || self.is_pacer()
+    }
+
+    fn is_htb(&self) -> bool {
         let own = TcHandle { major: MAJOR, minor: 0 };
         let init = option(&self.options, TCA_HTB_INIT);
         self.kind == "htb" && self.handle == own && init.and_then(|init| word(init, 8)) == Some(NO_CLASS)
@@ -294,7 +300,7 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE, intent)
     }
 
-    /// Removes our HTB with all that is below it.
+    /// Removes our HTB or `fq` with all that is below it.
     pub fn delete_root(&mut self, index: u32, intent: impl std::fmt::Display) -> Result<(), NetlinkError> {
         let message = message(index, own(0), TcHandle::ROOT);
         gone(self.change(RouteNetlinkMessage::DelQueueDiscipline(message), 0, intent))

@@ -1,6 +1,7 @@
 //! The daemon's configuration, checked, with defaults filled in.
 
 mod outside;
+mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,12 +13,14 @@ use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
 use self::outside::{overlap_pool, ports};
+use self::pattern::glob;
 use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::baseline;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
+use super::qos::Engine;
 use super::rule::Rule;
 use super::webhook::Webhook;
 use super::{life, names, span};
@@ -64,6 +67,8 @@ pub struct Config {
     pub overlap_pool: Vec<IpNet>,
     /// First and last port for masqueraded connections.
     pub masquerade_ports: (u16, u16),
+    /// What makes packets of limited personas wait.
+    pub qos: Engine,
     /// Rules that come before every persona's.
     pub baseline: Vec<Rule>,
     /// How long after a cold start TCP may go on in mid-stream.
@@ -201,6 +206,7 @@ impl Default for Config {
             masquerade_ports: (61_000, 65_535),
             life: life::Limits::default(),
             route_priority: RoutePriority::default(),
+            qos: Engine::default(),
             baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
             alerts: Vec::new(),
@@ -247,6 +253,7 @@ impl Config {
             pools: pool::read(&mut problems, document),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
+            qos: document.qos.engine,
             baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
@@ -380,15 +387,4 @@ fn timeouts(problems: &mut Problems, document: &TimeoutsDocument) -> [u32; 8] {
         }
     }
     seconds
-}
-
-/// Whether a name fits a pattern of letters, `*` (any number of letters) and `?` (one letter).
-fn glob(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern, name) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => glob(rest, name) || matches!(name, [_, tail @ ..] if glob(pattern, tail)),
-        ([b'?', rest @ ..], [_, tail @ ..]) => glob(rest, tail),
-        ([letter, rest @ ..], [first, tail @ ..]) => letter == first && glob(rest, tail),
-        _ => false,
-    }
 }

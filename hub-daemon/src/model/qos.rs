@@ -13,6 +13,33 @@ use crate::document::qos::{PriorityDocument, QosDocument};
 /// Queueing delay that is bearable where the document names none.
 pub const LATENCY: Duration = Duration::from_millis(50);
 
+/// What makes packets wait. Source: `hub.yaml`, `qos.engine`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// The hub's choice: HTB, which has classes of traffic and lets personas borrow what is idle.
+    #[default]
+    Auto,
+    /// HTB, for 4,096 personas; more are capped.
+    Htb,
+    /// Departure times and `fq`, for any number of personas, without `ceil` and classes of traffic.
+    Edt,
+}
+
+impl Engine {
+    /// Whether packets wait in `fq` for the time that the data path gives them.
+    pub fn paces(self) -> bool {
+        self == Self::Edt
+    }
+
+    /// What does it, as `tc` calls the queue that is put on interfaces.
+    pub fn name(self) -> &'static str {
+        if self.paces() { "edt" } else { "htb" }
+    }
+}
+
 /// Quality of service asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Qos {

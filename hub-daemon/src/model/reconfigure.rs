@@ -43,6 +43,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("bpffs", used.bpffs != read.bpffs),
         ("documents", used.documents != read.documents),
         ("limits", used.limits != read.limits),
+        ("qos", used.qos != read.qos),
         ("loose_tcp", used.loose_tcp != read.loose_tcp),
     ]);
     Difference { next, taken, restart }

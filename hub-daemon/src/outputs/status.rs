@@ -31,6 +31,9 @@ pub struct StatusView {
     pub conditions: Vec<Condition>,
     /// Where the hub's programs are.
     pub attachments: Vec<Attachment>,
+    /// What keeps bandwidths: `htb` or `edt`.
+    #[serde(default)]
+    pub qos_engine: String,
     /// How full the flow table is.
     pub flow_table: FlowTable,
     /// When the kernel last equalled what is wanted.
@@ -107,6 +110,7 @@ impl StatusView {
             documents_error: snapshot.documents_error.clone(),
             conditions: snapshot.conditions.clone(),
             attachments,
+            qos_engine: snapshot.qos.name().to_owned(),
             flow_table,
             reconciled_at: reconcile.last_success(),
             tables: reconcile.tables(),

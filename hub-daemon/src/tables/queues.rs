@@ -1,4 +1,5 @@
-//! Queues on interfaces: our HTB, known by its number `177:` and its default class.
+//! Queues on interfaces: our HTB, known by its number `177:` and its default class, or our `fq`, known by its
+//! number and its room.
 //!
 //! The HTB of somebody else, or any other queue that somebody made, is never listed and never replaced: a
 //! put over it fails, and the hub, which sees it in its inventory, does not want queues there.
@@ -17,12 +18,14 @@ pub struct Queues {
     netlink: Netlink,
     /// Indices of interfaces, as of the last listing.
     indices: BTreeMap<String, u32>,
+    /// Interfaces with a root of ours, as of then.
+    roots: BTreeSet<u32>,
 }
 
 impl Queues {
     /// The queues of the namespace that the socket belongs to.
     pub fn new(netlink: Netlink) -> Self {
-        Self { netlink, indices: BTreeMap::new() }
+        Self { netlink, indices: BTreeMap::new(), roots: BTreeSet::new() }
     }
 
     fn index(&mut self, name: &str) -> Result<u32, NetlinkError> {
@@ -44,11 +47,17 @@ impl Table for Queues {
         let all = self.netlink.queues()?;
         let names: BTreeMap<u32, String> =
             self.netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        self.roots =
+            all.iter().filter(|queue| queue.is_root() && queue.is_ours()).map(|root| root.index).collect();
         self.indices = names.iter().map(|(index, name)| (name.clone(), *index)).collect();
         let mut found = BTreeMap::new();
         for root in all.iter().filter(|queue| queue.is_root() && queue.is_ours()) {
             let Some(name) = names.get(&root.index) else { continue };
             let key = |place| QueueKey { interface: name.clone(), place };
+            if root.is_pacer() {
+                found.insert(key(QueuePlace::Root), Queue::Pacer);
+                continue;
+            }
             found.insert(key(QueuePlace::Root), Queue::Root);
             for class in self.netlink.queue_classes(root.index)? {
                 // What is no class of ours in our HTB is one all the same, and not wanted.
@@ -73,7 +82,17 @@ impl Table for Queues {
                 self.netlink.put_class(index, minor, class, intent)
             }
             (QueuePlace::Fifo(minor), Queue::Fifo(fifo)) => self.netlink.put_fifo(index, minor, fifo, intent),
-            _ => self.netlink.add_root(index, intent),
+            (_, root) => {
+                if self.roots.remove(&index) {
+                    // Of the other kind: an earlier run had another engine.
+                    self.netlink.delete_root(index, &intent)?;
+                }
+                if *root == Queue::Pacer {
+                    self.netlink.add_pacer(index, intent)
+                } else {
+                    self.netlink.add_root(index, intent)
+                }
+            }
         }
     }
 

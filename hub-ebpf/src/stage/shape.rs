@@ -1,4 +1,4 @@
-//! Quality of service: the hard cap, and which class and code point a packet gets.
+//! Quality of service: the cap, when a packet may leave, and which class and code point it gets.
 //!
 //! Runs where a packet is allowed and nothing was counted yet, only for segments with `SEGMENT_SHAPED`, and
 //! on TC alone: XDP leaves such packets to it, because a redirect by XDP bypasses the queues.
@@ -17,8 +17,8 @@ use crate::report::refuse;
 /// Attempts to enter a packet into a cap that other CPUs write as well.
 const ATTEMPTS: u32 = 8;
 
-/// Judges a packet by the caps of its sender and its receiver, and sets `class` and `dscp`. Returns a reason
-/// number, 0 to pass.
+/// Judges a packet by the caps of its sender and its receiver, and sets `class`, `dscp` and `departure_ns`.
+/// Returns a reason number, 0 to pass.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_shape(scratch: *mut Scratch) -> u32 {
@@ -51,11 +51,18 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
     let id = scratch.outcome.segment[side];
     let Some(shape) = shape_of(id) else { return 0 };
     let cost = shape.cost[direction];
-    if cost != 0 && !conforms(id, direction, cost_ns(cost, scratch.bytes), shape.burst_ns[direction]) {
-        refuse(&mut scratch.outcome, Reason::Policed, id, direction == EGRESS);
-        // It is the cap that refuses, no rule.
-        scratch.outcome.rule = [RULE_NONE; 2];
-        return Reason::Policed as u32;
+    if cost != 0 {
+        let departure = enter(id, direction, cost_ns(cost, scratch.bytes), shape.burst_ns[direction]);
+        if departure == NEVER {
+            refuse(&mut scratch.outcome, Reason::Policed, id, direction == EGRESS);
+            // It is the cap that refuses, no rule.
+            scratch.outcome.rule = [RULE_NONE; 2];
+            return Reason::Policed as u32;
+        }
+        // Of the sender's time and the receiver's the later one holds.
+        if shape.paced >> direction & 1 != 0 && departure > scratch.departure_ns {
+            scratch.departure_ns = departure;
+        }
     }
     let (dscp, priority) = marks(scratch, shape, side);
     if dscp != 0 {
@@ -79,10 +86,13 @@ fn shape_of(id: u32) -> Option<&'static Shape> {
     if slot == 0 { None } else { SHAPES.get(slot) }
 }
 
-/// Enters a packet into a cap if it fits.
+/// Instead of a time: the packet does not fit.
+const NEVER: u64 = 0;
+
+/// Enters a packet into a cap if it fits; the time at which the cap lets it go, or [`NEVER`].
 #[inline(always)]
-fn conforms(id: u32, direction: usize, cost_ns: u64, burst_ns: u64) -> bool {
-    let Some(policer) = POLICERS.get_ptr_mut(id) else { return false };
+fn enter(id: u32, direction: usize, cost_ns: u64, burst_ns: u64) -> u64 {
+    let Some(policer) = POLICERS.get_ptr_mut(id) else { return NEVER };
     // SAFETY: a map value; other CPUs write the word only by exchange.
     let policer = unsafe { &mut *policer };
     let next = if direction == EGRESS { &mut policer.next_ns[1] } else { &mut policer.next_ns[0] };
@@ -91,14 +101,14 @@ fn conforms(id: u32, direction: usize, cost_ns: u64, burst_ns: u64) -> bool {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let seen = atomic::read(next);
-        let Some(after) = admit(seen, now, cost_ns, burst_ns) else { return false };
+        let Some(after) = admit(seen, now, cost_ns, burst_ns) else { return NEVER };
         if atomic::exchange(next, seen, after) {
-            return true;
+            return after.wrapping_sub(cost_ns);
         }
         attempt += 1;
     }
     // Others were faster each time, so the cap is in use: nothing is entered twice, nothing passes free.
-    false
+    NEVER
 }
 
 /// Code point plus 1 and class of traffic: the rule's that admitted the flow, else the persona's.

@@ -41,6 +41,7 @@ pub(super) async fn look(client: Result<Client, Failure>, config: &Config, diagn
         let advice = "see its conditions and `journalctl -u hubd`";
         diagnosis.warning("hubd", "not ready: the kernel does not yet hold what the documents say", advice);
     }
+    diagnosis.ok("qos engine", status.qos_engine.clone());
     for condition in &status.conditions {
         diagnosis.warning(&format!("condition {}", condition.reason), condition.message.clone(), "");
     }

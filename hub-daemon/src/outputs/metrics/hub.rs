@@ -24,6 +24,8 @@ pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapsh
         seconds(hub.started),
     )?;
     series.gauge("hub_ready", "1 once the kernel held what the documents say", u64::from(snapshot.ready))?;
+    let engine = [([("engine", snapshot.qos.name())], 1)];
+    series.gauges("hub_qos_engine", "Always 1; what keeps bandwidths is the label", engine)?;
     let states = count_states(snapshot);
     let states = states.iter().map(|(state, count)| ([("state", state.as_str())], *count));
     series.gauges("hub_personas", "Personas by state", states)?;

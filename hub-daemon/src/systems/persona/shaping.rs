@@ -1,4 +1,5 @@
 //! What quality of service a persona contributes: a shape in the data path, queues on interfaces.
+//! With `qos.engine: edt` packets wait in `fq` until a time that the data path gives them: no classes.
 //!
 //! Towards members the queues are on the persona's own ports, from members on uplinks and on the ports of
 //! peers. Where an interface has a queue of somebody else, or the segment's number has no class, the
@@ -11,7 +12,9 @@ use hub_common::shape::{self, EGRESS, INGRESS, SHAPED_SEGMENTS};
 
 use super::Record;
 use super::place::Ground;
-use crate::desired::queues::{Class, LINK_BPS, LINK_CLASS, Plan, Queue, QueueKey, QueuePlace, Shape};
+use crate::desired::queues::{
+    Class, LINK_BPS, LINK_CLASS, Plan, Queue, QueueKey, QueuePlace, Shape, with_ip_headers,
+};
 use crate::desired::{Desired, Role};
 use crate::model::SegmentId;
 use crate::model::dscp::Dscp;
@@ -83,6 +86,14 @@ fn direct(
         return;
     };
     let foreign = |name: &String| ground.inventory.links.get(name).is_some_and(|link| link.queue.is_some());
+    if ground.config.qos.paces() && !qos.police() {
+        pace(shape, index, limit.rate.bps(), latency_us(&qos));
+        for name in interfaces.iter().filter(|name| !foreign(name)) {
+            let key = QueueKey { interface: name.clone(), place: QueuePlace::Root };
+            desired.queues.insert(key, Queue::Pacer);
+        }
+        return;
+    }
     let has_class = record.segment.0 < SHAPED_SEGMENTS;
     if qos.police() || !has_class || interfaces.iter().any(foreign) {
         set(&mut shape.cap_bps, index, limit.rate.bps());
@@ -108,6 +119,15 @@ fn direct(
         desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link));
         desired.queues.extend(plan.queues(mtu).into_iter().map(|(place, queue)| (key(place), queue)));
     }
+}
+
+/// Has the data path say when packets leave. Where nothing holds them until then, it is a cap.
+fn pace(shape: &mut Shape, index: usize, bps: u64, latency_us: u64) {
+    let bps = with_ip_headers(bps, MTU);
+    set(&mut shape.cap_bps, index, bps);
+    // As HTB's queues, there is room for two packets at least: one waits while the other leaves.
+    let packet_us = (u64::from(MTU) * 8_000_000).div_ceil(bps);
+    set(&mut shape.wait_us, index, latency_us.max(packet_us));
 }
 
 fn set(values: &mut [Option<u64>; 2], index: usize, value: u64) {
@@ -149,7 +169,14 @@ pub fn conditions(record: &Record, ground: &Ground<'_>, names: &[String]) -> Vec
         return Vec::new();
     };
     let mut conditions = Vec::new();
-    if record.segment.0 >= SHAPED_SEGMENTS {
+    let paces = ground.config.qos.paces();
+    let borrows = Direction::ALL.iter().any(|way| qos.limit(*way).is_some_and(|one| one.ceil > one.rate));
+    if paces && (borrows || priorities(&record.persona).count_ones() > 1) {
+        let message = "with `qos.engine: edt` its packets leave in the order they come, at its bandwidth: `ceil` \
+                       and classes of traffic need `qos.engine: htb` in hub.yaml";
+        conditions.push(("QosSimplified".to_owned(), message.to_owned()));
+    }
+    if record.segment.0 >= SHAPED_SEGMENTS && !paces {
         let message = format!(
             "its segment {} is beyond the {SHAPED_SEGMENTS} that have queues: packets above \
              its bandwidth are dropped instead of queued",

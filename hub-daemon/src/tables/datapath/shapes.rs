@@ -113,17 +113,21 @@ fn entry(id: SegmentId, shape: &Shape) -> Entry {
         let of = |values: &[Option<u64>; 2]| values.get(direction).copied().flatten();
         let rate = of(&shape.rate_bps).filter(|_| id.0 < SHAPED_SEGMENTS);
         let class = rate.map_or(0, |_| shape::class(id.0, direction));
-        (of(&shape.cap_bps).map_or(0, shape::cost), rate.unwrap_or_default(), class)
+        let wait = of(&shape.wait_us);
+        let ahead_ns = wait.map_or(BURST_NS, |wait_us| wait_us.saturating_mul(1_000));
+        let cost = of(&shape.cap_bps).map_or(0, shape::cost);
+        (cost, rate.unwrap_or_default(), class, wait.is_some(), ahead_ns)
     };
     let (ingress, egress) = (each(shape::INGRESS), each(shape::EGRESS));
     Entry {
         cost: [ingress.0, egress.0],
-        burst_ns: [BURST_NS; 2],
+        burst_ns: [ingress.4, egress.4],
         rate_bps: [ingress.1, egress.1],
         class: [ingress.2, egress.2],
         dscp: shape.dscp.map_or(0, |dscp| dscp + 1),
         priority: shape.priority,
-        has_rules: u16::from(shape.has_rules),
+        has_rules: u8::from(shape.has_rules),
+        paced: u8::from(ingress.3) | u8::from(egress.3) << shape::EGRESS,
     }
 }
 
