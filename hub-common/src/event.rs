@@ -89,6 +89,8 @@ reasons! {
     RateLimit = 30, "rate_limit";
     /// One of its ends is in quarantine, or a rule with action `quarantine` puts its source there.
     Quarantine = 31, "quarantine";
+    /// The source has as many connections as a persona, or one of its rules, lets it have at once.
+    ConnectionLimit = 32, "connection_limit";
     /// More than the hard cap of a persona's bandwidth.
     Policed = 33, "policed";
     /// No address or port is left to translate to, or an address that only the other side may use.

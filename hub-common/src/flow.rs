@@ -94,6 +94,10 @@ crate::shared! {
         pub rule: [u32; 2],
         /// Tick of the first packet.
         pub first_tick: u64,
+        /// Limits that count the flow among its source's connections, per segment; 0 for none.
+        pub counted: [u16; 2],
+        /// Zero.
+        pub pad: u32,
     }
 }
 

@@ -17,16 +17,16 @@ crate::shared! {
         pub tolerance: u64,
         /// `LIMIT_*` bits.
         pub flags: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Connections that a source may have at once, 0 for any number.
+        pub connections: u32,
     }
 
-    /// A bucket of one source.
+    /// What is known of one source: its bucket, or its connections.
     pub struct LimitSource {
-        /// Slot of the limit.
+        /// Slot of the limit; 0 for all connections to members of a segment.
         pub limit: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Segment whose connections are counted; 0 for a bucket.
+        pub segment: u32,
         /// The source.
         pub address: Address,
     }
@@ -43,6 +43,12 @@ pub const LIMIT_BYTES: u32 = 1 << 1;
 pub const LIMIT_PER_SOURCE: u32 = 1 << 2;
 
 impl Limit {
+    /// Whether it limits a rate.
+    #[inline(always)]
+    pub const fn has_rate(&self) -> bool {
+        self.cost != 0
+    }
+
     /// Whether a packet passes at this time, its bucket being full again at `full_at`.
     #[inline(always)]
     pub const fn has_room(&self, full_at: u64, now_ns: u64) -> bool {

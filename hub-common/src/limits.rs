@@ -44,6 +44,9 @@ pub const PEERS: u32 = 65_536;
 pub const RATE_LIMITS: u32 = 16_384;
 /// Sources that limits `per: source` remember; the least recently seen begins anew.
 pub const RATE_SOURCES: u32 = 65_536;
+/// Sources whose connections are counted, by persona and rule; the least recently seen is forgotten until
+/// connections are counted anew.
+pub const CONNECTION_SOURCES: u32 = 65_536;
 /// Elements of all sets of all personas.
 pub const SET_ELEMENTS: u32 = 262_144;
 /// Sets of one persona.
@@ -112,6 +115,7 @@ mod tests {
             + HANDSHAKES as usize * (size_of::<flow::FlowKey>() + 8 + per_entry)
             + RATE_LIMITS as usize * size_of::<limit::Limit>()
             + RATE_SOURCES as usize * (size_of::<limit::LimitSource>() + 8 + per_entry)
+            + CONNECTION_SOURCES as usize * (size_of::<limit::LimitSource>() + 8 + per_entry)
             + QUARANTINED as usize * (size_of::<set::QuarantineKey>() + 8 + per_entry)
             + 2 * SEGMENTS as usize * size_of::<stats::SegmentCounters>();
         assert!(bytes < 176 * 1_024 * 1_024, "{bytes} bytes");

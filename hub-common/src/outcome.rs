@@ -33,6 +33,10 @@ crate::shared! {
         pub take: [u16; 2],
         /// Reasons for which the packet would be dropped if its personas' rules were enforced, 0 for none.
         pub would: [u32; 2],
+        /// Limits that count the flow among its source's connections, 0 for none.
+        pub counted: [u16; 2],
+        /// Zero.
+        pub pad: u32,
         /// Ticks that a dropped packet's source is kept out of `blame`, 0 for none.
         pub quarantine_ticks: u32,
         /// When the first of the rules that decided ends.

@@ -82,6 +82,9 @@ pub const RULE_TARGET_SET: u16 = 1 << 9;
 /// One of the hub's rules, which come before the persona's.
 pub const RULE_BASELINE: u16 = 1 << 10;
 
+/// An allow that is asked as a limit, because it counts connections.
+pub const RULE_CONNECTIONS: u16 = 1 << 12;
+
 /// Pass.
 pub const ACTION_ALLOW: u8 = 0;
 /// Drop in silence.
@@ -90,7 +93,7 @@ pub const ACTION_DENY: u8 = 1;
 pub const ACTION_REJECT: u8 = 2;
 /// Report and go on with the next rule.
 pub const ACTION_LOG: u8 = 3;
-/// Pass as long as its limit is not reached, else drop.
+/// Pass as long as its limit is not reached, else drop: a rate, or a number of connections.
 pub const ACTION_RATE_LIMIT: u8 = 4;
 /// Drop, and keep the source out for a while.
 pub const ACTION_QUARANTINE: u8 = 5;

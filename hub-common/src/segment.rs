@@ -131,6 +131,9 @@ pub const SEGMENT_TIMED: u32 = 1 << 6;
 /// Addresses may be in quarantine: look its packets' ends up.
 pub const SEGMENT_QUARANTINE: u32 = 1 << 7;
 
+/// Connections to its members are limited by source: look the number up.
+pub const SEGMENT_CONNECTIONS: u32 = 1 << 12;
+
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;
 /// The default action tells the sender.

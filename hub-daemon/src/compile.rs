@@ -11,8 +11,8 @@ use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::limits::RULES_PER_DIRECTION;
 use hub_common::rule::{
     ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
-    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL, RULE_SOURCE_PORT,
-    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule as Compiled,
+    ACTION_REJECT, RULE_BASELINE, RULE_CONNECTIONS, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL,
+    RULE_SOURCE_PORT, RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule as Compiled,
 };
 use hub_common::segment::{POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE};
 use hub_common::set::set_number;
@@ -278,9 +278,11 @@ fn each<T>(
 
 /// The rule without ports and prefixes, once for each protocol that it must name.
 fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
+    let counts = rule.terms().connections.is_some();
     let (tcp_mask, tcp_value) = rule.tcp_flags().map_or((0, 0), TcpFlags::bits);
     let base = Compiled {
         action: match rule.action() {
+            Action::Allow if counts => ACTION_RATE_LIMIT,
             Action::Allow => ACTION_ALLOW,
             Action::Deny => ACTION_DENY,
             Action::Reject => ACTION_REJECT,
@@ -291,7 +293,8 @@ fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
         identity: rule.identity(),
         tcp_mask,
         tcp_value,
-        flags: if rule.logs() { RULE_LOG } else { 0 },
+        flags: if rule.logs() { RULE_LOG } else { 0 }
+            | if counts && rule.action() == Action::Allow { RULE_CONNECTIONS } else { 0 },
         index: rule.index(),
         dscp: rule.dscp().map_or(0, |dscp| dscp.number() + 1),
         priority: rule.priority().map_or(0, |priority| priority.number() + 1),

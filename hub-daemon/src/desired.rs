@@ -49,6 +49,8 @@ pub struct Desired {
     pub translations: BTreeMap<Translation, IpNet>,
     /// Largest packet of segments whose TCP is to know it, in bytes.
     pub mtus: BTreeMap<SegmentId, u32>,
+    /// Connections that a source may have with members of segments, where that is limited.
+    pub connections: BTreeMap<SegmentId, u32>,
     /// Whether connections leave uplinks with the hub's address.
     pub masquerade: bool,
     /// What the data path watches for, by segment.

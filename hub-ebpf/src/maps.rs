@@ -196,6 +196,21 @@ pub(crate) static LIMITS: Array<Limit, { limits::RATE_LIMITS as usize }> = Array
 pub(crate) static LIMIT_SOURCES: LruHashMap<LimitSource, u64, { limits::RATE_SOURCES as usize }> =
     LruHashMap::new();
 
+/// Connections that sources have, by segment and limit. Programs add and take, the daemon counts the flows and
+/// corrects; a full table forgets the least recently seen until then.
+#[btf_map]
+pub(crate) static CONNECTIONS: LruHashMap<LimitSource, u64, { limits::CONNECTION_SOURCES as usize }> =
+    LruHashMap::new();
+
+/// Connections that a source may have with members of segments with `SEGMENT_CONNECTIONS`. Daemon writes.
+#[btf_map]
+pub(crate) static CONNECTION_MAX: HashMap<
+    u32,
+    u32,
+    { limits::SEGMENTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
 /// Totals per hook.
 #[btf_map]
 pub(crate) static TOTALS: PerCpuArray<HookTotals, { HOOKS as usize }> = PerCpuArray::new();

@@ -123,6 +123,7 @@ impl World {
             // Any value that differs between segments: the sequence of random numbers stays as it is.
             capped: rules % 16 == 13,
             set_generation: 1,
+            connections: (rules % 16 == 6).then_some(2),
         }
     }
 

@@ -8,6 +8,7 @@
 //! the kernel are both [`Verdict::Pass`].
 
 mod changes;
+mod connections;
 mod flows;
 mod headers;
 mod icmp;
@@ -128,6 +129,8 @@ pub struct Segment {
     pub capped: bool,
     /// Differs from before when one of its sets changed.
     pub set_generation: u32,
+    /// Connections that a source may have with its members at once.
+    pub connections: Option<i64>,
 }
 
 /// An address range with the segment it belongs to.
@@ -160,6 +163,8 @@ pub struct Model {
     pub limits: BTreeMap<u16, Limit>,
     /// What was taken from each limit, by source where it holds them apart.
     taken: BTreeMap<(u16, Option<IpAddr>), u64>,
+    /// Connections that sources have, by segment and limit; without a limit all to the segment's members.
+    connections: BTreeMap<(u32, Option<u16>, IpAddr), i64>,
     /// The hub's own addresses.
     pub locals: BTreeSet<IpAddr>,
     /// Protocols and ports of the host that stay reachable over uplinks.

@@ -133,6 +133,7 @@ fn model() -> Model {
         drains_tick,
         capped: false,
         set_generation: 0,
+        connections: None,
     };
     let mut model = Model::default();
     model.segments.insert(1, segment);

@@ -124,6 +124,7 @@ fn hint(reason: Reason) -> &'static str {
         Reason::NoPolicy => "the persona is being set up; if it stays, see `hubctl status`",
         Reason::Protocol => "add the protocol to the persona's `protocols`",
         Reason::RuleDeny | Reason::RuleReject => "change that rule, or put an allow before it",
+        Reason::ConnectionLimit => "close some, or raise `max_connections_per_source`; see `hubctl flows`",
         Reason::RateLimit => "wait, or raise `rate` or `burst` of that rule",
         Reason::Quarantine => "wait until it ends, or lift it: `hubctl persona quarantine lift`",
         Reason::DefaultDeny => "add a rule that allows it",

@@ -99,6 +99,9 @@ pub struct PersonaDocument {
     /// Whether rules decide (`enforce`, the default), only count (`audit`), or are not asked (`off`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforcement: Option<EnforcementDocument>,
+    /// Connections that one source may have with members at once, 1 to 1000000; default: any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_source: Option<u32>,
     /// Sets of prefixes by name, which rules refer to as `@NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sets: Option<BTreeMap<String, SetDocument>>,

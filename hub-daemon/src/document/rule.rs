@@ -74,6 +74,9 @@ pub struct RuleDocument {
     /// `source` gives each source a limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<PerDocument>,
+    /// With `action: allow` or `rate_limit`: connections of one source that the rule lets be at once, 1 to 1000000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_source: Option<u32>,
     /// In the hub's `baseline`: an allow that ends the questioning; without it the persona's rules are
     /// asked as well.
     #[serde(default, rename = "final", skip_serializing_if = "Option::is_none")]

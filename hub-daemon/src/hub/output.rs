@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hub_common::rule::{ACTION_QUARANTINE, Rule as Compiled};
-use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_WATCHED};
+use hub_common::segment::{SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE, SEGMENT_WATCHED};
 use jiff::Timestamp;
 
 use super::Hub;
@@ -26,6 +26,11 @@ use crate::view::{PersonaView, Snapshot};
 /// The feature bit of a persona with detectors.
 fn watched(record: &Record) -> u32 {
     if record.persona.detectors().is_some() { SEGMENT_WATCHED } else { 0 }
+}
+
+/// The feature bit of a persona whose members' connections are counted by source.
+fn connections(record: &Record) -> u32 {
+    if record.persona.rules.connections.is_some() { SEGMENT_CONNECTIONS } else { 0 }
 }
 
 impl Hub {
@@ -73,10 +78,12 @@ impl Hub {
                 flags: translate::flags(record)
                     | watched(record)
                     | quarantine(record)
+                    | connections(record)
                     | if works { shaping::flags(&record.persona) } else { 0 },
                 set_generation: record.lists.generation,
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
+            desired.connections.extend(record.persona.rules.connections.map(|most| (record.segment, most)));
             desired.segments.insert(record.segment, segment);
             lists::contribute(&mut desired, record);
             for range in record.main_ranges() {

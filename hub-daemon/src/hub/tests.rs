@@ -3,6 +3,7 @@
 mod changes;
 mod files;
 mod kernel;
+mod limits;
 mod lives;
 mod overlap;
 mod random;

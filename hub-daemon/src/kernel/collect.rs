@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use aya::maps::{Array, HashMap, IterableMap as _, MapData};
 use hub_common::flow::{Flow, FlowKey};
-use hub_common::segment::{STATE_EMPTY, Segment, Settings};
+use hub_common::segment::{SEGMENT_CONNECTIONS, STATE_EMPTY, Segment, Settings};
 
 use super::batch;
 use super::clock::{Clock, TickSource};
 use super::maps::{self, at};
 use super::masquerades::Masquerades;
 use super::reader::ReadError;
+use super::recount::Recount;
 
 /// Stale entries that are removed together.
 const REMOVED_AT_ONCE: usize = 1_024;
@@ -38,6 +39,15 @@ pub struct Collected {
     pub orphaned: usize,
     /// Entries of masqueraded connections removed, each way one.
     pub ports: usize,
+    /// Counts of connections by source that were wrong.
+    pub recounted: usize,
+}
+
+/// What matters of a segment here.
+#[derive(Clone, Copy)]
+struct Known {
+    lives: bool,
+    is_limited: bool,
 }
 
 /// The table of connections, and what says which of them are over.
@@ -46,6 +56,7 @@ pub struct Collector {
     segments: Array<MapData, Segment>,
     settings: Array<MapData, Settings>,
     masquerades: Masquerades,
+    recount: Recount,
     ticks: TickSource,
 }
 
@@ -57,17 +68,18 @@ impl Collector {
             segments: maps::array(pins, "SEGMENTS")?,
             settings: maps::array(pins, "SETTINGS")?,
             masquerades: Masquerades::open(pins)?,
+            recount: Recount::open(pins)?,
             ticks: TickSource::open(pins)?,
         })
     }
 
     /// Removes the connections that are over as of now. Blocks: some 100 ns for each entry of the table.
-    pub fn collect(&self) -> Result<Collected, ReadError> {
+    pub fn collect(&mut self) -> Result<Collected, ReadError> {
         self.collect_at(&self.ticks.read()?)
     }
 
     /// As [`Self::collect`], as of a moment.
-    pub fn collect_at(&self, clock: &Clock) -> Result<Collected, ReadError> {
+    pub fn collect_at(&mut self, clock: &Clock) -> Result<Collected, ReadError> {
         let failed = |source| ReadError::Map { map: "FLOWS", source };
         let timeouts = at(&self.settings, "SETTINGS", 0)?.map(|settings| settings.timeout_ticks);
         let timeout_ticks = timeouts.unwrap_or_default();
@@ -75,9 +87,9 @@ impl Collector {
         if timeout_ticks == [0; 8] {
             return Ok(Collected::default());
         }
-        let live = self.live(clock)?;
+        let known = self.known(clock)?;
         let is_gone =
-            |segment: &u32| *segment != 0 && !live.get(*segment as usize).copied().unwrap_or_default();
+            |segment: &u32| *segment != 0 && !known.get(*segment as usize).is_some_and(|known| known.lives);
         let mut collected = Collected::default();
         let mut over = Vec::with_capacity(REMOVED_AT_ONCE);
         let mut result = Ok(());
@@ -102,19 +114,24 @@ impl Collector {
         .map_err(failed)?;
         result.and_then(|()| batch::remove(self.flows.map(), &over)).map_err(failed)?;
         collected.ports = self.masquerades.collect(clock.tick(), &timeout_ticks)?;
+        let is_limited = |segment: u32| known.get(segment as usize).is_some_and(|known| known.is_limited);
+        let is_needed = known.iter().any(|known| known.is_limited);
+        collected.recounted = self.recount.run(clock.tick(), &timeout_ticks, is_limited, is_needed)?;
         Ok(collected)
     }
 
     /// Which segments there are, those included whose connections are still to be told of their end.
-    fn live(&self, clock: &Clock) -> Result<Vec<bool>, ReadError> {
+    fn known(&self, clock: &Clock) -> Result<Vec<Known>, ReadError> {
         let told = clock.ticks(TOLD);
-        let mut live = Vec::with_capacity(self.segments.len() as usize);
+        let mut known = Vec::with_capacity(self.segments.len() as usize);
         batch::range(self.segments.map(), 0, self.segments.len(), |_, segments: &[Segment]| {
-            live.push(segments.iter().any(|segment| {
-                segment.state != STATE_EMPTY && clock.tick() < segment.expires_tick.saturating_add(told)
+            known.extend(segments.first().map(|segment| Known {
+                lives: segment.state != STATE_EMPTY
+                    && clock.tick() < segment.expires_tick.saturating_add(told),
+                is_limited: segment.flags & SEGMENT_CONNECTIONS != 0,
             }));
         })
         .map_err(|source| ReadError::Map { map: "SEGMENTS", source })?;
-        Ok(live)
+        Ok(known)
     }
 }

@@ -92,6 +92,9 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::Policed => {
             "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
         }
+        Reason::ConnectionLimit => {
+            "The source has as many connections as the persona, or one of its rules, lets it have at once: it may go on when some of them are over; raise `max_connections_per_source` if that is wanted"
+        }
         Reason::RateLimit => {
             "More came than a rule with action rate_limit lets pass: raise `rate` or `burst` if that is wanted"
         }

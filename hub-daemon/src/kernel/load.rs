@@ -122,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 52] {
+    fn maps(&self) -> [Shape; 54] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -158,6 +158,8 @@ impl Capacities {
             ("QUARANTINE", size_of::<QuarantineKey>(), size_of::<u64>(), limits::QUARANTINED),
             ("LIMITS", index, size_of::<Limit>(), limits::RATE_LIMITS),
             ("LIMIT_SOURCES", size_of::<LimitSource>(), size_of::<u64>(), limits::RATE_SOURCES),
+            ("CONNECTIONS", size_of::<LimitSource>(), size_of::<u64>(), limits::CONNECTION_SOURCES),
+            ("CONNECTION_MAX", index, size_of::<u32>(), segments),
             ("TOTALS", index, size_of::<HookTotals>(), HOOKS),
             ("REASONS", index, size_of::<u64>(), HOOKS * REASON_SLOTS),
             ("EVENT_GATE", index, size_of::<u64>(), REASON_SLOTS),

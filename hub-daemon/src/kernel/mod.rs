@@ -29,6 +29,7 @@ mod quarantined;
 mod question;
 pub mod queues;
 pub mod reader;
+mod recount;
 mod rule_counts;
 mod rule_text;
 pub mod step;

@@ -6,8 +6,8 @@ use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::packet::{TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN};
 use hub_common::rule::{
     ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
-    ACTION_REJECT, RULE_BASELINE, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL, RULE_SOURCE_PORT,
-    RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
+    ACTION_REJECT, RULE_BASELINE, RULE_CONNECTIONS, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL,
+    RULE_SOURCE_PORT, RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
 };
 use hub_common::segment::{POLICY_DEFAULT_REJECT, Policy};
 
@@ -35,6 +35,7 @@ pub(crate) fn words(rule: &Rule) -> String {
         ACTION_DENY => "deny",
         ACTION_REJECT => "reject",
         ACTION_LOG => "log",
+        ACTION_RATE_LIMIT if has(RULE_CONNECTIONS) => "allow so many connections of",
         ACTION_RATE_LIMIT => "limit the rate of",
         ACTION_QUARANTINE => "quarantine the source of",
         ACTION_PASS_ON => "pass on",

@@ -145,15 +145,21 @@ fn translate(maps: &Maps, snapshot: &Snapshot, outcome: &Outcome) -> Result<Answ
     })
 }
 
+/// What rules refuse packets for, quarantine apart.
+const BY_RULES: [Reason; 6] = [
+    Reason::RuleDeny,
+    Reason::RuleReject,
+    Reason::DefaultDeny,
+    Reason::Protocol,
+    Reason::RateLimit,
+    Reason::ConnectionLimit,
+];
+
 /// The sides whose rules were asked, sender of the packet first.
 fn sides(outcome: &Outcome) -> impl Iterator<Item = usize> {
     let refused_by = (outcome.verdict == VERDICT_DROP).then_some(outcome.blame_direction);
     let quarantined_by_rule = outcome.rule != [RULE_NONE; 2] && outcome.reason == Reason::Quarantine as u32;
-    let by_rules =
-        [Reason::RuleDeny, Reason::RuleReject, Reason::DefaultDeny, Reason::Protocol, Reason::RateLimit]
-            .iter()
-            .any(|reason| *reason as u32 == outcome.reason)
-            || quarantined_by_rule;
+    let by_rules = BY_RULES.iter().any(|reason| *reason as u32 == outcome.reason) || quarantined_by_rule;
     let between = outcome.reason == Reason::InterPersona as u32;
     let [first, other] = outcome.segment.map(|segment| segment != 0);
     let asked = match refused_by {

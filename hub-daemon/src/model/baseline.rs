@@ -37,6 +37,13 @@ pub(super) fn rules(problems: &mut Problems, written: &[RuleDocument]) -> Vec<Ru
             let detail = "a ttl would begin again at each start: use `expires_at`";
             problems.add(format!("{base}/ttl"), detail);
         }
+        if document.max_connections_per_source.is_some()
+            && document.action == Action::Allow
+            && document.is_final != Some(true)
+        {
+            let detail = "an allow of the hub that counts connections decides: add `final: true`";
+            problems.add(format!("{base}/max_connections_per_source"), detail);
+        }
         if document.is_final.is_some() && document.action != Action::Allow {
             problems.add(format!("{base}/final"), "only an allow may go on: remove the field");
         }

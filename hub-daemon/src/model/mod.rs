@@ -4,6 +4,7 @@ pub mod alert;
 pub mod bandwidth;
 mod baseline;
 pub mod config;
+mod connections;
 pub mod detector;
 pub mod dscp;
 pub mod egress;

@@ -20,7 +20,7 @@ use super::rule::Rule;
 use super::service::{self, Service, Used};
 use super::set::{self, Set};
 use super::translation::Nat;
-use super::{names, prefix};
+use super::{connections, names, prefix};
 use crate::command::Problem;
 use crate::compile;
 use crate::document::parts::{OneOrMany, Scalar};
@@ -74,6 +74,7 @@ pub(crate) struct RuleSet {
     pub(crate) established: EstablishedDocument,
     pub(crate) tracking: TrackingDocument,
     pub(crate) enforcement: EnforcementDocument,
+    pub(crate) connections: Option<u32>,
     pub(crate) egress_allow: Option<Vec<IpNet>>,
     pub(crate) egress_deny: Vec<IpNet>,
 }
@@ -118,6 +119,7 @@ impl Persona {
             problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
         }
         labels(&mut problems, document);
+        let connections = connections::read(&mut problems, "", document.max_connections_per_source);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
         let written = document.alerts.as_deref().unwrap_or_default();
         let alerts = Alert::list(&mut problems, "/alerts", written);
@@ -134,6 +136,7 @@ impl Persona {
                 established: document.established.unwrap_or_default(),
                 tracking: document.tracking.unwrap_or_default(),
                 enforcement: document.enforcement.unwrap_or_default(),
+                connections,
                 egress_allow,
                 egress_deny,
             },

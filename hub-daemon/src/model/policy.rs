@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hub_common::limit::Limit;
 use hub_common::rule::Rule;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,20 @@ pub struct Terms {
     pub rate: Option<RateLimit>,
     /// With action `quarantine`: how long a source stays there.
     pub quarantine: Option<Duration>,
+    /// Connections of each source that the rule lets be at once.
+    pub connections: Option<u32>,
+}
+
+impl Terms {
+    /// The limit as the data path holds it, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        let rate = self.rate.map(RateLimit::compiled);
+        let connections = self.connections.map(|connections| Limit { connections, ..Limit::ZERO });
+        match (rate, connections) {
+            (Some(rate), Some(Limit { connections, .. })) => Some(Limit { connections, ..rate }),
+            (rate, connections) => rate.or(connections),
+        }
+    }
 }
 
 /// First and last ports of ranges in order, none next to another.

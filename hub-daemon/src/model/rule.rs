@@ -17,7 +17,7 @@ use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet, has_ports};
 use super::rate::RateLimit;
 use super::tcp_flags::TcpFlags;
-use super::{names, prefix, span};
+use super::{connections, names, prefix, span};
 use crate::command::Problem;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::qos::PriorityDocument;
@@ -365,7 +365,12 @@ fn terms(problems: &mut Problems, base: &str, document: &RuleDocument) -> Terms 
             }
         }
     }
-    Terms { ends: None, rate, quarantine }
+    let connections = connections::read(problems, base, document.max_connections_per_source);
+    if document.max_connections_per_source.is_some() && !limits && document.action != Action::Allow {
+        let detail = "needs `action: allow` or `rate_limit`: only what passes is counted";
+        problems.add(format!("{base}/max_connections_per_source"), detail);
+    }
+    Terms { ends: None, rate, quarantine, connections }
 }
 
 /// The 64-bit FNV-1a hash of the rule's name, or of all it says.

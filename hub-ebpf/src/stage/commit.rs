@@ -19,6 +19,7 @@ use hub_common::segment::PORT_XDP_TARGET;
 
 use crate::maps::{FLOWS, FLOWS_NEW, SETTINGS, own};
 use crate::report;
+use crate::stage::connections::hub_begun;
 use crate::stage::limit::hub_take;
 use crate::stage::shape::hub_shape;
 use crate::stage::{flow, fragment, handshake, open, route};
@@ -147,6 +148,10 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     entry.limit = scratch.outcome.limit;
     entry.set_generation = scratch.outcome.set_generation;
     entry.policy = scratch.outcome.policy;
+    if scratch.outcome.flags & OUTCOME_RESTAMP != 0 {
+        // Where it counts by now; the daemon moves it from one count to the other.
+        entry.counted = scratch.outcome.counted;
+    }
     if half_open && direction == 1 {
         scratch.flow = *entry;
         if FLOWS.insert(&scratch.key, &scratch.flow, 0).is_err() {
@@ -181,13 +186,16 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     new.deadline_tick = scratch.outcome.deadline_tick;
     new.limit = scratch.outcome.limit;
     new.set_generation = scratch.outcome.set_generation;
+    new.counted = scratch.outcome.counted;
     new.hop[0] = scratch.outcome.hop;
     new.class_generation = class_generation();
     new.from_high = u8::from(from_high);
     new.tcp_seen[0] = packet.tcp_flags;
     // While stray TCP may open flows, one may begin with its end.
     new.state = next_state(first_state(packet.protocol), packet.protocol, 0, new.tcp_seen);
-    FLOWS_NEW.insert(&scratch.key, &scratch.flow, 0).map_err(|_full| Reason::FlowTableFull)
+    FLOWS_NEW.insert(&scratch.key, &scratch.flow, 0).map_err(|_full| Reason::FlowTableFull)?;
+    hub_begun(scratch);
+    Ok(())
 }
 
 #[inline(always)]

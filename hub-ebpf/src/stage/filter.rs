@@ -19,7 +19,8 @@ use hub_common::segment::{
 
 use crate::maps::{PEERS, POLICIES, RULES, set_until};
 use crate::report::refuse;
-use crate::stage::limit::hub_has_room;
+use crate::stage::connections::hub_crowded;
+use crate::stage::limit::hub_limited;
 use crate::stage::translate::hub_native_view;
 
 /// Asks both sides about the flow's first packet: the sender's persona, whether the two may talk, the
@@ -110,7 +111,10 @@ pub(crate) extern "C" fn hub_filter(scratch: *mut Scratch, side: u32) -> u32 {
     }
     scratch.flags &= !SCRATCH_PASSED_ON;
     scratch.asked = scratch.outcome.segment[side];
-    let answer = by_policy(scratch, policy, side);
+    let mut answer = by_policy(scratch, policy, side);
+    if answer == 0 && side == 1 {
+        answer = hub_crowded(scratch);
+    }
     if policy.flags & POLICY_AUDIT != 0 {
         scratch.outcome.would[side] = answer;
     }
@@ -200,7 +204,7 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
 #[inline(always)]
 fn limited(scratch: &mut Scratch, side: usize, slot: u32) -> u32 {
     let Some(rule) = RULES.get(slot) else { return Reason::NoPolicy as u32 };
-    if hub_has_room(scratch, side as u32, rule.limit) == 0 { Reason::RateLimit as u32 } else { 0 }
+    hub_limited(scratch, side as u32, rule.limit)
 }
 
 #[inline(always)]

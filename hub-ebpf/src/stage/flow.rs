@@ -3,7 +3,7 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use hub_common::event::Reason;
-use hub_common::flow::{Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
+use hub_common::flow::{FLOW_TCP_CLOSED, Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_REJECT,
     OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW, SCRATCH_READ_ONLY,
@@ -23,8 +23,9 @@ use crate::atomic;
 use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::pipeline::begin;
 use crate::report::{self, refuse};
+use crate::stage::connections::{hub_cut, hub_ended};
 use crate::stage::filter::{filter, may_talk};
-use crate::stage::limit::hub_has_room;
+use crate::stage::limit::hub_limited;
 use crate::stage::quarantine::hub_isolated;
 use crate::stage::related::related;
 use crate::stage::shape::hub_shape;
@@ -212,7 +213,11 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
         flow.tcp_seen[direction] = seen;
-        flow.state = next_state(flow.state, packet.protocol, direction, flow.tcp_seen);
+        let state = next_state(flow.state, packet.protocol, direction, flow.tcp_seen);
+        if state == FLOW_TCP_CLOSED && flow.state != FLOW_TCP_CLOSED {
+            hub_ended(scratch, flow, direction as u32);
+        }
+        flow.state = state;
     }
 }
 
@@ -296,9 +301,7 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
     let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
     if cut && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
-        // Cut: the next packet is judged as one of a new flow. Either table may hold the entry.
-        FLOWS.remove(scratch.key).ok();
-        FLOWS_NEW.remove(scratch.key).ok();
+        hub_cut(scratch);
     }
     verdict
 }
@@ -318,7 +321,7 @@ fn held(scratch: &mut Scratch, flow: &Flow) -> Result<(), Reason> {
     let mut side = 0;
     while side < 2 {
         let slot = flow.limit[side];
-        if slot != 0 && hub_has_room(scratch, side as u32, u32::from(slot)) == 0 {
+        if slot != 0 && hub_limited(scratch, side as u32, u32::from(slot)) != 0 {
             let blame = scratch.outcome.segment[side];
             if is_watched(scratch.outcome.policy[side]) {
                 scratch.outcome.would[side] = Reason::RateLimit as u32;

@@ -3,46 +3,59 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
+use hub_common::event::Reason;
 use hub_common::limit::{LIMIT_PACKETS, LIMIT_PER_SOURCE, Limit, LimitSource, TIME_PARTS};
 use hub_common::outcome::{OUTCOME_NEW, Scratch};
 
 use crate::atomic;
 use crate::maps::{LIMIT_SOURCES, LIMITS};
+use crate::stage::connections;
 
-/// Asks the limit in `slot` about the packet, for one side: 1 to pass, 0 to refuse.
+/// Asks the limit in `slot` about the packet, for one side: a reason number, 0 to pass.
 ///
 /// Limits of flows are asked about first packets only. Those of packets are asked about what goes the way of
 /// the first one, and remembered with the flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_has_room(scratch: *mut Scratch, side: u32, slot: u32) -> u32 {
+pub(crate) extern "C" fn hub_limited(scratch: *mut Scratch, side: u32, slot: u32) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    let Some(limit) = LIMITS.get_ptr_mut(slot) else { return 0 };
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::RateLimit as u32 };
+    let Some(limit) = LIMITS.get_ptr_mut(slot) else { return Reason::RateLimit as u32 };
     // SAFETY: a live map value; only `full_at` is ever changed, and it is read as one word.
     let limit = unsafe { &*limit };
     let side = (side & 1) as usize;
+    if limit.connections != 0 {
+        scratch.outcome.counted[side] = slot as u16;
+        if scratch.outcome.flags & OUTCOME_NEW != 0
+            && connections::is_full(scratch, side, slot, limit.connections)
+        {
+            return Reason::ConnectionLimit as u32;
+        }
+    }
+    if !limit.has_rate() {
+        return 0;
+    }
     let per_packet = limit.flags & LIMIT_PACKETS != 0;
     if per_packet {
         scratch.outcome.limit[side] = slot as u16;
     }
     if scratch.outcome.direction != 0 || !(per_packet || scratch.outcome.flags & OUTCOME_NEW != 0) {
-        return 1;
+        return 0;
     }
     let full_at = if limit.flags & LIMIT_PER_SOURCE == 0 {
         // SAFETY: as above.
         unsafe { read_volatile(&raw const limit.full_at) }
     } else {
-        let key = LimitSource { limit: slot, pad: 0, address: scratch.packet.source };
+        let key = LimitSource { limit: slot, segment: 0, address: scratch.packet.source };
         // SAFETY: one word.
         unsafe { LIMIT_SOURCES.get(key) }.copied().unwrap_or(0)
     };
     // SAFETY: a helper without arguments.
     if !limit.has_room(full_at, unsafe { bpf_ktime_get_ns() }) {
-        return 0;
+        return Reason::RateLimit as u32;
     }
     scratch.outcome.take[side] = slot as u16;
-    1
+    0
 }
 
 /// Takes a passing packet's part from the limit in `slot`.
@@ -61,7 +74,7 @@ pub(crate) extern "C" fn hub_take(scratch: *const Scratch, slot: u32) -> u32 {
         advance(&mut limit.full_at, now, cost);
         return 1;
     }
-    let key = LimitSource { limit: slot, pad: 0, address: scratch.packet.source };
+    let key = LimitSource { limit: slot, segment: 0, address: scratch.packet.source };
     match LIMIT_SOURCES.get_ptr_mut(key) {
         // SAFETY: a live map value; one word.
         Some(full_at) => advance(unsafe { &mut *full_at }, now, cost),

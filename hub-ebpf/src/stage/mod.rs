@@ -3,6 +3,7 @@
 pub(crate) mod candidate;
 pub(crate) mod classify;
 pub(crate) mod commit;
+pub(crate) mod connections;
 pub(crate) mod detect;
 pub(crate) mod filter;
 pub(crate) mod flow;

@@ -13,8 +13,9 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
     Failsafe, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY,
-    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_QUARANTINE, SEGMENT_SHAPED,
-    SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings, policy_word,
+    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE,
+    SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings,
+    policy_word,
 };
 
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
@@ -99,6 +100,11 @@ impl DataPath {
             let untracked = segment.policy.as_ref().is_some_and(|policy| policy.untracked);
             let classed = number.is_multiple_of(2) && !untracked;
             entry.flags = self.fill_shape(number, segment.capped, classed);
+            if let Some(most) = segment.connections {
+                let most = u32::try_from(most).unwrap();
+                self.hash::<u32, u32>("CONNECTION_MAX").insert(number, most, 0).unwrap();
+                entry.flags |= SEGMENT_CONNECTIONS;
+            }
             entry.expires_tick = segment.expires_tick;
             entry.drain_tick = if segment.drains_tick == u64::MAX { 0 } else { segment.drains_tick.max(1) };
             entry.set_generation = segment.set_generation;
@@ -287,8 +293,12 @@ impl DataPath {
         for (slot, limit) in &model.limits {
             let packets = if limit.per_packet { LIMIT_PACKETS } else { 0 };
             let source = if limit.per_source { LIMIT_PER_SOURCE } else { 0 };
-            let tolerance = NEVER * (limit.burst - 1);
-            let limit = Limit { cost: NEVER, tolerance, flags: packets | source, ..Limit::ZERO };
+            let (cost, tolerance) = match limit.burst {
+                u64::MAX => (0, 0),
+                burst => (NEVER, NEVER * (burst - 1)),
+            };
+            let connections = limit.connections.map_or(0, |most| most.try_into().unwrap());
+            let limit = Limit { cost, tolerance, flags: packets | source, connections, ..Limit::ZERO };
             limits.set(u32::from(*slot), limit, 0).unwrap();
         }
     }
@@ -319,6 +329,7 @@ impl DataPath {
         self.replace_all::<FlowKey, Flow>("FLOWS", std::iter::empty());
         self.replace_all::<FlowKey, Flow>("FLOWS_NEW", std::iter::empty());
         self.replace_all::<FragmentKey, FragmentPorts>("FRAGMENTS", std::iter::empty());
+        self.forget_connections();
     }
 
     /// Lets everything that is remembered become too old to count.
@@ -335,6 +346,12 @@ impl DataPath {
             let (key, ports) = entry;
             map.insert(key, FragmentPorts { until_tick: 0, ..ports }, 0).unwrap();
         }
+        self.forget_connections();
+    }
+
+    /// Forgets how many connections sources have, as a count of tables without live ones does.
+    fn forget_connections(&mut self) {
+        self.replace_all::<LimitSource, u64>("CONNECTIONS", std::iter::empty());
     }
 }
 

@@ -12,8 +12,10 @@ impl World {
     pub(super) fn add_lists(&mut self, random: &mut Random) {
         for slot in LIMITS {
             let burst = random.pick(&[1, 2, 5, 30]).unwrap();
-            let limit = Limit { burst, per_packet: random.chance(50), per_source: random.chance(40) };
-            self.model.limits.insert(slot, limit);
+            let (per_packet, per_source) = (random.chance(50), random.chance(40));
+            let connections = if slot > 4 { burst.min(2).try_into().ok() } else { None };
+            let burst = if slot == 6 { u64::MAX } else { burst };
+            self.model.limits.insert(slot, Limit { burst, per_packet, per_source, connections });
         }
         for segment in 1..=SEGMENTS {
             for set in 1..=SETS {

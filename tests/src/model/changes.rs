@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::flows::FirstFragment;
 use super::headers::Piece;
-use super::{Flow, Headers, Model, Stamp, Tuple, Verdict};
+use super::{Flow, Headers, Model, Stamp, State, Tuple, Verdict};
 
 /// What the hub remembers differently after a packet.
 #[derive(Clone, Debug)]
@@ -41,22 +41,34 @@ impl Model {
             match change {
                 Change::Open(flow) => {
                     self.forget(flow.tuple());
+                    self.count(&flow);
                     self.flows.push(*flow);
                 }
                 Change::Go(tuple, direction, tcp_flags, now) => {
+                    let before = self.flow_mut(tuple).clone();
                     self.flow_mut(tuple).take(direction, tcp_flags, now);
+                    if before.state != State::Closed && self.flow_mut(tuple).state == State::Closed {
+                        self.count_no_more(&before);
+                    }
                 }
                 Change::Stamp(tuple, stamp) => {
                     let flow = self.flow_mut(tuple);
                     (flow.segments, flow.versions) = (stamp.segments, stamp.versions);
                     (flow.generations, flow.limits) = (stamp.generations, stamp.limits);
+                    flow.counted = stamp.counted;
                     flow.is_due = false;
                 }
                 Change::Take(bucket) => self.take(bucket),
                 Change::Isolate(segment, address) => {
                     self.quarantine.insert((segment, address), u64::MAX);
                 }
-                Change::Cut(tuple) => self.forget(tuple),
+                Change::Cut(tuple) => {
+                    let flow = self.flow_mut(tuple).clone();
+                    if flow.state != State::Closed {
+                        self.count_no_more(&flow);
+                    }
+                    self.forget(tuple);
+                }
                 Change::Remember(headers, until_tick) => {
                     let Piece::First(id) = headers.piece else { unreachable!("only first fragments are") };
                     let protocol = headers.source.is_ipv4().then_some(headers.protocol);
@@ -87,5 +99,6 @@ impl Model {
             flow.last_tick = 0;
         }
         self.fragments.clear();
+        self.forget_connections();
     }
 }

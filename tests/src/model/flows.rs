@@ -117,6 +117,8 @@ pub struct Stamp {
     pub generations: [u32; 2],
     /// Limits that later packets are held to.
     pub limits: [Option<u16>; 2],
+    /// Limits that count it among its source's connections.
+    pub counted: [Option<u16>; 2],
 }
 
 /// One connection.
@@ -132,6 +134,8 @@ pub struct Flow {
     pub generations: [u32; 2],
     /// Limits that each packet of the opener is held to.
     pub limits: [Option<u16>; 2],
+    /// Limits that count it among its source's connections.
+    pub counted: [Option<u16>; 2],
     /// A rule that admitted it ended.
     pub is_due: bool,
     /// What it has come to.
@@ -145,7 +149,7 @@ pub struct Flow {
 impl Flow {
     /// A flow after its first packet.
     pub(super) fn opened(opener: Headers, stamp: Stamp, now: u64) -> Self {
-        let Stamp { segments, versions, generations, limits } = stamp;
+        let Stamp { segments, versions, generations, limits, counted } = stamp;
         let state = match opener.protocol {
             6 => State::Opening,
             1 | 58 => State::Icmp,
@@ -153,8 +157,9 @@ impl Flow {
         };
         let tcp_flags = opener.tcp_flags;
         let (seen, is_due) = ([0; 2], false);
+        let last_tick = now;
         let mut flow =
-            Self { opener, segments, versions, generations, limits, is_due, state, seen, last_tick: now };
+            Self { opener, segments, versions, generations, limits, counted, is_due, state, seen, last_tick };
         flow.take(0, tcp_flags, now);
         flow
     }

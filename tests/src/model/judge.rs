@@ -246,13 +246,18 @@ impl Model {
             let differs = versions[end] != flow.versions[end] || generations[end] != flow.generations[end];
             segments[end] != flow.segments[end] || (differs && !(unlimited && self.preserves(segments[end])))
         };
+        let go = Change::Go(tuple, direction, judged.packet.tcp_flags, judged.now);
         if must_ask(0) || must_ask(1) || flow.is_due {
             let first = flow.first_packet(&judged.packet);
             let forward = direction == 0;
             let asked = self.policies(&first, segments, false, forward, judged.now, changes);
             match asked {
-                Ok(limits) => {
-                    changes.push(Change::Stamp(tuple, Stamp { segments, versions, generations, limits }));
+                Ok((limits, counted)) => {
+                    let stamp = Stamp { segments, versions, generations, limits, counted };
+                    // What this packet closes was counted as it was before.
+                    changes.push(go);
+                    changes.push(Change::Stamp(tuple, stamp));
+                    return Ok(());
                 }
                 Err(refused) => {
                     if refused != Verdict::Drop(Reason::RateLimit) {
@@ -264,7 +269,7 @@ impl Model {
         } else if direction == 0 {
             self.held(flow, segments, judged.packet.source, changes)?;
         }
-        changes.push(Change::Go(tuple, direction, judged.packet.tcp_flags, judged.now));
+        changes.push(go);
         Ok(())
     }
 
@@ -330,15 +335,16 @@ impl Model {
             return refuse(Reason::HubLocal);
         }
         let segments = judged.segments;
-        let limits = self.policies(packet, segments, true, true, judged.now, changes)?;
+        let (limits, counted) = self.policies(packet, segments, true, true, judged.now, changes)?;
         let (versions, generations) = (self.versions(segments), self.generations(segments));
-        let stamp = Stamp { segments, versions, generations, limits };
+        let stamp = Stamp { segments, versions, generations, limits, counted };
         let flow = Flow::opened(packet.clone(), stamp, judged.now);
         changes.push(Change::Open(Box::new(flow)));
         Ok(())
     }
 
-    /// Both policies and the pair, for the first packet of a flow. Answers the limits of later packets.
+    /// Both policies and the pair, for the first packet of a flow. Answers the limits of later packets, and those
+    /// that count connections.
     fn policies(
         &self,
         packet: &Headers,
@@ -347,9 +353,9 @@ impl Model {
         forward: bool,
         now: u64,
         changes: &mut Vec<Change>,
-    ) -> Result<[Option<u16>; 2], Verdict> {
+    ) -> Result<([Option<u16>; 2], [Option<u16>; 2]), Verdict> {
         let mut takes = Vec::new();
-        let mut limits = [None; 2];
+        let (mut limits, mut counted) = ([None; 2], [None; 2]);
         let mut put = |side: Side, segment: u32| {
             let policy = self.segments[&segment].policy.as_ref().expect("checked by `alive`");
             let mut terms = Terms::default();
@@ -359,6 +365,7 @@ impl Model {
                 changes.push(Change::Isolate(segment, packet.source));
             }
             limits[usize::from(side == Side::Ingress)] = terms.limit;
+            counted[usize::from(side == Side::Ingress)] = terms.counted;
             takes.extend(terms.take.map(|slot| Change::Take(self.bucket(slot, packet.source))));
             answer
         };
@@ -375,7 +382,7 @@ impl Model {
             put(Side::Ingress, target)?;
         }
         changes.extend(takes);
-        Ok(limits)
+        Ok((limits, counted))
     }
 }
 

@@ -32,12 +32,14 @@ pub struct Element {
 /// How much a rule lets pass in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Packets or flows.
+    /// Packets or flows; `u64::MAX` for any number.
     pub burst: u64,
     /// Every packet counts, not only the first of a flow.
     pub per_packet: bool,
     /// Each source has as much.
     pub per_source: bool,
+    /// Connections that each source may have at once.
+    pub connections: Option<i64>,
 }
 
 /// Whether the element holds the address.

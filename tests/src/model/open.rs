@@ -58,7 +58,10 @@ impl Model {
         let active = segments.iter().flatten().all(|number| {
             let segment = live(*number);
             // What is capped, and so looked at packet by packet, is tracked.
-            segment.life == Life::Active && now < segment.drains_tick && !segment.capped
+            segment.life == Life::Active
+                && now < segment.drains_tick
+                && !segment.capped
+                && segment.connections.is_none()
         });
         let may_talk = match segments {
             [Some(a), Some(b)] => a == b || self.peers.contains(&(a.min(b), a.max(b))),

@@ -9,7 +9,7 @@ use hub_common::rule::{
     RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule,
 };
 
-use super::{Enforcement, Headers, Model, Policy, Verdict, bit_of};
+use super::{Enforcement, Headers, Limit, Model, Policy, Verdict, bit_of};
 
 /// Which of a policy's two lists is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) struct Terms {
     pub(super) limit: Option<u16>,
     /// A limit that this packet takes from.
     pub(super) take: Option<u16>,
+    /// A limit that counts the flow.
+    pub(super) counted: Option<u16>,
     /// The source goes into quarantine.
     pub(super) isolates: bool,
 }
@@ -54,7 +56,7 @@ pub(super) fn ask(
     if policy.enforcement == Enforcement::Off {
         return Ok(());
     }
-    let answer = enforced(policy, side, question, terms);
+    let answer = enforced(policy, side, question, terms).and_then(|()| crowd(policy, side, question));
     if policy.enforcement == Enforcement::Audit {
         terms.isolates = false;
         return Ok(());
@@ -79,7 +81,7 @@ fn enforced(policy: &Policy, side: Side, question: &Question<'_>, terms: &mut Te
         if matches(rule, packet) && holds_now(rule, question) {
             match rule.action {
                 ACTION_PASS_ON => passed_on = true,
-                ACTION_RATE_LIMIT => return limited(rule.limit as u16, question, terms),
+                ACTION_RATE_LIMIT => return limited(policy, rule.limit as u16, question, terms),
                 ACTION_QUARANTINE => {
                     terms.isolates = true;
                     return Err(Verdict::Drop(Reason::Quarantine));
@@ -109,8 +111,36 @@ fn holds_now(rule: &Rule, question: &Question<'_>) -> bool {
         && (rule.flags & RULE_TARGET_SET == 0 || in_set(rule.target_set, question.packet.target))
 }
 
-fn limited(slot: u16, question: &Question<'_>, terms: &mut Terms) -> Result<(), Verdict> {
-    let per_packet = question.model.limits[&slot].per_packet;
+/// Refuses the first packet of a source that has as many connections with members as it may.
+fn crowd(policy: &Policy, side: Side, question: &Question<'_>) -> Result<(), Verdict> {
+    let most = question.model.segments[&question.segment].connections;
+    match most.filter(|_| question.is_new && side == Side::Ingress) {
+        Some(most) => one_more(policy, None, most, question),
+        None => Ok(()),
+    }
+}
+
+fn one_more(policy: &Policy, limit: Option<u16>, most: i64, question: &Question<'_>) -> Result<(), Verdict> {
+    if !question.model.is_crowded((question.segment, limit, question.packet.source), most) {
+        Ok(())
+    } else if policy.default_reject {
+        Err(Verdict::Reject(Reason::ConnectionLimit))
+    } else {
+        Err(Verdict::Drop(Reason::ConnectionLimit))
+    }
+}
+
+fn limited(policy: &Policy, slot: u16, question: &Question<'_>, terms: &mut Terms) -> Result<(), Verdict> {
+    let Limit { burst, per_packet, connections, .. } = question.model.limits[&slot];
+    if let Some(most) = connections {
+        terms.counted = Some(slot);
+        if question.is_new {
+            one_more(policy, Some(slot), most, question)?;
+        }
+    }
+    if burst == u64::MAX {
+        return Ok(());
+    }
     terms.limit = per_packet.then_some(slot);
     if !question.forward || !(per_packet || question.is_new) {
         return Ok(());

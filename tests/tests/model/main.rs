@@ -81,6 +81,7 @@ fn segment(policy: Policy) -> Segment {
         drains_tick: u64::MAX,
         capped: false,
         set_generation: 0,
+        connections: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hub_common::limits::V4_BLOCKS;
+use hub_common::limits::{BASELINE_RULES, RATE_LIMITS, RULES_PER_PERSONA, V4_BLOCKS};
 use ipnet::IpNet;
 
 use super::Record;
@@ -66,6 +66,7 @@ struct Totals {
     rules: usize,
     v6_prefixes: usize,
     peers: usize,
+    limits: usize,
 }
 
 impl Totals {
@@ -75,6 +76,7 @@ impl Totals {
             rules: policy.ingress.len() + policy.egress.len(),
             v6_prefixes: persona.ranges().iter().filter(|range| range.addr().is_ipv6()).count(),
             peers: persona.peers().len(),
+            limits: limits_of(policy),
         }
     }
 
@@ -84,6 +86,7 @@ impl Totals {
             rules: self.rules + other.rules,
             v6_prefixes: self.v6_prefixes + other.v6_prefixes,
             peers: self.peers + other.peers,
+            limits: self.limits + other.limits,
         }
     }
 
@@ -93,8 +96,16 @@ impl Totals {
             rules: self.rules - other.rules,
             v6_prefixes: self.v6_prefixes - other.v6_prefixes,
             peers: self.peers - other.peers,
+            limits: self.limits - other.limits,
         }
     }
+}
+
+/// Rules with limits, over all personas. An update builds those of one persona beside; slot 0 is never used.
+const LIMITS: usize = RATE_LIMITS as usize - 1 - RULES_PER_PERSONA as usize - BASELINE_RULES;
+
+fn limits_of(policy: &Policy) -> usize {
+    policy.terms.values().filter(|terms| terms.limit().is_some()).count()
 }
 
 impl Claims {
@@ -185,7 +196,17 @@ impl Claims {
                 problems.add(pointer, format!("the hub is full: {count} {what}, limit {limit}"));
             }
         }
-        problems.settle(()).map_err(|problems| Rejection { kind: RejectionKind::Full, problems })
+        problems.settle(()).map_err(|problems| Rejection { kind: RejectionKind::Full, problems })?;
+        if limits_of(policy) > 0 && after.limits > LIMITS {
+            let detail = format!(
+                "{} rules with `rate` or `max_connections_per_source` in all personas: use at most {LIMITS}; rules \
+                 with ports and prefixes in lists share one",
+                after.limits
+            );
+            let problems = vec![Problem::new("/security_policies", detail)];
+            return Err(Rejection { kind: RejectionKind::Invalid, problems });
+        }
+        Ok(())
     }
 
     /// What stands against a persona, its own claims not being among these. Ranges in `held` are not

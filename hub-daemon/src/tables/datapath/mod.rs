@@ -5,6 +5,7 @@
 //! the segments that point at them, segments before the prefixes that lead to them, the port table before
 //! programs run on a port. Freed slots are used again after a grace period.
 
+pub mod connections;
 pub mod detectors;
 mod ends;
 pub mod grace;
@@ -92,6 +93,7 @@ pub struct Datapath {
     traces: traces::Traces,
     detectors: detectors::DetectorMaps,
     shapes: shapes::Shapes,
+    connections: connections::Connections,
 }
 
 impl Datapath {
@@ -109,6 +111,7 @@ impl Datapath {
         let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
         let traces = traces::Traces::new(&mut ebpf)?;
         let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
+        let connections = connections::Connections::new(&mut ebpf)?;
         Ok(Self {
             ebpf,
             pins,
@@ -123,6 +126,7 @@ impl Datapath {
             traces,
             detectors,
             shapes,
+            connections,
         })
     }
 
@@ -139,6 +143,7 @@ impl Datapath {
         reports.push(self.detectors.put(&desired.detectors, clock));
         // Before the segments that say that there is a shape.
         reports.push(self.shapes.put(&desired.shapes));
+        reports.push(self.connections.put(desired));
         reports.push(self.sets.put(&desired.sets, clock));
         reports.push(self.quarantine.put(&desired.quarantine, clock));
         let held = if self.segments.stop_quarantine(&desired.segments) {
@@ -192,6 +197,7 @@ impl Datapath {
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
+        let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);
         let shapes = self.shapes.delete(&desired.shapes, |id| desired.segments.contains_key(id));
         let retired = [
@@ -207,7 +213,7 @@ impl Datapath {
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, watches, shapes, self.sets.delete(&desired.sets)]
+        vec![report, translations, connections, watches, shapes, self.sets.delete(&desired.sets)]
     }
 
     /// Names what is in the maps and wanted by nobody.

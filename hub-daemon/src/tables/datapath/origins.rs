@@ -15,13 +15,12 @@ use super::slots::Slots;
 use super::{MapFault, take};
 use crate::compile::SYNTHETIC_RULE;
 use crate::model::SegmentId;
-use crate::model::policy::Policy;
-use crate::model::rate::RateLimit;
+use crate::model::policy::{Policy, Terms};
 
 /// Direction (true is egress) and identity.
 type Counted = (bool, u64);
 /// Identity, then everything that is fixed of a limit.
-type Limited = (u64, u64, u64, u32);
+type Limited = (u64, u64, u64, u32, u32);
 
 /// The maps of hit counters and limits.
 pub(crate) struct Origins {
@@ -86,16 +85,14 @@ impl Origins {
     }
 
     /// The limit of a rule: the one that it had before, if it says the same, or one whose bucket is full.
-    pub(crate) fn limit(
-        &mut self,
-        segment: SegmentId,
-        rule: &Rule,
-        rate: RateLimit,
-    ) -> Result<u32, MapFault> {
-        let limit = rate.compiled();
+    pub(crate) fn limit(&mut self, segment: SegmentId, rule: &Rule, limit: Limit) -> Result<u32, MapFault> {
         let known = self.buckets.entry(segment).or_default();
         let key = key(rule.identity, &limit);
         if let Some(slot) = known.get(&key) {
+            if !limit.has_rate() {
+                // One word of it may have changed, which packets read by itself.
+                self.limits.set(*slot, limit, 0).map_err(|source| kernel("LIMITS", source))?;
+            }
             return Ok(*slot);
         }
         let capacity = self.limit_slots.capacity();
@@ -116,9 +113,9 @@ impl Origins {
             self.retired.extend(counters.extract_if(.., |key, _| !used.contains(key)).map(|(_, slot)| slot));
         }
         if let Some(buckets) = self.buckets.get_mut(&segment) {
-            let rates = |identity: &u64| policy.terms.get(identity).and_then(|terms| terms.rate);
+            let limits = |identity: &u64| policy.terms.get(identity).and_then(Terms::limit);
             let gone = buckets.extract_if(.., |found, _| {
-                rates(&found.0).is_none_or(|rate| key(found.0, &rate.compiled()) != *found)
+                limits(&found.0).is_none_or(|limit| key(found.0, &limit) != *found)
             });
             self.retired_limits.extend(gone.map(|(_, slot)| slot));
         }
@@ -147,7 +144,9 @@ impl Origins {
 }
 
 fn key(identity: u64, limit: &Limit) -> Limited {
-    (identity, limit.cost, limit.tolerance, limit.flags)
+    // Connections that exist go on counting when their number changes.
+    let connections = if limit.has_rate() { limit.connections } else { 0 };
+    (identity, limit.cost, limit.tolerance, limit.flags, connections)
 }
 
 fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {

@@ -14,7 +14,7 @@ use super::slots::Slots;
 use super::{MapFault, take};
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
-use crate::model::policy::Policy;
+use crate::model::policy::{Policy, Terms};
 
 /// Slots that one policy occupies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +190,12 @@ impl Policies {
     /// A rule with what only the data path knows: its counter, its limit, ticks.
     fn finish(&mut self, site: &Site<'_>, egress: bool, rule: &Rule) -> Result<Rule, MapFault> {
         let terms = site.policy.terms.get(&rule.identity);
-        let rate = terms.and_then(|terms| terms.rate);
+        let limit = terms.and_then(Terms::limit);
         let quarantine = terms.and_then(|terms| terms.quarantine).map_or(0, |time| site.clock.ticks(time));
         let (counter, limit) = match site.segment {
             Some(segment) => (
                 self.origins.counter(segment, egress, rule)?,
-                rate.map_or(Ok(0), |rate| self.origins.limit(segment, rule, rate))?,
+                limit.map_or(Ok(0), |limit| self.origins.limit(segment, rule, limit))?,
             ),
             None => (RULE_NONE, 0),
         };
