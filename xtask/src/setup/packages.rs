@@ -20,7 +20,8 @@ struct Program {
 }
 
 /// Every program that tests and demonstrations may run.
-const PROGRAMS: [Program; 20] = [
+const PROGRAMS: [Program; 21] = [
+    Program { name: "bird", package: "bird2" },
     Program { name: "bpftool", package: "bpftool" },
     Program { name: "curl", package: "curl" },
     Program { name: "ethtool", package: "ethtool" },
@@ -66,6 +67,7 @@ install "$@" || { apt-get update --quiet </dev/null; install "$@"; }
 for package in "$@"; do
     case $package in
     prometheus) if command -v systemctl >/dev/null; then systemctl disable prometheus.service || true; fi ;;
+    bird2) if command -v systemctl >/dev/null; then systemctl disable bird.service || true; fi ;;
     esac
 done
 "#;
@@ -136,7 +138,7 @@ fn packages_of(programs: &[&Program]) -> Vec<&'static str> {
 
 /// The same in other distributions, where most packages have the same names.
 fn other_ways(packages: &[&str]) -> String {
-    let renamed = |names: [(&str, &'static str); 5]| {
+    let renamed = |names: [(&str, &'static str); 6]| {
         let name = |package: &&str| {
             let other = names.iter().find(|(debian, _)| debian == package).map(|(_, other)| *other);
             other.unwrap_or(package).to_owned()
@@ -144,6 +146,7 @@ fn other_ways(packages: &[&str]) -> String {
         packages.iter().map(name).collect::<Vec<_>>().join(" ")
     };
     let fedora = renamed([
+        ("bird2", "bird"),
         ("iproute2", "iproute iproute-tc"),
         ("iputils-ping", "iputils"),
         ("netcat-openbsd", "netcat"),
@@ -151,6 +154,7 @@ fn other_ways(packages: &[&str]) -> String {
         ("tshark", "wireshark-cli"),
     ]);
     let arch = renamed([
+        ("bird2", "bird"),
         ("bpftool", "bpf"),
         ("iputils-ping", "iputils"),
         ("netcat-openbsd", "openbsd-netcat"),
