@@ -1,5 +1,10 @@
 //! Counters and events.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is lent needs no copy on the stack, which all callers share"
+)]
+
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use hub_common::detect::Detector;
 use hub_common::event::{

@@ -78,7 +78,7 @@ fn is_full(scratch: &mut Scratch, side: usize, limit: u32, most: u32, policy: &P
     // SAFETY: one word.
     let count = unsafe { CONNECTIONS.get(key) }.copied().unwrap_or(0);
     // Below zero when more ended than were counted to begin.
-    if (count as i64) < i64::from(most) {
+    if count.cast_signed() < i64::from(most) {
         return false;
     }
     if policy.flags & POLICY_DEFAULT_REJECT != 0 {
@@ -157,7 +157,7 @@ fn add(key: LimitSource, by: u64) {
         let count = unsafe { &mut *count };
         // SAFETY: as above.
         let before = unsafe { read_volatile(&raw const *count) };
-        if by == 1 || before as i64 > 0 {
+        if by == 1 || before.cast_signed() > 0 {
             atomic::add(count, by);
         }
     } else if by == 1 {
