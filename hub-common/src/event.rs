@@ -106,6 +106,18 @@ reasons! {
 /// Slots of the per-reason counters: one hook's share of the array.
 pub const REASON_SLOTS: u32 = 64;
 
+/// Most bytes of a packet in an event.
+pub const HEADER_BYTES: usize = 64;
+
+/// An event is due: the packet was dropped.
+pub const DUE_DROP: u32 = 1;
+/// An event is due: a rule asked for it, and the packet passed.
+pub const DUE_LOG: u32 = 1 << 1;
+/// An event is due: the rules of the sender's persona only watch. The receiver's have the next bit.
+pub const DUE_WOULD_DROP: u32 = 1 << 2;
+/// An event is due: a detector fired. The first of as many bits as there are detectors.
+pub const DUE_DETECTED: u32 = 1 << 8;
+
 /// Where a packet met the hub.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +159,7 @@ pub const EVENT_TRACE: u8 = 4;
 pub const EVENT_WOULD_DROP: u8 = 5;
 
 crate::shared! {
-    /// One record of the event ring, 88 bytes.
+    /// One record of the event ring, 152 bytes.
     pub struct Event {
         /// `CLOCK_BOOTTIME` in nanoseconds.
         pub time_ns: u64,
@@ -185,10 +197,15 @@ crate::shared! {
         pub detector: u8,
         /// With [`EVENT_DETECT`]: a `RESPONSE_*` of [`crate::detect`].
         pub response: u8,
+        /// Bytes of `headers` that are the packet's.
+        pub header_bytes: u16,
         /// Zero.
-        pub pad: [u16; 3],
+        pub pad: [u16; 2],
         /// Of a traced packet: slots, verdict and `TRACED_*` bits (see [`crate::trace`]); 0 otherwise.
         pub traced: u32,
+        /// The packet from its IP header to the end of its transport header, as the hub saw it; of a packet that
+        /// could not be parsed what is there. Traced packets have none.
+        pub headers: [u8; HEADER_BYTES],
     }
 }
 

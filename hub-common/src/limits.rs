@@ -75,8 +75,8 @@ pub const DETECTOR_SETS: u32 = 4_096;
 pub const BARS: u32 = 8_192;
 /// Distinct {segment, detector} counters of detections.
 pub const DETECTIONS: u32 = 65_536;
-/// Bytes of the event ring; a power of two. About 2,900 events.
-pub const EVENT_BYTES: u32 = 256 * 1_024;
+/// Bytes of the event ring; a power of two. About 3,200 events.
+pub const EVENT_BYTES: u32 = 512 * 1_024;
 /// TCP handshakes under way that are timed, least recently used first out.
 pub const HANDSHAKES: u32 = 16_384;
 /// Failsafe ports of the host.

@@ -1,6 +1,7 @@
 //! What the stages decided about one packet, and the scratch space they work in.
 
 use crate::detect::Watch;
+use crate::event::Event;
 use crate::flow::{Flow, FlowKey, Hop};
 use crate::packet::Packet;
 use crate::parse::ETHERNET_BYTES;
@@ -77,6 +78,12 @@ crate::shared! {
         pub flow: Flow,
         /// A watch being made.
         pub watch: Watch,
+        /// An event being made.
+        pub event: Event,
+        /// `DUE_*` bits: events to make of the packet before its program ends.
+        pub due: u32,
+        /// Responses of detectors that fired, two bits each.
+        pub responses: u32,
         /// Ethernet header of a packet that is answered; zeros on ports without one.
         pub ethernet: [u8; ETHERNET_BYTES + 2],
         /// A reject's answer.

@@ -372,6 +372,10 @@ pub struct PacketEvent {
     /// With `detect`: `alert`, `drop` or `quarantine`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response: Option<String>,
+    /// The packet from its IP header to the end of its transport header, at most 64 bytes, as hexadecimal digits; of
+    /// a packet that could not be parsed what there is. Traces have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<String>,
 }
 
 /// Something that changed.

@@ -1,8 +1,15 @@
 //! Counters and events.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is lent needs no copy on the stack, which all callers share"
+)]
+
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use hub_common::detect::Detector;
 use hub_common::event::{
-    EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE, EVENT_WOULD_DROP, Event, REASON_SLOTS, Reason,
+    DUE_DETECTED, DUE_DROP, DUE_LOG, DUE_WOULD_DROP, EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE,
+    EVENT_WOULD_DROP, HEADER_BYTES, REASON_SLOTS, Reason,
 };
 use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
@@ -101,9 +108,7 @@ pub(crate) extern "C" fn hub_would_drop(scratch: *mut Scratch) -> u32 {
             let segment = scratch.outcome.segment[side];
             blame(DropKey { segment, reason: reason as u16, direction }, scratch);
             if gate(reason % REASON_SLOTS, scratch.tick) {
-                scratch.outcome.reason = reason;
-                event(scratch, EVENT_WOULD_DROP, 0, 0);
-                scratch.outcome.reason = 0;
+                scratch.due |= DUE_WOULD_DROP << side;
             }
         }
         side += 1;
@@ -137,7 +142,7 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
         quarantine::isolate(scratch);
     }
     if outcome.flags & OUTCOME_LOG != 0 || gate(reason, scratch.tick) {
-        event(scratch, EVENT_DROP, 0, 0);
+        scratch.due |= DUE_DROP;
     }
     0
 }
@@ -184,42 +189,84 @@ fn gate(reason: u32, tick: u64) -> bool {
     open
 }
 
-/// Reports a passed packet that a rule with `log` matched.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn hub_log_pass(scratch: *mut Scratch) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    event(scratch, EVENT_LOG, 0, 0);
-    0
-}
-
-/// Reports the packet at which a detector fired.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn hub_detected(scratch: *mut Scratch, detector: u32, response: u32) -> u32 {
-    // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
-    event(scratch, EVENT_DETECT, detector as u8, response as u8);
-    0
-}
-
+/// Where a packet's headers begin in its frame of so many bytes, and how many bytes of them an event has.
 #[inline(always)]
-fn event(scratch: &Scratch, kind: u8, detector: u8, response: u8) {
-    let mut record = record(scratch, kind, kind != EVENT_LOG);
-    record.detector = detector;
-    record.response = response;
-    if EVENTS.output(record, BPF_RB_NO_WAKEUP).is_err() {
+pub(crate) fn headers(scratch: &Scratch, frame_bytes: u32) -> (u32, u32) {
+    let packet = &scratch.packet;
+    let at = u32::from(packet.l3_offset);
+    let there = frame_bytes.saturating_sub(at);
+    let end = u32::from(packet.l4_offset).wrapping_add(u32::from(packet.l4_bytes));
+    // Payload is nobody's business, unless it is not known where it begins.
+    let length = if scratch.parse_reason == 0 && end > at { there.min(end - at) } else { there };
+    (at, length.min(HEADER_BYTES as u32))
+}
+
+/// Makes the events that are due; the headers are those that the working space has, as many bytes as given.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_events(scratch: *mut Scratch, header_bytes: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let (due, responses) = (scratch.due, scratch.responses);
+    scratch.due = 0;
+    scratch.responses = 0;
+    scratch.event.header_bytes = header_bytes as u16;
+    if due & DUE_LOG != 0 {
+        hub_event(scratch, EVENT_LOG, 0, 0);
+    }
+    let mut side = 0;
+    while side < 2 {
+        if due & (DUE_WOULD_DROP << side) != 0 {
+            hub_event(scratch, EVENT_WOULD_DROP, scratch.outcome.would[side], 0);
+        }
+        side += 1;
+    }
+    let reason = scratch.outcome.reason;
+    if due & DUE_DROP != 0 {
+        hub_event(scratch, EVENT_DROP, reason, 0);
+    }
+    let mut detector = 0;
+    while detector < Detector::ALL.len() as u32 {
+        if due & (DUE_DETECTED << detector) != 0 {
+            let fired = detector | (responses >> (2 * detector) & 3) << 8;
+            hub_event(scratch, EVENT_DETECT, reason, fired);
+        }
+        detector += 1;
+    }
+    0
+}
+
+/// Makes one event. `fired` is a detector and, 8 bits up, its response.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_event(scratch: *mut Scratch, kind: u8, reason: u32, fired: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let header_bytes = scratch.event.header_bytes;
+    record(scratch, kind, reason);
+    scratch.event.header_bytes = header_bytes;
+    scratch.event.detector = fired as u8;
+    scratch.event.response = (fired >> 8) as u8;
+    if EVENTS.output(&scratch.event, BPF_RB_NO_WAKEUP).is_err() {
         event_lost(scratch.hook);
     }
+    0
+}
+
+/// Notes that a detector fired at the packet.
+#[inline(always)]
+pub(crate) fn detected(scratch: &mut Scratch, detector: u32, response: u32) {
+    scratch.due |= DUE_DETECTED << detector;
+    scratch.responses |= (response & 3) << (2 * detector);
 }
 
 /// Reports a packet to traces. Returns whether the ring had room.
 #[inline(always)]
-pub(crate) fn traced(scratch: &Scratch, dropped: bool, traced: u32) -> bool {
-    let mut record = record(scratch, EVENT_TRACE, dropped);
-    record.traced = traced;
-    EVENTS.output(record, BPF_RB_NO_WAKEUP).is_ok()
+pub(crate) fn traced(scratch: &mut Scratch, dropped: bool, traced: u32) -> bool {
+    let reason = if dropped { scratch.outcome.reason } else { 0 };
+    record(scratch, EVENT_TRACE, reason);
+    scratch.event.traced = traced;
+    EVENTS.output(&scratch.event, BPF_RB_NO_WAKEUP).is_ok()
 }
 
 #[inline(always)]
@@ -236,34 +283,33 @@ pub(crate) fn deciding_side(outcome: &Outcome) -> usize {
     usize::from(outcome.rule[1] != RULE_NONE || outcome.rule[0] == RULE_NONE)
 }
 
+/// Writes the working space's event, but for its headers.
 #[inline(always)]
-fn record(scratch: &Scratch, kind: u8, dropped: bool) -> Event {
-    let (packet, outcome) = (&scratch.packet, &scratch.outcome);
+fn record(scratch: &mut Scratch, kind: u8, reason: u32) {
+    let (packet, outcome, event) = (&scratch.packet, &scratch.outcome, &mut scratch.event);
     let side = deciding_side(outcome);
     let icmp = packet.protocol == protocol::ICMP || packet.protocol == protocol::ICMPV6;
-    Event {
-        // SAFETY: a helper without arguments.
-        time_ns: unsafe { bpf_ktime_get_boot_ns() },
-        source: packet.source,
-        target: packet.target,
-        source_port: packet.source_port,
-        target_port: packet.target_port,
-        ifindex: scratch.ingress_ifindex,
-        length_bytes: packet.length_bytes,
-        reason: if dropped { outcome.reason } else { 0 },
-        rule: outcome.rule[side],
-        source_segment: if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] },
-        target_segment: if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] },
-        policy: outcome.policy[side],
-        hook: scratch.hook as u8,
-        protocol: packet.protocol,
-        kind,
-        detail: if icmp { packet.icmp_type } else { packet.tcp_flags },
-        detector: 0,
-        response: 0,
-        pad: [0; 3],
-        traced: 0,
-    }
+    // SAFETY: a helper without arguments.
+    event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
+    event.source = packet.source;
+    event.target = packet.target;
+    event.source_port = packet.source_port;
+    event.target_port = packet.target_port;
+    event.ifindex = scratch.ingress_ifindex;
+    event.length_bytes = packet.length_bytes;
+    event.reason = reason;
+    event.rule = outcome.rule[side];
+    event.source_segment = if outcome.direction == 0 { outcome.segment[0] } else { outcome.segment[1] };
+    event.target_segment = if outcome.direction == 0 { outcome.segment[1] } else { outcome.segment[0] };
+    event.policy = outcome.policy[side];
+    event.hook = scratch.hook as u8;
+    event.protocol = packet.protocol;
+    event.kind = kind;
+    event.detail = if icmp { packet.icmp_type } else { packet.tcp_flags };
+    event.detector = 0;
+    event.response = 0;
+    event.header_bytes = 0;
+    event.traced = 0;
 }
 
 /// Marks the outcome as a drop and says which side of which segment it is counted for.

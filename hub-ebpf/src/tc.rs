@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use hub_common::event::{Hook, Reason};
+use hub_common::event::{HEADER_BYTES, Hook, Reason};
 use hub_common::flow::Hop;
 use hub_common::limits;
 use hub_common::outcome::{
@@ -19,7 +19,7 @@ use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, Port, RO
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::headers::{frame, read};
-use crate::maps::{PORTS, SCRATCH, SETTINGS};
+use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
@@ -78,6 +78,9 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         detect::passed(scratch, verdict);
     }
     pipeline::look_on(scratch, verdict);
+    if verdict != VERDICT_DROP {
+        tell(skb, scratch);
+    }
     match verdict {
         VERDICT_REDIRECT => {
             mark::into(skb, scratch);
@@ -129,6 +132,8 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
             clamp::hub_clamp(skb, scratch);
         }
         detect::passed(scratch, verdict);
+        // As it was judged, before it is rewritten.
+        tell(skb, scratch);
     }
     if verdict != VERDICT_DROP && leaves_by.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
         scratch.port = *leaves_by;
@@ -141,6 +146,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
         VERDICT_DROP => {
             hub_count_drop(scratch);
             detect::hub_detect(scratch);
+            tell(skb, scratch);
             report::total(Hook::TcOut as u32, |totals| totals.dropped += 1);
             SHOT
         }
@@ -177,6 +183,8 @@ pub(crate) fn start(scratch: &mut Scratch, hook: u32, ingress_ifindex: u32) {
     scratch.hook = hook;
     scratch.ingress_ifindex = ingress_ifindex;
     scratch.flags = 0;
+    scratch.due = 0;
+    scratch.responses = 0;
     scratch.class = 0;
     scratch.dscp = 0;
     scratch.departure_ns = 0;
@@ -281,6 +289,7 @@ fn lower_hop_limit(skb: *mut __sk_buff, frame: &Frame, l3: usize) -> bool {
 fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
     hub_count_drop(scratch);
     detect::hub_detect(scratch);
+    tell(skb, scratch);
     if scratch.outcome.flags & OUTCOME_REJECT != 0 {
         let ifindex = reject::hub_reject(skb, scratch);
         if ifindex != 0 {
@@ -291,6 +300,30 @@ fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
     }
     report::total(Hook::TcIn as u32, |totals| totals.dropped += 1);
     SHOT
+}
+
+/// Makes the events that are due of a packet.
+#[inline(always)]
+fn tell(skb: *mut __sk_buff, scratch: &mut Scratch) {
+    if scratch.due != 0 {
+        hub_tell_tc(skb, scratch);
+    }
+}
+
+/// Makes the events that are due, with the packet's headers as the skb has them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_tell_tc(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    let Some(scratch) = own(scratch) else { return 0 };
+    // SAFETY: a field of the context.
+    let (at, length) = report::headers(scratch, unsafe { (*skb).len });
+    let headers = &mut scratch.event.headers;
+    *headers = [0; HEADER_BYTES];
+    // SAFETY: the context is the hook's own; the array has room for the most bytes of headers.
+    let read = (1..=HEADER_BYTES as u32).contains(&length)
+        && unsafe { bpf_skb_load_bytes(skb.cast(), at, headers.as_mut_ptr().cast(), length) } == 0;
+    report::hub_events(scratch, if read { length } else { 0 });
+    0
 }
 
 #[inline(always)]

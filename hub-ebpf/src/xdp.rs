@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_xdp_get_buff_len};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use hub_common::event::{Hook, Reason};
+use hub_common::event::{HEADER_BYTES, Hook, Reason};
 use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
@@ -16,7 +16,7 @@ use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::headers::{REASON_BASE, number};
-use crate::maps::{PORTS, SCRATCH, SETTINGS};
+use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::stage::commit::hub_commit;
@@ -53,6 +53,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
+    scratch.due = 0;
+    scratch.responses = 0;
     scratch.class = 0;
     scratch.dscp = 0;
     scratch.port = *port;
@@ -74,14 +76,19 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if verdict == VERDICT_REDIRECT || verdict == VERDICT_DROP {
         pipeline::look_on(scratch, verdict);
     }
+    if verdict == VERDICT_DROP {
+        hub_count_drop(scratch);
+        detect::hub_detect(scratch);
+    }
+    if scratch.due != 0 {
+        hub_tell_xdp(ctx.ctx, scratch);
+    }
     match verdict {
         VERDICT_REDIRECT => {
             let packet = &scratch.packet;
             send(frame(ctx.ctx, 0), rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
         }
         VERDICT_DROP => {
-            hub_count_drop(scratch);
-            detect::hub_detect(scratch);
             report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
             xdp_action::XDP_DROP
         }
@@ -211,6 +218,23 @@ pub(crate) extern "C" fn hub_route_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) 
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
     let Some(settings) = SETTINGS.get(0) else { return 0 };
     route(ctx.cast::<c_void>(), scratch, settings);
+    0
+}
+
+/// Makes the events that are due, with the packet's headers as the frame has them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_tell_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) -> u32 {
+    let Some(scratch) = own(scratch) else { return 0 };
+    // SAFETY: the context is the hook's own.
+    let bytes = unsafe { bpf_xdp_get_buff_len(ctx) } as u32;
+    let (at, length) = report::headers(scratch, bytes);
+    let headers = &mut scratch.event.headers;
+    *headers = [0; HEADER_BYTES];
+    // SAFETY: as above; the array has room for the most bytes of headers.
+    let read = (1..=HEADER_BYTES as u32).contains(&length)
+        && unsafe { bpf_xdp_load_bytes(ctx, at, headers.as_mut_ptr().cast(), length) } == 0;
+    report::hub_events(scratch, if read { length } else { 0 });
     0
 }
 

@@ -291,4 +291,7 @@ pub(super) struct EventsAsked {
     /// Only events about this persona
     #[arg(long)]
     pub(super) persona: Option<String>,
+    /// Show the first bytes of packets, from the IP header on
+    #[arg(long)]
+    pub(super) headers: bool,
 }

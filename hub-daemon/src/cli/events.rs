@@ -32,7 +32,7 @@ pub(super) async fn run(client: &Client, output: Output, asked: &EventsAsked) ->
         };
         records.take(frame.data_ref().map_or(&[], |data| data));
         while let Some(record) = records.next() {
-            show(output, &record)?;
+            show(output, &record, asked.headers)?;
             left = left.map(|left| left.saturating_sub(1));
             if left == Some(0) {
                 break;
@@ -93,7 +93,7 @@ pub(super) fn whole(output: Output, record: &Record) -> Result<(), Failure> {
     output.line(&format!("---\n{}", output::yaml(&value)?))
 }
 
-fn show(output: Output, record: &Record) -> Result<(), Failure> {
+fn show(output: Output, record: &Record, headers: bool) -> Result<(), Failure> {
     match output.format() {
         Format::Json | Format::Yaml => whole(output, record),
         Format::Table if record.name == "lagged" => {
@@ -101,7 +101,13 @@ fn show(output: Output, record: &Record) -> Result<(), Failure> {
             output.line(&format!("… {lost} events missed: this terminal is too slow"))
         }
         Format::Table => match typed(record)? {
-            EventView::Packet(packet) => output.line(&packet_line(&packet)),
+            EventView::Packet(packet) => {
+                output.line(&packet_line(&packet))?;
+                match packet.headers.as_deref().filter(|_| headers) {
+                    Some(bytes) => output.line(&hex_lines(bytes)),
+                    None => Ok(()),
+                }
+            }
             EventView::Change(change) => output.line(&change_line(&change)),
             EventView::Alert(alert) => {
                 output.line(&format!("{} {} {} {}", alert.time, alert.state, alert.alert, alert.message))
@@ -118,6 +124,16 @@ fn packet_line(packet: &PacketEvent) -> String {
     let rule = packet.rule.map(|rule| format!(" rule {rule}")).unwrap_or_default();
     let reason = packet.detector.as_deref().or(packet.reason.as_deref()).unwrap_or("-");
     format!("{} {} {reason} {}{rule}", packet.time, packet.action, ends(packet))
+}
+
+/// Bytes as `tcpdump -x` shows them: 16 in a line, in pairs.
+fn hex_lines(bytes: &str) -> String {
+    let digits: Vec<char> = bytes.chars().collect();
+    let lines = digits.chunks(32).zip((0..).step_by(16)).map(|(line, at)| {
+        let pairs: Vec<String> = line.chunks(4).map(|pair| pair.iter().collect()).collect();
+        format!("\t0x{at:04x}:  {}", pairs.join(" "))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Who sends what to whom.
@@ -143,6 +159,12 @@ fn change_line(change: &ChangeEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_shown_as_tcpdump_does() {
+        let bytes = "450000280001000040060000c0000201".to_owned() + "0a01";
+        assert_eq!(hex_lines(&bytes), "\t0x0000:  4500 0028 0001 0000 4006 0000 c000 0201\n\t0x0010:  0a01");
+    }
 
     #[test]
     fn events_are_found_however_the_stream_is_cut() {

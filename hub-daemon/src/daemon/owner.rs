@@ -3,6 +3,7 @@
 //! A change by the API is stored on disk before it is answered, and answered when the kernel holds it.
 //! Passes do not overlap; what changes during one is in the next.
 
+mod one_sided;
 mod steps;
 
 use std::sync::{Arc, mpsc as blocking};
@@ -82,6 +83,7 @@ pub struct Owner {
     flows_max: u64,
     waiting: Vec<Waiting>,
     steps: Steps,
+    one_sided: one_sided::OneSided,
     /// Passes with failures since the last one without.
     failed_passes: u32,
 }
@@ -110,6 +112,7 @@ impl Owner {
             flows_max,
             waiting: Vec::new(),
             steps: Steps::new(clock::wall_before_boot()),
+            one_sided: one_sided::OneSided::default(),
             failed_passes: 0,
         }
     }
@@ -286,6 +289,13 @@ impl Owner {
             }
             Done::Passed(pass) => self.passed(*pass),
             Done::Collected(Ok(collected)) => {
+                let known = self.channels.snapshot.borrow().clone();
+                let name = |id| {
+                    let persona = known.personas.values().find(|persona| persona.segment == id)?;
+                    Some(persona.definition.name.clone())
+                };
+                let told = self.one_sided.look(&collected.one_sided, name);
+                self.hub.set_condition("AsymmetricReturn", told);
                 self.collected((collected.seen - collected.stale - collected.orphaned) as u64);
             }
             Done::Collected(Err(error)) => tracing::warn!(error, "idle flows cannot be removed"),

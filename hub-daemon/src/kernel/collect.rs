@@ -7,6 +7,7 @@
 //! entries anew rather than revive them, so that takes the same connection opened and answered within the
 //! time for one batch.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use super::maps::{self, at};
 use super::masquerades::Masquerades;
 use super::reader::ReadError;
 use super::recount::Recount;
+use crate::model::SegmentId;
 
 /// Stale entries that are removed together.
 const REMOVED_AT_ONCE: usize = 1_024;
@@ -29,7 +31,7 @@ const REMOVED_AT_ONCE: usize = 1_024;
 const TOLD: Duration = Duration::from_secs(30);
 
 /// What one pass did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Entries looked at.
     pub seen: usize,
@@ -41,6 +43,8 @@ pub struct Collected {
     pub ports: usize,
     /// Counts of connections by source that were wrong.
     pub recounted: usize,
+    /// Connections of which the hub sees one direction only, by segment.
+    pub one_sided: BTreeMap<SegmentId, u64>,
 }
 
 /// What matters of a segment here.
@@ -116,6 +120,7 @@ impl Collector {
         collected.ports = self.masquerades.collect(clock.tick(), &timeout_ticks)?;
         let is_limited = |segment: u32| known.get(segment as usize).is_some_and(|known| known.is_limited);
         let is_needed = known.iter().any(|known| known.is_limited);
+        collected.one_sided = self.recount.one_sided(clock.tick(), &timeout_ticks)?;
         collected.recounted = self.recount.run(clock.tick(), &timeout_ticks, is_limited, is_needed)?;
         Ok(collected)
     }

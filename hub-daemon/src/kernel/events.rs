@@ -27,7 +27,7 @@ use crate::inputs::trace::Delivery;
 use crate::model::protocol;
 use crate::view::Snapshot;
 
-/// How often the ring is looked at; it holds what 50,000 events a second leave in that time.
+/// How often the ring is looked at; it holds what 60,000 events a second leave in that time.
 const PERIOD: Duration = Duration::from_millis(50);
 
 /// The ring, and what gives its records names.
@@ -142,7 +142,18 @@ fn view(event: &Event, port: String, rule: Option<u16>, personas: &BTreeMap<u32,
         rule,
         detector: detector.map(|detector| detector.name().to_owned()),
         response: detector.map(|_| response(event.response).to_owned()),
+        headers: headers(event),
     }
+}
+
+/// The header bytes as pairs of hexadecimal digits, if there are any.
+fn headers(event: &Event) -> Option<String> {
+    let bytes = event.headers.get(..usize::from(event.header_bytes)).filter(|bytes| !bytes.is_empty())?;
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([byte >> 4, byte & 15].into_iter().filter_map(|half| char::from_digit(half.into(), 16)));
+    }
+    Some(text)
 }
 
 /// Name of a `RESPONSE_*`, as documents spell it.
@@ -176,12 +187,10 @@ fn read(record: &[u8]) -> Option<Event> {
         detail: u8::from_ne_bytes(at.bytes()?),
         detector: u8::from_ne_bytes(at.bytes()?),
         response: u8::from_ne_bytes(at.bytes()?),
-        pad: [
-            u16::from_ne_bytes(at.bytes()?),
-            u16::from_ne_bytes(at.bytes()?),
-            u16::from_ne_bytes(at.bytes()?),
-        ],
+        header_bytes: u16::from_ne_bytes(at.bytes()?),
+        pad: [u16::from_ne_bytes(at.bytes()?), u16::from_ne_bytes(at.bytes()?)],
         traced: at.u32()?,
+        headers: at.bytes()?,
     };
     at.0.is_empty().then_some(event)
 }
@@ -218,11 +227,15 @@ mod tests {
         record.extend([4000u16, 80].into_iter().flat_map(u16::to_ne_bytes));
         record.extend([3u32, 60, 18, 5, 1, 2, 9].into_iter().flat_map(u32::to_ne_bytes));
         record.extend([1, 6, 1, 2]);
-        record.extend([0; 12]);
+        record.extend([0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        record.extend([0x45, 0, 0xfe]);
+        record.extend([0; 61]);
         assert_eq!(record.len(), size_of::<Event>());
         let event = read(&record).unwrap();
         assert_eq!((event.time_ns, event.target_port, event.reason, event.policy), (7, 80, 18, 9));
         assert_eq!((event.hook, event.protocol, event.kind, event.detail), (1, 6, 1, 2));
+        assert_eq!(headers(&event).as_deref(), Some("4500fe"));
+        assert_eq!(headers(&Event { header_bytes: 0, ..event }), None);
         assert!(read(&record[1..]).is_none());
     }
 }

@@ -3,6 +3,7 @@
 use hub_common::event::Reason;
 
 /// One sentence or two about a reason.
+#[expect(clippy::too_many_lines, reason = "one sentence for each reason")]
 pub const fn explain(reason: Reason) -> &'static str {
     match reason {
         Reason::Truncated => {

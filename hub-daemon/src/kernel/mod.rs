@@ -24,6 +24,7 @@ mod names;
 pub mod namespace;
 pub mod neighbours;
 pub mod netlink;
+mod one_sided;
 pub(crate) mod qos;
 mod quarantined;
 mod question;

@@ -14,8 +14,9 @@ use hub_common::flow::{FLOW_TCP_CLOSED, Flow, FlowKey};
 use hub_common::limit::LimitSource;
 
 use super::batch;
-use super::maps;
 use super::reader::ReadError;
+use super::{maps, one_sided};
+use crate::model::SegmentId;
 
 const MAP: &str = "CONNECTIONS";
 
@@ -82,6 +83,16 @@ impl Recount {
             }
         }
         Ok(corrected)
+    }
+
+    /// Connections of which one direction was seen, by segment.
+    pub(crate) fn one_sided(
+        &self,
+        tick: u64,
+        timeout_ticks: &[u32; 8],
+    ) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+        one_sided::count(self.opening.map(), tick, timeout_ticks)
+            .map_err(|source| ReadError::Map { map: "FLOWS_NEW", source })
     }
 
     fn read(&self) -> Result<BTreeMap<Counted, u64>, ReadError> {

@@ -7,7 +7,7 @@
 
 use core::ptr::write_volatile;
 
-use hub_common::event::{Hook, Reason};
+use hub_common::event::{DUE_LOG, Hook, Reason};
 use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
@@ -87,7 +87,7 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
         report::hub_would_drop(scratch);
     }
     if flags & OUTCOME_LOG != 0 {
-        report::hub_log_pass(scratch);
+        scratch.due |= DUE_LOG;
     }
     let leaves = hop.ifindex != 0
         && flags & (OUTCOME_AGED | OUTCOME_RELATED) == 0

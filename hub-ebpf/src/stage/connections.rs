@@ -15,7 +15,7 @@ use hub_common::outcome::{OUTCOME_HALF_OPEN, OUTCOME_NEW, OUTCOME_REJECT, Scratc
 use hub_common::segment::{POLICY_DEFAULT_REJECT, Policy, SEGMENT_CONNECTIONS, policy_slot};
 
 use crate::atomic;
-use crate::maps::{CONNECTION_MAX, CONNECTIONS, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS, own};
+use crate::maps::{CONNECTION_MAX, CONNECTIONS, FLOWS, FLOWS_NEW, LIMITS, POLICIES, SEGMENTS, own};
 
 /// Whether all connections to members of a segment are counted.
 #[inline(always)]
@@ -42,26 +42,43 @@ pub(crate) extern "C" fn hub_crowded(scratch: *mut Scratch) -> u32 {
     let Some(policy) = POLICIES.get(policy_slot(word)) else { return Reason::NoPolicy as u32 };
     // SAFETY: one word.
     let most = unsafe { CONNECTION_MAX.get(receiver) }.copied().unwrap_or(0);
-    if most != 0 && is_full_by(scratch, 1, 0, most, policy) { Reason::ConnectionLimit as u32 } else { 0 }
+    if most != 0 && is_full(scratch, 1, 0, most, policy) { Reason::ConnectionLimit as u32 } else { 0 }
 }
 
-/// Whether the packet's source has as many connections as a limit of a rule lets it have.
-#[inline(always)]
-pub(crate) fn is_full(scratch: &mut Scratch, side: usize, slot: u32, most: u32) -> bool {
-    POLICIES
-        .get(policy_slot(scratch.outcome.policy[side & 1]))
-        .is_none_or(|policy| is_full_by(scratch, side, slot, most, policy))
+/// Whether the first packet of a connection comes from a source that has as many of them as the limit in `slot` lets
+/// it have: a reason number, 0 to pass. Notes that the limit counts the flow.
+// VERIFIER(6.1): not part of `hub_limited`, whose stack is the last on the longest chain of calls.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_full(scratch: *mut Scratch, side: u32, slot: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    let Some(limit) = LIMITS.get(slot) else { return Reason::Internal as u32 };
+    let side = (side & 1) as usize;
+    if limit.connections == 0 {
+        return 0;
+    }
+    scratch.outcome.counted[side] = slot as u16;
+    if scratch.outcome.flags & OUTCOME_NEW == 0 {
+        return 0;
+    }
+    let Some(policy) = POLICIES.get(policy_slot(scratch.outcome.policy[side])) else {
+        return Reason::NoPolicy as u32;
+    };
+    let full = is_full(scratch, side, slot, limit.connections, policy);
+    if full { Reason::ConnectionLimit as u32 } else { 0 }
 }
 
-/// As [`is_full`]; notes that the sender is told, where the policy's default action does.
+/// Whether the packet's source has so many connections. Notes that the sender is told, where the policy's default
+/// action does.
 #[inline(always)]
-fn is_full_by(scratch: &mut Scratch, side: usize, limit: u32, most: u32, policy: &Policy) -> bool {
+fn is_full(scratch: &mut Scratch, side: usize, limit: u32, most: u32, policy: &Policy) -> bool {
     let key =
         LimitSource { limit, segment: scratch.outcome.segment[side & 1], address: scratch.packet.source };
     // SAFETY: one word.
     let count = unsafe { CONNECTIONS.get(key) }.copied().unwrap_or(0);
     // Below zero when more ended than were counted to begin.
-    if (count as i64) < i64::from(most) {
+    if count.cast_signed() < i64::from(most) {
         return false;
     }
     if policy.flags & POLICY_DEFAULT_REJECT != 0 {
@@ -140,7 +157,7 @@ fn add(key: LimitSource, by: u64) {
         let count = unsafe { &mut *count };
         // SAFETY: as above.
         let before = unsafe { read_volatile(&raw const *count) };
-        if by == 1 || before as i64 > 0 {
+        if by == 1 || before.cast_signed() > 0 {
             atomic::add(count, by);
         }
     } else if by == 1 {

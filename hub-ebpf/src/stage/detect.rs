@@ -132,7 +132,7 @@ pub(crate) extern "C" fn hub_signs(scratch: *mut Scratch, segment: u32, signs: u
         if signs >> detector & 1 != 0 {
             let fired = hub_sign(scratch, segment, detector);
             if fired != 0 {
-                report::hub_detected(scratch, detector, fired - 1);
+                report::detected(scratch, detector, fired - 1);
             }
         }
         detector += 1;

@@ -19,7 +19,7 @@ use hub_common::segment::{
 
 use crate::maps::{PEERS, POLICIES, RULES, set_until};
 use crate::report::refuse;
-use crate::stage::connections::hub_crowded;
+use crate::stage::connections::{hub_crowded, hub_full};
 use crate::stage::limit::hub_limited;
 use crate::stage::translate::hub_native_view;
 
@@ -204,7 +204,8 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
 #[inline(always)]
 fn limited(scratch: &mut Scratch, side: usize, slot: u32) -> u32 {
     let Some(rule) = RULES.get(slot) else { return Reason::NoPolicy as u32 };
-    hub_limited(scratch, side as u32, rule.limit)
+    let full = hub_full(scratch, side as u32, rule.limit);
+    if full != 0 { full } else { hub_limited(scratch, side as u32, rule.limit) }
 }
 
 #[inline(always)]

@@ -9,7 +9,6 @@ use hub_common::outcome::{OUTCOME_NEW, Scratch};
 
 use crate::atomic;
 use crate::maps::{LIMIT_SOURCES, LIMITS};
-use crate::stage::connections;
 
 /// Asks the limit in `slot` about the packet, for one side: a reason number, 0 to pass.
 ///
@@ -24,14 +23,6 @@ pub(crate) extern "C" fn hub_limited(scratch: *mut Scratch, side: u32, slot: u32
     // SAFETY: a live map value; only `full_at` is ever changed, and it is read as one word.
     let limit = unsafe { &*limit };
     let side = (side & 1) as usize;
-    if limit.connections != 0 {
-        scratch.outcome.counted[side] = slot as u16;
-        if scratch.outcome.flags & OUTCOME_NEW != 0
-            && connections::is_full(scratch, side, slot, limit.connections)
-        {
-            return Reason::ConnectionLimit as u32;
-        }
-    }
     if !limit.has_rate() {
         return 0;
     }

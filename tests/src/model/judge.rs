@@ -254,7 +254,6 @@ impl Model {
             match asked {
                 Ok((limits, counted)) => {
                     let stamp = Stamp { segments, versions, generations, limits, counted };
-                    // What this packet closes was counted as it was before.
                     changes.push(go);
                     changes.push(Change::Stamp(tuple, stamp));
                     return Ok(());
@@ -343,8 +342,7 @@ impl Model {
         Ok(())
     }
 
-    /// Both policies and the pair, for the first packet of a flow. Answers the limits of later packets, and those
-    /// that count connections.
+    /// Both policies and the pair, for a first packet. Answers limits: of later packets, and of connections.
     fn policies(
         &self,
         packet: &Headers,

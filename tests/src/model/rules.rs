@@ -121,12 +121,11 @@ fn crowd(policy: &Policy, side: Side, question: &Question<'_>) -> Result<(), Ver
 }
 
 fn one_more(policy: &Policy, limit: Option<u16>, most: i64, question: &Question<'_>) -> Result<(), Verdict> {
-    if !question.model.is_crowded((question.segment, limit, question.packet.source), most) {
-        Ok(())
-    } else if policy.default_reject {
-        Err(Verdict::Reject(Reason::ConnectionLimit))
-    } else {
-        Err(Verdict::Drop(Reason::ConnectionLimit))
+    let is_crowded = question.model.is_crowded((question.segment, limit, question.packet.source), most);
+    match (is_crowded, policy.default_reject) {
+        (false, _) => Ok(()),
+        (true, true) => Err(Verdict::Reject(Reason::ConnectionLimit)),
+        (true, false) => Err(Verdict::Drop(Reason::ConnectionLimit)),
     }
 }
 

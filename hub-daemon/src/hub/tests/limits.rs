@@ -52,7 +52,7 @@ fn a_number_of_connections_reaches_the_data_path_and_goes_again() {
     assert_eq!(desired.segments[&view.segment].flags & SEGMENT_CONNECTIONS, 0);
     for wrong in [0, 1_000_001] {
         let document = with(persona("b", "10.2.0.0/24"), json!({"max_connections_per_source": wrong}));
-        let rejection = script.create(document).unwrap_err();
-        assert_eq!(rejection.problems[0].pointer, "/max_connections_per_source");
+        let problems = persona_from_value(document).unwrap_err();
+        assert_eq!(problems[0].pointer, "/max_connections_per_source");
     }
 }
