@@ -5,6 +5,7 @@ mod files;
 mod kernel;
 mod lives;
 mod overlap;
+mod qos;
 mod random;
 mod ranges;
 mod services;
