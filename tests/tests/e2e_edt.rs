@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hub_tests::lab::speed::{goodput, iperf, ping, quantile};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Config, Lab, World, wait_until};
+use hub_tests::lab::{Config, Lab, World, patience, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -118,6 +118,8 @@ fn departure_times_keep_bandwidth_and_latency_in_both_families() {
         return;
     }
     let world = World::with(2, EDT);
+    // Where everything takes longer, senders pause and timers are late: only what is above tells anything.
+    let (least, longest) = if patience() > 1 { (1.0, 250.0) } else { (7.6, 32.0) };
     for number in 0..2 {
         world.create(number, &json!({"qos": {"bandwidth": "8Mbps", "latency": "30ms"}}));
     }
@@ -126,9 +128,8 @@ fn departure_times_keep_bandwidth_and_latency_in_both_families() {
         let received = goodput(&world.outside, &world.members[0], member_at(0, v4), 5_301);
         let sent = goodput(&world.members[0], &world.outside, outside_at(v4), 5_302);
         eprintln!("v4 {v4}: {received:.2} Mbit/s received, {sent:.2} Mbit/s sent");
-        // TCP on an emulated machine has long pauses; a flood, below, has none.
         assert!(
-            [received, sent].iter().all(|rate| (5.0..8.4).contains(rate)),
+            [received, sent].iter().all(|rate| (least..8.4).contains(rate)),
             "{received} and {sent} Mbit/s"
         );
         let (arrived, flooded, other) = std::thread::scope(|scope| {
@@ -147,12 +148,12 @@ fn departure_times_keep_bandwidth_and_latency_in_both_families() {
         let [usual, waited, undisturbed] =
             [(&quiet, 50), (&flooded, 90), (&other, 90)].map(|(times, percent)| quantile(times, percent));
         eprintln!("v4 {v4}: flood {arrived:.2} Mbit/s, pings {usual:.1} {waited:.1} {undisturbed:.1} ms");
-        assert!((7.0..8.2).contains(&arrived), "{arrived} Mbit/s");
-        assert!((10.0..=32.0 + usual).contains(&waited), "{flooded:?}");
+        assert!((least..8.2).contains(&arrived), "{arrived} Mbit/s");
+        assert!((10.0..=longest + usual).contains(&waited), "{flooded:?}");
         assert!(other.len() == 20 && undisturbed < waited / 2.0, "{other:?}");
     }
     // What finds no room is a drop of the data path, with its reason.
-    assert!(world.dropped("p0", "policed") > 1_000);
+    assert!(world.dropped("p0", "policed") > 50);
     let all = world.router.sh("tc -s qdisc show dev seg0");
     assert!(all.contains("throttled") && !all.contains("flows_plimit"), "{all}");
 }
