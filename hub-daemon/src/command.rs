@@ -101,6 +101,9 @@ pub enum Command {
         /// What could not be done, by persona; an empty map clears.
         faults: BTreeMap<PersonaId, Vec<String>>,
     },
+    /// Whose handshakes take longer than its latency, with the time within which 95 of a hundred were done;
+    /// of all others they do not.
+    Latency(BTreeMap<PersonaId, Duration>),
     /// Time passed a deadline: look at `now`.
     Tick,
     /// The wall clock was set, by so much.

@@ -139,6 +139,12 @@ impl Hub {
                 self.faults(revision, faults, now);
                 Ok(Reply::Done)
             }
+            Command::Latency(late) => {
+                for (id, record) in &mut self.records {
+                    record.late = late.get(id).copied();
+                }
+                Ok(Reply::Done)
+            }
             Command::Configure(config) => {
                 self.config = *config;
                 self.revision += 1;

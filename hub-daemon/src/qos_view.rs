@@ -1,7 +1,11 @@
 //! What the outside may read of quality of service: times of handshakes, and what waits in queues.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::model::SegmentId;
 
 /// Times of TCP handshakes of a persona, from the first SYN to the ACK that ends it, as the hub sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,6 +43,23 @@ pub struct QueueCounts {
     pub bytes: u64,
     /// Packets dropped because there was no room.
     pub drops: u64,
+}
+
+/// How long packets of each persona wait for their bandwidth in microseconds, towards members and from them:
+/// where they wait longest. `paced` is what waits for its time of departure.
+pub fn delays(
+    queues: &BTreeMap<SegmentId, Vec<QueueCounts>>,
+    paced: BTreeMap<SegmentId, [u64; 2]>,
+) -> BTreeMap<SegmentId, [u64; 2]> {
+    let mut delays = paced;
+    for (segment, queues) in queues {
+        let [ingress, egress] = delays.entry(*segment).or_default();
+        for queue in queues {
+            let slot = if queue.direction == "egress" { &mut *egress } else { &mut *ingress };
+            *slot = queue.delay_us.max(*slot);
+        }
+    }
+    delays
 }
 
 /// Names of the classes of traffic, by number.

@@ -11,6 +11,7 @@ mod dump;
 mod hub;
 mod process;
 mod space;
+pub mod speed;
 mod stream;
 mod traffic;
 mod wire;

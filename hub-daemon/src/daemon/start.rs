@@ -305,7 +305,8 @@ fn wire(
         .name("applier".to_owned())
         .spawn(move || applier.work(&work, &done_sender))?;
     let reader: Arc<dyn Readable> = Arc::new(Reader::open(pins, snapshots.clone())?);
-    let (watcher, alerts) = Watcher::new(config, snapshots.clone(), Arc::clone(&reader), events.clone());
+    let (watcher, alerts) =
+        Watcher::new(config, snapshots.clone(), Arc::clone(&reader), events.clone(), command_sender.clone());
     let handle = HubHandle {
         commands: command_sender,
         snapshot: snapshots,

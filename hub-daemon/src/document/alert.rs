@@ -18,13 +18,14 @@ pub struct AlertDocument {
     /// What is looked at, once a second.
     pub metric: MetricDocument,
     /// Which part of the metric: the reason of `drops`, the rule of `rule_hits` by position, the detector of
-    /// `detections`; default: all.
+    /// `detections`, `ingress` or `egress` of `queue_delay`; default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Scalar>,
     /// How it compares with `value` when something is wrong; default `>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<OpDocument>,
-    /// The threshold: a number, or for bits per second a bandwidth like `80Mbps`.
+    /// The threshold: a number, or for bits per second a bandwidth like `80Mbps`, for milliseconds a time like
+    /// `20ms`.
     pub value: Scalar,
     /// How long it must stay beyond the threshold: `30s`; default: one look.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
@@ -58,6 +59,11 @@ pub enum MetricDocument {
     RuleHits,
     /// Times that a detector fired in the last minute.
     Detections,
+    /// Milliseconds within which 95 of a hundred TCP handshakes of the last minute were done; 0 without any.
+    /// Of personas with `qos`.
+    RttP95,
+    /// Milliseconds that packets wait for their bandwidth, in the direction where it is longer.
+    QueueDelay,
 }
 
 /// How a value compares with a threshold.

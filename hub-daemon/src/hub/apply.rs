@@ -185,6 +185,7 @@ impl Hub {
             | Command::Faults { .. }
             | Command::ClockSet(_)
             | Command::Orphans
+            | Command::Latency(_)
             | Command::Tick => false,
         };
         if !waits {

@@ -83,6 +83,7 @@ impl Draft {
             aliases: Virtual::default(),
             life: Life::Provisioning,
             faults: Vec::new(),
+            late: None,
             attempts: 0,
             since,
             candidate: None,

@@ -6,6 +6,7 @@ mod kernel;
 mod limits;
 mod lives;
 mod overlap;
+mod qos;
 mod random;
 mod ranges;
 mod services;

@@ -8,7 +8,7 @@ use crate::datapath_view::{
 };
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
-use crate::qos_view::QueueCounts;
+use crate::qos_view::{HandshakeTimes, QueueCounts};
 
 /// Reads the data path; every call blocks briefly and may come from any thread.
 pub trait Datapath: Debug + Send + Sync {
@@ -22,6 +22,11 @@ pub trait Datapath: Debug + Send + Sync {
     fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError>;
     /// What waits in the queues of every persona.
     fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError>;
+    /// How long packets that wait for their time of departure do so, in microseconds, towards members and
+    /// from them.
+    fn paced(&self) -> Result<BTreeMap<SegmentId, [u64; 2]>, ReadError>;
+    /// Times of handshakes of every persona that has any.
+    fn handshakes(&self) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError>;
     /// Totals of every hook.
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError>;
     /// Addresses in the quarantine of a persona.
@@ -53,6 +58,14 @@ impl Datapath for Reader {
 
     fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
         Self::queues(self)
+    }
+
+    fn paced(&self) -> Result<BTreeMap<SegmentId, [u64; 2]>, ReadError> {
+        Self::paced(self)
+    }
+
+    fn handshakes(&self) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError> {
+        Self::handshakes(self)
     }
 
     fn hooks(&self) -> Result<Vec<HookCounts>, ReadError> {

@@ -13,7 +13,7 @@ use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
 use hub_common::segment::{Policy, Segment, Settings, policy_slot};
 use hub_common::set::QuarantineKey;
-use hub_common::shape::Histogram;
+use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 use super::batch::from_map;
@@ -28,6 +28,9 @@ pub(crate) struct Maps {
     pub(crate) rule_hits: PerCpuArray<MapData, RuleHits>,
     pub(crate) quarantine: HashMap<MapData, QuarantineKey, u64>,
     pub(crate) times: PerCpuHashMap<MapData, u32, Histogram>,
+    pub(crate) shapes: Array<MapData, Shape>,
+    pub(crate) shape_slots: Array<MapData, ShapeSlot>,
+    pub(crate) policers: Array<MapData, Policer>,
     pub(crate) totals: PerCpuArray<MapData, HookTotals>,
     pub(crate) reasons: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
@@ -48,6 +51,9 @@ impl Maps {
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,
             times: open(pins, "RTTS")?,
+            shapes: array(pins, "SHAPES")?,
+            shape_slots: array(pins, "SHAPE_SLOTS")?,
+            policers: array(pins, "POLICERS")?,
             quarantine: open(pins, "QUARANTINE")?,
             totals: open(pins, "TOTALS")?,
             reasons: open(pins, "REASONS")?,

@@ -1,9 +1,12 @@
 //! Reads times of handshakes and what waits in queues.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
+use aya::maps::IterableMap as _;
 use hub_common::shape::{self, EGRESS, Histogram, RTT_BUCKETS};
 
+use super::batch;
 use super::counts::direction;
 use super::maps::{Maps, present};
 use super::netlink::{Netlink, NetlinkError};
@@ -14,21 +17,36 @@ use crate::qos_view::{HandshakeTimes, PRIORITIES, QueueCounts};
 
 /// Times of one persona's handshakes; `None` before the first.
 pub(crate) fn handshakes(maps: &Maps, segment: u32) -> Result<Option<HandshakeTimes>, ReadError> {
-    let Some(values) = present(maps.times.get(&segment, 0), "RTTS")? else { return Ok(None) };
+    Ok(present(maps.times.get(&segment, 0), "RTTS")?.map(|values| times(&values)))
+}
+
+/// Times of the handshakes of all personas that have any.
+pub(crate) fn all_handshakes(maps: &Maps) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError> {
+    let mut all = BTreeMap::new();
+    let note = |segment: &u32, values: &[Histogram]| {
+        all.insert(SegmentId(*segment), times(values));
+        ControlFlow::Continue(())
+    };
+    batch::entries(maps.times.map(), note).map_err(|source| ReadError::Map { map: "RTTS", source })?;
+    Ok(all)
+}
+
+/// The sum over all CPUs.
+fn times(values: &[Histogram]) -> HandshakeTimes {
     let mut sum = Histogram::ZERO;
-    for value in values.iter() {
+    for value in values {
         sum.buckets.iter_mut().zip(value.buckets).for_each(|(sum, count)| *sum += count);
         sum.sum_us += value.sum_us;
     }
     debug_assert_eq!(sum.buckets.len(), RTT_BUCKETS);
-    Ok(Some(HandshakeTimes {
+    HandshakeTimes {
         count: sum.count(),
         sum_us: sum.sum_us,
         p50_us: sum.quantile_us(500),
         p95_us: sum.quantile_us(950),
         p99_us: sum.quantile_us(990),
         buckets: sum.buckets.to_vec(),
-    }))
+    }
 }
 
 /// What waits in the queues of every persona.

@@ -14,12 +14,12 @@ use super::clock::TickSource;
 use super::maps::Maps;
 use super::netlink::NetlinkError;
 use super::why::Why;
-use super::{candidates, counts, flow_list, qos, quarantined};
+use super::{candidates, counts, flow_list, paced, qos, quarantined};
 use crate::datapath_view::{
     Answer, CandidateCounts, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
 };
 use crate::model::SegmentId;
-use crate::qos_view::QueueCounts;
+use crate::qos_view::{HandshakeTimes, QueueCounts};
 use crate::view::Snapshot;
 
 /// Why the data path could not be read.
@@ -86,6 +86,16 @@ impl Reader {
     /// What waits in the queues of every persona.
     pub fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
         self.live(|_| qos::queues().map_err(ReadError::Queues))
+    }
+
+    /// How long packets that wait for their time of departure do so, by persona.
+    pub fn paced(&self) -> Result<BTreeMap<SegmentId, [u64; 2]>, ReadError> {
+        self.live(|live| paced::waits(&live.maps, &live.snapshot()))
+    }
+
+    /// Times of handshakes of every persona that has any.
+    pub fn handshakes(&self) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError> {
+        self.live(|live| qos::all_handshakes(&live.maps))
     }
 
     /// Counters of every persona in the snapshot, in sweeps over the maps.

@@ -154,6 +154,8 @@ pub const fn metric_name(metric: MetricDocument) -> &'static str {
         MetricDocument::Drops => "drops",
         MetricDocument::RuleHits => "rule_hits",
         MetricDocument::Detections => "detections",
+        MetricDocument::RttP95 => "rtt_p95",
+        MetricDocument::QueueDelay => "queue_delay",
     }
 }
 
@@ -175,7 +177,10 @@ fn fits(metric: MetricDocument, part: &str) -> Result<(), String> {
         MetricDocument::Detections => Err(format!("no detector is called `{part}`: use one like port_scan")),
         MetricDocument::RuleHits if part.parse::<u16>().is_ok() => Ok(()),
         MetricDocument::RuleHits => Err("use the position of a rule in `security_policies`, from 0".into()),
-        MetricDocument::IngressBps
+        MetricDocument::QueueDelay if ["ingress", "egress"].contains(&part) => Ok(()),
+        MetricDocument::QueueDelay => Err(format!("`{part}`: use ingress or egress")),
+        MetricDocument::RttP95
+        | MetricDocument::IngressBps
         | MetricDocument::EgressBps
         | MetricDocument::IngressPps
         | MetricDocument::EgressPps
@@ -187,8 +192,13 @@ fn fits(metric: MetricDocument, part: &str) -> Result<(), String> {
 #[expect(clippy::cast_precision_loss, reason = "a threshold needs no more than 53 bits")]
 fn threshold(metric: MetricDocument, written: &Scalar) -> Result<f64, String> {
     let is_bandwidth = matches!(metric, MetricDocument::IngressBps | MetricDocument::EgressBps);
+    let is_time = matches!(metric, MetricDocument::RttP95 | MetricDocument::QueueDelay);
     match written {
         Scalar::Number(number) => Ok(*number as f64),
+        Scalar::Text(text) if is_time => {
+            let time = span::parse(text).map_err(|e| e.to_string().replacen("duration", "time", 1))?;
+            Ok(time.as_secs_f64() * 1e3)
+        }
         Scalar::Text(_) if is_bandwidth => {
             Bandwidth::parse(written).map(|bandwidth| bandwidth.bps() as f64).map_err(|e| e.to_string())
         }
@@ -235,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn times_are_milliseconds() {
+        let written = json!([
+            {"metric": "rtt_p95", "value": "20ms", "clear": "500us"},
+            {"metric": "queue_delay", "of": "egress", "value": 30},
+        ]);
+        let found: Vec<_> = alerts(written).unwrap().iter().map(|one| (one.value, one.clear)).collect();
+        assert_eq!(found, [(20.0, 0.5), (30.0, 30.0)]);
+    }
+
+    #[test]
     fn without_for_one_look_is_enough_and_below_works() {
         let written = json!([{"name": "quiet", "metric": "egress_pps", "op": "<", "value": 5, "clear": 10}]);
         let alert = &alerts(written).unwrap()[0];
@@ -262,6 +282,8 @@ mod tests {
             {"name": "d", "metric": "flows", "of": "x", "value": 10, "for": "soon"},
             {"name": "e", "metric": "detections", "of": "mind_reading", "value": 1},
             {"name": "f", "metric": "rule_hits", "of": "ssh", "value": 1},
+            {"name": "g", "metric": "queue_delay", "of": "up", "value": "soon"},
+            {"name": "h", "metric": "rtt_p95", "of": "ingress", "value": 1},
         ]))
         .unwrap_err();
         for wanted in [
@@ -273,6 +295,9 @@ mod tests {
             "/alerts/3/for",
             "/alerts/4/of no detector",
             "/alerts/5/of",
+            "/alerts/6/of `up`: use ingress or egress",
+            "/alerts/6/value time `soon`",
+            "/alerts/7/of rtt_p95 has no parts",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(wanted)), "{wanted}: {problems:?}");
         }

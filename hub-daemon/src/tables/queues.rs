@@ -85,7 +85,7 @@ impl Table for Queues {
             (_, root) => {
                 if self.roots.remove(&index) {
                     // Of the other kind: an earlier run had another engine.
-                    self.netlink.delete_root(index, &intent)?;
+                    self.netlink.delete_root(index, intent)?;
                 }
                 if *root == Queue::Pacer {
                     self.netlink.add_pacer(index, intent)

@@ -65,6 +65,14 @@ impl Datapath for FixedDatapath {
         Ok(CandidateCounts { judged: 10, agreed: 10, ..CandidateCounts::default() })
     }
 
+    fn paced(&self) -> Result<BTreeMap<SegmentId, [u64; 2]>, ReadError> {
+        Ok([(SegmentId(1), [80, 900])].into())
+    }
+
+    fn handshakes(&self) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError> {
+        Ok(self.segment(SegmentId(1))?.handshakes.map(|times| (SegmentId(1), times)).into_iter().collect())
+    }
+
     fn queues(&self) -> Result<BTreeMap<SegmentId, Vec<QueueCounts>>, ReadError> {
         let queue = QueueCounts {
             interface: "eth2".into(),

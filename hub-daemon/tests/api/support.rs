@@ -15,6 +15,7 @@ use hub_daemon::inputs::reload::{
     Change, ChangeAction, FileProblem, ReloadFailure, ReloadMode, ReloadReport, ReloadRequest,
 };
 use hub_daemon::inputs::{CommandRequest, HubHandle};
+use hub_daemon::model::qos::Engine;
 use hub_daemon::model::{PersonaId, SegmentId};
 use hub_daemon::outputs::alerts::{AlertView, Alerts};
 use hub_daemon::outputs::stats::ReconcileStats;
@@ -250,6 +251,7 @@ impl Task {
             | Command::Faults { .. }
             | Command::ClockSet(_)
             | Command::Configure(_)
+            | Command::Latency(_)
             | Command::Tick => Ok(Reply::Done),
         }
     }
@@ -313,6 +315,7 @@ impl Task {
             documents_read: Some("2030-01-01T00:00:01Z".parse().unwrap()),
             documents_error: None,
             ready: true,
+            qos: Engine::Auto,
             pools: vec![PoolView {
                 name: "lab".into(),
                 prefixes: vec!["10.200.0.0/16".into()],

@@ -38,6 +38,15 @@ impl World {
 
     /// As [`World::new`], with further lines in `hub.yaml`.
     pub fn with(members: usize, lines: &str) -> Self {
+        Self::build(members, "uplink", lines)
+    }
+
+    /// As [`World::new`], with a further line about `up0` in `hub.yaml`.
+    pub fn with_uplink(members: usize, line: &str) -> Self {
+        Self::build(members, &format!("uplink\n    {line}"), "")
+    }
+
+    fn build(members: usize, uplink_role: &str, lines: &str) -> Self {
         let mut lab = Lab::new();
         let (router, outside) = (lab.space("router"), lab.space("outside"));
         let prefixed = |address: IpAddr| format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 });
@@ -50,7 +59,7 @@ impl World {
         for v4 in FAMILIES {
             outside.ip(&format!("route add default via {}", gateway_outside(v4)));
         }
-        let mut config = Config::default().interface("up0", "uplink");
+        let mut config = Config::default().interface("up0", uplink_role);
         let mut spaces = Vec::new();
         for number in 0..members {
             let member = lab.space(&format!("member{number}"));

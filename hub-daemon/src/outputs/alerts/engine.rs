@@ -165,7 +165,7 @@ mod tests {
     /// One look a second at a persona that got so many packets so far.
     fn looks(persona: &str, second: i64, packets: u64) -> BTreeMap<Owner, Look> {
         let counts = SegmentCounts { ingress: Count { packets, bytes: 0 }, ..SegmentCounts::default() };
-        [(Some(persona.into()), Look { time: at(second), counts, flows: None })].into()
+        [(Some(persona.into()), Look { time: at(second), counts, ..Look::default() })].into()
     }
 
     #[test]

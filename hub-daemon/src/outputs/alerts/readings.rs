@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::recent::Recent;
 use crate::datapath_view::{Count, SegmentCounts};
 use crate::document::alert::MetricDocument;
 use crate::model::alert::Alert;
@@ -21,6 +22,10 @@ pub(super) struct Look {
     pub(super) counts: SegmentCounts,
     /// Connections in the flow table, where they were counted.
     pub(super) flows: Option<u64>,
+    /// Handshakes by time, where they were read.
+    pub(super) handshakes: Option<Vec<u64>>,
+    /// How long packets wait in microseconds, by direction, where that was read.
+    pub(super) delay_us: Option<[u64; 2]>,
 }
 
 /// The last looks.
@@ -29,6 +34,7 @@ pub(super) struct Looks {
     before: Option<Look>,
     after: Option<Look>,
     fired: VecDeque<(Timestamp, Vec<(String, u64)>)>,
+    handshakes: Recent,
 }
 
 impl Looks {
@@ -38,6 +44,9 @@ impl Looks {
         self.fired.push_back((look.time, fired));
         while self.fired.front().is_some_and(|(time, _)| past(*time, look.time) > RECENT) {
             self.fired.pop_front();
+        }
+        if let Some(buckets) = &look.handshakes {
+            self.handshakes.add(look.time, buckets);
         }
         self.before = self.after.replace(look);
     }
@@ -75,6 +84,18 @@ impl Looks {
                 };
                 let ((_, first), (_, last)) = (self.fired.front()?, self.fired.back()?);
                 Some(float(sum(last).saturating_sub(sum(first))))
+            }
+            MetricDocument::RttP95 => {
+                after.handshakes.as_ref().map(|_| float(self.handshakes.quantile_us(950).unwrap_or(0)) / 1e3)
+            }
+            MetricDocument::QueueDelay => {
+                let [ingress, egress] = after.delay_us?;
+                let longest = match alert.of.as_deref() {
+                    Some("ingress") => ingress,
+                    Some("egress") => egress,
+                    _ => ingress.max(egress),
+                };
+                Some(float(longest) / 1e3)
             }
         }
     }
@@ -121,6 +142,8 @@ mod tests {
         Look {
             time: Timestamp::from_second(second).unwrap(),
             flows: Some(7),
+            handshakes: None,
+            delay_us: Some([1_500, 250]),
             counts: SegmentCounts {
                 ingress: count,
                 egress: Count::default(),
@@ -146,6 +169,8 @@ mod tests {
             (json!({"metric": "ingress_pps", "value": 1}), 25.0),
             (json!({"metric": "egress_pps", "value": 1}), 0.0),
             (json!({"metric": "flows", "value": 1}), 7.0),
+            (json!({"metric": "queue_delay", "value": 1}), 1.5),
+            (json!({"metric": "queue_delay", "of": "egress", "value": 1}), 0.25),
             (json!({"metric": "new_flows", "value": 1}), 50.0),
             (json!({"metric": "drops", "value": 1}), 50.0),
             (json!({"metric": "drops", "of": "spoof", "value": 1}), 25.0),
@@ -159,5 +184,28 @@ mod tests {
         }
         let detections = json!({"metric": "detections", "value": 1});
         assert_eq!(value(&looks, detections), Some(0.0), "a minute later they are over");
+    }
+
+    #[test]
+    fn handshakes_count_for_a_minute() {
+        let mut looks = Looks::default();
+        let slow = alert(json!({"metric": "rtt_p95", "value": 20}));
+        let timed = |second, late| {
+            let mut buckets = vec![100; 12];
+            buckets.push(late);
+            Look { handshakes: Some(buckets), ..look(second, 0, 0) }
+        };
+        looks.add(timed(0, 0));
+        looks.add(timed(1, 0));
+        assert_eq!(looks.value(&slow), Some(0.0), "those of before are not recent");
+        looks.add(timed(2, 10));
+        // All ten took 2,048 to 4,096 us.
+        assert_eq!(looks.value(&slow), Some(4.096));
+        looks.add(timed(61, 10));
+        assert_eq!(looks.value(&slow), Some(4.096));
+        looks.add(timed(63, 10));
+        assert_eq!(looks.value(&slow), Some(0.0), "a minute later they are over");
+        looks.add(look(64, 0, 0));
+        assert_eq!(looks.value(&slow), None, "not read");
     }
 }

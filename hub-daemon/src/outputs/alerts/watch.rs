@@ -6,22 +6,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hub_common::shape::RTT_BUCKETS;
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::engine::{Engine, Kept, Owner, Watched};
+use super::late::Lateness;
 use super::readings::{self, Look};
 use super::webhook::Webhooks;
 use super::{AlertEvent, AlertView, Alerts, Deliveries};
+use crate::command::Command;
 use crate::datapath_view::{EventView, SegmentCounts};
 use crate::document::alert::MetricDocument;
+use crate::inputs::CommandRequest;
 use crate::inputs::datapath::Datapath;
 use crate::kernel::reader::ReadError;
 use crate::model::SegmentId;
 use crate::model::alert::Alert;
 use crate::model::config::Config;
 use crate::model::problems::Problems;
+use crate::qos_view;
 use crate::view::{PersonaState, Snapshot};
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -40,6 +45,8 @@ pub struct Watcher {
     webhooks: Webhooks,
     views: watch::Sender<Arc<Vec<AlertView>>>,
     stored: Vec<Kept>,
+    lateness: Lateness,
+    commands: mpsc::Sender<CommandRequest>,
 }
 
 impl Watcher {
@@ -49,6 +56,7 @@ impl Watcher {
         snapshot: watch::Receiver<Arc<Snapshot>>,
         datapath: Arc<dyn Datapath>,
         events: broadcast::Sender<EventView>,
+        commands: mpsc::Sender<CommandRequest>,
     ) -> (Self, Alerts) {
         let file = config.state_dir.join(FILE);
         let stored = load(&file);
@@ -57,7 +65,20 @@ impl Watcher {
         let webhooks = Webhooks::start(&config.webhooks, &deliveries);
         let engine = Engine::restore(stored.clone());
         let hub = config.alerts.clone();
-        let watcher = Self { engine, file, hub, snapshot, datapath, events, webhooks, views, stored };
+        let lateness = Lateness::default();
+        let watcher = Self {
+            engine,
+            file,
+            hub,
+            snapshot,
+            datapath,
+            events,
+            webhooks,
+            views,
+            stored,
+            lateness,
+            commands,
+        };
         (watcher, Alerts { views: seen, deliveries })
     }
 
@@ -78,7 +99,26 @@ impl Watcher {
                 known = snapshot;
             }
             self.look(&watched, &known).await;
+            self.look_at_latency(&known).await;
         }
+    }
+
+    /// Tells the hub whose handshakes take longer than they should.
+    async fn look_at_latency(&mut self, snapshot: &Snapshot) {
+        let watched = Lateness::watched(snapshot);
+        let mut times = BTreeMap::new();
+        if !watched.is_empty() {
+            let datapath = Arc::clone(&self.datapath);
+            match tokio::task::spawn_blocking(move || datapath.handshakes()).await {
+                Ok(Ok(read)) => times = read,
+                Ok(Err(error)) => return tracing::warn!(%error, "latency cannot be judged"),
+                Err(error) => return tracing::error!(%error, "latency cannot be judged"),
+            }
+        }
+        let Some(late) = self.lateness.look(&watched, &times, Timestamp::now()) else { return };
+        let (answer, _) = oneshot::channel();
+        // Without its owner the hub ends.
+        drop(self.commands.send((Command::Latency(late), answer)).await);
     }
 
     async fn look(&mut self, watched: &[Watched], snapshot: &Arc<Snapshot>) {
@@ -151,9 +191,29 @@ fn read(
 ) -> Result<BTreeMap<Owner, Look>, ReadError> {
     let any = |metric| watched.iter().flat_map(|one| &one.alerts).any(|alert| alert.metric == metric);
     let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?) } else { None };
+    let handshakes = if any(MetricDocument::RttP95) { Some(datapath.handshakes()?) } else { None };
+    let delays = if any(MetricDocument::QueueDelay) {
+        Some(qos_view::delays(&datapath.queues()?, datapath.paced()?))
+    } else {
+        None
+    };
     let counts = datapath.segments()?;
     let time = Timestamp::now();
-    let look = |counts, flows| Look { time, counts, flows };
+    let look = |counts, flows, segment: Option<SegmentId>| {
+        let fits = |id: &SegmentId| segment.is_none_or(|segment| *id == segment);
+        let handshakes = handshakes.as_ref().map(|all| {
+            let mut sum = vec![0; RTT_BUCKETS];
+            for (_, times) in all.iter().filter(|(id, _)| fits(id)) {
+                sum.iter_mut().zip(&times.buckets).for_each(|(sum, count)| *sum += count);
+            }
+            sum
+        });
+        let delay_us = delays.as_ref().map(|all| {
+            let fitting = all.iter().filter(|(id, _)| fits(id));
+            fitting.fold([0, 0], |[a, b]: [u64; 2], (_, [c, d])| [a.max(*c), b.max(*d)])
+        });
+        Look { time, counts, flows, handshakes, delay_us }
+    };
     let mut looks = BTreeMap::new();
     for one in watched {
         let found = match &one.owner {
@@ -163,11 +223,11 @@ fn read(
                     readings::add(&mut sum, counts);
                 }
                 // The flow between two personas counts for each.
-                Some(look(sum, flows.as_ref().map(|flows| flows.values().sum())))
+                Some(look(sum, flows.as_ref().map(|flows| flows.values().sum()), None))
             }
             Some(owner) => segment_of(snapshot, owner).and_then(|segment| {
                 let flows = flows.as_ref().map(|flows| flows.get(&segment).copied().unwrap_or_default());
-                Some(look(counts.get(&segment)?.clone(), flows))
+                Some(look(counts.get(&segment)?.clone(), flows, Some(segment)))
             }),
         };
         looks.extend(found.map(|look| (one.owner.clone(), look)));

@@ -5,7 +5,7 @@ use std::fmt;
 use super::series::{Sample, Series};
 use crate::inputs::datapath::Datapath;
 use crate::model::span;
-use crate::qos_view::{HandshakeTimes, QueueCounts};
+use crate::qos_view::{self, HandshakeTimes, QueueCounts};
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot: &Snapshot) -> fmt::Result {
@@ -42,6 +42,22 @@ pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot:
         .collect();
     let of = |value: fn(&QueueCounts) -> u64| rows.iter().map(move |row| sample(row, value(row.1)));
     series.gauges("hub_persona_queue_backlog_bytes", "Bytes that wait", of(|queue| queue.backlog_bytes))?;
+    let paced = datapath.paced().unwrap_or_else(|error| {
+        tracing::warn!(%error, "metrics without times of departure");
+        std::collections::BTreeMap::new()
+    });
+    let delays = qos_view::delays(&queues, paced);
+    let waits = live().filter_map(|persona| {
+        let [ingress, egress] = *delays.get(&persona.segment)?;
+        let name = persona.definition.name.as_str();
+        let row = |direction, wait| ([("persona", name), ("direction", direction)], wait);
+        Some([row("ingress", ingress), row("egress", egress)])
+    });
+    series.gauges(
+        "hub_persona_queue_delay_microseconds",
+        "How long packets wait for the persona's bandwidth, where they wait longest",
+        waits.flatten(),
+    )?;
     series.counters(
         "hub_persona_queue_drops",
         "Packets for which a queue had no room",

@@ -51,6 +51,13 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
     for (reason, message) in &placement.qos {
         add(reason, message.clone());
     }
+    if let Some(late) = record.late {
+        let message = format!(
+            "95 of a hundred TCP handshakes of the last minute took up to {}ms, longer than its latency",
+            late.as_millis()
+        );
+        add("LatencyExceeded", message);
+    }
     if !record.warnings.is_empty() {
         add("RulesDoubtful", record.warnings.join("; "));
     }

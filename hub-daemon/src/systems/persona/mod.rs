@@ -15,6 +15,7 @@ pub mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
@@ -87,6 +88,8 @@ pub struct Record {
     pub life: Life,
     /// What the kernel refused when asked last.
     pub faults: Vec<String>,
+    /// How long its handshakes take, if that is longer than its latency.
+    pub late: Option<Duration>,
     /// Failed attempts to bring it into the kernel.
     pub attempts: u32,
     /// Revision of the hub at which it was to be brought into the kernel.

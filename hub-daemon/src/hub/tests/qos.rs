@@ -1,0 +1,127 @@
+//! What bandwidths become, by engine, and what is said of them.
+
+use std::time::Duration;
+
+use hub_common::shape::SHAPED_SEGMENTS;
+
+use super::*;
+use crate::desired::Role;
+use crate::desired::queues::{Queue, QueuePlace};
+use crate::model::SegmentId;
+use crate::model::config::Interface;
+use crate::model::qos::Engine;
+
+/// A hub with an uplink and a port of a persona, on which somebody else may have a queue.
+fn hub(engine: Engine, foreign: Option<&str>) -> Script {
+    let uplink = Interface {
+        pattern: "up0".into(),
+        is_glob: false,
+        role: Role::Uplink,
+        xdp: crate::desired::Xdp::Off,
+        bandwidth: None,
+    };
+    let mut config = Config { qos: engine, interfaces: vec![uplink], ..Config::default() };
+    config.limits.personas = 5_000;
+    let mut script = Script::with(config);
+    let link = |ifindex, queue: Option<&str>| Link {
+        ifindex,
+        up: true,
+        mtu: 1_500,
+        queue: queue.map(ToOwned::to_owned),
+        ..Link::default()
+    };
+    let links = [("up0".to_owned(), link(1, None)), ("seg0".to_owned(), link(2, foreign))].into();
+    script.inventory(Inventory { links, ..Inventory::default() });
+    script
+}
+
+fn limited(name: &str, range: &str) -> Value {
+    with(
+        persona(name, range),
+        json!({"interfaces": ["seg0"], "qos": {"bandwidth": "8Mbps", "latency": "30ms"}}),
+    )
+}
+
+/// Kinds of the queues of all interfaces, by interface.
+fn queues(desired: &Desired) -> Vec<(&str, QueuePlace, Queue)> {
+    desired.queues.iter().map(|(key, queue)| (key.interface.as_str(), key.place, *queue)).collect()
+}
+
+#[test]
+fn departure_times_need_one_queue_on_each_interface_and_no_class() {
+    let mut script = hub(Engine::Edt, None);
+    let view = script.create(limited("a", "10.1.0.0/24")).unwrap();
+    let desired = script.desired();
+    let root = |name| (name, QueuePlace::Root, Queue::Pacer);
+    assert_eq!(queues(&desired), [root("seg0"), root("up0")]);
+    let shape = &desired.shapes[&view.segment];
+    // 8 Mbit/s of what IP carries in packets of 1,500 bytes.
+    assert_eq!(shape.cap_bps, [Some(8_108_100); 2]);
+    assert_eq!((shape.wait_us, shape.rate_bps), ([Some(30_000); 2], [None; 2]));
+    let slow = json!({"interfaces": [], "qos": {"bandwidth": "8kbps"}});
+    let view = script.create(with(limited("b", "10.2.0.0/24"), slow)).unwrap();
+    // Less than a packet would stop everything.
+    assert_eq!(script.desired().shapes[&view.segment].wait_us, [Some(1_480_024); 2]);
+    let police = json!({"interfaces": [], "qos": {"bandwidth": "8Mbps", "police": true}});
+    let view = script.create(with(limited("c", "10.3.0.0/24"), police)).unwrap();
+    let desired = script.desired();
+    let shape = &desired.shapes[&view.segment];
+    assert_eq!((shape.cap_bps, shape.wait_us), ([Some(8_000_000); 2], [None; 2]));
+}
+
+#[test]
+fn a_foreign_queue_stays_with_departure_times_too() {
+    let mut script = hub(Engine::Edt, Some("tbf 5:"));
+    script.create(limited("a", "10.1.0.0/24")).unwrap();
+    assert_eq!(queues(&script.desired()), [("up0", QueuePlace::Root, Queue::Pacer)]);
+    assert_eq!(script.reasons("a"), ["ForeignQueue"]);
+}
+
+#[test]
+fn what_departure_times_cannot_do_is_said() {
+    let more = json!({"qos": {"bandwidth": "8Mbps", "ceil": "9Mbps"}});
+    for (engine, wanted) in [(Engine::Edt, &["QosSimplified"][..]), (Engine::Auto, &[]), (Engine::Htb, &[])] {
+        let mut script = hub(engine, None);
+        script.create(with(limited("a", "10.1.0.0/24"), more.clone())).unwrap();
+        script.reconciled(&[]);
+        assert_eq!(script.reasons("a"), wanted, "{engine:?}");
+    }
+}
+
+#[test]
+fn segments_without_a_class_are_policed_by_htb_and_paced_by_departure_times() {
+    let mut script = hub(Engine::Htb, None);
+    let mut last = SegmentId(0);
+    for number in 0..SHAPED_SEGMENTS {
+        let range = format!("10.{}.{}.0/29", number >> 8, number & 255);
+        let is_last = number + 1 == SHAPED_SEGMENTS;
+        let document = if is_last { limited("a", &range) } else { persona(&format!("p{number}"), &range) };
+        last = script.create(document).unwrap().segment;
+    }
+    assert!(last.0 >= SHAPED_SEGMENTS, "{last:?}");
+    script.reconciled(&[]);
+    for (engine, wanted) in [(Engine::Htb, &["QosPoliced"][..]), (Engine::Edt, &[])] {
+        let config = Config { qos: engine, ..script.hub.config().clone() };
+        script.hub.handle(Command::Configure(Box::new(config)), script.now).unwrap();
+        assert_eq!(script.reasons("a"), wanted, "{engine:?}");
+        let desired = script.desired();
+        let shape = &desired.shapes[&last];
+        assert!(shape.cap_bps[0].is_some() && shape.rate_bps == [None; 2], "{shape:?}");
+        let (waits, queues) = (shape.wait_us[0].is_some(), desired.queues.len());
+        assert_eq!((waits, queues), (engine.paces(), if engine.paces() { 2 } else { 0 }));
+    }
+}
+
+#[test]
+fn lateness_is_a_condition_as_long_as_it_lasts() {
+    let mut script = hub(Engine::Auto, None);
+    let view = script.create(limited("a", "10.1.0.0/24")).unwrap();
+    script.reconciled(&[]);
+    let late = [(view.id, Duration::from_millis(431))].into();
+    script.hub.handle(Command::Latency(late), script.now).unwrap();
+    let conditions = script.view("a").conditions;
+    assert_eq!(conditions.len(), 1, "{conditions:?}");
+    assert!(conditions[0].reason == "LatencyExceeded" && conditions[0].message.contains("431ms"));
+    script.hub.handle(Command::Latency([].into()), script.now).unwrap();
+    assert!(script.reasons("a").is_empty());
+}
