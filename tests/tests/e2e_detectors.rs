@@ -119,7 +119,7 @@ fn honest_clients_set_off_nothing() {
     world.create(0, &json!({"detectors": "default"}));
     let page = world.lab.folder().join("page");
     let head = "HTTP/1.0 200 OK\r\nContent-Length: 200000\r\n\r\n";
-    std::fs::write(&page, [head.as_bytes(), &[b'x'; 200_000]].concat()).unwrap();
+    std::fs::write(&page, [head.as_bytes(), &vec![b'x'; 200_000]].concat()).unwrap();
     // A request ends with an empty line.
     let answer =
         format!(r#"while read -r line && [ "${{#line}}" -gt 1 ]; do :; done; cat {}"#, page.display());

@@ -260,7 +260,7 @@ fn words(world: &World, case: &Case, trace: &Path) -> Vec<String> {
     words.extend(["-e".to_owned(), format!("trace={}", case.call), "-e".to_owned(), inject]);
     if DISK.contains(&case.call) {
         let folder: PathBuf = world.hub.folder().join("state");
-        let files = STATE.map(|name| folder.join(name)).into_iter().chain([folder.clone()]);
+        let files = STATE.map(|name| folder.join(name)).into_iter().chain([folder]);
         words.extend(files.flat_map(|file| ["-P".to_owned(), file.display().to_string()]));
     }
     words

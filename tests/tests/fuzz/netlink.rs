@@ -104,7 +104,7 @@ impl<'a> Raw<'a> {
             let head = match kind {
                 16..20 => 16,
                 20..24 => 8,
-                24..28 | 28..36 => 12,
+                24..36 => 12,
                 _ => 20,
             };
             all.push(Self { kind, body: &bytes[16..length], head });
