@@ -167,6 +167,8 @@ pub const PORT_FAILSAFE: u32 = 1 << 2;
 
 /// Routes depend on more than target, ingress port and persona: next hops are kept per flow only.
 pub const SETTINGS_NO_SHARED_HOPS: u32 = 1;
+/// The kernel drops frames in several buffers that XDP redirects (before 6.3): TC forwards them.
+pub const SETTINGS_ONE_BUFFER: u32 = 1 << 1;
 /// Addresses beyond this port may differ from those in the hub.
 pub const PORT_TRANSLATED: u32 = 1 << 3;
 

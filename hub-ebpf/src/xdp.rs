@@ -12,7 +12,7 @@ use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
 use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
-use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT};
+use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT, SETTINGS_ONE_BUFFER};
 
 use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
 use crate::headers::{REASON_BASE, number};
@@ -58,7 +58,9 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     scratch.class = 0;
     scratch.dscp = 0;
     scratch.port = *port;
-    read(ctx.ctx, scratch);
+    if !read(ctx.ctx, scratch) {
+        return xdp_action::XDP_PASS;
+    }
     let packet = &scratch.packet;
     scratch.wire_bytes = packet.length_bytes;
     scratch.packets = 1;
@@ -113,9 +115,10 @@ pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, scratch: *mut Scratch
     express(&arrival, settings, &mut scratch.outcome.hop)
 }
 
-/// Parses; a frame in several buffers is measured whole only when its headers ask for it.
+/// Parses; a frame in several buffers is measured whole only when its headers ask for it. False if it is one that
+/// the kernel could not redirect: TC decides.
 #[inline(always)]
-fn read(ctx: *mut xdp_md, scratch: &mut Scratch) {
+fn read(ctx: *mut xdp_md, scratch: &mut Scratch) -> bool {
     let mut reason = parse_first_buffer(ctx, scratch, 0);
     if reason == Reason::Truncated as u32 {
         // SAFETY: the context is the hook's own.
@@ -123,6 +126,9 @@ fn read(ctx: *mut xdp_md, scratch: &mut Scratch) {
         // SAFETY: fields of the context.
         let linear = unsafe { (*ctx).data_end.wrapping_sub((*ctx).data) };
         if whole > linear {
+            if SETTINGS.get(0).is_none_or(|settings| settings.flags & SETTINGS_ONE_BUFFER != 0) {
+                return false;
+            }
             reason = parse_first_buffer(ctx, scratch, whole);
             if reason == Reason::Truncated as u32 {
                 reason = Reason::Nonlinear as u32;
@@ -130,6 +136,7 @@ fn read(ctx: *mut xdp_md, scratch: &mut Scratch) {
         }
     }
     scratch.parse_reason = reason;
+    true
 }
 
 /// Parses the first buffer of a frame of `whole` bytes, or of one that is all there when `whole` is 0.

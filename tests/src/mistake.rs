@@ -89,7 +89,7 @@ fn wrong(random: &mut Random) -> (String, Value) {
         5 => ("/default_action", random.pick(&[json!("maybe"), json!(1), json!(null), json!("allow all")])),
         6 => ("/strict", random.pick(&[json!("sure"), json!(3), json!([]), json!(null)])),
         7 => ("/ttl", random.pick(&[json!("banana"), json!("-4h"), json!({}), json!("4 fortnights")])),
-        8 => ("/expiration", random.pick(&[json!("2001-01-01T00:00:00Z"), json!("tomorrow"), json!([1])])),
+        8 => ("/expiration", random.pick(&[json!("2031-02-30T00:00:00Z"), json!("tomorrow"), json!([1])])),
         9 => (
             "/endpoints",
             random.pick(&[

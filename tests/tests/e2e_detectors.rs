@@ -117,10 +117,18 @@ fn honest_clients_set_off_nothing() {
     }
     let world = World::new(1);
     world.create(0, &json!({"detectors": "default"}));
-    let folder = world.lab.folder().display().to_string();
-    std::fs::write(world.lab.folder().join("page"), vec![b'x'; 200_000]).unwrap();
-    let _pages =
-        world.members[0].background(&format!("python3 -m http.server 8000 --bind :: --directory {folder}"));
+    let page = world.lab.folder().join("page");
+    let head = "HTTP/1.0 200 OK\r\nContent-Length: 200000\r\n\r\n";
+    std::fs::write(&page, [head.as_bytes(), &vec![b'x'; 200_000]].concat()).unwrap();
+    // A request ends with an empty line.
+    let answer =
+        format!(r#"while read -r line && [ "${{#line}}" -gt 1 ]; do :; done; cat {}"#, page.display());
+    let script = world.lab.folder().join("answer");
+    std::fs::write(&script, answer).unwrap();
+    let _pages = world.members[0].background(&format!(
+        "socat TCP6-LISTEN:8000,fork,reuseaddr,ipv6only=0,backlog=64 'EXEC:sh {}'",
+        script.display()
+    ));
     let _perf = world.members[0].background("iperf3 --server --port 5201");
     for v4 in FAMILIES {
         let there = member_at(0, v4);

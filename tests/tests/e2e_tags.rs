@@ -44,7 +44,9 @@ fn tags_and_pieces_are_judged_alike_by_both_hooks() {
             world.members[0].sh(&format!("ethtool --offload eth0 {settings}"));
             let effort = Effort::new(ROUNDS[0], ROUNDS[1] / 4);
             for round in effort.rounds() {
-                let shapes = shapes(round, has_devices);
+                // XDP of a veth never sees a tag beside a frame: README.md says what to switch off.
+                let by_devices = has_devices && (xdp == "off" || insert == "off");
+                let shapes = shapes(round, by_devices);
                 let (arrived, expected) = judge(&world, &shapes);
                 let names =
                     |set: &BTreeSet<usize>| set.iter().map(|at| shapes[*at].name.clone()).collect::<Vec<_>>();
@@ -89,6 +91,9 @@ fn world(xdp: &str) -> World {
     world.hub.process().kill();
     world.hub.configure(&Config::default().with(&format!("interfaces:\n{}", lines.concat())));
     world.hub.restart();
+    // Where XDP looks, tags stay in frames as far as the port has a say.
+    let offload = world.router.sh("ethtool --show-features seg0 | grep rx-vlan-offload");
+    assert_eq!(offload.contains(": off"), xdp == "on", "{offload}");
     let deny = json!([
         {"direction": "egress", "protocol": "udp", "port": DENIED, "action": "deny"},
         {"direction": "egress", "protocol": "udp", "action": "allow"},

@@ -326,19 +326,19 @@ fn wire(
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.
 async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
-    loop {
+    let mut is_anew = false;
+    while !changes.is_closed() {
         let ended = match Monitor::open(monitor::BUFFER_BYTES) {
+            // Only now: what happens from here on is told, and what happened before is read.
+            Ok(_) if is_anew && changes.send(monitor::Change::Resync).await.is_err() => return,
             Ok(monitor) => monitor.run(changes.clone()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
             tracing::error!(%error, "the kernel's messages cannot be read");
         }
+        is_anew = true;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if changes.send(monitor::Change::Resync).await.is_err() {
-            // The owner is gone.
-            return;
-        }
     }
 }
 

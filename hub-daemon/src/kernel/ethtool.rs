@@ -21,6 +21,8 @@ const GET_GRO: u32 = 0x2b;
 const SET_GRO: u32 = 0x2c;
 /// `ETH_FLAG_TXVLAN`: the VLAN tag travels beside the packet, where XDP does not see it.
 const FLAG_TX_VLAN: u32 = 1 << 7;
+/// `ETH_FLAG_RXVLAN`: the card takes VLAN tags off frames, and XDP does not see that there were any.
+const FLAG_RX_VLAN: u32 = 1 << 8;
 /// Longest interface name, its NUL included.
 const NAME_BYTES: usize = 16;
 
@@ -112,6 +114,15 @@ pub fn set_tx_vlan_offload(interface: &str, on: bool) -> Result<(), EthtoolError
     let flags = value("read offloads", interface, GET_FLAGS, 0)?;
     let flags = if on { flags | FLAG_TX_VLAN } else { flags & !FLAG_TX_VLAN };
     value("set tx-vlan-offload", interface, SET_FLAGS, flags).map(drop)
+}
+
+/// Has VLAN tags left in received frames (no rx-vlan-offload), where XDP sees them.
+pub fn leave_tags(interface: &str) -> Result<(), EthtoolError> {
+    let flags = value("read offloads", interface, GET_FLAGS, 0)?;
+    if flags & FLAG_RX_VLAN == 0 {
+        return Ok(());
+    }
+    value("switch off rx-vlan-offload", interface, SET_FLAGS, flags & !FLAG_RX_VLAN).map(drop)
 }
 
 /// What drives an interface: name of the driver, and of the device on its bus if it has one.

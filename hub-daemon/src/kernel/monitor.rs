@@ -112,8 +112,7 @@ impl Monitor {
         for left in (0..BATCH).rev() {
             match read {
                 Ok(()) => {
-                    let neighbours = &mut self.neighbours;
-                    changes.extend(packets(&self.buffer).filter_map(|packet| change(packet, neighbours)));
+                    changes.extend(changes_in(&self.buffer, &mut self.neighbours));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -131,6 +130,11 @@ impl Monitor {
         }
         Ok(changes)
     }
+}
+
+/// The tables that the notifications in a datagram are about.
+pub fn changes_in(datagram: &[u8], neighbours: &mut Neighbours) -> BTreeSet<Change> {
+    packets(datagram).filter_map(|packet| change(packet, neighbours)).collect()
 }
 
 /// The table that a notification is about.

@@ -110,8 +110,12 @@ impl Netlink {
             socket.set_netlink_get_strict_chk(true)?;
             Ok(socket)
         };
-        let socket = open().map_err(NetlinkError::Open)?;
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES) })
+        Ok(Self::over(open().map_err(NetlinkError::Open)?))
+    }
+
+    /// Asks whoever is at the other end of a socket.
+    pub fn over(socket: Socket) -> Self {
+        Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES) }
     }
 
     /// Asks for a change; `flags` are `NLM_F_CREATE` and its like.
@@ -175,6 +179,7 @@ impl Netlink {
             match self.socket.recv(&mut self.buffer, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Failure::Socket(error)),
+                Ok(0) => return Err(Failure::Socket(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
             }
             for packet in packets(&self.buffer) {

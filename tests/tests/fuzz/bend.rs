@@ -3,7 +3,7 @@
 use hub_tests::generate::Random;
 
 /// What parsers of this hub look for, and numbers at the edges.
-const WORDS: [&[u8]; 24] = [
+const WORDS: [&[u8]; 28] = [
     b"kind: persona\n",
     b"ip_range",
     b"security_policies",
@@ -28,9 +28,13 @@ const WORDS: [&[u8]; 24] = [
     b"\\ud800",
     b"\x81\x00\x88\xa8",
     b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x80",
+    b"\xb1\x00\x00\x00",
+    b"\x04\x00",
+    b"\x08\x00\x00\x00",
 ];
 /// No case is longer.
-const LONGEST: usize = 16_384;
+const LONGEST: usize = 32_768;
 
 /// One seed, or two of them, with a few changes.
 pub(crate) fn bend(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {

@@ -1,7 +1,8 @@
-//! Bytes of others, bent at random: documents, configurations, bodies of requests, state files, frames.
+//! Bytes of others, bent at random: documents, configurations, bodies of requests, state files, frames, and
+//! what the kernel says of its tables.
 //!
 //! Each target takes any bytes and panics when something is wrong, as libFuzzer wants it. Seeds are the
-//! repository's examples and packets that the tests build; every case repeats from its number. Everyday runs
+//! repository's examples, packets that the tests build, and records of a kernel; every case repeats from its number. Everyday runs
 //! last a moment, `cargo xtask fuzz [TARGET] [--seconds N]` as long as it says.
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +11,8 @@
 )]
 
 mod bend;
+mod netlink;
+mod record;
 mod seeds;
 mod targets;
 
@@ -76,4 +79,9 @@ fn states() {
 #[test]
 fn frames() {
     fuzz("frames", &seeds::frames(), targets::frame);
+}
+
+#[test]
+fn netlink_answers() {
+    fuzz("netlink", &seeds::netlink(), netlink::read);
 }

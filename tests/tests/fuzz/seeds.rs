@@ -12,6 +12,8 @@ use hub_tests::packet::flags::SYN;
 use hub_tests::packet::{Datagram, Extension, Fragment, ip};
 use jiff::Timestamp;
 
+use crate::record::folder;
+
 fn examples() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let entries = [folder.clone(), folder.join("examples")]
@@ -53,6 +55,26 @@ pub(crate) fn states() -> Vec<Vec<u8>> {
         Some(serde_json::to_vec(&hub.state()).unwrap())
     });
     states.collect()
+}
+
+/// Each record, all in one, and links with each of the others.
+pub(crate) fn netlink() -> Vec<Vec<u8>> {
+    let names = [
+        "links",
+        "addresses",
+        "routes4",
+        "routes6",
+        "rules4",
+        "rules6",
+        "neighbours",
+        "queues",
+        "classes",
+        "notices",
+    ];
+    let records = names.map(|name| fs::read(folder().join(name).with_extension("bin")).unwrap());
+    let with_links = records[1..].iter().map(|record| [records[0].clone(), record.clone()].concat());
+    let all = records[..9].concat();
+    records.iter().cloned().chain(with_links).chain([all]).collect()
 }
 
 pub(crate) fn frames() -> Vec<Vec<u8>> {

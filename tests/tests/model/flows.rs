@@ -39,6 +39,32 @@ fn idle_flows_are_forgotten() {
 }
 
 #[test]
+fn only_an_answer_makes_a_connection_last() {
+    let question = udp(MEMBER, REMOTE);
+    let one_way = Model::default().timeouts.one_way;
+    for (is_answered, expected) in [(false, Drop(Reason::DefaultDeny)), (true, Pass)] {
+        let mut model = hub();
+        let policy = model.segments.get_mut(&1).unwrap().policy.as_mut().unwrap();
+        policy.ingress_default.remove(&17);
+        assert_story(&mut model, &[(PORT_A, &question, Pass), (PORT_A, &question, Pass)]);
+        if is_answered {
+            assert_story(&mut model, &[(UPLINK, &question.answer(0), Pass)]);
+        }
+        let late = model.judge(Entry::In(UPLINK), &question.answer(0).frame(), NOW + one_way + 1);
+        assert_eq!(late, expected, "answered: {is_answered}");
+    }
+}
+
+#[test]
+fn another_policy_is_asked_about_the_request_of_a_ping() {
+    let ping = Datagram::ping(ip(REMOTE), ip(MEMBER), 9);
+    let mut model = hub();
+    assert_story(&mut model, &[(UPLINK, &ping, Pass)]);
+    model.segments.get_mut(&1).unwrap().version = 2;
+    assert_story(&mut model, &[(PORT_A, &ping.answer(0), Pass)]);
+}
+
+#[test]
 fn a_closed_connection_opens_only_by_rules() {
     let open = Datagram::tcp((REMOTE, 40_000), (MEMBER, 80), SYN);
     let mut model = hub();

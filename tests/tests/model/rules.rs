@@ -129,6 +129,28 @@ fn tcp_needs_a_syn_to_begin() {
 }
 
 #[test]
+fn later_pieces_of_a_failsafe_answer_leave_whatever_changed_in_between() {
+    let mut model = hub();
+    model.failsafe.insert((17, 68));
+    let piece = |position, more| {
+        let mut piece = Datagram::udp((HUB, 68), (MEMBER, 4_000)).with_payload(&[1; 64]).with_id(7);
+        piece.fragment = Fragment { position, more };
+        if position > 0 {
+            piece.transport = Transport::Raw { protocol: 17, payload: vec![1; 64] };
+        }
+        piece.frame()
+    };
+    let out = Entry::Out { port: PORT_A, came_by: 0 };
+    assert_eq!(model.judge(out, &piece(0, true), NOW), Pass);
+    let segment = model.segments.get_mut(&1).unwrap();
+    segment.policy.as_mut().unwrap().protocols.remove(&17);
+    segment.version += 1;
+    assert_eq!(model.judge(out, &piece(9, false), NOW), Skip, "its port is that of the first piece");
+    model.failsafe.clear();
+    assert_eq!(model.judge(out, &piece(9, false), NOW), Drop(Reason::Protocol));
+}
+
+#[test]
 fn the_hub_itself_is_reached_by_icmp_and_failsafe_ports() {
     assert_table(&[
         ("service of the hub", PORT_A, syn(MEMBER, HUB, 80), Drop(Reason::HubLocal)),

@@ -1,7 +1,7 @@
 //! Makes mistakes in a copy of the model, one at a time: the comparison with the kernel must find them.
 //!
-//! The copy is a workspace below `target` of its own, so that nothing changes under it in the meantime; what
-//! was built of others' crates is used again.
+//! The copy is a workspace below `target` of its own, so that nothing changes under it in the meantime, and is
+//! built in a folder of its own, which stays for the next time.
 
 use std::{
     env, fs,
@@ -126,6 +126,7 @@ impl Copy {
                 Some(_) => drop(fs::copy(entry.path(), folder.join(&name))?),
             }
         }
+        // The tests look there for the kernel programs.
         symlink(places.target(), folder.join("target"))?;
         Ok(Self { folder })
     }
@@ -155,6 +156,9 @@ impl Copy {
     fn cargo(&self, places: &Places) -> Command {
         let mut cargo = cargo(places);
         cargo.current_dir(&self.folder).env("RUST_BACKTRACE", "0");
+        // To cargo both are the same packages: in one folder each would be built anew after the other.
+        cargo.env("CARGO_TARGET_DIR", places.target().join("mutants-build"));
+        cargo.env("HUB_EBPF_OBJECT", places.object());
         if let Some(flags) = env::var_os("RUSTFLAGS") {
             cargo.env("RUSTFLAGS", flags);
         }

@@ -21,10 +21,13 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Tools of this machine that tests run; everything else is busybox.
-const TOOLS: [&str; 15] = [
-    "bpftool", "curl", "dash", "ethtool", "ip", "iperf3", "jq", "nc", "nft", "nsenter", "ping", "ss",
-    "sysctl", "tc", "unshare",
+const TOOLS: [&str; 21] = [
+    "bash", "bpftool", "curl", "dash", "ethtool", "ip", "iperf3", "jq", "nc", "nft", "nmap", "nsenter",
+    "nstat", "ping", "socat", "ss", "strace", "sysctl", "tc", "tcpdump", "unshare",
 ];
+
+/// Tables that nmap reads before it scans.
+const NMAP: [&str; 3] = ["nmap-payloads", "nmap-protocols", "nmap-services"];
 
 /// Builds the archive with everything but modules.
 pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
@@ -63,6 +66,11 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
     copy(&places.object(), &root)?;
     fs::create_dir_all(root.join(places.root().strip_prefix("/")?).join("tests"))?;
     copy_into(Path::new("/etc/iproute2"), &root)?;
+    for table in NMAP.map(|name| Path::new("/usr/share/nmap").join(name)) {
+        if table.exists() {
+            copy(&table, &root)?;
+        }
+    }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;

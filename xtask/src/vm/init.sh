@@ -3,7 +3,7 @@
 # switches the machine off. Lines that begin with @@ are for whoever listens to the serial line.
 export PATH=/usr/bin:/bin HOME=/ TMPDIR=/tmp HUB_TEST_ROOT=1 HUB_BIN_DIR=/hub RUST_BACKTRACE=0
 # Emulation is slow: deadlines are longer, and random tests shorter.
-export HUB_TEST_PATIENCE=4 HUB_DIFFERENTIAL_WORLDS=40
+export HUB_TEST_PATIENCE=8 HUB_DIFFERENTIAL_WORLDS=40 HUB_TEST_CYCLES=20
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

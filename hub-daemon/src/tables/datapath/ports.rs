@@ -152,7 +152,10 @@ impl Ports {
         self.fallbacks.remove(name);
         let mut runs_xdp = false;
         if xdp {
-            match attach::attach(ebpf, pins, name, link.ifindex, Place::Xdp) {
+            let attached = ethtool::leave_tags(name).map_err(|error| error.to_string()).and_then(|()| {
+                attach::attach(ebpf, pins, name, link.ifindex, Place::Xdp).map_err(|error| error.to_string())
+            });
+            match attached {
                 Ok(()) => {
                     runs_xdp = true;
                     entry.flags |= PORT_XDP_TARGET;
@@ -160,7 +163,7 @@ impl Ports {
                 }
                 Err(error) => {
                     tracing::warn!(port = name, %error, "XDP does not run here, TC does");
-                    self.fallbacks.insert(name.to_owned(), error.to_string());
+                    self.fallbacks.insert(name.to_owned(), error);
                 }
             }
         } else {

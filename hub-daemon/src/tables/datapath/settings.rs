@@ -2,12 +2,13 @@
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use hub_common::segment::{SETTINGS_NO_SHARED_HOPS, Settings as Entry};
+use hub_common::segment::{SETTINGS_NO_SHARED_HOPS, SETTINGS_ONE_BUFFER, Settings as Entry};
 
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
 use crate::desired::Settings;
 use crate::kernel::clock::Clock;
+use crate::kernel::clsact;
 use crate::reconcile::Report;
 
 const NAME: &str = "settings";
@@ -19,6 +20,8 @@ const HOP_SECONDS: u64 = 20;
 pub struct SettingsMap {
     map: Array<MapData, Entry>,
     entry: Entry,
+    /// Whether XDP cannot redirect frames in several buffers.
+    one_buffer: bool,
 }
 
 impl SettingsMap {
@@ -26,7 +29,8 @@ impl SettingsMap {
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
         let map: Array<_, Entry> = take(ebpf, "SETTINGS")?;
         let entry = map.get(&0, 0).map_err(|source| MapFault::Kernel { map: "SETTINGS", source })?;
-        let mut made = Self { map, entry };
+        // Kernels without TCX are those before 6.6; the three releases in between lose nothing but speed.
+        let mut made = Self { map, entry, one_buffer: clsact::is_needed() };
         made.entry.route_generation = next(made.entry.route_generation);
         made.entry.class_generation = next(made.entry.class_generation);
         // Whoever looked has gone with the daemon of before.
@@ -43,6 +47,9 @@ impl SettingsMap {
         entry.hop_ticks =
             u32::try_from(clock.ticks(std::time::Duration::from_secs(HOP_SECONDS))).unwrap_or(u32::MAX);
         entry.flags = if inventory.foreign_rules { SETTINGS_NO_SHARED_HOPS } else { 0 };
+        if self.one_buffer {
+            entry.flags |= SETTINGS_ONE_BUFFER;
+        }
         if entry.flags != self.entry.flags {
             entry.route_generation = next(entry.route_generation);
         }
