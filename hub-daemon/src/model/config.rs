@@ -1,5 +1,6 @@
 //! The daemon's configuration, checked, with defaults filled in.
 
+mod choices;
 mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,10 +12,12 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
+pub use self::choices::{LogLevel, RoutePriority};
 use self::outside::{overlap_pool, ports};
 use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::baseline;
+use super::node::Node;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
@@ -64,6 +67,10 @@ pub struct Config {
     pub overlap_pool: Vec<IpNet>,
     /// First and last port for masqueraded connections.
     pub masquerade_ports: (u16, u16),
+    /// Which hub of several this is.
+    pub node: Node,
+    /// How much is logged.
+    pub log: LogLevel,
     /// Rules that come before every persona's.
     pub baseline: Vec<Rule>,
     /// How long after a cold start TCP may go on in mid-stream.
@@ -127,19 +134,6 @@ impl Interface {
     }
 }
 
-/// Which of several routes to one target wins.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum RoutePriority {
-    /// That of the persona that ends first: it is laid over what stays. One without an end comes last.
-    #[default]
-    EarliestExpiry,
-    /// That of the persona that ends last, for stability. One without an end comes first.
-    LatestExpiry,
-}
-
 /// Sizes of the data path's tables, in entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -201,6 +195,8 @@ impl Default for Config {
             masquerade_ports: (61_000, 65_535),
             life: life::Limits::default(),
             route_priority: RoutePriority::default(),
+            node: Node::default(),
+            log: LogLevel::default(),
             baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
             alerts: Vec::new(),
@@ -247,6 +243,8 @@ impl Config {
             pools: pool::read(&mut problems, document),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
+            node: Node::new(&mut problems, &document.node),
+            log: document.log,
             baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
