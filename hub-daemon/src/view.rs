@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
+use crate::document::template::Templates;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub ready: bool,
     /// Where ranges are taken from.
     pub pools: Vec<PoolView>,
+    /// What personas may be made of.
+    pub templates: Templates,
 }
 
 /// Prefixes that ranges are taken from, and what was taken.
@@ -135,6 +138,8 @@ pub enum PersonaState {
     Provisioning,
     /// In the kernel, packets pass as its policy says.
     Active,
+    /// It lives on another hub; nothing of it is in this kernel.
+    Elsewhere,
     /// Its deadline has passed; connections that exist may end.
     Expiring,
     /// Its deadline has passed; kept for reading only.

@@ -8,6 +8,7 @@ mod overlap;
 mod random;
 mod ranges;
 mod services;
+mod several;
 
 use std::path::PathBuf;
 
@@ -76,7 +77,7 @@ impl Script {
     fn reconciled(&mut self, faults: &[(&PersonaId, &str)]) {
         let revision = self.hub.revision();
         let faults = faults.iter().map(|(id, text)| ((*id).clone(), vec![(*text).to_owned()])).collect();
-        self.hub.handle(Command::Faults { revision, faults }, self.now).unwrap();
+        self.hub.handle(Command::Faults { revision, faults, postponed: BTreeSet::new() }, self.now).unwrap();
     }
 
     fn links(&mut self, links: &[(&str, bool)]) {

@@ -118,6 +118,7 @@ impl Persona {
             problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
         }
         labels(&mut problems, document);
+        super::node::gateway(&mut problems, document);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
         let written = document.alerts.as_deref().unwrap_or_default();
         let alerts = Alert::list(&mut problems, "/alerts", written);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hub_common::limits::V4_BLOCKS;
 use ipnet::IpNet;
 
-use super::Record;
+use super::{Life, Record};
 use crate::command::{Inventory, Problem, Rejection, RejectionKind};
 use crate::desired::{Namespace, Role};
 use crate::model::PersonaId;
@@ -14,6 +14,7 @@ use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::prefix;
 use crate::model::problems::Problems;
+use crate::model::rule::Direction;
 use crate::model::translation::Virtual;
 
 /// Prefixes with their owners; no two overlap.
@@ -66,6 +67,7 @@ struct Totals {
     rules: usize,
     v6_prefixes: usize,
     peers: usize,
+    promised_bps: [u64; 2],
 }
 
 impl Totals {
@@ -75,6 +77,10 @@ impl Totals {
             rules: policy.ingress.len() + policy.egress.len(),
             v6_prefixes: persona.ranges().iter().filter(|range| range.addr().is_ipv6()).count(),
             peers: persona.peers().len(),
+            promised_bps: [Direction::Ingress, Direction::Egress].map(|direction| {
+                let limit = persona.qos().and_then(|qos| qos.limit(direction));
+                limit.map_or(0, |limit| limit.rate.bps())
+            }),
         }
     }
 
@@ -84,6 +90,7 @@ impl Totals {
             rules: self.rules + other.rules,
             v6_prefixes: self.v6_prefixes + other.v6_prefixes,
             peers: self.peers + other.peers,
+            promised_bps: std::array::from_fn(|way| self.promised_bps[way] + other.promised_bps[way]),
         }
     }
 
@@ -93,6 +100,7 @@ impl Totals {
             rules: self.rules - other.rules,
             v6_prefixes: self.v6_prefixes - other.v6_prefixes,
             peers: self.peers - other.peers,
+            promised_bps: std::array::from_fn(|way| self.promised_bps[way] - other.promised_bps[way]),
         }
     }
 }
@@ -122,6 +130,9 @@ impl Claims {
     pub fn insert(&mut self, record: &Record) {
         let (persona, id) = (&record.persona, &record.id);
         self.names.insert(persona.name().to_owned(), id.clone());
+        if record.life == Life::Elsewhere {
+            return;
+        }
         self.prefixes.insert(record);
         for attachment in persona.attachments() {
             self.interfaces.insert(attachment.name.clone(), id.clone());
@@ -142,6 +153,9 @@ impl Claims {
             return;
         }
         self.names.remove(persona.name());
+        if record.life == Life::Elsewhere {
+            return;
+        }
         self.prefixes.remove(record);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
@@ -185,7 +199,11 @@ impl Claims {
                 problems.add(pointer, format!("the hub is full: {count} {what}, limit {limit}"));
             }
         }
-        problems.settle(()).map_err(|problems| Rejection { kind: RejectionKind::Full, problems })
+        problems.settle(()).map_err(|problems| Rejection { kind: RejectionKind::Full, problems })?;
+        let overload = config.node.overload(after.personas, after.promised_bps);
+        overload.map_or(Ok(()), |problem| {
+            Err(Rejection { kind: RejectionKind::Invalid, problems: vec![problem] })
+        })
     }
 
     /// What stands against a persona, its own claims not being among these. Ranges in `held` are not
@@ -219,7 +237,7 @@ impl Claims {
             }
             let foreign = world.inventory.foreign_routes.iter().filter(|other| !is_default(other));
             if let Some(other) = foreign.clone().find(|other| prefix::overlaps(other, range)) {
-                problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already"));
+                problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already: use another range, or remove that route"));
             }
         }
         for external in persona.nat().external() {
