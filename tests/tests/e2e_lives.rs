@@ -231,7 +231,8 @@ fn templates_make_personas_of_files_and_by_hand() {
     }
     let world = World::with(1, "pools: {lab: 10.200.0.0/16}");
     let file = world.hub.documents().join("dev.yaml");
-    let text = "kind: template\nname: dev\nttl: 2h\nprotocols: [udp]\n---\nkind: persona\nname: a\ntemplate: dev\n";
+    let text =
+        "kind: template\nname: dev\nttl: 2h\nprotocols: [udp]\n---\nkind: persona\nname: a\ntemplate: dev\n";
     std::fs::write(&file, text).unwrap();
     world.hub.hubctl(&["apply"]).expect_success();
     let plan = world.hub.hubctl(&["plan"]).expect_success();
@@ -245,7 +246,8 @@ fn templates_make_personas_of_files_and_by_hand() {
     }
     assert!(world.hub.hubctl(&["persona", "template"]).expect_success().contains("dev"));
     assert!(world.hub.hubctl(&["persona", "template", "dev"]).expect_success().contains("kind: template"));
-    let unknown = world.hub.send("POST", "/v1/personas", &json!({"name": "d", "template": "prod"})).expect(422);
+    let unknown =
+        world.hub.send("POST", "/v1/personas", &json!({"name": "d", "template": "prod"})).expect(422);
     assert_eq!(unknown["errors"][0]["pointer"], "/template", "{unknown:#}");
     std::fs::write(&file, text.replace("template: dev", "template: prod")).unwrap();
     let refused = world.hub.hubctl(&["apply"]);

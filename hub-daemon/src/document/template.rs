@@ -48,6 +48,7 @@ pub fn check(document: &PersonaDocument) -> Vec<Problem> {
 }
 
 /// A persona with what its template adds; as it is, if there is no such template.
+#[expect(clippy::missing_panics_doc, reason = "fields of two documents make a document")]
 pub fn whole(document: PersonaDocument, templates: &Templates) -> PersonaDocument {
     let Some(template) = document.template.as_ref().and_then(|name| templates.get(name)) else {
         return document;

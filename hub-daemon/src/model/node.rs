@@ -108,6 +108,8 @@ pub fn gateway(problems: &mut Problems, document: &PersonaDocument) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::document::node::CapacityDocument;
 
@@ -127,7 +129,6 @@ mod tests {
     #[test]
     fn a_persona_lives_where_its_gateway_is() {
         let lives = |role, gateway| !node(role).is_elsewhere(&asks(gateway));
-        use serde_json::json;
         for role in [NodeRole::Hub, NodeRole::Gateway] {
             let is_gateway = role == NodeRole::Gateway;
             assert!(lives(role, None));
@@ -149,7 +150,6 @@ mod tests {
             super::gateway(&mut problems, &asks(Some(gateway)));
             problems.into_vec().into_iter().map(|problem| problem.pointer).collect::<Vec<_>>()
         };
-        use serde_json::json;
         assert!(said(json!({"node": "a"})).is_empty() && said(json!({"labels": {"a": "b"}})).is_empty());
         assert_eq!(said(json!({})), ["/gateway"]);
         assert_eq!(said(json!({"labels": {}})), ["/gateway"]);

@@ -24,6 +24,15 @@ pub struct PinError {
     source: io::Error,
 }
 
+/// What a pin is that nobody needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// The folder of another layout.
+    Layout,
+    /// A map, program or link beside those of the running version.
+    Object,
+}
+
 /// The pins that nobody needs.
 pub struct Pins {
     /// The hub's folder.
@@ -62,29 +71,29 @@ impl Pins {
 
 impl Table for Pins {
     type Key = PathBuf;
-    type Value = ();
-    type Found = ();
+    type Value = Leftover;
+    type Found = Leftover;
     type Error = PinError;
     const NAME: &'static str = "pins";
 
-    fn list(&mut self) -> Result<BTreeMap<PathBuf, ()>, PinError> {
+    fn list(&mut self) -> Result<BTreeMap<PathBuf, Leftover>, PinError> {
         let mut found = BTreeMap::new();
         for name in names(&self.folder)? {
             let path = self.folder.join(&name);
             let is_layout = name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
             if is_layout && path != self.own {
-                found.insert(path, ());
+                found.insert(path, Leftover::Layout);
             }
         }
         for folder in ["", "prog", "link"] {
             let path = if folder.is_empty() { self.own.clone() } else { self.own.join(folder) };
             let unknown = names(&path)?.into_iter().filter(|name| !self.is_needed(folder, name));
-            found.extend(unknown.map(|name| (path.join(name), ())));
+            found.extend(unknown.map(|name| (path.join(name), Leftover::Object)));
         }
         Ok(found)
     }
 
-    fn put(&mut self, _: &PathBuf, (): &()) -> Result<(), PinError> {
+    fn put(&mut self, _: &PathBuf, _: &Leftover) -> Result<(), PinError> {
         Ok(())
     }
 
@@ -98,8 +107,8 @@ impl Table for Pins {
         }
     }
 
-    fn holds((): &(), (): &()) -> bool {
-        true
+    fn holds(wanted: &Leftover, found: &Leftover) -> bool {
+        wanted == found
     }
 
     fn describe(path: &PathBuf) -> String {

@@ -15,12 +15,14 @@ fn node(name: &str) -> Config {
     Config::new(&document, std::path::Path::new("/")).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "scripts read better with `json!` as it stands")]
 fn of(name: &str, range: &str, gateway: Value) -> Value {
     with(persona(name, range), json!({"gateway": gateway}))
 }
 
 #[test]
 fn the_same_documents_divide_among_hubs() {
+    use PersonaState::{Active, Elsewhere};
     let documents = [
         of("a", "10.1.0.0/24", json!({"node": "east"})),
         of("b", "10.2.0.0/24", json!({"labels": {"site": "west"}})),
@@ -35,7 +37,6 @@ fn the_same_documents_divide_among_hubs() {
         let held: Vec<String> = desired.prefixes.keys().map(ToString::to_string).collect();
         (states, held.join(" "), script.reasons("a").contains(&"Elsewhere".to_owned()))
     };
-    use PersonaState::{Active, Elsewhere};
     assert_eq!(states("east"), ([Active, Elsewhere, Active], "10.1.0.0/24 10.3.0.0/24".into(), false));
     assert_eq!(states("west"), ([Elsewhere, Active, Active], "10.2.0.0/24 10.3.0.0/24".into(), true));
 }
@@ -48,8 +49,8 @@ fn a_persona_of_another_hub_takes_nothing_here_and_ends() {
     assert_eq!((view.state, view.segment.0), (PersonaState::Elsewhere, 0));
     let route = ["10.1.0.0/24".parse().unwrap()];
     script.inventory(Inventory { foreign_routes: route.into(), ..Inventory::default() });
-    let longer = with(away.clone(), json!({"ttl": "2h"}));
-    assert_eq!(script.replace("a", longer.clone()).unwrap().state, PersonaState::Elsewhere);
+    let longer = with(away, json!({"ttl": "2h"}));
+    assert_eq!(script.replace("a", longer).unwrap().state, PersonaState::Elsewhere);
     assert_eq!(refusal(script.create(persona("a", "10.9.0.0/24"))).0, RejectionKind::Conflict);
     let here = with(persona("a", "10.9.0.0/24"), json!({"ttl": "2h"}));
     let (kind, text) = refusal(script.replace("a", here));

@@ -90,7 +90,7 @@ impl Totals {
             rules: self.rules + other.rules,
             v6_prefixes: self.v6_prefixes + other.v6_prefixes,
             peers: self.peers + other.peers,
-            promised_bps: std::array::from_fn(|way| self.promised_bps[way] + other.promised_bps[way]),
+            promised_bps: both(self.promised_bps, other.promised_bps, u64::saturating_add),
         }
     }
 
@@ -100,7 +100,7 @@ impl Totals {
             rules: self.rules - other.rules,
             v6_prefixes: self.v6_prefixes - other.v6_prefixes,
             peers: self.peers - other.peers,
-            promised_bps: std::array::from_fn(|way| self.promised_bps[way] - other.promised_bps[way]),
+            promised_bps: both(self.promised_bps, other.promised_bps, u64::saturating_sub),
         }
     }
 }
@@ -286,6 +286,11 @@ pub struct World<'a> {
     pub describe: &'a dyn Fn(&PersonaId) -> String,
     /// Whether `ip_range` was written without a list.
     pub single_range: bool,
+}
+
+/// Both directions at once.
+fn both([a, b]: [u64; 2], [c, d]: [u64; 2], with: fn(u64, u64) -> u64) -> [u64; 2] {
+    [with(a, c), with(b, d)]
 }
 
 fn range_pointer(single: bool, index: usize) -> String {
