@@ -53,6 +53,7 @@ pub fn check(paths: &[PathBuf]) -> Result<(usize, Vec<String>), Vec<Diagnostic>>
         }
     }
     if problems.is_empty() {
+        source::templates(&sources)?;
         let documents = source::documents(&sources);
         let (mut hub, now) = (Hub::new(config, IdSource::new(0)), Timestamp::now());
         match hub.handle(Command::Documents(documents), now) {

@@ -4,7 +4,7 @@
 //! with a [`Reply`] or a [`Rejection`]. Reading does not need a command: after each one the task
 //! publishes a [`crate::view::Snapshot`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::document::persona::PersonaDocument;
+use crate::document::template::Templates;
 use crate::model::config::Config;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::PersonaView;
@@ -92,6 +93,8 @@ pub enum Command {
         /// How long it stays out; `None` lets it in again.
         until: Option<Duration>,
     },
+    /// The templates of the documents folder, as they are.
+    Templates(Templates),
     /// The kernel's links and addresses changed.
     Inventory(Inventory),
     /// A pass of reconcile is over.
@@ -100,6 +103,8 @@ pub enum Command {
         revision: u64,
         /// What could not be done, by persona; an empty map clears.
         faults: BTreeMap<PersonaId, Vec<String>>,
+        /// Personas that the pass had no time for: the next one, which begins at once, takes them on.
+        postponed: BTreeSet<PersonaId>,
     },
     /// Whose handshakes take longer than its latency, with the time within which 95 of a hundred were done;
     /// of all others they do not.

@@ -8,6 +8,7 @@ mod apply;
 mod candidate;
 mod documents;
 mod draft;
+mod elsewhere;
 mod life;
 mod lists;
 mod output;
@@ -15,16 +16,18 @@ mod ranges;
 mod segments;
 mod services;
 pub mod state;
+mod templates;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
+use crate::document::template::Templates;
 use crate::model::PersonaId;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
@@ -58,6 +61,8 @@ pub struct Hub {
     ranges: Ranges,
     inventory: Inventory,
     conditions: Vec<Condition>,
+    /// Templates of the documents folder.
+    templates: Templates,
     documents_read: Option<Timestamp>,
     documents_error: Option<String>,
     /// Revision with the documents as first read; 0 if they were refused.
@@ -87,6 +92,7 @@ impl Hub {
             ranges: Ranges::default(),
             inventory: Inventory::default(),
             conditions: Vec::new(),
+            templates: Templates::default(),
             documents_read: None,
             documents_error: None,
             heard: None,
@@ -116,14 +122,16 @@ impl Hub {
         self.advance(now);
         self.refuse_while_pending(&command)?;
         match command {
-            Command::Create { document } => self.create(*document, now),
+            Command::Create { document } => self.create(self.whole(*document)?, now),
             Command::Replace { persona, document, if_generation } => {
-                self.replace(&persona, *document, if_generation, now)
+                self.replace(&persona, self.whole(*document)?, if_generation, now)
             }
             Command::Delete { persona, if_generation, drain } => {
                 self.delete(&persona, if_generation, drain, now)
             }
-            Command::Try { persona, document, until } => self.try_candidate(&persona, *document, until, now),
+            Command::Try { persona, document, until } => {
+                self.try_candidate(&persona, self.whole(*document)?, until, now)
+            }
             Command::EndTrial { persona } => self.end_trial(&persona, now),
             Command::Apply { documents, confirm } => self.apply(documents, confirm, now),
             Command::Confirm => self.confirm(),
@@ -131,12 +139,16 @@ impl Hub {
             Command::Documents(documents) => self.documents(documents, now),
             Command::Elements { persona, set, change } => self.elements(&persona, &set, &change, now),
             Command::Quarantine { persona, address, until } => self.quarantine(&persona, address, until, now),
+            Command::Templates(templates) => {
+                self.take_templates(templates);
+                Ok(Reply::Done)
+            }
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
                 Ok(Reply::Done)
             }
-            Command::Faults { revision, faults } => {
-                self.faults(revision, faults, now);
+            Command::Faults { revision, faults, postponed } => {
+                self.faults(revision, faults, &postponed, now);
                 Ok(Reply::Done)
             }
             Command::Latency(late) => {
@@ -201,7 +213,7 @@ impl Hub {
     /// When time alone changes what is desired or seen.
     pub fn deadline(&self) -> Option<Timestamp> {
         let of_records = self.records.values().filter_map(|record| match record.life {
-            Life::Provisioning | Life::Active => record.next_moment(),
+            Life::Provisioning | Life::Active | Life::Elsewhere => record.next_moment(),
             Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
             Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
         });
@@ -249,7 +261,11 @@ impl Hub {
                         self.records.remove(&id);
                     }
                 }
-                Life::Provisioning | Life::Active | Life::Failed { .. } | Life::Expired { .. } => {}
+                Life::Provisioning
+                | Life::Active
+                | Life::Failed { .. }
+                | Life::Elsewhere
+                | Life::Expired { .. } => {}
             }
         }
     }
@@ -259,9 +275,12 @@ impl Hub {
         let Some(record) = self.records.get_mut(id) else { return };
         let listed = matches!(record.origin, Origin::File { .. });
         self.claims.remove(record);
-        self.graves.insert(record);
+        let holds = record.life != Life::Elsewhere;
+        if holds {
+            self.graves.insert(record);
+        }
         let persona = Arc::clone(&record.persona);
-        record.life = Life::Expired { at: now, holds: true, listed };
+        record.life = Life::Expired { at: now, holds, listed };
         record.faults.clear();
         self.rest_ranges(&persona, None, now);
     }
@@ -281,20 +300,29 @@ impl Hub {
         let Some(record) = self.records.remove(id) else { return };
         if record.has_not_ended() {
             self.claims.remove(&record);
-            self.segments.rest(record.segment, after(now, QUARANTINE));
+            if record.life != Life::Elsewhere {
+                self.segments.rest(record.segment, after(now, QUARANTINE));
+            }
             self.rest_ranges(&record.persona, None, now);
         }
         self.revision += 1;
     }
 
-    fn faults(&mut self, revision: u64, faults: BTreeMap<PersonaId, Vec<String>>, now: Timestamp) {
-        let mut faults = faults;
-        self.passed = Some(revision);
+    fn faults(
+        &mut self,
+        revision: u64,
+        mut faults: BTreeMap<PersonaId, Vec<String>>,
+        postponed: &BTreeSet<PersonaId>,
+        now: Timestamp,
+    ) {
+        if postponed.is_empty() {
+            self.passed = Some(revision);
+        }
         self.revision += 1;
         for (id, record) in &mut self.records {
             let found = faults.remove(id).unwrap_or_default();
             match record.life {
-                Life::Provisioning if record.since > revision => {}
+                Life::Provisioning if record.since > revision || postponed.contains(id) => {}
                 // The pass did not know yet what the network has become.
                 Life::Provisioning if !found.is_empty() && self.looked > revision => {}
                 Life::Provisioning if found.is_empty() => {
@@ -310,7 +338,7 @@ impl Hub {
                     record.faults = found;
                 }
                 Life::Active => record.faults = found,
-                Life::Failed { .. } | Life::Expired { .. } => {}
+                Life::Failed { .. } | Life::Elsewhere | Life::Expired { .. } => {}
             }
         }
     }

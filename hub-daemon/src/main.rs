@@ -1,13 +1,11 @@
 //! hubd: the daemon.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use hub_daemon::daemon::log::Log;
 use hub_daemon::daemon::{self, start};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// A virtual traffic hub: filters and routes between networks by documents.
 #[derive(Parser)]
@@ -48,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn man(directory: &Path) -> ExitCode {
-    log();
+    Log::start();
     match clap_mangen::generate_to(Arguments::command(), directory) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -59,7 +57,7 @@ fn man(directory: &Path) -> ExitCode {
 }
 
 fn run(config_file: Option<&Path>) -> ExitCode {
-    log();
+    let log = Log::start();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -68,7 +66,7 @@ fn run(config_file: Option<&Path>) -> ExitCode {
         }
     };
     let ended = start::config(config_file)
-        .and_then(|config| runtime.block_on(daemon::run(config, config_file.map(Path::to_owned))));
+        .and_then(|config| runtime.block_on(daemon::run(config, config_file.map(Path::to_owned), log)));
     // The applier's thread and blocked reads end with the process.
     runtime.shutdown_background();
     match ended {
@@ -78,16 +76,4 @@ fn run(config_file: Option<&Path>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Logs to the journal under systemd, else to standard error. `RUST_LOG` filters; the default is `info`.
-fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_unset| tracing_subscriber::EnvFilter::new("info"));
-    let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
-    // Colours are for people, not for files.
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let layer = || tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
-    let console = journal.is_none().then(layer);
-    tracing_subscriber::registry().with(filter).with(journal).with(console).init();
 }

@@ -5,19 +5,25 @@
 //!
 //! A pass over all tables puts from what is referred to to what refers, and deletes the other way round:
 //!
-//! 1. links and their switches (`tables::network::Network::put_links`);
-//! 2. maps of the data path: segments and policies, prefixes, peers, then ports with their programs;
-//! 3. forwarding, addresses, routes, rules (`put_paths`): only now do packets come;
-//! 4. what this pass put for a persona of which something failed is taken back (`undo`);
-//! 5. rules, routes, addresses; maps; links, switches that are no longer wanted.
+//! 1. rules and routes that nobody wants any more and that nothing of this pass takes over from (`withdraw`);
+//! 2. links and their switches (`tables::network::Network::put_links`);
+//! 3. maps of the data path: segments and policies, prefixes, peers, then ports with their programs;
+//! 4. forwarding, addresses, routes, rules (`put_paths`): only now do packets come;
+//! 5. what this pass put for a persona of which something failed is taken back (`undo`);
+//! 6. rules, routes, addresses; maps; links, switches that are no longer wanted.
+//!
+//! Within a table what takes an entry's place comes first, then what ends sooner ([`Round`]).
 //!
 //! A persona is in the kernel whole or not at all: once a put of it has failed, its further puts are left
 //! out, and the hub, told by [`faults`], stops wanting the rest.
+
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use crate::model::PersonaId;
+pub use round::Round;
 
 /// One kernel table, seen as a map of what is ours.
 ///
@@ -35,6 +41,8 @@ pub trait Table {
 
     /// Name for reports and metrics.
     const NAME: &'static str;
+    /// Whether one entry takes so long to make that a pass makes only as many as it has time for.
+    const SLOW: bool = false;
 
     /// Everything of ours that the kernel holds.
     fn list(&mut self) -> Result<BTreeMap<Self::Key, Self::Found>, Self::Error>;
@@ -125,6 +133,8 @@ pub struct Tracked<T: Table> {
     delete: Vec<T::Key>,
     /// Put in this pass.
     put: Vec<T::Key>,
+    /// Personas of which this pass put something, where that is slow.
+    begun: BTreeSet<PersonaId>,
     report: Report,
 }
 
@@ -132,7 +142,7 @@ impl<T: Table> Tracked<T> {
     /// Tracks a table of which nothing is known yet.
     pub fn new(table: T) -> Self {
         let report = Report { table: T::NAME, ..Report::default() };
-        Self { table, last: None, delete: Vec::new(), put: Vec::new(), report }
+        Self { table, last: None, delete: Vec::new(), put: Vec::new(), begun: BTreeSet::new(), report }
     }
 
     /// The table itself.
@@ -140,13 +150,36 @@ impl<T: Table> Tracked<T> {
         &mut self.table
     }
 
+    /// Deletes what the last pass left and nobody wants any more, before anything is put. What something
+    /// that is still to be put takes over from has to stay until then: `succeeds(coming, gone)`.
+    pub fn withdraw(
+        &mut self,
+        wanted: &BTreeMap<T::Key, T::Value>,
+        succeeds: impl Fn(&BTreeSet<&T::Key>, &T::Key) -> bool,
+    ) {
+        let Some(last) = &self.last else { return };
+        let mut gone: Vec<T::Key> = last.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+        if gone.is_empty() {
+            return;
+        }
+        let coming = wanted.iter().filter(|(key, value)| last.get(key) != Some(value));
+        let coming: BTreeSet<&T::Key> = coming.map(|(key, _)| key).collect();
+        gone.retain(|key| !succeeds(&coming, key));
+        let failed: BTreeSet<T::Key> = self.table.delete_all(&gone).into_iter().map(|(key, _)| key).collect();
+        // What failed is found and deleted again at the end of the pass, which then says why.
+        for key in gone.iter().filter(|key| !failed.contains(key)) {
+            self.report.deleted += 1;
+            self.forget(key);
+        }
+    }
+
     /// Begins a pass: lists, compares, and puts what is missing or different. Leaves out, and adds to,
-    /// the personas of which something has `failed`.
+    /// the personas of which something has failed in this `round`.
     pub fn put(
         &mut self,
         wanted: &BTreeMap<T::Key, T::Value>,
         owner: impl Fn(&T::Key) -> Option<PersonaId>,
-        failed: &mut BTreeSet<PersonaId>,
+        round: &mut Round<'_>,
     ) {
         self.delete.clear();
         let found = match self.table.list() {
@@ -164,20 +197,26 @@ impl<T: Table> Tracked<T> {
             self.last = Some(wanted.clone());
         }
         self.delete = delete;
-        for (key, value) in put {
-            self.put_one(&key, &value, owner(&key), failed);
+        let mut put: Vec<_> = put.into_iter().map(|(key, value)| (owner(&key), key, value)).collect();
+        put.sort_by_cached_key(|(owner, key, _)| (!found.contains_key(key), round.urgency(owner.as_ref())));
+        for (owner, key, value) in put {
+            self.put_one(&key, &value, owner, round);
         }
     }
 
-    fn put_one(
-        &mut self,
-        key: &T::Key,
-        value: &T::Value,
-        owner: Option<PersonaId>,
-        failed: &mut BTreeSet<PersonaId>,
-    ) {
-        if owner.as_ref().is_some_and(|owner| failed.contains(owner)) {
+    fn put_one(&mut self, key: &T::Key, value: &T::Value, owner: Option<PersonaId>, round: &mut Round<'_>) {
+        if T::SLOW
+            && !self.put.is_empty()
+            && !round.has_time()
+            && let Some(owner) = owner.clone().filter(|owner| !self.begun.contains(owner))
+        {
+            round.postpone(owner);
+        }
+        if round.leaves_out(owner.as_ref()) {
             return self.forget(key);
+        }
+        if T::SLOW {
+            self.begun.extend(owner.clone());
         }
         match self.table.put(key, value) {
             Ok(()) => {
@@ -185,7 +224,7 @@ impl<T: Table> Tracked<T> {
                 self.put.push(key.clone());
             }
             Err(error) => {
-                failed.extend(owner.clone());
+                round.failed.extend(owner.clone());
                 self.forget(key);
                 self.fail(T::describe(key), &error, owner);
             }
@@ -218,6 +257,7 @@ impl<T: Table> Tracked<T> {
     /// Ends a pass: what it did.
     pub fn report(&mut self) -> Report {
         self.put.clear();
+        self.begun.clear();
         std::mem::replace(&mut self.report, Report { table: T::NAME, ..Report::default() })
     }
 
@@ -231,7 +271,7 @@ impl<T: Table> Tracked<T> {
 
     /// Deletes everything of ours; goes on when something fails. Names what it deleted.
     pub fn teardown(&mut self) -> (Vec<String>, Vec<Failure>) {
-        self.put(&BTreeMap::new(), |_| None, &mut BTreeSet::new());
+        self.put(&BTreeMap::new(), |_| None, &mut Round::default());
         let names = self.delete.iter().map(T::describe).collect::<BTreeSet<_>>();
         self.delete();
         let failures = self.report().failures;
@@ -253,7 +293,7 @@ impl<T: Table> Tracked<T> {
 
 /// A whole pass over one table that no persona owns entries of.
 pub fn reconcile<T: Table>(table: &mut Tracked<T>, wanted: &BTreeMap<T::Key, T::Value>) -> Report {
-    table.put(wanted, |_| None, &mut BTreeSet::new());
+    table.put(wanted, |_| None, &mut Round::default());
     table.delete();
     table.report()
 }

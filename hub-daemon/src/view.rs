@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
 use crate::model::qos::Engine;
+use crate::document::template::Templates;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolView>,
     /// What makes packets of limited personas wait.
     pub qos: Engine,
+    /// What personas may be made of.
+    pub templates: Templates,
 }
 
 /// Prefixes that ranges are taken from, and what was taken.
@@ -138,6 +141,8 @@ pub enum PersonaState {
     Provisioning,
     /// In the kernel, packets pass as its policy says.
     Active,
+    /// It lives on another hub; nothing of it is in this kernel.
+    Elsewhere,
     /// Its deadline has passed; connections that exist may end.
     Expiring,
     /// Its deadline has passed; kept for reading only.

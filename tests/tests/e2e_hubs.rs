@@ -74,7 +74,7 @@ impl Pair {
         let pair = Self { west, east, lan, _labs: labs };
         // A first life: from its end on, both neighbours know each other in both families.
         pair.create("first", &json!({}));
-        wait_until("the hubs know each other", Duration::from_secs(60), || pair.routed() == [true; 2]);
+        wait_until("the hubs know each other", Duration::from_mins(1), || pair.routed() == [true; 2]);
         pair.west.hub.send("DELETE", "/v1/personas/first", &json!(null));
         wait_until("the first one is gone", Duration::from_secs(20), || pair.routed() == [false; 2]);
         pair
@@ -132,7 +132,7 @@ fn a_persona_is_routed_on_the_other_hub_for_as_long_as_it_lives() {
     let same = json!({"name": "again", "ip_range": RANGES[0]});
     let refused = pair.east.hub.send("POST", "/v1/personas", &same);
     assert_eq!(refused.status, 409, "what another hub routes is taken: {:#}", refused.body);
-    wait_until("the end", Duration::from_secs(60), || Timestamp::now() >= deadline);
+    wait_until("the end", Duration::from_mins(1), || Timestamp::now() >= deadline);
     Pair::time("the other hub does not route it", || pair.refused() == [true; 2]);
     let late = Timestamp::now().duration_since(deadline);
     assert!(late < SignedDuration::from_secs(1), "withdrawn {late:#} after the end");

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
-use hub_tests::lab::world::{FAMILIES, member_at};
+use hub_tests::lab::world::{FAMILIES, gateway, member_at};
 use hub_tests::lab::{World, echoes, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
@@ -148,6 +148,37 @@ fn orphans_are_listed_and_removed() {
 }
 
 #[test]
+fn pins_that_no_version_uses_are_listed_and_removed() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    world.create(0, &json!({}));
+    let hub = world.lab.folder().join("bpf/hub");
+    let create = |path: &str| {
+        let path = hub.join(path).display().to_string();
+        world.router.sh(&format!(
+            "mkdir -p $(dirname {path}) && bpftool map create {path} type array key 4 value 4 entries 1 name left"
+        ));
+    };
+    let kept = world.router.sh(&format!("find {} | sort", hub.display()));
+    for path in ["v1/LEFT", "v1/link/99999-hub_tc_in", "v0/SEGMENTS", "mine/map"] {
+        create(path);
+    }
+    let listed = world.hub.hubctl(&["gc", "--dry-run"]).expect_success();
+    for path in ["v1/LEFT", "v1/link/99999-hub_tc_in", "v0"] {
+        assert!(listed.contains(&format!("pin {}", hub.join(path).display())), "{listed}");
+    }
+    assert!(!listed.contains("mine"), "{listed}");
+    world.hub.hubctl(&["gc"]).expect_success();
+    world.router.sh(&format!("rm {0}/mine/map && rmdir {0}/mine", hub.display()));
+    assert_eq!(world.router.sh(&format!("find {} | sort", hub.display())), kept);
+    let maps = world.router.sh("bpftool map show name left 2>/dev/null || true");
+    assert_eq!(maps, "", "the maps went with their pins");
+    world.members[0].expect_ping(gateway(0, true), Answered);
+}
+
+#[test]
 fn services_open_nothing_else_between_two_personas() {
     if !root() {
         return;
@@ -191,6 +222,59 @@ fn a_clone_is_a_persona_like_another() {
     let dev = world.hub.get("/v1/personas/dev").expect(200);
     assert_eq!((&dev["definition"]["security_policies"], &dev["definition"]["ttl"]), (&rules, &json!("4h")));
     assert_eq!(dev["ranges"], json!(["10.200.0.64/26"]));
+}
+
+#[test]
+fn templates_make_personas_of_files_and_by_hand() {
+    if !root() {
+        return;
+    }
+    let world = World::with(1, "pools: {lab: 10.200.0.0/16}");
+    let file = world.hub.documents().join("dev.yaml");
+    let text =
+        "kind: template\nname: dev\nttl: 2h\nprotocols: [udp]\n---\nkind: persona\nname: a\ntemplate: dev\n";
+    std::fs::write(&file, text).unwrap();
+    world.hub.hubctl(&["apply"]).expect_success();
+    let plan = world.hub.hubctl(&["plan"]).expect_success();
+    assert!(!plan.contains("update"), "a whole persona is what its file says: {plan}");
+    world.hub.hubctl(&["persona", "from-template", "dev", "b", "--set", "ttl=8h"]).expect_success();
+    world.hub.hubctl(&["persona", "create", "c", "--template", "dev", "--ttl", "4h"]).expect_success();
+    for (name, ttl) in [("a", "2h"), ("b", "8h"), ("c", "4h")] {
+        let definition = world.hub.get(&format!("/v1/personas/{name}")).expect(200)["definition"].clone();
+        assert_eq!((&definition["ttl"], &definition["protocols"]), (&json!(ttl), &json!(["udp"])), "{name}");
+        assert_eq!((&definition["ip_range"], &definition["template"]), (&json!("auto"), &Value::Null));
+    }
+    assert!(world.hub.hubctl(&["persona", "template"]).expect_success().contains("dev"));
+    assert!(world.hub.hubctl(&["persona", "template", "dev"]).expect_success().contains("kind: template"));
+    let unknown =
+        world.hub.send("POST", "/v1/personas", &json!({"name": "d", "template": "prod"})).expect(422);
+    assert_eq!(unknown["errors"][0]["pointer"], "/template", "{unknown:#}");
+    std::fs::write(&file, text.replace("template: dev", "template: prod")).unwrap();
+    let refused = world.hub.hubctl(&["apply"]);
+    assert!(!refused.success() && refused.stderr.contains("dev.yaml:8:11"), "{}", refused.stderr);
+    assert_eq!(world.hub.get("/v1/personas/a").expect(200)["state"], "active");
+}
+
+#[test]
+fn the_log_level_is_read_again() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let file = world.lab.folder().join("hub.yaml");
+    let before = std::fs::read_to_string(&file).unwrap();
+    world.hub.launch_under(&["env", "-u", "RUST_LOG"]);
+    let from = world.hub.log().len();
+    let log = |world: &World| world.hub.log().get(from..).unwrap_or_default().to_owned();
+    wait_until("it is ready", Duration::from_secs(20), || log(&world).contains("ready"));
+    world.hub.get("/v1/personas");
+    assert!(!log(&world).contains("DEBUG"), "{}", log(&world));
+    std::fs::write(&file, before + "log: debug\n").unwrap();
+    world.hub.process().signal(Signal::SIGHUP);
+    wait_until("it logs more", Duration::from_secs(20), || {
+        world.hub.get("/v1/personas");
+        log(&world).contains("DEBUG")
+    });
 }
 
 #[test]

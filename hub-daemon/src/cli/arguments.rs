@@ -190,6 +190,21 @@ pub(super) enum PersonaVerb {
         #[arg(long, value_name = "FIELD=VALUE")]
         set: Vec<String>,
     },
+    /// List templates, or show one
+    Template {
+        /// Its name
+        name: Option<String>,
+    },
+    /// Create a persona of a template
+    FromTemplate {
+        /// Name of the template
+        template: String,
+        /// Name of the persona
+        name: String,
+        /// Field that is to be different, as YAML; may be given several times: --set ttl=4h
+        #[arg(long, value_name = "FIELD=VALUE")]
+        set: Vec<String>,
+    },
     /// Try a definition beside the live one: what it would judge differently, nothing decided
     Try(TryAsked),
     /// List or change what sets hold at run time
@@ -232,6 +247,9 @@ pub(super) struct CreateAsked {
     pub(super) file: Option<PathBuf>,
     /// Unique name
     pub(super) name: Option<String>,
+    /// Template that everything else is taken from
+    #[arg(long, value_name = "NAME")]
+    pub(super) template: Option<String>,
     /// Prefix in CIDR notation; may be given several times
     #[arg(long, value_name = "PREFIX")]
     pub(super) ip_range: Vec<String>,

@@ -24,7 +24,11 @@ pub(super) async fn run(
 
 /// The definition under another name, with fields set; `null` removes one. A new end replaces the old one,
 /// whichever way either is written.
-fn changed(mut definition: Map<String, Value>, name: &str, set: &[String]) -> Result<Value, Failure> {
+pub(super) fn changed(
+    mut definition: Map<String, Value>,
+    name: &str,
+    set: &[String],
+) -> Result<Value, Failure> {
     definition.insert("name".to_owned(), Value::from(name));
     for assignment in set {
         let usage = |why: &str| Failure::Usage(format!("--set `{assignment}`: {why}"));

@@ -70,7 +70,11 @@ pub(super) fn from_flags(asked: &CreateAsked) -> Result<Value, Failure> {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     put("name", json!(asked.name));
+    if let Some(template) = &asked.template {
+        put("template", json!(template));
+    }
     match asked.ip_range.as_slice() {
+        [] if asked.template.is_some() => None,
         [] => return Err(Failure::Usage("--ip-range is missing".to_owned())),
         [only] => put("ip_range", json!(only)),
         several => put("ip_range", json!(several)),

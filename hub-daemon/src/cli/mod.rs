@@ -28,6 +28,7 @@ mod plan;
 mod redact;
 mod status;
 mod table;
+mod template;
 mod tls;
 mod top;
 mod trace;

@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{candidate, clone, definition, edit, lists};
+use super::{candidate, clone, definition, edit, lists, template};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -33,6 +33,10 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> R
         PersonaVerb::Quarantine(verb) => lists::quarantine(client, output, verb).await,
         PersonaVerb::Try(asked) => candidate::run(client, output, &asked).await,
         PersonaVerb::Clone { persona, name, set } => clone::run(client, output, &persona, &name, &set).await,
+        PersonaVerb::Template { name } => template::show(client, output, name.as_deref()).await,
+        PersonaVerb::FromTemplate { template, name, set } => {
+            template::create(client, output, &template, &name, &set).await
+        }
         PersonaVerb::Delete { drain, personas } => {
             for persona in personas {
                 let path = client::query(&path(&persona), [("drain", drain.as_deref())]);

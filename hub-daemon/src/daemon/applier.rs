@@ -5,22 +5,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::command::{Inventory, Rejection, Reply};
-use crate::desired::Desired;
+use crate::desired::{Desired, SegmentState};
 use crate::inputs::trace::Placement;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
-use crate::reconcile::{Report, faults};
+use crate::reconcile::{Report, Round, Tracked, faults, reconcile};
 use crate::tables::datapath::Datapath;
 use crate::tables::network::Network;
+use crate::tables::pins::Pins;
+
+/// A pass takes on what is slow to make for so long at least. When something ends after that, or was deleted,
+/// it takes on no more: the next pass begins with withdrawals.
+const TAKES_ON_FOR: Duration = Duration::from_millis(100);
+/// Pins that nobody needs are looked for this often.
+const SWEEP: Duration = Duration::from_secs(30);
 
 /// What the applier is asked to do.
 #[derive(Debug)]
@@ -73,6 +84,8 @@ pub struct Pass {
     pub reports: Vec<Report>,
     /// What could not be done, by persona.
     pub faults: BTreeMap<PersonaId, Vec<String>>,
+    /// Personas that wait for the next pass.
+    pub postponed: BTreeSet<PersonaId>,
     /// Ports where XDP was wanted and does not run: interface and reason.
     pub fallbacks: BTreeMap<String, String>,
     /// Ports with XDP whose far ends the hub cannot see.
@@ -87,6 +100,8 @@ pub struct Applier {
     pub network: Network,
     /// Maps and programs.
     pub datapath: Datapath,
+    /// Pins that nobody needs.
+    pub leftovers: Tracked<Pins>,
     /// Questions to the kernel.
     pub netlink: Netlink,
     /// Removes idle flows.
@@ -95,6 +110,10 @@ pub struct Applier {
     pub clock: Clock,
     /// Folder of the pinned maps.
     pub pins: PathBuf,
+    /// Somebody waits for what has been deleted: what is slow to make comes later.
+    pub hurry: Arc<AtomicBool>,
+    /// When pins that nobody needs are looked for again; asked for them, the next pass does.
+    pub sweep_at: Option<Instant>,
 }
 
 impl Applier {
@@ -115,7 +134,9 @@ impl Applier {
                     Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
                 }
                 Job::Inspect { desired, answer } => {
+                    self.sweep_at = None;
                     let mut orphans = self.network.orphans(&desired);
+                    orphans.extend(self.leftovers.orphans(&BTreeMap::new()));
                     orphans.extend(self.datapath.orphans(&desired));
                     // Who asked may have gone.
                     drop(answer.send(Ok(Reply::Orphans(orphans))));
@@ -150,36 +171,55 @@ impl Applier {
 
     /// One pass in the order of [`crate::reconcile`].
     fn pass(&mut self, revision: u64, desired: &Desired, mut inventory: Inventory) -> Pass {
-        let mut failed = BTreeSet::new();
+        let (begun, hurry) = (Instant::now(), Arc::clone(&self.hurry));
+        hurry.store(false, Ordering::Relaxed);
+        let next_end = next_end(desired);
+        let mut round = Round::new(desired, || {
+            begun.elapsed() < TAKES_ON_FOR
+                || !(hurry.load(Ordering::Relaxed) || next_end.is_some_and(|end| end <= Timestamp::now()))
+        });
+        self.network.withdraw(desired);
         match Clock::calibrate(&self.pins) {
             Ok(clock) => self.clock = clock,
             Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
         }
-        self.network.put_links(desired, &mut failed);
+        self.network.put_links(desired, &mut round);
         // Endpoints that were just made have an index only now.
         if desired.endpoints.keys().any(|name| !inventory.links.contains_key(name))
             && let Ok(fresh) = self.netlink.inventory()
         {
             inventory = fresh;
         }
-        let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut failed);
+        let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
         let attachments = self.datapath.attachments();
         let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);
         let closed = desired.gates.iter().filter(|name| !judged(name)).cloned().collect();
         self.network.close_gates(&closed);
-        self.network.put_paths(desired, &mut failed);
-        self.network.undo(desired, &failed);
+        self.network.put_paths(desired, &mut round);
+        self.network.undo(desired, &round.failed);
         self.network.delete_paths();
         reports.extend(self.datapath.delete(desired));
         self.network.delete_links();
+        if self.sweep_at.is_none_or(|at| at <= begun) {
+            self.sweep_at = Some(begun + SWEEP);
+            self.leftovers.table().keep(desired, &inventory);
+            reports.push(reconcile(&mut self.leftovers, &BTreeMap::new()));
+        }
         reports.extend(self.network.reports());
         Pass {
             revision,
             faults: faults(&reports),
+            postponed: round.postponed,
             fallbacks: self.datapath.fallbacks().clone(),
             unseen_ends: self.datapath.unseen_ends(),
             attachments,
             reports,
         }
     }
+}
+
+/// When the next of the personas that are in the data path ends.
+fn next_end(desired: &Desired) -> Option<Timestamp> {
+    let passing = desired.segments.values().filter(|segment| segment.state != SegmentState::Block);
+    passing.filter_map(|segment| segment.expires).min()
 }

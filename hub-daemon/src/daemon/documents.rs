@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::log::Log;
 use crate::command::{Command, Rejection, Reply};
 use crate::document::hub::{parse, unreadable};
 use crate::document::snippet::Diagnostic;
@@ -98,6 +99,7 @@ async fn reload(
         .await
         .map_err(|error| plain(&error.to_string()))?
         .map_err(|problems| diagnosed(&problems))?;
+    let templates = source::templates(&sources).map_err(|problems| diagnosed(&problems))?;
     let documents = source::documents(&sources);
     let changes = changes(&hub.snapshot.borrow().clone(), &documents);
     let words = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
@@ -117,6 +119,8 @@ async fn reload(
     }
     match ask(hub, Command::Documents(documents)).await? {
         Ok(_) => {
+            ask(hub, Command::Templates(templates)).await?.ok();
+            configuration.log.set(difference.next.log);
             configuration.used = difference.next;
             report.applied = true;
             Ok(report)
@@ -145,6 +149,8 @@ pub struct Configuration {
     pub used: Config,
     /// `hub.yaml`; without one, everything is a default.
     pub file: Option<PathBuf>,
+    /// The log, whose level `hub.yaml` says.
+    pub log: Log,
 }
 
 impl Configuration {

@@ -10,6 +10,7 @@
 pub mod announce;
 pub mod applier;
 pub mod documents;
+pub mod log;
 pub mod owner;
 pub mod start;
 

@@ -6,6 +6,8 @@
 mod one_sided;
 mod steps;
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
@@ -56,6 +58,8 @@ pub struct Channels {
     pub done: UnboundedReceiver<Done>,
     /// To the applier.
     pub jobs: blocking::Sender<Job>,
+    /// Tells the applier that something was deleted.
+    pub hurry: Arc<AtomicBool>,
     /// To everybody who reads.
     pub snapshot: watch::Sender<Arc<Snapshot>>,
     /// To everybody who follows.
@@ -181,6 +185,7 @@ impl Owner {
         } else {
             None
         };
+        let deletes = matches!(command, Command::Delete { .. });
         let before = self.hub.clone();
         let result = self.hub.handle(command, now).and_then(|reply| {
             self.store.save(&self.hub.state()).map_err(|error| {
@@ -197,6 +202,7 @@ impl Owner {
                 if let (Some(address), Reply::Segment(segment)) = (lifted, &reply) {
                     self.send(Job::Release(*segment, address));
                 }
+                self.channels.hurry.fetch_or(deletes, Ordering::Relaxed);
                 let revision = self.hub.revision();
                 self.waiting.push(Waiting { revision, reply, answer });
                 self.dirty = true;
@@ -320,8 +326,9 @@ impl Owner {
             let state = known.personas.get(id).map(|view| view.state);
             matches!(state, Some(PersonaState::Pending | PersonaState::Provisioning))
         };
-        self.dirty |= pass.faults.keys().any(on_its_way);
-        self.internal(Command::Faults { revision: pass.revision, faults: pass.faults }, now);
+        self.dirty |= pass.faults.keys().any(on_its_way) || !pass.postponed.is_empty();
+        let (revision, faults, postponed) = (pass.revision, pass.faults, pass.postponed.clone());
+        self.internal(Command::Faults { revision, faults, postponed }, now);
         let fallbacks: Vec<String> =
             pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
         self.hub.set_condition("XdpFallback", (!fallbacks.is_empty()).then(|| fallbacks.join("; ")));
@@ -341,19 +348,26 @@ impl Owner {
         self.channels.attachments.send_replace(pass.attachments);
         self.begin_pass();
         self.publish();
-        self.answer(pass.revision);
+        self.answer(pass.revision, &pass.postponed);
     }
 
-    /// Answers what waited for this revision with the state as it is now.
-    fn answer(&mut self, revision: u64) {
+    /// Answers what waited for this revision with the state as it is now; what asked for `postponed`
+    /// personas goes on waiting.
+    fn answer(&mut self, revision: u64, postponed: &BTreeSet<PersonaId>) {
         let snapshot = self.channels.snapshot.borrow().clone();
         let fresh = |view: &PersonaView| {
             Box::new(
                 snapshot.personas.get(&view.id).map_or_else(|| view.clone(), |view| PersonaView::clone(view)),
             )
         };
-        let (ready, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.revision <= revision);
+        let is_over = |reply: &Reply| match reply {
+            Reply::Created(view) | Reply::Updated(view) => !postponed.contains(&view.id),
+            Reply::Applied { .. } => postponed.is_empty(),
+            Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done => true,
+        };
+        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.revision <= revision && is_over(&waiting.reply));
         self.waiting = waiting;
         for Waiting { reply, answer, .. } in ready {
             let reply = match reply {

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use self::ground::{capacities, clsact_advice, lock};
 use super::applier::Applier;
 use super::documents;
+use super::log::Log;
 use super::owner::{Channels, Owner};
 use crate::command::Command;
 use crate::document::hub;
@@ -44,9 +45,11 @@ use crate::model::id::IdSource;
 use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::{metrics, names};
+use crate::reconcile::Tracked;
 use crate::store::{Store, StoreError};
 use crate::tables::datapath::{Datapath, MapFault};
 use crate::tables::network::Network;
+use crate::tables::pins::Pins;
 use crate::view::Snapshot;
 
 /// Requests that wait for their turn before senders wait.
@@ -114,7 +117,8 @@ pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
 }
 
 /// Runs until SIGTERM or SIGINT; `file` is read again on SIGHUP. The data path stays as it is: `hubctl down` takes it away.
-pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError> {
+pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), StartError> {
+    log.set(config.log);
     // First of all: a signal that comes while the hub starts must wait, not kill.
     let mut signals = Signals::new()?;
     let _lock = lock(&config.runtime_dir)?;
@@ -141,10 +145,13 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
     let applier = Applier {
         network: Network::open(&config.runtime_dir)?,
         datapath,
+        leftovers: Tracked::new(Pins::new(&config.bpffs)),
         netlink: Netlink::open()?,
         collector: Collector::open(&pins)?,
         clock,
         pins: pins.clone(),
+        hurry: Arc::default(),
+        sweep_at: None,
     };
 
     let store = Store::new(&config.state_dir);
@@ -163,7 +170,7 @@ pub async fn run(config: Config, file: Option<PathBuf>) -> Result<(), StartError
     let helpers = tell_names(&config, &handle).await?;
     let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
     let documents = tokio::spawn(documents::serve(
-        documents::Configuration { used: config.clone(), file },
+        documents::Configuration { used: config.clone(), file, log },
         handle.clone(),
         receivers.reloads,
         receivers.refused,
@@ -301,6 +308,7 @@ fn wire(
     let (change_sender, changes) = mpsc::channel(QUEUE);
     let (jobs, work) = blocking::channel();
     let (done_sender, done) = mpsc::unbounded_channel();
+    let hurry = Arc::clone(&applier.hurry);
     std::thread::Builder::new()
         .name("applier".to_owned())
         .spawn(move || applier.work(&work, &done_sender))?;
@@ -320,7 +328,7 @@ fn wire(
         started: Timestamp::now(),
     };
     let channels =
-        Channels { commands, changes, refused: refusals, done, jobs, snapshot, events, attachments };
+        Channels { commands, changes, refused: refusals, done, jobs, hurry, snapshot, events, attachments };
     Ok((handle, watcher, channels, Receivers { reloads, refused, changes: change_sender }))
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertDocument, WebhookDocument};
 use super::located::Place;
+use super::node::NodeDocument;
 use super::parts::{OneOrMany, Scalar};
 use super::pool::PoolDocument;
 use super::read::Reading;
@@ -16,7 +17,7 @@ use super::rule::RuleDocument;
 use super::snippet::Diagnostic;
 use super::source;
 use crate::desired::{Role, TcHook, Xdp};
-use crate::model::config::{Config, RoutePriority};
+use crate::model::config::{Config, LogLevel, RoutePriority};
 use crate::model::qos::Engine;
 
 /// Configuration of the daemon.
@@ -60,6 +61,10 @@ pub struct HubDocument {
     pub route_priority: RoutePriority,
     /// How bandwidths are kept.
     pub qos: EngineDocument,
+    /// Which hub of several this is; default: the only one.
+    pub node: NodeDocument,
+    /// How much is logged; default `info`. The environment variable `RUST_LOG` comes first.
+    pub log: LogLevel,
     /// Rules that come before every persona's, seen from its members. A deny is final; an allow leaves the
     /// rest to the persona's rules unless it says `final: true`.
     pub baseline: Vec<RuleDocument>,

@@ -7,6 +7,7 @@ pub mod alert;
 pub mod detect;
 pub mod hub;
 pub mod located;
+pub mod node;
 pub mod parts;
 pub mod persona;
 pub mod pool;
@@ -16,6 +17,7 @@ pub mod rule;
 pub mod service;
 pub mod snippet;
 pub mod source;
+pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod text;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::alert::AlertDocument;
+use super::node::GatewayDocument;
 use super::parts::{DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::qos::QosDocument;
 use super::rule::RuleDocument;
@@ -18,9 +19,13 @@ use super::service::ServiceDocument;
 /// A network persona: address range, permitted protocols, rules, quality of service and an end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("required" = ["name", "ip_range"]))]
+#[schemars(extend("required" = ["name"], "anyOf" = [
+    {"required": ["ip_range"]},
+    {"required": ["template"]},
+    {"required": ["kind"], "properties": {"kind": {"const": "template"}}},
+]))]
 pub struct PersonaDocument {
-    /// Kind of the document; `persona` and nothing else.
+    /// Kind of the document: `persona`, or `template` for fields that personas take by `template: NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<PersonaKind>,
     /// Unique name: 1–63 letters, digits, `-`, `_` or `.`, a letter or digit first.
@@ -32,6 +37,9 @@ pub struct PersonaDocument {
     #[serde(default)]
     #[schema(required = true, value_type = OneOrMany<String>)]
     pub ip_range: OneOrMany<String>,
+    /// Template of the documents folder; what is left out here comes from it, and `ip_range` is `auto` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
     /// IP protocols that may pass at all, by name or number; default `[tcp, udp, icmp]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocols: Option<Vec<Scalar>>,
@@ -105,17 +113,25 @@ pub struct PersonaDocument {
     /// Sets of prefixes by name, which rules refer to as `@NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sets: Option<BTreeMap<String, SetDocument>>,
+    /// Among personas that end at the same time, routes of the one with the higher number win; default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Which of several hubs it lives on; default: every hub that is given it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayDocument>,
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
 }
 
-/// The one kind of document there is.
+/// The kinds of documents there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PersonaKind {
     /// A persona.
     Persona,
+    /// Fields that personas take from it.
+    Template,
 }
 
 /// A veth pair into a member's network namespace.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::persona::PersonaDocument;
+use super::template;
 use crate::command::Problem;
 use crate::model::persona::Persona;
 
@@ -136,11 +137,14 @@ impl Reading<PersonaDocument> {
     /// Reads a persona and checks what it says; the clock and other personas are not asked.
     pub fn persona(value: Value) -> Self {
         let mut reading = Self::new(value);
-        if let Some(document) = &reading.document
-            && let Err(problems) = Persona::new(document)
-        {
-            reading.add(problems);
-        }
+        let problems = match &reading.document {
+            Some(document) if template::is_template(document) => template::check(document),
+            // What its template adds is known to the hub alone, which checks the whole.
+            Some(document) if document.template.is_some() => Vec::new(),
+            Some(document) => Persona::new(document).err().unwrap_or_default(),
+            None => Vec::new(),
+        };
+        reading.add(problems);
         reading
     }
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::located::{Node, Place};
+use super::persona::PersonaDocument;
 use super::read::{Reading, UNKNOWN_FIELD};
 use super::snippet::Diagnostic;
+use super::template::{self, Templates};
 use crate::command::{FileDocument, Problem, Rejection};
 
 /// One parsed file; keeps its text, so that what the hub refuses later can still be shown in place.
@@ -13,15 +15,18 @@ pub struct Source {
     path: PathBuf,
     text: String,
     documents: Vec<(FileDocument, Node)>,
+    templates: Vec<(PersonaDocument, Node)>,
 }
 
-/// Parses one YAML file with any number of `kind: persona` documents. All errors at once, except that a
+/// Parses one YAML file with any number of `kind: persona` and `kind: template` documents. All errors at once, except that a
 /// file which is not YAML has one.
 pub fn parse(path: &Path, text: &str) -> Result<Source, Vec<Diagnostic>> {
     let mut documents = Vec::new();
+    let mut templates = Vec::new();
     let mut errors = Vec::new();
     for node in nodes(path, text)? {
         match read(path, &node) {
+            Ok(file) if template::is_template(&file.document) => templates.push((file.document, node)),
             Ok(document) => documents.push((document, node)),
             Err(problems) => errors.extend(show_all(path, text, &node, &problems)),
         }
@@ -29,12 +34,36 @@ pub fn parse(path: &Path, text: &str) -> Result<Source, Vec<Diagnostic>> {
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(Source { path: path.to_owned(), text: text.to_owned(), documents })
+    Ok(Source { path: path.to_owned(), text: text.to_owned(), documents, templates })
 }
 
-/// The documents of all files, in order: what [`crate::command::Command::Documents`] takes.
+/// The personas of all files, in order, with what their templates add: what
+/// [`crate::command::Command::Documents`] takes.
 pub fn documents(sources: &[Source]) -> Vec<FileDocument> {
-    sources.iter().flat_map(|source| source.documents.iter().map(|(document, _)| document.clone())).collect()
+    let all = sources.iter().flat_map(|source| &source.templates);
+    let templates = all.map(|(template, _)| (template.name.clone(), template.clone())).collect();
+    let documents = sources.iter().flat_map(|source| &source.documents);
+    let whole = |(file, _): &(FileDocument, Node)| FileDocument {
+        document: template::whole(file.document.clone(), &templates),
+        ..file.clone()
+    };
+    documents.map(whole).collect()
+}
+
+/// The templates of all files. A name that is there twice is refused where it is there again.
+pub fn templates(sources: &[Source]) -> Result<Templates, Vec<Diagnostic>> {
+    let mut found = Templates::new();
+    let mut problems = Vec::new();
+    for source in sources {
+        for (template, node) in &source.templates {
+            if found.insert(template.name.clone(), template.clone()).is_some() {
+                let detail = format!("there is another template `{}`", template.name);
+                let problem = Problem::new("/name", detail);
+                problems.extend(show_all(&source.path, &source.text, node, &[problem]));
+            }
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
 /// Shows in place why the hub refused the [`documents`] of these files.

@@ -89,6 +89,10 @@ impl Hub {
         author: Author,
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
+        let document = self.whole(document)?;
+        if self.config.node.is_elsewhere(&document) {
+            return self.admit_elsewhere(document, author, now);
+        }
         let draft = self.draft(document, None, &author, now)?;
         let virtuals = self.check(&draft, &Virtual::default(), &[])?;
         let seats = seats(&draft.persona, &BTreeMap::new())?;
@@ -125,9 +129,14 @@ impl Hub {
             let detail = format!("deleting: it is deleted at {end}; create another one");
             return Err(refused(RejectionKind::Conflict, "", detail));
         }
+        let document = self.whole(document)?;
         if *old.document == document {
             self.moved(id, author);
             return Ok(());
+        }
+        let is_elsewhere = self.config.node.is_elsewhere(&document);
+        if is_elsewhere || old.life == Life::Elsewhere {
+            return self.change_elsewhere(&old, document, author, now);
         }
         let draft = self.draft(document, Some(&old), &author, now)?;
         self.claims.remove(&old);
@@ -198,14 +207,15 @@ impl Hub {
     }
 
     /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
-    fn draft(
+    pub(super) fn draft(
         &self,
         document: PersonaDocument,
         old: Option<&Record>,
         author: &Author,
         now: Timestamp,
     ) -> Result<Draft, Rejection> {
-        let allotted = self.allot(&document, old)?;
+        let is_elsewhere = self.config.node.is_elsewhere(&document);
+        let allotted = if is_elsewhere { BTreeMap::new() } else { self.allot(&document, old)? };
         let mut draft = Draft::checked(document, &allotted, None, BTreeMap::new(), &self.config.baseline)?;
         draft.end_rules(rule_ends(&draft.persona, old, now));
         let (expiry, max_ttl) = (draft.persona.expiry(), draft.persona.max_ttl());
@@ -248,7 +258,7 @@ impl Hub {
         Ok(virtuals)
     }
 
-    fn describe(&self, id: &PersonaId) -> String {
+    pub(super) fn describe(&self, id: &PersonaId) -> String {
         match self.records.get(id) {
             Some(record) => format!("persona `{}` ({})", record.persona.name(), record.written()),
             None => format!("persona {id}"),
@@ -304,14 +314,18 @@ impl Hub {
         }
         let holding = self.records.values().filter_map(|record| match record.life {
             Life::Expired { at, holds: true, .. } => Some((at, record.id.clone())),
-            Life::Provisioning | Life::Active | Life::Failed { .. } | Life::Expired { .. } => None,
+            Life::Provisioning
+            | Life::Active
+            | Life::Failed { .. }
+            | Life::Elsewhere
+            | Life::Expired { .. } => None,
         });
         if let Some((_, oldest)) = holding.min() {
             self.release(&oldest, now);
         }
     }
 
-    fn fresh_id(&mut self, now: Timestamp) -> PersonaId {
+    pub(super) fn fresh_id(&mut self, now: Timestamp) -> PersonaId {
         loop {
             let id = self.ids.next(now);
             if !self.records.contains_key(&id) {

@@ -154,6 +154,7 @@ impl Hub {
         let lost = std::mem::take(&mut next.conditions);
         next.conditions = self.conditions.iter().cloned().chain(lost).collect();
         next.inventory = self.inventory.clone();
+        next.templates.clone_from(&self.templates);
         next.documents_read = self.documents_read;
         next.documents_error.clone_from(&self.documents_error);
         next.heard = self.heard;
@@ -182,6 +183,7 @@ impl Hub {
             | Command::Confirm
             | Command::Revert { .. }
             | Command::Inventory(_)
+            | Command::Templates(_)
             | Command::Faults { .. }
             | Command::ClockSet(_)
             | Command::Orphans

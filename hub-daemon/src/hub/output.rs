@@ -17,9 +17,9 @@ use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
+use crate::systems::persona::Record;
 use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
-use crate::systems::persona::{Life, Record};
 use crate::systems::persona::{shaping, translate, view};
 use crate::view::{PersonaView, Snapshot};
 
@@ -42,7 +42,7 @@ impl Hub {
         let services = Uses::new(self.records.values());
         let mut placed: Vec<(&Record, Placement)> = Vec::new();
         for record in self.records.values().filter(|record| record.holds_segment()) {
-            let works = record.is_live(now) && !matches!(record.life, Life::Failed { .. });
+            let works = record.works(now);
             let (peers, guests) = if works {
                 (self.peers(record, now), services.of(self, record, now))
             } else {
@@ -137,6 +137,7 @@ impl Hub {
             ready: self.is_ready(),
             pools: self.pools(),
             qos: self.config.qos,
+            templates: self.templates.clone(),
         }
     }
 
@@ -155,7 +156,7 @@ impl Hub {
     pub(super) fn peers(&self, record: &Record, now: Timestamp) -> Vec<&Record> {
         let named = record.persona.peers().iter().filter_map(|name| self.named(name));
         let mutual = named.filter(|peer| peer.persona.peers().contains(record.persona.name()));
-        mutual.filter(|peer| peer.is_live(now) && !matches!(peer.life, Life::Failed { .. })).collect()
+        mutual.filter(|peer| peer.works(now)).collect()
     }
 
     /// Personas that keep ranges which this one has too.

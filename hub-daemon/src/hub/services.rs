@@ -9,7 +9,7 @@ use crate::command::{Rejection, RejectionKind};
 use crate::compile::services::{Contacts, Guest, check_with};
 use crate::model::persona::Persona;
 use crate::model::service::Service;
-use crate::systems::persona::{Life, Record};
+use crate::systems::persona::Record;
 
 /// The users of services, by name of the host: found once for all personas.
 pub(super) struct Uses<'a>(BTreeMap<&'a str, Vec<&'a Record>>);
@@ -58,7 +58,7 @@ impl<'a> Uses<'a> {
 }
 
 fn works(record: &Record, now: Timestamp) -> bool {
-    record.is_live(now) && !matches!(record.life, Life::Failed { .. })
+    record.works(now)
 }
 
 fn are_peers(one: &Record, other: &Record) -> bool {

@@ -184,18 +184,23 @@ impl Hub {
         let draft = draft.map_err(|rejection| {
             rejection.problems.iter().map(|problem| problem.detail.clone()).collect::<Vec<_>>().join("; ")
         })?;
+        let is_elsewhere = self.config.node.is_elsewhere(&draft.document);
         let (live, holds) = match stored.life {
-            StoredLife::Provisioning | StoredLife::Active => (true, true),
+            StoredLife::Provisioning | StoredLife::Active => (true, !is_elsewhere),
             StoredLife::Expired { holds, .. } => (false, holds),
         };
         if self.records.contains_key(&stored.id) || (live && self.named(draft.persona.name()).is_some()) {
             return Err("its id or name is there twice".to_owned());
+        }
+        if holds && stored.segment.0 == 0 {
+            return Err("it lived on another hub: it is read or created anew".to_owned());
         }
         if holds && !self.segments.take_again(stored.segment) {
             return Err(format!("segment {} is taken or outside the table", stored.segment));
         }
         let author = Author { origin: stored.origin, rule_lines: stored.rule_lines };
         let life = match stored.life {
+            StoredLife::Provisioning | StoredLife::Active if is_elsewhere => Life::Elsewhere,
             StoredLife::Provisioning => Life::Provisioning,
             StoredLife::Active => Life::Active,
             StoredLife::Expired { at, holds, listed } => Life::Expired { at, holds, listed },
@@ -251,7 +256,7 @@ fn stored(record: &Record) -> StoredPersona {
         rule_lines: record.rule_lines.clone(),
         life: match record.life {
             Life::Active => StoredLife::Active,
-            Life::Provisioning | Life::Failed { .. } => StoredLife::Provisioning,
+            Life::Provisioning | Life::Failed { .. } | Life::Elsewhere => StoredLife::Provisioning,
             Life::Expired { at, holds, listed } => StoredLife::Expired { at, holds, listed },
         },
         rule_ends: record.rule_ends.clone(),

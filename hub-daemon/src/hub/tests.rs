@@ -10,6 +10,7 @@ mod qos;
 mod random;
 mod ranges;
 mod services;
+mod several;
 
 use std::path::PathBuf;
 
@@ -78,7 +79,7 @@ impl Script {
     fn reconciled(&mut self, faults: &[(&PersonaId, &str)]) {
         let revision = self.hub.revision();
         let faults = faults.iter().map(|(id, text)| ((*id).clone(), vec![(*text).to_owned()])).collect();
-        self.hub.handle(Command::Faults { revision, faults }, self.now).unwrap();
+        self.hub.handle(Command::Faults { revision, faults, postponed: BTreeSet::new() }, self.now).unwrap();
     }
 
     fn links(&mut self, links: &[(&str, bool)]) {

@@ -122,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    fn maps(&self) -> [Shape; 54] {
+    pub(crate) fn maps(&self) -> [Shape; 54] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.

@@ -1,5 +1,6 @@
 //! The daemon's configuration, checked, with defaults filled in.
 
+mod choices;
 mod outside;
 mod pattern;
 
@@ -12,11 +13,13 @@ use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
 use hub_common::limits;
 use ipnet::{IpNet, Ipv4Net};
 
+pub use self::choices::{LogLevel, RoutePriority};
 use self::outside::{overlap_pool, ports};
 use self::pattern::glob;
 use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::baseline;
+use super::node::Node;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
@@ -69,6 +72,10 @@ pub struct Config {
     pub masquerade_ports: (u16, u16),
     /// What makes packets of limited personas wait.
     pub qos: Engine,
+    /// Which hub of several this is.
+    pub node: Node,
+    /// How much is logged.
+    pub log: LogLevel,
     /// Rules that come before every persona's.
     pub baseline: Vec<Rule>,
     /// How long after a cold start TCP may go on in mid-stream.
@@ -130,19 +137,6 @@ impl Interface {
     pub fn fits(&self, name: &str) -> bool {
         if self.is_glob { glob(self.pattern.as_bytes(), name.as_bytes()) } else { self.pattern == name }
     }
-}
-
-/// Which of several routes to one target wins.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum RoutePriority {
-    /// That of the persona that ends first: it is laid over what stays. One without an end comes last.
-    #[default]
-    EarliestExpiry,
-    /// That of the persona that ends last, for stability. One without an end comes first.
-    LatestExpiry,
 }
 
 /// Sizes of the data path's tables, in entries.
@@ -207,6 +201,8 @@ impl Default for Config {
             life: life::Limits::default(),
             route_priority: RoutePriority::default(),
             qos: Engine::default(),
+            node: Node::default(),
+            log: LogLevel::default(),
             baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
             alerts: Vec::new(),
@@ -254,6 +250,8 @@ impl Config {
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
             qos: document.qos.engine,
+            node: Node::new(&mut problems, &document.node),
+            log: document.log,
             baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,

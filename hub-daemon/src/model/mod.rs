@@ -14,6 +14,7 @@ pub mod icmp;
 pub mod id;
 pub mod life;
 pub mod names;
+pub mod node;
 pub mod persona;
 pub mod policy;
 pub mod pool;

@@ -120,6 +120,7 @@ impl Persona {
         }
         labels(&mut problems, document);
         let connections = connections::read(&mut problems, "", document.max_connections_per_source);
+        super::node::gateway(&mut problems, document);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
         let written = document.alerts.as_deref().unwrap_or_default();
         let alerts = Alert::list(&mut problems, "/alerts", written);

@@ -22,6 +22,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         pools: read.pools.clone(),
         life: read.life,
         route_priority: read.route_priority,
+        log: read.log,
         ..used.clone()
     };
     let differing = |keys: &[(&'static str, bool)]| {
@@ -34,6 +35,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("pools", used.pools != read.pools),
         ("life", used.life != read.life),
         ("route_priority", used.route_priority != read.route_priority),
+        ("log", used.log != read.log),
     ]);
     let restart = differing(&[
         ("api", used.api != read.api),
@@ -44,6 +46,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("documents", used.documents != read.documents),
         ("limits", used.limits != read.limits),
         ("qos", used.qos != read.qos),
+        ("node", used.node != read.node),
         ("loose_tcp", used.loose_tcp != read.loose_tcp),
     ]);
     Difference { next, taken, restart }

@@ -70,6 +70,7 @@ pub fn state_name(state: PersonaState) -> &'static str {
         PersonaState::Expired => "expired",
         PersonaState::Deleting => "deleting",
         PersonaState::Failed => "failed",
+        PersonaState::Elsewhere => "elsewhere",
     }
 }
 
@@ -83,6 +84,7 @@ pub fn count_states(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         PersonaState::Expired,
         PersonaState::Deleting,
         PersonaState::Failed,
+        PersonaState::Elsewhere,
     ];
     let mut counts: BTreeMap<String, u64> =
         states.into_iter().map(|state| (state_name(state).to_owned(), 0)).collect();

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Table, Tracked, faults, reconcile};
+use jiff::Timestamp;
+
+use super::{Round, Table, Tracked, faults, reconcile};
 use crate::model::PersonaId;
 
 /// A kernel that refuses the keys in `refused`.
@@ -11,6 +13,9 @@ struct Memory {
     entries: BTreeMap<&'static str, u32>,
     refused: BTreeSet<&'static str>,
     unreadable: bool,
+    done: Vec<String>,
+    /// Deletions that fail before one succeeds.
+    stuck: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +28,7 @@ impl Table for Memory {
     type Found = u32;
     type Error = Refused;
     const NAME: &'static str = "memory";
+    const SLOW: bool = true;
 
     fn list(&mut self) -> Result<BTreeMap<&'static str, u32>, Refused> {
         if self.unreadable { Err(Refused("list")) } else { Ok(self.entries.clone()) }
@@ -32,10 +38,16 @@ impl Table for Memory {
             return Err(Refused(key));
         }
         self.entries.insert(key, *value);
+        self.done.push(format!("+{key}"));
         Ok(())
     }
     fn delete(&mut self, key: &&'static str) -> Result<(), Refused> {
+        if self.stuck > 0 {
+            self.stuck -= 1;
+            return Err(Refused(key));
+        }
         self.entries.remove(key);
+        self.done.push(format!("-{key}"));
         Ok(())
     }
     fn holds(wanted: &u32, found: &u32) -> bool {
@@ -78,11 +90,11 @@ fn drift_is_what_was_right_before() {
 fn persona_that_fails_is_taken_back_whole() {
     let mut table = Tracked::new(Memory { refused: ["a2"].into(), ..Memory::default() });
     let wanted = [("a1", 1), ("a2", 2), ("a3", 3), ("b1", 4)].into();
-    let mut failed = BTreeSet::new();
-    table.put(&wanted, owner, &mut failed);
-    assert_eq!(failed, [PersonaId("a".into())].into());
+    let mut round = Round::default();
+    table.put(&wanted, owner, &mut round);
+    assert_eq!(round.failed, [PersonaId("a".into())].into());
     assert!(!table.table().entries.contains_key("a3"), "puts after the failure are left out");
-    table.undo(owner, &failed);
+    table.undo(owner, &round.failed);
     assert_eq!(table.table().entries, [("b1", 4)].into());
     let report = table.report();
     assert_eq!(report.put, 1);
@@ -112,4 +124,59 @@ fn teardown_deletes_everything_of_ours() {
     let (removed, failures) = table.teardown();
     assert_eq!(removed, [r#"memory "a""#, r#"memory "b""#]);
     assert!(failures.is_empty() && table.table().entries.is_empty());
+}
+
+/// A round in which the persona of each letter ends at this second.
+fn ending<'a>(seconds: &[(&str, i64)], has_time: impl Fn() -> bool + 'a) -> Round<'a> {
+    let end =
+        |(name, second): &(&str, i64)| (PersonaId((*name).into()), Timestamp::from_second(*second).unwrap());
+    Round::by(seconds.iter().map(end).collect(), has_time)
+}
+
+/// What a pass with these tables does, in order.
+fn done(table: &mut Tracked<Memory>, wanted: &BTreeMap<&'static str, u32>, round: &mut Round<'_>) -> String {
+    table.table().done.clear();
+    // The second letter says what packets an entry is for.
+    table.withdraw(wanted, |coming, gone| coming.iter().any(|key| key[1..2] == gone[1..2]));
+    table.put(wanted, owner, round);
+    table.undo(owner, &round.failed);
+    table.delete();
+    table.report();
+    table.table().done.join(" ")
+}
+
+#[test]
+fn withdrawals_come_first_and_then_what_ends_sooner() {
+    let mut table = Tracked::new(Memory::default());
+    let before = [("a1", 1), ("b2", 1), ("c3", 1), ("c4", 1)].into();
+    done(&mut table, &before, &mut Round::default());
+    let after = [("c4", 2), ("d5", 1), ("e6", 1), ("f2", 1), ("g7", 1)].into();
+    let mut round = ending(&[("d", 90), ("e", 30), ("f", 60), ("c", 80)], || true);
+    // b2 stays until f2 is there; c4, which is there, changes before anything new comes.
+    assert_eq!(done(&mut table, &after, &mut round), "-a1 -c3 +c4 +e6 +f2 +d5 +g7 -b2");
+    assert_eq!(done(&mut table, &after, &mut round), "", "a second pass has nothing to do");
+}
+
+#[test]
+fn withdrawal_that_fails_is_tried_again_in_the_same_pass() {
+    let mut table = Tracked::new(Memory::default());
+    done(&mut table, &[("a1", 1)].into(), &mut Round::default());
+    table.table().stuck = 1;
+    assert_eq!(done(&mut table, &BTreeMap::new(), &mut Round::default()), "-a1");
+    assert!(table.table().entries.is_empty());
+}
+
+#[test]
+fn a_pass_without_time_leaves_whole_personas_to_the_next() {
+    let mut table = Tracked::new(Memory::default());
+    let wanted = [("a1", 1), ("b2", 1), ("b3", 1), ("c4", 1)].into();
+    let ends = [("a", 50), ("b", 10), ("c", 30)];
+    let mut round = ending(&ends, || false);
+    assert_eq!(done(&mut table, &wanted, &mut round), "+b2 +b3", "who is begun is finished");
+    assert_eq!(round.postponed, [PersonaId("a".into()), PersonaId("c".into())].into());
+    let mut round = ending(&ends, || false);
+    assert_eq!(done(&mut table, &wanted, &mut round), "+c4");
+    let mut round = ending(&ends, || true);
+    assert_eq!(done(&mut table, &wanted, &mut round), "+a1");
+    assert!(round.postponed.is_empty());
 }

@@ -144,6 +144,8 @@ impl Table for Endpoints {
     type Found = HubEnd;
     type Error = EndpointError;
     const NAME: &'static str = "endpoints";
+    // Namespaces are entered, and the kernel waits for its processors.
+    const SLOW: bool = true;
 
     fn list(&mut self) -> Result<BTreeMap<String, HubEnd>, EndpointError> {
         let ours = self.netlink.links()?.into_iter().filter(is_ours);

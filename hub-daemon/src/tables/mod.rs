@@ -6,6 +6,7 @@ pub mod endpoints;
 pub(crate) mod family;
 pub mod gates;
 pub mod network;
+pub mod pins;
 pub mod queues;
 pub mod routes;
 pub mod rules;

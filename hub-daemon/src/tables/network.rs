@@ -12,8 +12,8 @@ use super::rules::{self, Rules};
 use super::sysctls::{self, Scope, Sysctls};
 use crate::desired::{Desired, RouteKey, Rule, TABLE_BASE};
 use crate::kernel::netlink::{Netlink, NetlinkError};
-use crate::model::{PersonaId, SegmentId};
-use crate::reconcile::{Failure, Report, Tracked};
+use crate::model::{PersonaId, SegmentId, prefix};
+use crate::reconcile::{Failure, Report, Round, Tracked};
 
 /// Links, queues, addresses, routes, rules and switches of one network namespace.
 pub struct Network {
@@ -54,35 +54,46 @@ impl Network {
 
     /// A whole pass, where nothing comes between links and paths.
     pub fn apply(&mut self, desired: &Desired) -> Vec<Report> {
-        let mut failed = BTreeSet::new();
-        self.put_links(desired, &mut failed);
-        self.put_paths(desired, &mut failed);
-        self.undo(desired, &failed);
+        let mut round = Round::new(desired, || true);
+        self.withdraw(desired);
+        self.put_links(desired, &mut round);
+        self.put_paths(desired, &mut round);
+        self.undo(desired, &round.failed);
         self.delete();
         self.reports()
     }
 
+    /// Deletes rules and routes of which the last pass knew and that nobody wants, where no packet misses
+    /// them: a route stays until the one that its packets are to take is there.
+    pub fn withdraw(&mut self, desired: &Desired) {
+        let takes_over = |coming: &BTreeSet<&Rule>, gone: &Rule| {
+            coming.iter().any(|rule| prefix::overlaps(&rule.source, &gone.source))
+        };
+        self.rules.withdraw(&rules::wanted(desired), takes_over);
+        self.routes.withdraw(&routes::wanted(desired), routes::takes_over);
+    }
+
     /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to.
-    pub fn put_links(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
-        self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), failed);
-        self.queues.put(&desired.queues, |key| queues::owner(desired, key), failed);
+    pub fn put_links(&mut self, desired: &Desired, round: &mut Round<'_>) {
+        self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), round);
+        self.queues.put(&desired.queues, |key| queues::owner(desired, key), round);
         let wanted = sysctls::wanted(desired, Scope::Interface);
-        self.switches.put(&wanted, |key| switch_owner(desired, key), failed);
+        self.switches.put(&wanted, |key| switch_owner(desired, key), round);
     }
 
     /// Puts addresses, routes and rules: what brings packets to the data path. Forwarding is switched on
     /// here, so that a host which did not forward before does not begin until programs judge its ports.
-    pub fn put_paths(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
-        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, failed);
-        self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), failed);
-        self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), failed);
-        self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), failed);
+    pub fn put_paths(&mut self, desired: &Desired, round: &mut Round<'_>) {
+        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, round);
+        self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), round);
+        self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), round);
+        self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), round);
     }
 
     /// Closes the gates of ports without programs. Those of ports with programs are opened with the next
     /// deletes.
     pub fn close_gates(&mut self, closed: &BTreeSet<String>) {
-        self.gates.put(&gates::wanted(closed), |_| None, &mut BTreeSet::new());
+        self.gates.put(&gates::wanted(closed), |_| None, &mut Round::default());
     }
 
     /// Takes back what this pass put for personas that failed.

@@ -174,6 +174,20 @@ pub fn wanted(desired: &Desired) -> BTreeMap<RouteKey, Via> {
     desired.routes.iter().map(|(key, route)| (read_back(key), route.via.clone())).collect()
 }
 
+/// Whether packets of a route that goes are to take one that is still to come: one to the same target, or to
+/// a part or the whole of it.
+pub fn takes_over(coming: &BTreeSet<&RouteKey>, gone: &RouteKey) -> bool {
+    let table = gone.table;
+    let mut wider = (0..=gone.target.prefix_len()).filter_map(|length| {
+        let target = IpNet::new(gone.target.addr(), length).ok()?.trunc();
+        Some(RouteKey { table, target, metric: 0 })
+    });
+    let next = |key: RouteKey| coming.range::<RouteKey, _>(key..).next().filter(|found| found.table == table);
+    wider.any(|key| next(key.clone()).is_some_and(|found| found.target == key.target))
+        || next(RouteKey { metric: 0, ..gone.clone() })
+            .is_some_and(|found| gone.target.contains(&found.target))
+}
+
 /// A key as the kernel reads it back: no host bits, and IPv6 without metric 0.
 pub fn read_back(key: &RouteKey) -> RouteKey {
     let metric =
@@ -208,4 +222,23 @@ fn message(key: &RouteKey) -> RouteMessage {
         RouteAttribute::Priority(key.metric),
     ];
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_stays_for_one_that_takes_its_packets() {
+        let key = |target: &str, metric, table| RouteKey { table, target: target.parse().unwrap(), metric };
+        let gone = key("10.1.0.0/24", 1010, 254);
+        let takes_over = |coming: &[RouteKey]| takes_over(&coming.iter().collect(), &gone);
+        for coming in ["10.1.0.0/24", "10.1.0.0/16", "0.0.0.0/0", "10.1.0.0/25", "10.1.0.7/32"] {
+            assert!(takes_over(&[key("10.0.9.0/24", 1, 254), key(coming, 1000, 254)]), "{coming}");
+            assert!(!takes_over(&[key(coming, 1000, 17_700_001)]), "{coming} in another table");
+        }
+        let others = ["10.0.0.0/16", "10.1.1.0/24", "10.2.0.0/16", "fd00::/8", "::/0"];
+        assert!(!takes_over(&others.map(|target| key(target, 1000, 254))));
+        assert!(!takes_over(&[]));
+    }
 }

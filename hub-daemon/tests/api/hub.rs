@@ -1,6 +1,6 @@
 //! The API in front of the real core, whose kernel takes everything at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::http::Method;
@@ -34,7 +34,8 @@ async fn run(mut requests: mpsc::Receiver<CommandRequest>, snapshot: watch::Send
         let reply = hub.handle(command, now);
         snapshot.send_replace(Arc::new(hub.snapshot(now)));
         drop(answer.send(reply));
-        let pass = Command::Faults { revision: hub.revision(), faults: BTreeMap::new() };
+        let pass =
+            Command::Faults { revision: hub.revision(), faults: BTreeMap::new(), postponed: BTreeSet::new() };
         hub.handle(pass, now).unwrap();
         snapshot.send_replace(Arc::new(hub.snapshot(now)));
     }

@@ -248,6 +248,7 @@ impl Task {
             | Command::Revert { .. }
             | Command::Documents(_)
             | Command::Inventory(_)
+            | Command::Templates(_)
             | Command::Faults { .. }
             | Command::ClockSet(_)
             | Command::Configure(_)
@@ -325,6 +326,11 @@ impl Task {
                 used_ipv4: 0.5,
                 used_ipv6: 0.0,
             }],
+            templates: [(
+                "dev".to_owned(),
+                PersonaDocument { name: "dev".into(), ..PersonaDocument::default() },
+            )]
+            .into(),
         }));
     }
 }

@@ -15,12 +15,13 @@ use crate::{
 };
 
 /// Files of the repository that go in as they are: from, to.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("config/hub.yaml", "etc/hub/hub.yaml"),
     ("config/rt_protos.d/hub.conf", "etc/iproute2/rt_protos.d/hub.conf"),
     ("config/hubd.service", "usr/lib/systemd/system/hubd.service"),
     ("config/debian/sysusers.conf", "usr/lib/sysusers.d/hub.conf"),
     ("config/debian/endpoints-by-pid.conf", "usr/share/doc/hub/examples/endpoints-by-pid.conf"),
+    ("config/bird/hub.conf", "usr/share/doc/hub/examples/bird/hub.conf"),
     ("README.md", "usr/share/doc/hub/README.md"),
     ("LICENSE-MIT", "usr/share/doc/hub/LICENSE-MIT"),
     ("LICENSE-APACHE", "usr/share/doc/hub/LICENSE-APACHE"),

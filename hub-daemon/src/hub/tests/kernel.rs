@@ -150,7 +150,10 @@ fn a_pass_that_began_before_says_nothing_of_a_newcomer() {
     let mut script = Script::new();
     let revision = script.hub.revision();
     script.create(persona("a", "10.1.0.0/24")).unwrap();
-    script.hub.handle(Command::Faults { revision, faults: BTreeMap::new() }, script.now).unwrap();
+    script
+        .hub
+        .handle(Command::Faults { revision, faults: BTreeMap::new(), postponed: BTreeSet::new() }, script.now)
+        .unwrap();
     assert_eq!(script.view("a").state, PersonaState::Pending);
     script.hub.begin_pass();
     assert_eq!(script.view("a").state, PersonaState::Provisioning);

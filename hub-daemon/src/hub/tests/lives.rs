@@ -171,6 +171,7 @@ fn of_equal_routes_the_one_that_ends_first_wins_and_the_next_takes_over() {
         ("never", "10.1.0.0/24", json!({})),
         ("late", "10.2.0.0/24", json!({"ttl": "9h"})),
         ("soon", "10.3.0.0/24", json!({"ttl": "1h"})),
+        ("same", "10.4.0.0/24", json!({"ttl": "1h", "priority": 5})),
     ] {
         script.create(with(persona(name, range), end)).unwrap();
     }
@@ -196,10 +197,14 @@ fn of_equal_routes_the_one_that_ends_first_wins_and_the_next_takes_over() {
         let metrics = (METRIC_BASE..).step_by(METRIC_STEP as usize);
         metrics.zip(names.iter().map(|name| Via::Interface((*name).to_owned()))).collect()
     };
-    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["soon", "late", "never"]));
-    assert_eq!(order(&script, RoutePriority::LatestExpiry), ranked(&["never", "late", "soon"]));
+    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["same", "soon", "late", "never"]));
+    assert_eq!(order(&script, RoutePriority::LatestExpiry), ranked(&["never", "late", "same", "soon"]));
     script.pass(3_599);
-    assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["soon", "late", "never"]), "no churn");
+    assert_eq!(
+        order(&script, RoutePriority::EarliestExpiry),
+        ranked(&["same", "soon", "late", "never"]),
+        "no churn"
+    );
     script.pass(1);
     assert_eq!(order(&script, RoutePriority::EarliestExpiry), ranked(&["late", "never"]));
 }

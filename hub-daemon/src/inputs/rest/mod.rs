@@ -25,6 +25,7 @@ pub mod problem;
 mod query;
 mod removal;
 mod status;
+mod templates;
 mod top;
 mod trace;
 
@@ -55,6 +56,7 @@ pub(crate) use self::lists::SetView;
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
+pub use self::templates::TemplateList;
 pub(crate) use self::top::{TopPersona, TopView};
 
 /// Most bytes of a request's body.
@@ -96,6 +98,7 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(personas::show, personas::replace, personas::patch, removal::delete))
             .routes(routes!(removal::orphans, removal::collect))
             .routes(routes!(pools::pools))
+            .routes(routes!(templates::templates))
             .routes(routes!(candidate::show, candidate::put, candidate::delete))
             .routes(routes!(candidate::accept))
             .routes(routes!(lists::sets))

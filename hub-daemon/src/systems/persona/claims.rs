@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hub_common::limits::{BASELINE_RULES, RATE_LIMITS, RULES_PER_PERSONA, V4_BLOCKS};
 use ipnet::IpNet;
 
-use super::Record;
+use super::{Life, Record};
 use crate::command::{Inventory, Problem, Rejection, RejectionKind};
 use crate::desired::{Namespace, Role};
 use crate::model::PersonaId;
@@ -14,6 +14,7 @@ use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::prefix;
 use crate::model::problems::Problems;
+use crate::model::rule::Direction;
 use crate::model::translation::Virtual;
 
 /// Prefixes with their owners; no two overlap.
@@ -67,6 +68,7 @@ struct Totals {
     v6_prefixes: usize,
     peers: usize,
     limits: usize,
+    promised_bps: [u64; 2],
 }
 
 impl Totals {
@@ -77,6 +79,10 @@ impl Totals {
             v6_prefixes: persona.ranges().iter().filter(|range| range.addr().is_ipv6()).count(),
             peers: persona.peers().len(),
             limits: limits_of(policy),
+            promised_bps: [Direction::Ingress, Direction::Egress].map(|direction| {
+                let limit = persona.qos().and_then(|qos| qos.limit(direction));
+                limit.map_or(0, |limit| limit.rate.bps())
+            }),
         }
     }
 
@@ -87,6 +93,7 @@ impl Totals {
             v6_prefixes: self.v6_prefixes + other.v6_prefixes,
             peers: self.peers + other.peers,
             limits: self.limits + other.limits,
+            promised_bps: both(self.promised_bps, other.promised_bps, u64::saturating_add),
         }
     }
 
@@ -97,6 +104,7 @@ impl Totals {
             v6_prefixes: self.v6_prefixes - other.v6_prefixes,
             peers: self.peers - other.peers,
             limits: self.limits - other.limits,
+            promised_bps: both(self.promised_bps, other.promised_bps, u64::saturating_sub),
         }
     }
 }
@@ -133,6 +141,9 @@ impl Claims {
     pub fn insert(&mut self, record: &Record) {
         let (persona, id) = (&record.persona, &record.id);
         self.names.insert(persona.name().to_owned(), id.clone());
+        if record.life == Life::Elsewhere {
+            return;
+        }
         self.prefixes.insert(record);
         for attachment in persona.attachments() {
             self.interfaces.insert(attachment.name.clone(), id.clone());
@@ -153,6 +164,9 @@ impl Claims {
             return;
         }
         self.names.remove(persona.name());
+        if record.life == Life::Elsewhere {
+            return;
+        }
         self.prefixes.remove(record);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
@@ -206,7 +220,10 @@ impl Claims {
             let problems = vec![Problem::new("/security_policies", detail)];
             return Err(Rejection { kind: RejectionKind::Invalid, problems });
         }
-        Ok(())
+        let overload = config.node.overload(after.personas, after.promised_bps);
+        overload.map_or(Ok(()), |problem| {
+            Err(Rejection { kind: RejectionKind::Invalid, problems: vec![problem] })
+        })
     }
 
     /// What stands against a persona, its own claims not being among these. Ranges in `held` are not
@@ -240,7 +257,7 @@ impl Claims {
             }
             let foreign = world.inventory.foreign_routes.iter().filter(|other| !is_default(other));
             if let Some(other) = foreign.clone().find(|other| prefix::overlaps(other, range)) {
-                problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already"));
+                problems.add(&pointer, format!("{range} overlaps {other}, which the kernel routes already: use another range, or remove that route"));
             }
         }
         for external in persona.nat().external() {
@@ -289,6 +306,11 @@ pub struct World<'a> {
     pub describe: &'a dyn Fn(&PersonaId) -> String,
     /// Whether `ip_range` was written without a list.
     pub single_range: bool,
+}
+
+/// Both directions at once.
+fn both([a, b]: [u64; 2], [c, d]: [u64; 2], with: fn(u64, u64) -> u64) -> [u64; 2] {
+    [with(a, c), with(b, d)]
 }
 
 fn range_pointer(single: bool, index: usize) -> String {

@@ -6,6 +6,7 @@ use crate::document::persona::EnforcementDocument;
 
 use super::place::Placement;
 use super::{Life, Record};
+use crate::model::node;
 use crate::view::{Condition, PersonaState};
 
 /// Looks a persona up by name.
@@ -27,6 +28,7 @@ pub fn state(record: &Record, now: Timestamp) -> PersonaState {
         Life::Provisioning => PersonaState::Provisioning,
         Life::Active => PersonaState::Active,
         Life::Failed { .. } => PersonaState::Failed,
+        Life::Elsewhere => PersonaState::Elsewhere,
         Life::Expired { .. } => PersonaState::Expired,
     }
 }
@@ -47,6 +49,10 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
     }
     if let Some(end) = record.leaving {
         add("Deleting", format!("it takes no new connections and is deleted at {end}"));
+    }
+    if record.life == Life::Elsewhere {
+        add("Elsewhere", format!("{}: nothing of it is in this kernel", node::whereabouts(&record.document)));
+        return conditions;
     }
     for (reason, message) in &placement.qos {
         add(reason, message.clone());

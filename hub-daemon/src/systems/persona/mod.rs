@@ -112,6 +112,8 @@ pub enum Life {
         /// Next attempt.
         retry_at: Timestamp,
     },
+    /// Another hub has it: nothing of it is in this kernel.
+    Elsewhere,
     /// Its deadline passed. It never comes back.
     Expired {
         /// When that was seen.
@@ -181,6 +183,11 @@ impl Record {
         due.then_some((if last { ENDS_IN_A_MINUTE } else { ENDS_SOON }, deadline))
     }
 
+    /// Whether it lives at `now`, on this hub, and the kernel did not refuse it.
+    pub fn works(&self, now: Timestamp) -> bool {
+        self.is_live(now) && !matches!(self.life, Life::Failed { .. } | Life::Elsewhere)
+    }
+
     /// Whether its end has not been seen yet.
     pub fn has_not_ended(&self) -> bool {
         !matches!(self.life, Life::Expired { .. })
@@ -190,6 +197,7 @@ impl Record {
     pub fn holds_segment(&self) -> bool {
         match self.life {
             Life::Provisioning | Life::Active | Life::Failed { .. } => true,
+            Life::Elsewhere => false,
             Life::Expired { holds, .. } => holds,
         }
     }

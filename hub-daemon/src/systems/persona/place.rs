@@ -252,7 +252,8 @@ pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)], priority: 
             RoutePriority::EarliestExpiry => end,
             RoutePriority::LatestExpiry => -end,
         };
-        (**target, end, record.created_at, record.id.clone())
+        let priority = std::cmp::Reverse(record.document.priority.unwrap_or_default());
+        (**target, end, priority, record.created_at, record.id.clone())
     });
     let (mut before, mut metric) = (None, METRIC_BASE);
     for (target, record, via) in wanted {
