@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
-use crate::model::qos::Engine;
 use crate::document::template::Templates;
+use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
 

@@ -99,7 +99,12 @@ fn what_a_full_line_cannot_hold_asks_the_trie_until_there_is_room() {
     let mut table = Lines::default();
     let mut put = |range: std::ops::Range<usize>, kernel: &mut BTreeMap<u32, NetLine>| {
         let prefixes = nets[range].iter().map(|net| (*net, SegmentId(7)));
-        table.put(prefixes, |index, line| Ok::<_, ()>(drop(kernel.insert(index, line)))).unwrap();
+        table
+            .put(prefixes, |index, line| {
+                kernel.insert(index, line);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
         nets.iter().map(|net| find(kernel, net.network())).collect::<Vec<_>>()
     };
     let found = put(0..7, &mut kernel);
