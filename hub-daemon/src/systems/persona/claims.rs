@@ -1,6 +1,6 @@
 //! What personas that are alive hold, and what a newcomer must not take from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hub_common::limits::V4_BLOCKS;
 use ipnet::IpNet;
@@ -57,6 +57,8 @@ pub struct Claims {
     interfaces: BTreeMap<String, PersonaId>,
     places: BTreeMap<(Namespace, String), PersonaId>,
     blocks: BTreeMap<(u8, u32), usize>,
+    /// Those with ranges that others know under other addresses.
+    translated: BTreeSet<PersonaId>,
     totals: Totals,
 }
 
@@ -113,6 +115,11 @@ impl Claims {
         self.prefixes.overlapping(prefix)
     }
 
+    /// Personas with ranges that others know under other addresses.
+    pub fn translated(&self) -> impl Iterator<Item = &PersonaId> {
+        self.translated.iter()
+    }
+
     /// Whether a persona owns the interface.
     pub fn owns_interface(&self, name: &str) -> bool {
         self.interfaces.contains_key(name)
@@ -123,6 +130,9 @@ impl Claims {
         let (persona, id) = (&record.persona, &record.id);
         self.names.insert(persona.name().to_owned(), id.clone());
         self.prefixes.insert(record);
+        if record.virtuals.iter().next().is_some() {
+            self.translated.insert(id.clone());
+        }
         for attachment in persona.attachments() {
             self.interfaces.insert(attachment.name.clone(), id.clone());
         }
@@ -143,6 +153,7 @@ impl Claims {
         }
         self.names.remove(persona.name());
         self.prefixes.remove(record);
+        self.translated.remove(id);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
         }
