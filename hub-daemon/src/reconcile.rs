@@ -55,6 +55,15 @@ pub trait Table {
     }
 }
 
+/// What a pass compares with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// What the kernel holds, read back: finds what others did.
+    Kernel,
+    /// What the last pass left right: for a change of what is wanted, between passes that read everything.
+    Memory,
+}
+
 /// Differences between wanted and found: what to put, what to delete.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Difference<K, V> {
@@ -138,6 +147,42 @@ impl<T: Table> Tracked<T> {
     /// The table itself.
     pub fn table(&mut self) -> &mut T {
         &mut self.table
+    }
+
+    /// Whether the last pass left exactly this.
+    pub fn left(&self, wanted: &BTreeMap<T::Key, T::Value>) -> bool {
+        self.last.as_ref() == Some(wanted)
+    }
+
+    /// Begins a pass, as [`Self::put`] does or by memory. Deletes of an earlier pass that failed are found by
+    /// the next pass that reads everything.
+    pub fn put_against(
+        &mut self,
+        against: Against,
+        wanted: &BTreeMap<T::Key, T::Value>,
+        owner: impl Fn(&T::Key) -> Option<PersonaId>,
+        failed: &mut BTreeSet<PersonaId>,
+    ) {
+        let Some(last) = self.last.as_mut().filter(|_| against == Against::Memory) else {
+            return self.put(wanted, owner, failed);
+        };
+        self.delete.clear();
+        if last == wanted {
+            return;
+        }
+        let put: Vec<(T::Key, T::Value)> = wanted
+            .iter()
+            .filter(|(key, value)| last.get(*key) != Some(*value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        self.delete = last.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for key in &self.delete {
+            last.remove(key);
+        }
+        last.extend(put.iter().cloned());
+        for (key, value) in put {
+            self.put_one(&key, &value, owner(&key), failed);
+        }
     }
 
     /// Begins a pass: lists, compares, and puts what is missing or different. Leaves out, and adds to,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -18,7 +18,7 @@ use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
-use crate::reconcile::{Report, faults};
+use crate::reconcile::{Against, Report, faults};
 use crate::tables::datapath::Datapath;
 use crate::tables::network::Network;
 
@@ -34,7 +34,9 @@ pub enum Job {
         /// What is wanted.
         desired: Box<Desired>,
         /// What the hub knew of the kernel when it wanted that.
-        inventory: Inventory,
+        inventory: Arc<Inventory>,
+        /// What to compare it with.
+        against: Against,
     },
     /// Name what is ours in the kernel and not wanted.
     Inspect {
@@ -111,8 +113,8 @@ impl Applier {
             }
             let answer = match job {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
-                Job::Pass { revision, desired, inventory } => {
-                    Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
+                Job::Pass { revision, desired, inventory, against } => {
+                    Done::Passed(Box::new(self.pass(revision, &desired, inventory, against)))
                 }
                 Job::Inspect { desired, answer } => {
                     let mut orphans = self.network.orphans(&desired);
@@ -149,18 +151,24 @@ impl Applier {
     }
 
     /// One pass in the order of [`crate::reconcile`].
-    fn pass(&mut self, revision: u64, desired: &Desired, mut inventory: Inventory) -> Pass {
+    fn pass(
+        &mut self,
+        revision: u64,
+        desired: &Desired,
+        mut inventory: Arc<Inventory>,
+        against: Against,
+    ) -> Pass {
         let mut failed = BTreeSet::new();
         match Clock::calibrate(&self.pins) {
             Ok(clock) => self.clock = clock,
             Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
         }
-        self.network.put_links(desired, &mut failed);
+        self.network.put_links(desired, against, &mut failed);
         // Endpoints that were just made have an index only now.
         if desired.endpoints.keys().any(|name| !inventory.links.contains_key(name))
             && let Ok(fresh) = self.netlink.inventory()
         {
-            inventory = fresh;
+            inventory = Arc::new(fresh);
         }
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut failed);
         let attachments = self.datapath.attachments();

@@ -25,6 +25,7 @@ use crate::kernel::{boot, clock};
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
+use crate::reconcile::Against;
 use crate::store::Store;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
@@ -70,13 +71,17 @@ pub struct Owner {
     channels: Channels,
     stats: Arc<ReconcileStats>,
     /// What the kernel was seen to hold. Without it every interface seems to be gone, so no pass begins.
-    inventory: Option<Inventory>,
+    inventory: Option<Arc<Inventory>>,
     /// A pass is under way, and stuck if it lasts longer than this.
     busy: Option<Instant>,
     /// Something changed since the last pass began.
     dirty: bool,
     /// The kernel is to be looked at before the next pass.
     look_at: Option<Instant>,
+    /// The next pass is to read back what the kernel holds.
+    whole: bool,
+    /// When the last look began, and how long it took to make the kernel right after it.
+    look: steps::Look,
     /// The kernel is being looked at. In a storm of changes looks would pile up.
     looking: bool,
     flows_max: u64,
@@ -106,6 +111,8 @@ impl Owner {
             busy: None,
             dirty: true,
             look_at: None,
+            whole: true,
+            look: steps::Look::default(),
             looking: false,
             flows_max,
             waiting: Vec::new(),
@@ -162,6 +169,7 @@ impl Owner {
     fn look(&mut self) {
         self.look_at = None;
         self.looking = true;
+        self.look.begin();
         self.send(Job::Look);
     }
 
@@ -178,9 +186,9 @@ impl Owner {
         } else {
             None
         };
-        let before = self.hub.clone();
+        let before = self.hub.mark();
         let result = self.hub.handle(command, now).and_then(|reply| {
-            self.store.save(&self.hub.state()).map_err(|error| {
+            self.store.keep(&mut self.hub).map_err(|error| {
                 tracing::error!(%error, "change refused: it cannot be stored");
                 Rejection {
                     kind: RejectionKind::Full,
@@ -201,7 +209,7 @@ impl Owner {
                 self.publish();
             }
             Err(rejection) => {
-                self.hub = before;
+                self.hub.undo(before);
                 // Who asked may have gone.
                 drop(answer.send(Err(rejection)));
             }
@@ -214,12 +222,19 @@ impl Owner {
             Change::Resync => {
                 self.stats.resyncs.add(1);
                 tracing::warn!("kernel messages were lost: everything is read again");
+                self.whole = true;
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
             // Ways stay as they are.
             Change::Queues => self.look_soon(),
-            Change::Links | Change::Routes | Change::Addresses | Change::Rules => {
+            Change::Links => {
+                // What is remembered of interfaces may be wrong.
+                self.whole = true;
+                self.send(Job::RoutesChanged);
+                self.look_soon();
+            }
+            Change::Routes | Change::Addresses | Change::Rules => {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
@@ -240,7 +255,7 @@ impl Owner {
         if unconfirmed || self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
             self.dirty = true;
-            if let Err(error) = self.store.save(&self.hub.state()) {
+            if let Err(error) = self.store.keep(&mut self.hub) {
                 tracing::error!(%error, "state cannot be stored");
                 self.hub.set_condition("StateNotStored", Some(error.to_string()));
             }
@@ -266,7 +281,8 @@ impl Owner {
         let desired = Box::new(self.hub.desired(now));
         self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
-        self.send(Job::Pass { revision, desired, inventory });
+        let against = if std::mem::take(&mut self.whole) { Against::Kernel } else { Against::Memory };
+        self.send(Job::Pass { revision, desired, inventory, against });
     }
 
     fn done(&mut self, done: Done) {
@@ -274,7 +290,8 @@ impl Owner {
         match done {
             Done::Looked(Ok(inventory)) => {
                 self.internal(Command::Inventory(inventory.clone()), Timestamp::now());
-                self.inventory = Some(inventory);
+                self.inventory = Some(Arc::new(inventory));
+                self.whole = true;
                 self.hub.set_condition("KernelUnreadable", None);
                 self.dirty = true;
                 self.begin_pass();
@@ -301,6 +318,7 @@ impl Owner {
 
     fn passed(&mut self, pass: Pass) {
         self.busy = None;
+        self.look.end();
         let now = Timestamp::now();
         self.count(&pass, now);
         self.retry(pass.reports.iter().any(|report| !report.failures.is_empty()));

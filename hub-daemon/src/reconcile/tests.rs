@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Table, Tracked, faults, reconcile};
+use super::{Against, Table, Tracked, faults, reconcile};
 use crate::model::PersonaId;
 
 /// A kernel that refuses the keys in `refused`.
@@ -112,4 +112,34 @@ fn teardown_deletes_everything_of_ours() {
     let (removed, failures) = table.teardown();
     assert_eq!(removed, [r#"memory "a""#, r#"memory "b""#]);
     assert!(failures.is_empty() && table.table().entries.is_empty());
+}
+
+#[test]
+fn a_pass_by_memory_changes_what_is_wanted_and_reads_nothing() {
+    let mut table = Tracked::new(Memory::default());
+    let mut wanted = BTreeMap::from([("a", 1), ("b", 2), ("c", 3)]);
+    let against = |table: &mut Tracked<Memory>, wanted: &BTreeMap<_, _>| {
+        table.put_against(Against::Memory, wanted, owner, &mut BTreeSet::new());
+        table.delete();
+        table.report()
+    };
+    // Nothing is remembered before the first pass, so it reads.
+    assert_eq!(against(&mut table, &wanted).put, 3);
+    table.table().unreadable = true;
+    assert!(table.left(&wanted));
+    wanted.insert("a", 9);
+    wanted.remove("b");
+    let report = against(&mut table, &wanted);
+    assert_eq!((report.put, report.deleted, report.drift, report.failures.len()), (1, 1, 0, 0));
+    assert_eq!(table.table().entries, wanted);
+    table.table().refused.insert("d1");
+    wanted.insert("d1", 1);
+    assert_eq!(against(&mut table, &wanted).failures.len(), 1);
+    assert!(!table.left(&wanted), "what was refused is tried again");
+    table.table().refused.clear();
+    assert_eq!(against(&mut table, &wanted).put, 1);
+    table.table().unreadable = false;
+    table.table().entries.remove("c");
+    let report = reconcile(&mut table, &wanted);
+    assert_eq!((report.put, report.drift), (1, 1), "a pass that reads finds what others did");
 }

@@ -13,7 +13,7 @@ use super::sysctls::{self, Scope, Sysctls};
 use crate::desired::{Desired, RouteKey, Rule, TABLE_BASE};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::model::{PersonaId, SegmentId};
-use crate::reconcile::{Failure, Report, Tracked};
+use crate::reconcile::{Against, Failure, Report, Tracked};
 
 /// Links, queues, addresses, routes, rules and switches of one network namespace.
 pub struct Network {
@@ -25,6 +25,7 @@ pub struct Network {
     routes: Tracked<Routes>,
     rules: Tracked<Rules>,
     gates: Tracked<Gates>,
+    against: Against,
 }
 
 /// What a teardown did.
@@ -49,40 +50,49 @@ impl Network {
             routes: Tracked::new(Routes::new(Netlink::open()?)),
             rules: Tracked::new(Rules::new(Netlink::open()?)),
             gates: Tracked::new(Gates::new(Netlink::open()?)),
+            against: Against::Kernel,
         })
     }
 
     /// A whole pass, where nothing comes between links and paths.
     pub fn apply(&mut self, desired: &Desired) -> Vec<Report> {
         let mut failed = BTreeSet::new();
-        self.put_links(desired, &mut failed);
+        self.put_links(desired, Against::Kernel, &mut failed);
         self.put_paths(desired, &mut failed);
         self.undo(desired, &failed);
         self.delete();
         self.reports()
     }
 
-    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to.
-    pub fn put_links(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
-        self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), failed);
-        self.queues.put(&desired.queues, |key| queues::owner(desired, key), failed);
+    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to. Where one
+    /// of them changes, the whole pass reads the kernel: what refers to interfaces must know them.
+    pub fn put_links(&mut self, desired: &Desired, against: Against, failed: &mut BTreeSet<PersonaId>) {
         let wanted = sysctls::wanted(desired, Scope::Interface);
-        self.switches.put(&wanted, |key| switch_owner(desired, key), failed);
+        let same = self.endpoints.left(&desired.endpoints)
+            && self.queues.left(&desired.queues)
+            && self.switches.left(&wanted);
+        self.against = if same { against } else { Against::Kernel };
+        let against = self.against;
+        self.endpoints.put_against(against, &desired.endpoints, |name| port_owner(desired, name), failed);
+        self.queues.put_against(against, &desired.queues, |key| queues::owner(desired, key), failed);
+        self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), failed);
     }
 
     /// Puts addresses, routes and rules: what brings packets to the data path. Forwarding is switched on
     /// here, so that a host which did not forward before does not begin until programs judge its ports.
     pub fn put_paths(&mut self, desired: &Desired, failed: &mut BTreeSet<PersonaId>) {
-        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, failed);
-        self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), failed);
-        self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), failed);
-        self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), failed);
+        let against = self.against;
+        self.host_switches.put_against(against, &sysctls::wanted(desired, Scope::Host), |_| None, failed);
+        let owner = |(name, _): &(String, _)| port_owner(desired, name);
+        self.addresses.put_against(against, &desired.addresses, owner, failed);
+        self.routes.put_against(against, &routes::wanted(desired), |key| route_owner(desired, key), failed);
+        self.rules.put_against(against, &rules::wanted(desired), |rule| rule_owner(desired, rule), failed);
     }
 
     /// Closes the gates of ports without programs. Those of ports with programs are opened with the next
     /// deletes.
     pub fn close_gates(&mut self, closed: &BTreeSet<String>) {
-        self.gates.put(&gates::wanted(closed), |_| None, &mut BTreeSet::new());
+        self.gates.put_against(self.against, &gates::wanted(closed), |_| None, &mut BTreeSet::new());
     }
 
     /// Takes back what this pass put for personas that failed.

@@ -3,12 +3,43 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::Pass;
 use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
 use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
+
+/// Looks rest this many times as long as they take.
+const REST: u32 = 4;
+
+/// How long it takes to read the kernel and put it right, so that most of the time is left for changes.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    began: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl Look {
+    /// The kernel is being read.
+    pub(super) fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// A pass is over: what was read before it is right.
+    pub(super) fn end(&mut self) {
+        if let Some(began) = self.began.take() {
+            let now = Instant::now();
+            self.next = now.checked_add((now - began) * REST);
+        }
+    }
+
+    /// The earliest moment for the next look, if that is later than `at`.
+    fn not_before(&self, at: Instant) -> Instant {
+        self.next.map_or(at, |next| next.max(at))
+    }
+}
 
 impl Owner {
     /// Counts what a pass did, and says what it could not do.
@@ -61,7 +92,7 @@ impl Owner {
     }
 
     pub(super) fn look_within(&mut self, wait: Duration) {
-        let at = deadline_in(wait);
+        let at = self.look.not_before(deadline_in(wait));
         self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
     }
 
