@@ -15,20 +15,25 @@ use crate::qos_view::{HandshakeTimes, PRIORITIES, QueueCounts};
 /// Times of one persona's handshakes; `None` before the first.
 pub(crate) fn handshakes(maps: &Maps, segment: u32) -> Result<Option<HandshakeTimes>, ReadError> {
     let Some(values) = present(maps.times.get(&segment, 0), "RTTS")? else { return Ok(None) };
+    Ok(Some(sum(&values)))
+}
+
+/// Times of handshakes on all CPUs.
+pub(crate) fn sum(values: &[Histogram]) -> HandshakeTimes {
     let mut sum = Histogram::ZERO;
-    for value in values.iter() {
+    for value in values {
         sum.buckets.iter_mut().zip(value.buckets).for_each(|(sum, count)| *sum += count);
         sum.sum_us += value.sum_us;
     }
     debug_assert_eq!(sum.buckets.len(), RTT_BUCKETS);
-    Ok(Some(HandshakeTimes {
+    HandshakeTimes {
         count: sum.count(),
         sum_us: sum.sum_us,
         p50_us: sum.quantile_us(500),
         p95_us: sum.quantile_us(950),
         p99_us: sum.quantile_us(990),
         buckets: sum.buckets.to_vec(),
-    }))
+    }
 }
 
 /// What waits in the queues of every persona.
