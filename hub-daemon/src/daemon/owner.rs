@@ -41,8 +41,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const COLLECT: Duration = Duration::from_secs(10);
 /// A pass that takes longer is stuck: the watchdog is told no more.
 const LONGEST_PASS: Duration = Duration::from_mins(1);
-/// Part of the flow table in use that is worth a condition, in percent.
-const CROWDED_PERCENT: u64 = 80;
 
 /// Everything that the owner hears from and talks to.
 pub struct Channels {
@@ -309,19 +307,15 @@ impl Owner {
         }
     }
 
-    fn collected(&mut self, flows: u64) {
-        let crowded = flows * 100 >= self.flows_max * CROWDED_PERCENT;
-        let message = format!("{flows} of {} flows are in use: raise `limits.flows`", self.flows_max);
-        self.hub.set_condition("FlowTableCrowded", crowded.then_some(message));
-        self.publish();
-    }
-
     fn passed(&mut self, pass: Pass) {
         self.busy = None;
         self.look.end();
         let now = Timestamp::now();
         self.count(&pass, now);
-        self.retry(pass.reports.iter().any(|report| !report.failures.is_empty()));
+        let has_failed = pass.reports.iter().any(|report| !report.failures.is_empty());
+        // What was left of it is not known by heart.
+        self.whole |= has_failed;
+        self.retry(has_failed);
         // What fails on its way in is wanted no longer, until it is tried again: the kernel must follow.
         let known = self.channels.snapshot.borrow().clone();
         let on_its_way = |id: &PersonaId| {
