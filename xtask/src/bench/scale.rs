@@ -108,7 +108,7 @@ impl Scale {
         let rules = files.folder.join("elements.nft");
         let elements: Vec<String> = (0..ELEMENTS).map(|index| element(index).to_string()).collect();
         let text = format!(
-            "table inet hub {{\n set all {{\n  type ipv4_addr; elements = {{ {} }}\n }}\n}}\n",
+            "table inet hub {{\n set staff {{\n  type ipv4_addr; elements = {{ {} }}\n }}\n}}\n",
             elements.join(", ")
         );
         fs::write(&rules, text)?;
