@@ -6,6 +6,7 @@
 mod admit;
 mod apply;
 mod candidate;
+pub mod changes;
 mod documents;
 mod draft;
 mod elsewhere;
@@ -13,12 +14,14 @@ mod life;
 mod lists;
 mod output;
 mod ranges;
+mod records;
 mod segments;
 mod services;
 pub mod state;
 mod templates;
 #[cfg(test)]
 mod tests;
+pub mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
 use ranges::Ranges;
+use records::{Records, Shown};
 use segments::Segments;
 use state::Pending;
 
@@ -51,7 +55,7 @@ const RETRY: [SignedDuration; 2] = [SignedDuration::from_secs(2), SignedDuration
 pub struct Hub {
     config: Config,
     ids: IdSource,
-    records: BTreeMap<PersonaId, Record>,
+    records: Records,
     claims: Claims,
     /// Ranges of personas that ended, whose segments still drop packets.
     graves: Prefixes,
@@ -72,6 +76,8 @@ pub struct Hub {
     /// Revision with the network as it is.
     looked: u64,
     revision: u64,
+    /// The ground that views were made on last; `None` if all are to be made anew.
+    shown: Option<Shown>,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
 }
@@ -84,7 +90,7 @@ impl Hub {
         Self {
             config,
             ids,
-            records: BTreeMap::new(),
+            records: Records::default(),
             claims: Claims::default(),
             graves: Prefixes::default(),
             segments,
@@ -99,6 +105,7 @@ impl Hub {
             passed: None,
             looked: 0,
             revision: 0,
+            shown: None,
             pending: None,
         }
     }
@@ -152,13 +159,15 @@ impl Hub {
                 Ok(Reply::Done)
             }
             Command::Latency(late) => {
-                for (id, record) in &mut self.records {
-                    record.late = late.get(id).copied();
+                let changed = |record: &Record| record.late != late.get(&record.id).copied();
+                for record in self.records.select_mut(changed) {
+                    record.late = late.get(&record.id).copied();
                 }
                 Ok(Reply::Done)
             }
             Command::Configure(config) => {
                 self.config = *config;
+                self.shown = None;
                 self.revision += 1;
                 Ok(Reply::Done)
             }
@@ -179,14 +188,13 @@ impl Hub {
             }
         }
         self.inventory = inventory;
+        self.shown = None;
         self.revision += 1;
         self.looked = self.revision;
         // What failed may have failed for what has changed.
-        for record in self.records.values_mut() {
-            if matches!(record.life, Life::Failed { .. }) {
-                record.life = Life::Provisioning;
-                record.since = self.revision;
-            }
+        for record in self.records.select_mut(|record| matches!(record.life, Life::Failed { .. })) {
+            record.life = Life::Provisioning;
+            record.since = self.revision;
         }
     }
 
@@ -212,18 +220,8 @@ impl Hub {
 
     /// When time alone changes what is desired or seen.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let of_records = self.records.values().filter_map(|record| match record.life {
-            Life::Provisioning | Life::Active | Life::Elsewhere => record.next_moment(),
-            Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
-            Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
-        });
-        let of_lists = self.records.values().filter_map(|record| record.lists.deadline());
-        of_records
-            .chain(of_lists)
-            .chain(self.segments.deadline())
-            .chain(self.ranges.deadline())
-            .chain(self.trials_end())
-            .min()
+        let of_records = self.records.deadline(due);
+        of_records.into_iter().chain(self.segments.deadline()).chain(self.ranges.deadline()).min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -235,8 +233,7 @@ impl Hub {
         self.segments.wake(now);
         self.ranges.wake(now);
         self.end_trials(now);
-        let ids: Vec<PersonaId> = self.records.keys().cloned().collect();
-        for id in ids {
+        for id in self.records.due(now, due) {
             let Some(record) = self.records.get_mut(&id) else { continue };
             if record.lists.forget(now) {
                 record.view = None;
@@ -319,10 +316,18 @@ impl Hub {
             self.passed = Some(revision);
         }
         self.revision += 1;
-        for (id, record) in &mut self.records {
-            let found = faults.remove(id).unwrap_or_default();
+        let touched = |record: &Record| match record.life {
+            Life::Provisioning => true,
+            Life::Active => record.faults.as_slice() != faults.get(&record.id).map_or(&[][..], Vec::as_slice),
+            Life::Failed { .. } | Life::Elsewhere | Life::Expired { .. } => false,
+        };
+        let those = self.records.values().filter(|record| touched(record));
+        let ids: Vec<PersonaId> = those.map(|record| record.id.clone()).collect();
+        for id in ids {
+            let Some(record) = self.records.get_mut(&id) else { continue };
+            let found = faults.remove(&id).unwrap_or_default();
             match record.life {
-                Life::Provisioning if record.since > revision || postponed.contains(id) => {}
+                Life::Provisioning if record.since > revision || postponed.contains(&id) => {}
                 // The pass did not know yet what the network has become.
                 Life::Provisioning if !found.is_empty() && self.looked > revision => {}
                 Life::Provisioning if found.is_empty() => {
@@ -355,6 +360,17 @@ impl Hub {
     fn named(&self, name: &str) -> Option<&Record> {
         self.claims.named(name).and_then(|id| self.records.get(id))
     }
+}
+
+/// When time alone changes what is wanted or said of a record.
+fn due(record: &Record) -> Option<Timestamp> {
+    let of_life = match record.life {
+        Life::Provisioning | Life::Active | Life::Elsewhere => record.next_moment(),
+        Life::Failed { retry_at } => record.next_moment().into_iter().chain([retry_at]).min(),
+        Life::Expired { at, holds, listed } => (holds || !listed).then(|| after(at, TOMBSTONE)),
+    };
+    let trial = record.candidate.as_ref().filter(|candidate| !candidate.over);
+    of_life.into_iter().chain(record.lists.deadline()).chain(trial.map(|candidate| candidate.until)).min()
 }
 
 fn after(time: Timestamp, span: SignedDuration) -> Timestamp {

@@ -63,6 +63,15 @@ pub trait Table {
     }
 }
 
+/// What a pass compares with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// What the kernel holds, read back: finds what others did.
+    Kernel,
+    /// What the last pass left right: for a change of what is wanted, between passes that read everything.
+    Memory,
+}
+
 /// Differences between wanted and found: what to put, what to delete.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Difference<K, V> {
@@ -173,6 +182,42 @@ impl<T: Table> Tracked<T> {
         }
     }
 
+    /// Whether the last pass left exactly this.
+    pub fn left(&self, wanted: &BTreeMap<T::Key, T::Value>) -> bool {
+        self.last.as_ref() == Some(wanted)
+    }
+
+    /// Begins a pass, as [`Self::put`] does or by memory. Deletes of an earlier pass that failed are found by
+    /// the next pass that reads everything.
+    pub fn put_against(
+        &mut self,
+        against: Against,
+        wanted: &BTreeMap<T::Key, T::Value>,
+        owner: impl Fn(&T::Key) -> Option<PersonaId>,
+        round: &mut Round<'_>,
+    ) {
+        let Some(last) = self.last.as_mut().filter(|_| against == Against::Memory) else {
+            return self.put(wanted, owner, round);
+        };
+        self.delete.clear();
+        if last == wanted {
+            return;
+        }
+        let put: Vec<(T::Key, T::Value)> = wanted
+            .iter()
+            .filter(|(key, value)| last.get(*key) != Some(*value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        let known: BTreeSet<T::Key> =
+            put.iter().map(|(key, _)| key).filter(|key| last.contains_key(*key)).cloned().collect();
+        self.delete = last.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for key in &self.delete {
+            last.remove(key);
+        }
+        last.extend(put.iter().cloned());
+        self.put_in_order(put, |key| known.contains(key), owner, round);
+    }
+
     /// Begins a pass: lists, compares, and puts what is missing or different. Leaves out, and adds to,
     /// the personas of which something has failed in this `round`.
     pub fn put(
@@ -197,8 +242,19 @@ impl<T: Table> Tracked<T> {
             self.last = Some(wanted.clone());
         }
         self.delete = delete;
+        self.put_in_order(put, |key| found.contains_key(key), owner, round);
+    }
+
+    /// What replaces an entry comes first, then what ends sooner.
+    fn put_in_order(
+        &mut self,
+        put: Vec<(T::Key, T::Value)>,
+        is_there: impl Fn(&T::Key) -> bool,
+        owner: impl Fn(&T::Key) -> Option<PersonaId>,
+        round: &mut Round<'_>,
+    ) {
         let mut put: Vec<_> = put.into_iter().map(|(key, value)| (owner(&key), key, value)).collect();
-        put.sort_by_cached_key(|(owner, key, _)| (!found.contains_key(key), round.urgency(owner.as_ref())));
+        put.sort_by_cached_key(|(owner, key, _)| (!is_there(key), round.urgency(owner.as_ref())));
         for (owner, key, value) in put {
             self.put_one(&key, &value, owner, round);
         }

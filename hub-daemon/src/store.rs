@@ -2,17 +2,31 @@
 //!
 //! A save is written beside, synced, and put in place by a rename, so that the file is always whole. The
 //! save before is kept as `state.json.old` for the day when a disk loses data that it said it had.
+//!
+//! With many personas only what changed is written, into [`journal`], until that is as long as the file; then
+//! the file is written anew, and the journal begins again. The one before stays beside the older file.
+
+mod journal;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::hub::state::{State, VERSION};
+use crate::hub::Hub;
+use crate::hub::changes::Resting;
+use crate::hub::state::{JOURNALED, State, VERSION};
 
 const FILE: &str = "state.json";
 const OLD: &str = "state.json.old";
 const NEXT: &str = "state.json.new";
 const BROKEN: &str = "state.json.broken";
+const JOURNAL: &str = "state.journal";
+const OLD_JOURNAL: &str = "state.journal.old";
+const BROKEN_JOURNAL: &str = "state.journal.broken";
+/// With fewer personas the file is written whole every time: it is as fast, and easier to look at.
+const JOURNALED_FROM: usize = 256;
+/// How long a journal may become in bytes, where the file is shorter.
+const JOURNAL_BYTES: u64 = 1024 * 1024;
 
 /// Why state could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +46,7 @@ pub enum StoreError {
     Form(serde_json::Error),
     /// Another version wrote it.
     #[error(
-        "{path} has version {found}, this hubd knows {VERSION}: run the hubd that wrote it, or move the file away",
+        "{path} has version {found}, this hubd knows {JOURNALED}: run the hubd that wrote it, or move the file away",
         path = path.display()
     )]
     Version {
@@ -53,22 +67,86 @@ pub struct Loaded {
 }
 
 /// The folder with the state file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// From how many personas on changes go into the journal.
+    journaled_from: usize,
+    /// A journal may be this long in bytes, where the file is shorter.
+    room: u64,
+    /// Number of the last change that is stored; 0 before there ever was a journal.
+    sequence: u64,
+    /// Length of the file in bytes.
+    whole: u64,
+    /// Length of the journal in bytes; `None` if the next save must be whole.
+    journal: Option<u64>,
+    /// What rests, as it is stored.
+    resting: Resting,
 }
 
 impl Store {
     /// The state in this folder.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into() }
+        Self {
+            folder: folder.into(),
+            journaled_from: JOURNALED_FROM,
+            room: JOURNAL_BYTES,
+            sequence: 0,
+            whole: 0,
+            journal: None,
+            resting: Resting::default(),
+        }
+    }
+
+    /// Stores what changed since the last time, or all of it; when it returns, that is on the disk.
+    pub fn keep(&mut self, hub: &mut Hub) -> Result<(), StoreError> {
+        let (changed, all) = hub.unsaved();
+        // A change that waits for confirmation holds the whole state of before.
+        let is_small = changed <= all / 4 && all >= self.journaled_from && hub.pending().is_none();
+        let length = self.journal.filter(|_| is_small && self.sequence > 0);
+        if length.is_none_or(|length| !self.append(hub, length)) {
+            self.sequence += u64::from(self.sequence > 0 || all >= self.journaled_from);
+            self.save(hub.state())?;
+            self.journal = self.journal.filter(|_| hub.pending().is_none());
+            self.resting = hub.resting();
+        }
+        hub.saved();
+        Ok(())
+    }
+
+    /// Adds what changed to the journal, and writes the file anew when that is long enough. Where it cannot be
+    /// added, everything is to be written instead.
+    fn append(&mut self, hub: &Hub, length: u64) -> bool {
+        let path = self.path(JOURNAL);
+        let changes = hub.changes(&self.resting);
+        match journal::append(&path, length, self.sequence + 1, &changes) {
+            Ok(length) => self.journal = Some(length),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "the journal cannot be written");
+                return false;
+            }
+        }
+        self.sequence += 1;
+        self.resting = hub.resting();
+        let length = self.journal.unwrap_or_default();
+        if length > self.room.max(self.whole)
+            && let Err(error) = self.save(hub.state())
+        {
+            tracing::warn!(%error, "the journal goes on");
+            self.journal = Some(length);
+            self.whole = length.saturating_mul(2);
+        }
+        true
     }
 
     /// Writes the state; when it returns, the state is on the disk.
-    pub fn save(&self, state: &State) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(state).map_err(StoreError::Form)?;
+    fn save(&mut self, state: State) -> Result<(), StoreError> {
+        let version = if self.sequence > 0 { JOURNALED } else { state.version };
+        let state = State { version, sequence: self.sequence, ..state };
+        let text = serde_json::to_vec(&state).map_err(StoreError::Form)?;
         let (file, old, next) = (self.path(FILE), self.path(OLD), self.path(NEXT));
         fs::create_dir_all(&self.folder).map_err(failed("make folder", &self.folder))?;
+        self.journal = None;
         let mut out = File::create(&next).map_err(failed("create", &next))?;
         out.write_all(&text).and_then(|()| out.sync_all()).map_err(failed("write", &next))?;
         if file.exists() {
@@ -86,14 +164,28 @@ impl Store {
                 || failed("sync", &self.folder)(error),
                 |undo| failed("take back the save that cannot be synced in", &self.folder)(undo),
             )
-        })
+        })?;
+        self.whole = text.len() as u64;
+        self.begin_journal()
+    }
+
+    /// Puts the journal of the file before beside that.
+    fn begin_journal(&mut self) -> Result<(), StoreError> {
+        let (path, old) = (self.path(JOURNAL), self.path(OLD_JOURNAL));
+        match fs::rename(&path, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("rename", &path)(error)),
+            Ok(()) | Err(_) => {
+                self.journal = Some(0);
+                Ok(())
+            }
+        }
     }
 
     /// Reads the state. A broken file is put aside and the save before it is taken.
-    pub fn load(&self) -> Result<Loaded, StoreError> {
+    pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let (file, old, broken) = (self.path(FILE), self.path(OLD), self.path(BROKEN));
         let why = match read(&file)? {
-            Read::Good(state) => return Ok(Loaded { state, trouble: None }),
+            Read::Good(state) => return self.replay(state, None, &[JOURNAL]),
             Read::Missing if old.exists() => "is missing".to_owned(),
             Read::Missing => return Ok(Loaded::default()),
             Read::Broken(why) => {
@@ -106,7 +198,38 @@ impl Store {
             Read::Missing => (State::default(), "there is no older save: starting without state".to_owned()),
             Read::Broken(why) => (State::default(), format!("the save before is unreadable too ({why})")),
         };
-        Ok(Loaded { state, trouble: Some(format!("{} {why}; {instead}", file.display())) })
+        let trouble = format!("{} {why}; {instead}", file.display());
+        self.replay(state, Some(trouble), &[OLD_JOURNAL, JOURNAL])
+    }
+
+    /// Makes the changes of journals in a state.
+    fn replay(
+        &mut self,
+        mut state: State,
+        trouble: Option<String>,
+        journals: &[&str],
+    ) -> Result<Loaded, StoreError> {
+        let mut troubles: Vec<String> = trouble.into_iter().collect();
+        self.sequence = std::mem::take(&mut state.sequence);
+        // Without a number there was no journal, and what lies there belongs to another file.
+        let journaled = self.sequence > 0;
+        for name in journals.iter().filter(|_| journaled) {
+            let path = self.path(name);
+            let replayed = journal::replay(&path, &mut state, &mut self.sequence);
+            let Some(why) = replayed.map_err(failed("read", &path))? else { continue };
+            let broken = self.path(BROKEN_JOURNAL);
+            fs::copy(&path, &broken).map_err(failed("copy to", &broken))?;
+            let kept = broken.display();
+            troubles.push(format!("{}: {why}; what follows is lost, and kept in {kept}", path.display()));
+            break;
+        }
+        if state.version == JOURNALED {
+            state.version = VERSION;
+        }
+        // The next save is whole, so nothing is ever added to what was found.
+        self.journal = None;
+        let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
+        Ok(Loaded { state, trouble })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -131,7 +254,7 @@ fn read(path: &Path) -> Result<Read, StoreError> {
         Err(error) => return Ok(Read::Broken(error.to_string())),
     };
     match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(found) if found > u64::from(VERSION) => {
+        Some(found) if found > u64::from(JOURNALED) => {
             return Err(StoreError::Version { path: path.to_owned(), found });
         }
         _ => {}
@@ -163,34 +286,34 @@ mod tests {
 
     #[test]
     fn what_was_saved_is_read() {
-        let store = Store::new(folder("saved"));
+        let mut store = Store::new(folder("saved"));
         assert_eq!(store.load().unwrap().state, State::default());
-        store.save(&state(1)).unwrap();
-        store.save(&state(2)).unwrap();
+        store.save(state(1)).unwrap();
+        store.save(state(2)).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!((loaded.state, loaded.trouble), (state(2), None));
     }
 
     #[test]
     fn a_torn_file_falls_back_to_the_save_before() {
-        let store = Store::new(folder("torn"));
-        store.save(&state(1)).unwrap();
-        store.save(&state(2)).unwrap();
+        let mut store = Store::new(folder("torn"));
+        store.save(state(1)).unwrap();
+        store.save(state(2)).unwrap();
         let text = fs::read(store.path(FILE)).unwrap();
         fs::write(store.path(FILE), &text[..text.len() / 2]).unwrap();
         let loaded = store.load().unwrap();
         assert_eq!(loaded.state, state(1));
         assert!(loaded.trouble.unwrap().contains("the save before it was taken"));
         assert!(store.path(BROKEN).exists(), "the torn file is kept");
-        store.save(&state(3)).unwrap();
+        store.save(state(3)).unwrap();
         assert_eq!(store.load().unwrap().state, state(3));
     }
 
     #[test]
     fn a_file_torn_at_any_byte_costs_nothing_that_was_saved_before() {
-        let store = Store::new(folder("bytes"));
-        store.save(&state(1)).unwrap();
-        store.save(&state(2)).unwrap();
+        let mut store = Store::new(folder("bytes"));
+        store.save(state(1)).unwrap();
+        store.save(state(2)).unwrap();
         let whole = fs::read(store.path(FILE)).unwrap();
         assert!(whole.len() > 20, "{} bytes", whole.len());
         for length in 0..whole.len() {
@@ -212,8 +335,8 @@ mod tests {
 
     #[test]
     fn a_save_torn_at_any_byte_before_its_rename_is_never_read() {
-        let store = Store::new(folder("next"));
-        store.save(&state(1)).unwrap();
+        let mut store = Store::new(folder("next"));
+        store.save(state(1)).unwrap();
         let whole = serde_json::to_vec(&state(2)).unwrap();
         for length in 0..=whole.len() {
             fs::write(store.path(NEXT), &whole[..length]).unwrap();
@@ -224,9 +347,9 @@ mod tests {
 
     #[test]
     fn nothing_readable_starts_empty_and_says_so() {
-        let store = Store::new(folder("empty"));
-        store.save(&state(1)).unwrap();
-        store.save(&state(2)).unwrap();
+        let mut store = Store::new(folder("empty"));
+        store.save(state(1)).unwrap();
+        store.save(state(2)).unwrap();
         fs::write(store.path(FILE), b"").unwrap();
         fs::write(store.path(OLD), b"{").unwrap();
         let loaded = store.load().unwrap();
@@ -236,8 +359,8 @@ mod tests {
 
     #[test]
     fn a_later_version_is_not_overwritten() {
-        let store = Store::new(folder("later"));
-        store.save(&State { version: VERSION + 1, ..State::default() }).unwrap();
-        assert!(matches!(store.load(), Err(StoreError::Version { found: 2, .. })));
+        let mut store = Store::new(folder("later"));
+        store.save(State { version: JOURNALED + 1, ..State::default() }).unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Version { found: 3, .. })));
     }
 }

@@ -18,6 +18,7 @@ mod nft;
 mod place;
 mod report;
 mod sample;
+mod scale;
 mod stacks;
 mod stop;
 mod wait;
@@ -48,6 +49,9 @@ pub(crate) struct Options {
     /// Writes all numbers to this file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measures the daemon with very many personas, and no packets
+    #[arg(long)]
+    scale: bool,
     /// Measures this daemon instead of building one
     #[arg(long, value_name = "PROGRAM")]
     hubd: Option<PathBuf>,
@@ -69,6 +73,14 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let files = Files { hubd, object: places.bench_object(), folder };
     let setting = Setting::of_this_run(places)?;
+    if options.scale {
+        let measured = scale::measure(&files, options.quick)?;
+        show(&measured.table(&setting));
+        if let Some(path) = &options.json {
+            measured.write(path, &setting)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let results = measure(&files, options.quick)?;
     let goals = goals::goals(&results);
     show(&results.table(&setting, &goals));

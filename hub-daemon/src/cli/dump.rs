@@ -122,6 +122,7 @@ impl<W: Write> Archive<W> {
             self.file(&name, &entry.path())?;
         }
         self.json_file("state/state.json", &config.state_dir.join("state.json"))?;
+        self.json_lines("state/state.journal", &config.state_dir.join("state.journal"))?;
         for (name, program, arguments) in PROGRAMS {
             match says(program, arguments) {
                 Some(said) => self.add(name, &redact::text(&said))?,
@@ -162,6 +163,14 @@ impl<W: Write> Archive<W> {
                 Ok(())
             }
         }
+    }
+
+    /// Adds a file of one JSON value a line, where there is one; a line that is torn is left out.
+    fn json_lines(&mut self, name: &str, path: &Path) -> io::Result<()> {
+        let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+        let values = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let lines: Vec<String> = values.map(|value| redact::value(&value).to_string()).collect();
+        self.add(name, &lines.join("\n"))
     }
 
     /// Adds a file without its secrets, line by line.

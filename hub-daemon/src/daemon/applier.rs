@@ -22,7 +22,7 @@ use crate::kernel::collect::{Collected, Collector};
 use crate::kernel::netlink::Netlink;
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
-use crate::reconcile::{Report, Round, Tracked, faults, reconcile};
+use crate::reconcile::{Against, Report, Round, Tracked, faults, reconcile};
 use crate::tables::datapath::Datapath;
 use crate::tables::network::Network;
 use crate::tables::pins::Pins;
@@ -45,7 +45,9 @@ pub enum Job {
         /// What is wanted.
         desired: Box<Desired>,
         /// What the hub knew of the kernel when it wanted that.
-        inventory: Inventory,
+        inventory: Arc<Inventory>,
+        /// What to compare it with.
+        against: Against,
     },
     /// Name what is ours in the kernel and not wanted.
     Inspect {
@@ -130,8 +132,8 @@ impl Applier {
             }
             let answer = match job {
                 Job::Look => Done::Looked(self.netlink.inventory().map_err(|error| error.to_string())),
-                Job::Pass { revision, desired, inventory } => {
-                    Done::Passed(Box::new(self.pass(revision, &desired, inventory)))
+                Job::Pass { revision, desired, inventory, against } => {
+                    Done::Passed(Box::new(self.pass(revision, &desired, inventory, against)))
                 }
                 Job::Inspect { desired, answer } => {
                     self.sweep_at = None;
@@ -170,7 +172,13 @@ impl Applier {
     }
 
     /// One pass in the order of [`crate::reconcile`].
-    fn pass(&mut self, revision: u64, desired: &Desired, mut inventory: Inventory) -> Pass {
+    fn pass(
+        &mut self,
+        revision: u64,
+        desired: &Desired,
+        mut inventory: Arc<Inventory>,
+        against: Against,
+    ) -> Pass {
         let (begun, hurry) = (Instant::now(), Arc::clone(&self.hurry));
         hurry.store(false, Ordering::Relaxed);
         let next_end = next_end(desired);
@@ -183,12 +191,12 @@ impl Applier {
             Ok(clock) => self.clock = clock,
             Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
         }
-        self.network.put_links(desired, &mut round);
+        self.network.put_links(desired, against, &mut round);
         // Endpoints that were just made have an index only now.
         if desired.endpoints.keys().any(|name| !inventory.links.contains_key(name))
             && let Ok(fresh) = self.netlink.inventory()
         {
-            inventory = fresh;
+            inventory = Arc::new(fresh);
         }
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
         let attachments = self.datapath.attachments();

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::log::Log;
 use crate::command::{Command, Rejection, Reply};
@@ -53,12 +55,15 @@ pub async fn serve(
     failed: mpsc::Sender<String>,
 ) {
     while let Some(ReloadRequest { mode, answer }) = requests.recv().await {
-        let result = reload(&mut configuration, &hub, mode).await;
+        let mut took = Took::default();
+        let result = reload(&mut configuration, &hub, mode, &mut took).await;
         match &result {
             Ok(report) if report.applied => {
                 tracing::info!(
                     documents = report.documents,
                     changes = report.changes.len(),
+                    read_ms = took.read.as_millis() as u64,
+                    apply_ms = took.applied.as_millis() as u64,
                     "documents taken"
                 );
                 if !report.configured.is_empty() {
@@ -88,11 +93,20 @@ pub async fn serve(
     }
 }
 
+/// How long a reload took: until everything was parsed, then until the kernel held it.
+#[derive(Debug, Default)]
+struct Took {
+    read: Duration,
+    applied: Duration,
+}
+
 async fn reload(
     configuration: &mut Configuration,
     hub: &HubHandle,
     mode: ReloadMode,
+    took: &mut Took,
 ) -> Result<ReloadReport, ReloadFailure> {
+    let began = Instant::now();
     let difference = configuration.read().map_err(|problems| diagnosed(&problems))?;
     let path = configuration.used.documents.clone();
     let sources = tokio::task::spawn_blocking(move || read(&path))
@@ -100,6 +114,7 @@ async fn reload(
         .map_err(|error| plain(&error.to_string()))?
         .map_err(|problems| diagnosed(&problems))?;
     let templates = source::templates(&sources).map_err(|problems| diagnosed(&problems))?;
+    took.read = began.elapsed();
     let documents = source::documents(&sources);
     let changes = changes(&hub.snapshot.borrow().clone(), &documents);
     let words = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
@@ -121,6 +136,7 @@ async fn reload(
         Ok(_) => {
             ask(hub, Command::Templates(templates)).await?.ok();
             configuration.log.set(difference.next.log);
+            took.applied = began.elapsed().saturating_sub(took.read);
             configuration.used = difference.next;
             report.applied = true;
             Ok(report)

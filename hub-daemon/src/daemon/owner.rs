@@ -28,6 +28,7 @@ use crate::kernel::{boot, clock};
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
+use crate::reconcile::Against;
 use crate::store::Store;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
@@ -43,8 +44,6 @@ const RETRY: Duration = Duration::from_secs(1);
 const COLLECT: Duration = Duration::from_secs(10);
 /// A pass that takes longer is stuck: the watchdog is told no more.
 const LONGEST_PASS: Duration = Duration::from_mins(1);
-/// Part of the flow table in use that is worth a condition, in percent.
-const CROWDED_PERCENT: u64 = 80;
 
 /// Everything that the owner hears from and talks to.
 pub struct Channels {
@@ -75,13 +74,17 @@ pub struct Owner {
     channels: Channels,
     stats: Arc<ReconcileStats>,
     /// What the kernel was seen to hold. Without it every interface seems to be gone, so no pass begins.
-    inventory: Option<Inventory>,
+    inventory: Option<Arc<Inventory>>,
     /// A pass is under way, and stuck if it lasts longer than this.
     busy: Option<Instant>,
     /// Something changed since the last pass began.
     dirty: bool,
     /// The kernel is to be looked at before the next pass.
     look_at: Option<Instant>,
+    /// The next pass is to read back what the kernel holds.
+    whole: bool,
+    /// When the last look began, and how long it took to make the kernel right after it.
+    look: steps::Look,
     /// The kernel is being looked at. In a storm of changes looks would pile up.
     looking: bool,
     flows_max: u64,
@@ -112,6 +115,8 @@ impl Owner {
             busy: None,
             dirty: true,
             look_at: None,
+            whole: true,
+            look: steps::Look::default(),
             looking: false,
             flows_max,
             waiting: Vec::new(),
@@ -169,6 +174,7 @@ impl Owner {
     fn look(&mut self) {
         self.look_at = None;
         self.looking = true;
+        self.look.begin();
         self.send(Job::Look);
     }
 
@@ -186,9 +192,9 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
-        let before = self.hub.clone();
+        let before = self.hub.mark();
         let result = self.hub.handle(command, now).and_then(|reply| {
-            self.store.save(&self.hub.state()).map_err(|error| {
+            self.store.keep(&mut self.hub).map_err(|error| {
                 tracing::error!(%error, "change refused: it cannot be stored");
                 Rejection {
                     kind: RejectionKind::Full,
@@ -210,7 +216,7 @@ impl Owner {
                 self.publish();
             }
             Err(rejection) => {
-                self.hub = before;
+                self.hub.undo(before);
                 // Who asked may have gone.
                 drop(answer.send(Err(rejection)));
             }
@@ -223,12 +229,19 @@ impl Owner {
             Change::Resync => {
                 self.stats.resyncs.add(1);
                 tracing::warn!("kernel messages were lost: everything is read again");
+                self.whole = true;
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
             // Ways stay as they are.
             Change::Queues => self.look_soon(),
-            Change::Links | Change::Routes | Change::Addresses | Change::Rules => {
+            Change::Links => {
+                // What is remembered of interfaces may be wrong.
+                self.whole = true;
+                self.send(Job::RoutesChanged);
+                self.look_soon();
+            }
+            Change::Routes | Change::Addresses | Change::Rules => {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
@@ -249,7 +262,7 @@ impl Owner {
         if unconfirmed || self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
             self.dirty = true;
-            if let Err(error) = self.store.save(&self.hub.state()) {
+            if let Err(error) = self.store.keep(&mut self.hub) {
                 tracing::error!(%error, "state cannot be stored");
                 self.hub.set_condition("StateNotStored", Some(error.to_string()));
             }
@@ -275,7 +288,8 @@ impl Owner {
         let desired = Box::new(self.hub.desired(now));
         self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
-        self.send(Job::Pass { revision, desired, inventory });
+        let against = if std::mem::take(&mut self.whole) { Against::Kernel } else { Against::Memory };
+        self.send(Job::Pass { revision, desired, inventory, against });
     }
 
     fn done(&mut self, done: Done) {
@@ -283,7 +297,8 @@ impl Owner {
         match done {
             Done::Looked(Ok(inventory)) => {
                 self.internal(Command::Inventory(inventory.clone()), Timestamp::now());
-                self.inventory = Some(inventory);
+                self.inventory = Some(Arc::new(inventory));
+                self.whole = true;
                 self.hub.set_condition("KernelUnreadable", None);
                 self.dirty = true;
                 self.begin_pass();
@@ -308,18 +323,15 @@ impl Owner {
         }
     }
 
-    fn collected(&mut self, flows: u64) {
-        let crowded = flows * 100 >= self.flows_max * CROWDED_PERCENT;
-        let message = format!("{flows} of {} flows are in use: raise `limits.flows`", self.flows_max);
-        self.hub.set_condition("FlowTableCrowded", crowded.then_some(message));
-        self.publish();
-    }
-
     fn passed(&mut self, pass: Pass) {
         self.busy = None;
+        self.look.end();
         let now = Timestamp::now();
         self.count(&pass, now);
-        self.retry(pass.reports.iter().any(|report| !report.failures.is_empty()));
+        let has_failed = pass.reports.iter().any(|report| !report.failures.is_empty());
+        // What was left of it is not known by heart.
+        self.whole |= has_failed;
+        self.retry(has_failed);
         // What fails on its way in is wanted no longer, until it is tried again: the kernel must follow.
         let known = self.channels.snapshot.borrow().clone();
         let on_its_way = |id: &PersonaId| {

@@ -154,12 +154,12 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         sweep_at: None,
     };
 
-    let store = Store::new(&config.state_dir);
+    let mut store = Store::new(&config.state_dir);
     let stored = store.load()?;
     let now = Timestamp::now();
     let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
     let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
-    revert_first(&mut hub, &store, now)?;
+    revert_first(&mut hub, &mut store, now)?;
     hub.set_condition("StateRecovered", stored.trouble);
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
@@ -199,7 +199,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
 }
 
 /// Takes back a change that nobody confirmed while no daemon ran, or before the machine started anew.
-fn revert_first(hub: &mut Hub, store: &Store, now: Timestamp) -> Result<(), StartError> {
+fn revert_first(hub: &mut Hub, store: &mut Store, now: Timestamp) -> Result<(), StartError> {
     if !hub.pending().is_some_and(boot::is_over) {
         return Ok(());
     }
@@ -208,7 +208,7 @@ fn revert_first(hub: &mut Hub, store: &Store, now: Timestamp) -> Result<(), Star
     if let Err(rejection) = hub.handle(Command::Revert { why }, now) {
         tracing::error!(?rejection, "the hub refused its own command");
     }
-    Ok(store.save(&hub.state())?)
+    Ok(store.keep(hub)?)
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.

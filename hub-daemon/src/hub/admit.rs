@@ -268,7 +268,7 @@ impl Hub {
     /// Gives ranges that somebody else has too, and that their holders keep, another name for those others.
     /// Where the pool has no room left there is none, and the two cannot talk.
     fn name_twins(&mut self) {
-        let translated = self.records.values().filter(|record| record.has_not_ended());
+        let translated = self.claims.translated().filter_map(|id| self.records.get(id));
         let natives: Vec<(PersonaId, IpNet)> = translated
             .flat_map(|record| record.virtuals.iter().map(|(native, _)| (record.id.clone(), *native)))
             .collect();

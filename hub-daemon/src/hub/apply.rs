@@ -134,8 +134,8 @@ impl Hub {
         let Some(pending) = self.pending.take() else { return Err(nothing_waits()) };
         let before = pending.before.clone();
         let mut next = Self::restore(self.config.clone(), self.ids.clone(), before, now);
-        for (id, record) in &mut next.records {
-            match self.records.get(id) {
+        for record in next.records.values_mut() {
+            match self.records.get(&record.id) {
                 Some(tried) if tried.document != record.document => {
                     // Nobody may take the definition of before for the one that was tried.
                     record.generation = tried.generation + 1;
@@ -145,7 +145,7 @@ impl Hub {
             }
             record.since = self.revision + 1;
         }
-        for (id, tried) in &self.records {
+        for (id, tried) in self.records.iter() {
             let lost = tried.holds_segment() && !next.records.contains_key(id);
             if lost && next.segments.take_again(tried.segment) {
                 next.segments.rest(tried.segment, after(now, QUARANTINE));
@@ -161,6 +161,7 @@ impl Hub {
         next.passed = self.passed;
         next.revision = self.revision + 1;
         next.set_condition(PENDING, None);
+        next.records.supersede(&self.records);
         next.set_condition(REVERTED, Some(format!("the last change went back at {now}: {why}")));
         *self = next;
         Ok(Reply::Done)

@@ -10,6 +10,7 @@ use super::draft::{Draft, rule_ends};
 use super::{Hub, refused};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;
+use crate::systems::persona::Record;
 use crate::systems::persona::candidate::Candidate;
 
 /// Trials at once: each has a compiled policy of its own.
@@ -93,23 +94,17 @@ impl Hub {
         Ok(Reply::Updated(Box::new(view.as_ref().clone())))
     }
 
-    /// When trials end.
-    pub(super) fn trials_end(&self) -> Option<Timestamp> {
-        let candidates = self.records.values().filter_map(|record| record.candidate.as_ref());
-        candidates.filter(|candidate| !candidate.over).map(|candidate| candidate.until).min()
-    }
-
     /// Ends trials whose time is over.
     pub(super) fn end_trials(&mut self, now: Timestamp) {
-        for record in self.records.values_mut() {
-            let ended = !record.is_live(now);
-            if let Some(candidate) = &mut record.candidate
-                && !candidate.over
-                && (candidate.until <= now || ended)
-            {
+        let ends = |record: &Record| {
+            let candidate = record.candidate.as_ref().filter(|candidate| !candidate.over);
+            candidate.is_some_and(|candidate| candidate.until <= now || !record.is_live(now))
+        };
+        for record in self.records.select_mut(ends) {
+            if let Some(candidate) = &mut record.candidate {
                 candidate.over = true;
-                record.view = None;
             }
+            record.view = None;
         }
     }
 }

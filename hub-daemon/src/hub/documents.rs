@@ -48,7 +48,7 @@ impl Hub {
         for (index, document) in documents.into_iter().enumerate() {
             let settled =
                 owned.get(&document.document.name).into_iter().flatten().find(|id| {
-                    self.records.get(*id).is_some_and(|record| *record.document == document.document)
+                    self.records.get(id).is_some_and(|record| *record.document == document.document)
                 });
             match settled {
                 Some(id) => self.moved(id, author(&document)),
@@ -112,7 +112,7 @@ impl Hub {
     ) -> Result<(), Rejection> {
         let author = author(&document);
         let mut owners = owned.get(&document.document.name).into_iter().flatten();
-        let alive = owners.find(|id| self.records.get(*id).is_some_and(Record::has_not_ended));
+        let alive = owners.find(|id| self.records.get(id).is_some_and(Record::has_not_ended));
         if let Some(id) = alive {
             return self.change(id, document.document, author, now);
         }

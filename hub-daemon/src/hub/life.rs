@@ -38,7 +38,7 @@ impl Hub {
 
     /// Keeps what counts time, rather than names one, as long as it was; and no deadline later than it was.
     pub(super) fn clock_set(&mut self, by: SignedDuration, now: Timestamp) {
-        for record in self.records.values_mut().filter(|record| record.has_not_ended()) {
+        for record in self.records.select_mut(Record::has_not_ended) {
             let held = record.deadline();
             record.cap = record.cap.map(|cap| after(cap, by));
             record.leaving = record.leaving.map(|end| after(end, by));
@@ -57,7 +57,7 @@ impl Hub {
 
     /// A pass that brings everything wanted into the kernel begins.
     pub fn begin_pass(&mut self) {
-        for record in self.records.values_mut() {
+        for record in self.records.select_mut(|record| !record.is_taken_up) {
             record.is_taken_up = true;
         }
     }

@@ -134,6 +134,9 @@ impl Hub {
 
     /// Refuses a definition whose sets do not fit beside the others'.
     pub(super) fn sets_fit(&self, except: Option<&PersonaId>, entries: usize) -> Result<(), Rejection> {
+        if entries == 0 {
+            return Ok(());
+        }
         let others = self.records.values().filter(|record| Some(&record.id) != except);
         let all = others.map(Record::element_count).sum::<usize>() + entries;
         if all <= SET_ELEMENTS as usize {

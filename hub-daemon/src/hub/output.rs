@@ -8,6 +8,7 @@ use hub_common::segment::{SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE, SEGMENT_WATCH
 use jiff::Timestamp;
 
 use super::Hub;
+use super::records::Shown;
 use super::services::{Uses, contacts};
 use crate::compile;
 use crate::compile::services::compile_with;
@@ -20,7 +21,7 @@ use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::Record;
 use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
-use crate::systems::persona::{shaping, translate, view};
+use crate::systems::persona::{condition, shaping, translate, view};
 use crate::view::{PersonaView, Snapshot};
 
 /// The feature bit of a persona with detectors.
@@ -111,24 +112,30 @@ impl Hub {
 
     /// What the outside may see at `now`. Views that did not change are the same values as before.
     pub fn snapshot(&mut self, now: Timestamp) -> Snapshot {
-        let views: BTreeMap<PersonaId, Arc<PersonaView>> = {
+        let unseen = self.records.take_unseen();
+        let (views, shared) = {
             let ground = self.ground();
+            let same_ground = self.shown.as_ref().is_some_and(|shown| shown.shared == ground.shared);
             let find = |name: &str| self.named(name);
             let fresh = |record: &Record| {
+                let still = same_ground && is_still(record) && !unseen.contains(&record.id);
+                if let Some(view) = record.view.as_ref().filter(|_| still) {
+                    return Arc::clone(view);
+                }
                 let placement = place::place(record, &ground);
-                let state = crate::systems::persona::condition::state(record, now);
-                let conditions =
-                    crate::systems::persona::condition::conditions(record, &placement, &find, now);
+                let state = condition::state(record, now);
+                let conditions = condition::conditions(record, &placement, &find, now);
                 match &record.view {
                     Some(view) if view.state == state && view.conditions == conditions => Arc::clone(view),
                     _ => Arc::new(view::view(record, &placement, &find, now)),
                 }
             };
-            self.records.iter().map(|(id, record)| (id.clone(), fresh(record))).collect()
+            let views: BTreeMap<PersonaId, Arc<PersonaView>> =
+                self.records.iter().map(|(id, record)| (id.clone(), fresh(record))).collect();
+            (views, ground.shared)
         };
-        for (id, record) in &mut self.records {
-            record.view = views.get(id).cloned();
-        }
+        self.shown = Some(Shown { shared });
+        self.records.show(&views);
         Snapshot {
             personas: views,
             conditions: self.conditions.clone(),
@@ -212,6 +219,13 @@ impl Hub {
             masquerade_ports: self.config.masquerade_ports,
         }
     }
+}
+
+/// Whether what is said of a record depends on nothing but itself and the ground: neither on time nor on
+/// other personas.
+fn is_still(record: &Record) -> bool {
+    let timeless = record.over_at().is_none() && record.rule_ends.is_empty();
+    timeless && record.persona.peers().is_empty() && record.persona.uses().is_empty()
 }
 
 /// What a policy is made of.

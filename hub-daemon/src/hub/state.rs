@@ -25,13 +25,18 @@ use crate::view::{Condition, Origin};
 
 /// Version of the form below.
 pub const VERSION: u32 = 1;
+/// Version of a stored form that a journal goes on from.
+pub const JOURNALED: u32 = 2;
 
 /// The stored form of a hub.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// [`VERSION`].
+    /// [`VERSION`], or [`JOURNALED`] where there is a sequence.
     pub version: u32,
+    /// Number of the last change of the journal that this holds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
     /// Personas, alive and ended, files' and the API's.
     pub personas: Vec<StoredPersona>,
     /// Segment numbers that rest, until when.
@@ -131,6 +136,7 @@ impl Hub {
     pub fn state(&self) -> State {
         State {
             version: VERSION,
+            sequence: 0,
             personas: self.records.values().map(stored).collect(),
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
@@ -245,7 +251,13 @@ fn revived(
     })
 }
 
-fn stored(record: &Record) -> StoredPersona {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_zero(sequence: &u64) -> bool {
+    *sequence == 0
+}
+
+/// The stored form of a record.
+pub(super) fn stored(record: &Record) -> StoredPersona {
     StoredPersona {
         id: record.id.clone(),
         segment: record.segment,

@@ -27,9 +27,11 @@ const KEY_BYTES: usize = 64;
 const NOT_SUPPORTED: i32 = 524;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
 /// `union bpf_attr` for the batch commands.
@@ -114,6 +116,47 @@ pub fn range<V: Pod + Zero>(
         let _goes_on = walk.deliver(&mut each);
     }
     Ok(())
+}
+
+/// Puts entries into a map that has one value for all CPUs. After an error the entries before it are there;
+/// returns how many those are, with the error.
+pub fn put<K: Pod, V: Pod>(map: &MapData, entries: &[(K, V)]) -> (usize, io::Result<()>) {
+    if let Err(error) = check_single::<K, V>(map) {
+        return (0, Err(error));
+    }
+    // The kernel wants keys and values apart.
+    let (keys, values): (Vec<K>, Vec<V>) = entries.iter().copied().unzip();
+    let mut batch = Batch {
+        keys: keys.as_ptr().addr() as u64,
+        values: values.as_ptr().addr() as u64,
+        count: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+        map_fd: fd(map),
+        ..Batch::default()
+    };
+    if entries.len() > 1 {
+        // SAFETY: `keys` and `values` hold `count` entries of the sizes that the map has, checked above.
+        match unsafe { call(BPF_MAP_UPDATE_BATCH, &mut batch) } {
+            Err(error) if is_unsupported(&error) => {}
+            Ok(()) => return (entries.len(), Ok(())),
+            // Refused as a whole, the kernel leaves the count as it was.
+            Err(error) => {
+                return (Some(batch.count as usize).filter(|n| *n < entries.len()).unwrap_or(0), Err(error));
+            }
+        }
+    }
+    for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+        let mut element = Element {
+            map_fd: fd(map),
+            key: (&raw const *key).addr() as u64,
+            value: (&raw const *value).addr() as u64,
+            ..Element::default()
+        };
+        // SAFETY: key and value have the sizes that the map has, checked above.
+        if let Err(error) = unsafe { call(BPF_MAP_UPDATE_ELEM, &mut element) } {
+            return (index, Err(error));
+        }
+    }
+    (entries.len(), Ok(()))
 }
 
 /// Removes entries by key; keys that are gone already do not matter. Returns how many it removed.
@@ -292,6 +335,13 @@ fn width<K: Pod, V: Pod>(map: &MapData) -> io::Result<usize> {
         return Err(misfit("value of a CPU", info.value_size(), size_of::<V>().next_multiple_of(8)));
     }
     aya::util::nr_cpus().map_err(|(_, error)| error)
+}
+
+fn check_single<K: Pod, V: Pod>(map: &MapData) -> io::Result<()> {
+    match width::<K, V>(map)? {
+        1 => Ok(()),
+        cpus => Err(misfit("value of all CPUs", u32::try_from(cpus).unwrap_or(u32::MAX), 1)),
+    }
 }
 
 fn check_key<K: Pod>(map: &MapData) -> io::Result<()> {

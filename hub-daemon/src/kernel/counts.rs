@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use aya::maps::IterableMap as _;
 use hub_common::detect::{DetectionKey, Detector};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
+use hub_common::shape::Histogram;
 use hub_common::stats::{DropKey, Hits, HookTotals, SegmentCounters, WOULD_DROP};
 
 use super::batch;
@@ -93,6 +94,13 @@ pub(crate) fn segments(
             counts.rules = rules;
         }
     }
+    let note = |segment: &u32, times: &[Histogram]| {
+        if let Some(counts) = all.get_mut(&SegmentId(*segment)) {
+            counts.handshakes = Some(qos::sum(times));
+        }
+        ControlFlow::Continue(())
+    };
+    batch::entries(maps.times.map(), note).map_err(|source| ReadError::Map { map: "RTTS", source })?;
     for counts in all.values_mut() {
         counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
         for drops in [&mut counts.drops, &mut counts.would_drop] {

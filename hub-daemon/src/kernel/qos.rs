@@ -17,14 +17,14 @@ use crate::qos_view::{HandshakeTimes, PRIORITIES, QueueCounts};
 
 /// Times of one persona's handshakes; `None` before the first.
 pub(crate) fn handshakes(maps: &Maps, segment: u32) -> Result<Option<HandshakeTimes>, ReadError> {
-    Ok(present(maps.times.get(&segment, 0), "RTTS")?.map(|values| times(&values)))
+    Ok(present(maps.times.get(&segment, 0), "RTTS")?.map(|values| sum(&values)))
 }
 
 /// Times of the handshakes of all personas that have any.
 pub(crate) fn all_handshakes(maps: &Maps) -> Result<BTreeMap<SegmentId, HandshakeTimes>, ReadError> {
     let mut all = BTreeMap::new();
     let note = |segment: &u32, values: &[Histogram]| {
-        all.insert(SegmentId(*segment), times(values));
+        all.insert(SegmentId(*segment), sum(values));
         ControlFlow::Continue(())
     };
     batch::entries(maps.times.map(), note).map_err(|source| ReadError::Map { map: "RTTS", source })?;
@@ -32,7 +32,7 @@ pub(crate) fn all_handshakes(maps: &Maps) -> Result<BTreeMap<SegmentId, Handshak
 }
 
 /// The sum over all CPUs.
-fn times(values: &[Histogram]) -> HandshakeTimes {
+pub(crate) fn sum(values: &[Histogram]) -> HandshakeTimes {
     let mut sum = Histogram::ZERO;
     for value in values {
         sum.buckets.iter_mut().zip(value.buckets).for_each(|(sum, count)| *sum += count);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Round, Table, Tracked, faults, reconcile};
+use super::{Against, Round, Table, Tracked, faults, reconcile};
 use crate::model::PersonaId;
 
 /// A kernel that refuses the keys in `refused`.
@@ -179,4 +179,34 @@ fn a_pass_without_time_leaves_whole_personas_to_the_next() {
     let mut round = ending(&ends, || true);
     assert_eq!(done(&mut table, &wanted, &mut round), "+a1");
     assert!(round.postponed.is_empty());
+}
+
+#[test]
+fn a_pass_by_memory_changes_what_is_wanted_and_reads_nothing() {
+    let mut table = Tracked::new(Memory::default());
+    let mut wanted = BTreeMap::from([("a", 1), ("b", 2), ("c", 3)]);
+    let against = |table: &mut Tracked<Memory>, wanted: &BTreeMap<_, _>| {
+        table.put_against(Against::Memory, wanted, owner, &mut Round::default());
+        table.delete();
+        table.report()
+    };
+    // Nothing is remembered before the first pass, so it reads.
+    assert_eq!(against(&mut table, &wanted).put, 3);
+    table.table().unreadable = true;
+    assert!(table.left(&wanted));
+    wanted.insert("a", 9);
+    wanted.remove("b");
+    let report = against(&mut table, &wanted);
+    assert_eq!((report.put, report.deleted, report.drift, report.failures.len()), (1, 1, 0, 0));
+    assert_eq!(table.table().entries, wanted);
+    table.table().refused.insert("d1");
+    wanted.insert("d1", 1);
+    assert_eq!(against(&mut table, &wanted).failures.len(), 1);
+    assert!(!table.left(&wanted), "what was refused is tried again");
+    table.table().refused.clear();
+    assert_eq!(against(&mut table, &wanted).put, 1);
+    table.table().unreadable = false;
+    table.table().entries.remove("c");
+    let report = reconcile(&mut table, &wanted);
+    assert_eq!((report.put, report.drift), (1, 1), "a pass that reads finds what others did");
 }

@@ -13,7 +13,7 @@ use super::sysctls::{self, Scope, Sysctls};
 use crate::desired::{Desired, RouteKey, Rule, TABLE_BASE};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::model::{PersonaId, SegmentId, prefix};
-use crate::reconcile::{Failure, Report, Round, Tracked};
+use crate::reconcile::{Against, Failure, Report, Round, Tracked};
 
 /// Links, queues, addresses, routes, rules and switches of one network namespace.
 pub struct Network {
@@ -25,6 +25,7 @@ pub struct Network {
     routes: Tracked<Routes>,
     rules: Tracked<Rules>,
     gates: Tracked<Gates>,
+    against: Against,
 }
 
 /// What a teardown did.
@@ -49,6 +50,7 @@ impl Network {
             routes: Tracked::new(Routes::new(Netlink::open()?)),
             rules: Tracked::new(Rules::new(Netlink::open()?)),
             gates: Tracked::new(Gates::new(Netlink::open()?)),
+            against: Against::Kernel,
         })
     }
 
@@ -56,7 +58,7 @@ impl Network {
     pub fn apply(&mut self, desired: &Desired) -> Vec<Report> {
         let mut round = Round::new(desired, || true);
         self.withdraw(desired);
-        self.put_links(desired, &mut round);
+        self.put_links(desired, Against::Kernel, &mut round);
         self.put_paths(desired, &mut round);
         self.undo(desired, &round.failed);
         self.delete();
@@ -73,27 +75,35 @@ impl Network {
         self.routes.withdraw(&routes::wanted(desired), routes::takes_over);
     }
 
-    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to.
-    pub fn put_links(&mut self, desired: &Desired, round: &mut Round<'_>) {
-        self.endpoints.put(&desired.endpoints, |name| port_owner(desired, name), round);
-        self.queues.put(&desired.queues, |key| queues::owner(desired, key), round);
+    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to. Where one
+    /// of them changes, the whole pass reads the kernel: what refers to interfaces must know them.
+    pub fn put_links(&mut self, desired: &Desired, against: Against, round: &mut Round<'_>) {
         let wanted = sysctls::wanted(desired, Scope::Interface);
-        self.switches.put(&wanted, |key| switch_owner(desired, key), round);
+        let same = self.endpoints.left(&desired.endpoints)
+            && self.queues.left(&desired.queues)
+            && self.switches.left(&wanted);
+        self.against = if same { against } else { Against::Kernel };
+        let against = self.against;
+        self.endpoints.put_against(against, &desired.endpoints, |name| port_owner(desired, name), round);
+        self.queues.put_against(against, &desired.queues, |key| queues::owner(desired, key), round);
+        self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), round);
     }
 
     /// Puts addresses, routes and rules: what brings packets to the data path. Forwarding is switched on
     /// here, so that a host which did not forward before does not begin until programs judge its ports.
     pub fn put_paths(&mut self, desired: &Desired, round: &mut Round<'_>) {
-        self.host_switches.put(&sysctls::wanted(desired, Scope::Host), |_| None, round);
-        self.addresses.put(&desired.addresses, |(name, _)| port_owner(desired, name), round);
-        self.routes.put(&routes::wanted(desired), |key| route_owner(desired, key), round);
-        self.rules.put(&rules::wanted(desired), |rule| rule_owner(desired, rule), round);
+        let against = self.against;
+        self.host_switches.put_against(against, &sysctls::wanted(desired, Scope::Host), |_| None, round);
+        let owner = |(name, _): &(String, _)| port_owner(desired, name);
+        self.addresses.put_against(against, &desired.addresses, owner, round);
+        self.routes.put_against(against, &routes::wanted(desired), |key| route_owner(desired, key), round);
+        self.rules.put_against(against, &rules::wanted(desired), |rule| rule_owner(desired, rule), round);
     }
 
     /// Closes the gates of ports without programs. Those of ports with programs are opened with the next
     /// deletes.
     pub fn close_gates(&mut self, closed: &BTreeSet<String>) {
-        self.gates.put(&gates::wanted(closed), |_| None, &mut Round::default());
+        self.gates.put_against(self.against, &gates::wanted(closed), |_| None, &mut Round::default());
     }
 
     /// Takes back what this pass put for personas that failed.

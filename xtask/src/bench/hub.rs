@@ -54,19 +54,11 @@ impl Hub {
         personas: Personas,
     ) -> Result<Self> {
         fs::create_dir_all(folder.join("documents"))?;
-        let (config, log) = (folder.join("hub.yaml"), folder.join("hubd.log"));
-        fs::write(&config, configuration(&folder, hook, personas))?;
         if personas.count > 1 {
             fs::write(folder.join("documents/personas.yaml"), documents(personas))?;
         }
-        let mut command = command_inside(lab.middle()?.path(), &program.display().to_string());
-        command.args(["run", "--config"]).arg(&config).stdin(Stdio::null());
-        command.stdout(fs::File::create(&log)?).stderr(fs::File::options().append(true).open(&log)?);
-        // Ctrl-C is for the bench, which ends the daemon in its own time.
-        command.process_group(0);
-        let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
-        let mut hub = Self { child, folder };
-        hub.wait_until_ready()?;
+        let config = configuration(&folder, hook, personas);
+        let hub = Self::launch(program, folder, lab, &config)?;
         if personas.count == 1 {
             // By the API, so that it can be replaced by the API.
             let body = persona_of(personas, 0, "bench").to_string();
@@ -78,6 +70,32 @@ impl Hub {
             hub.wait_until_held(personas.count)?;
         }
         Ok(hub)
+    }
+
+    /// Starts a daemon with this configuration and the documents in its folder.
+    pub(super) fn launch(program: &Path, folder: PathBuf, lab: &Lab, text: &str) -> Result<Self> {
+        fs::create_dir_all(folder.join("documents"))?;
+        let (config, log) = (folder.join("hub.yaml"), folder.join("hubd.log"));
+        fs::write(&config, text)?;
+        let mut command = command_inside(lab.middle()?.path(), &program.display().to_string());
+        command.args(["run", "--config"]).arg(&config).stdin(Stdio::null());
+        command.stdout(fs::File::create(&log)?).stderr(fs::File::options().append(true).open(&log)?);
+        // Ctrl-C is for the bench, which ends the daemon in its own time.
+        command.process_group(0);
+        let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
+        let mut hub = Self { child, folder };
+        hub.wait_until_ready()?;
+        Ok(hub)
+    }
+
+    /// Number of the daemon's process.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where the daemon keeps everything, its log and its documents among it.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -142,15 +160,17 @@ impl Hub {
         Ok(u32::try_from(id.with_context(|| format!("no {hook} on {interface}: {status}"))?)?)
     }
 
-    fn request(&self, method: &str, path: &str, body: &str) -> Result<Value> {
+    /// Asks the API with a body.
+    pub(super) fn request(&self, method: &str, path: &str, body: &str) -> Result<Value> {
         let socket = self.folder.join("hubd.sock");
         let mut stream = UnixStream::connect(&socket).context("connect to hubd")?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(Duration::from_mins(1)))?;
         let length = body.len();
+        let kind = if method == "PATCH" { "merge-patch+json" } else { "json" };
         stream.write_all(
             format!(
                 "{method} {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\
-                 Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+                 Content-Type: application/{kind}\r\nContent-Length: {length}\r\n\r\n{body}"
             )
             .as_bytes(),
         )?;

@@ -29,10 +29,10 @@ pub(super) struct Results {
 /// The machine and the moment.
 #[derive(Debug)]
 pub(super) struct Setting {
-    kernel: String,
-    cpu: String,
-    date: String,
-    commit: String,
+    pub(super) kernel: String,
+    pub(super) cpu: String,
+    pub(super) date: String,
+    pub(super) commit: String,
 }
 
 impl Setting {

@@ -3,12 +3,47 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::Pass;
 use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
 use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
+
+/// Part of the flow table in use that is worth a condition, in percent.
+const CROWDED_PERCENT: u64 = 80;
+/// Looks rest this many times as long as they take.
+const REST: u32 = 4;
+/// But no longer than this: what others change is put right soon, however large the hub is.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// How long it takes to read the kernel and put it right, so that most of the time is left for changes.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    began: Option<Instant>,
+    next: Option<Instant>,
+}
+
+impl Look {
+    /// The kernel is being read.
+    pub(super) fn begin(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
+    }
+
+    /// A pass is over: what was read before it is right.
+    pub(super) fn end(&mut self) {
+        if let Some(began) = self.began.take() {
+            let now = Instant::now();
+            self.next = now.checked_add(((now - began) * REST).min(LONGEST_REST));
+        }
+    }
+
+    /// How long it is until changes are worth the next look.
+    fn rest(&self) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
+    }
+}
 
 impl Owner {
     /// Counts what a pass did, and says what it could not do.
@@ -57,12 +92,21 @@ impl Owner {
 
     /// Has the kernel looked at, and a pass made, when the changes that come now have settled.
     pub(super) fn look_soon(&mut self) {
-        self.look_within(SETTLE);
+        let wait = self.look.rest().max(SETTLE);
+        self.look_within(wait);
     }
 
     pub(super) fn look_within(&mut self, wait: Duration) {
         let at = deadline_in(wait);
         self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Says when the flow table is nearly full.
+    pub(super) fn collected(&mut self, flows: u64) {
+        let crowded = flows * 100 >= self.flows_max * CROWDED_PERCENT;
+        let message = format!("{flows} of {} flows are in use: raise `limits.flows`", self.flows_max);
+        self.hub.set_condition("FlowTableCrowded", crowded.then_some(message));
+        self.publish();
     }
 
     /// What a pass could not do is tried again soon: who was told of a change waits for it. The first time

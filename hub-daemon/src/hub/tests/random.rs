@@ -101,12 +101,55 @@ fn check(script: &mut Script) {
     assert!(script.hub.deadline().is_none_or(|deadline| deadline > script.now), "a deadline was missed");
 }
 
+/// A twin of the hub that was taken back, and what was stored change by change, are the hub.
+struct Shadow {
+    before: undo::Before,
+    state: state::State,
+    desired: Desired,
+    stored: state::State,
+    resting: crate::hub::changes::Resting,
+}
+
+impl Shadow {
+    fn new(script: &mut Script, stored: state::State, resting: crate::hub::changes::Resting) -> Self {
+        let (state, desired) = (script.hub.state(), script.desired());
+        Self { before: script.hub.mark(), state, desired, stored, resting }
+    }
+
+    /// Compares, and goes on to the next step.
+    fn check(mut self, script: &mut Script, is_restart: bool) -> Self {
+        if !is_restart {
+            let mut twin = script.hub.clone();
+            twin.undo(self.before);
+            assert_eq!(twin.state(), self.state, "taken back");
+            let earlier = twin.desired(script.now);
+            assert_eq!(earlier.prefixes.keys().count(), self.desired.prefixes.len());
+            let (claims, graves) = (format!("{:?}", twin.claims), format!("{:?}", twin.graves));
+            let again =
+                Hub::restore(Config::default(), IdSource::new(1), twin.state(), Timestamp::UNIX_EPOCH);
+            assert_eq!(claims, format!("{:?}", again.claims));
+            assert_eq!(graves, format!("{:?}", again.graves));
+        }
+        let mut fresh = script.hub.clone();
+        fresh.shown = None;
+        let (fresh, kept) = (fresh.snapshot(script.now), script.hub.snapshot(script.now));
+        assert_eq!(fresh.personas, kept.personas, "views that were kept");
+        self.stored.change([script.hub.changes(&self.resting)]);
+        assert_eq!(self.stored, script.hub.state(), "stored change by change");
+        script.hub.saved();
+        Self::new(script, self.stored, script.hub.resting())
+    }
+}
+
 fn run(steps: Vec<Step>) -> [u32; 2] {
     let mut script = Script::new();
     let mut outcomes = [0, 0];
     let mut ended: BTreeSet<PersonaId> = BTreeSet::new();
     let mut freed: BTreeMap<SegmentId, Timestamp> = BTreeMap::new();
+    let (state, resting) = (script.hub.state(), script.hub.resting());
+    let mut shadow = Shadow::new(&mut script, state, resting);
     for (seed, step) in (1..).zip(steps) {
+        let is_restart = matches!(step, Step::Restart);
         let before: BTreeMap<SegmentId, PersonaId> =
             script.desired().segments.into_iter().map(|(id, segment)| (id, segment.persona)).collect();
         let done = match step {
@@ -146,6 +189,7 @@ fn run(steps: Vec<Step>) -> [u32; 2] {
         };
         outcomes[usize::from(done)] += 1;
         check(&mut script);
+        shadow = shadow.check(&mut script, is_restart);
         for view in script.hub.snapshot(script.now).personas.values() {
             let expired = view.state == PersonaState::Expired;
             assert!(expired || !ended.contains(&view.id), "{} came back", view.id);

@@ -36,8 +36,9 @@ impl Collector for HubCollector {
         let mut series = Series::new(encoder);
         let snapshot = Arc::clone(&self.0.snapshot.borrow());
         hub::encode(&mut series, &self.0, &snapshot)?;
-        persona::encode(&mut series, &*self.0.datapath, &snapshot)?;
-        qos::encode(&mut series, &*self.0.datapath, &snapshot)
+        let rows = persona::rows(&*self.0.datapath, &snapshot);
+        persona::encode(&mut series, &rows)?;
+        qos::encode(&mut series, &*self.0.datapath, &snapshot, &rows)
     }
 }
 

@@ -8,9 +8,9 @@ use crate::inputs::datapath::Datapath;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Names of rule positions, written once: a label is borrowed text.
-struct Row<'a> {
-    persona: &'a PersonaView,
-    counts: SegmentCounts,
+pub(super) struct Row<'a> {
+    pub(super) persona: &'a PersonaView,
+    pub(super) counts: SegmentCounts,
     rules: Vec<String>,
     flows: u64,
 }
@@ -30,8 +30,7 @@ impl Row<'_> {
     }
 }
 
-pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot: &Snapshot) -> fmt::Result {
-    let rows = rows(datapath, snapshot);
+pub(super) fn encode(series: &mut Series<'_>, rows: &[Row<'_>]) -> fmt::Result {
     let verdicts = |value: fn(Count) -> u64| rows.iter().flat_map(move |row| verdict_samples(row, value));
     series.counters(
         "hub_persona_packets",
@@ -123,7 +122,7 @@ fn verdict_samples<'a>(
 }
 
 /// Personas that are not in the data path, or cannot be read, are left out.
-fn rows<'a>(datapath: &dyn Datapath, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
+pub(super) fn rows<'a>(datapath: &dyn Datapath, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
     let read = datapath.segments().and_then(|counts| Ok((counts, datapath.flow_counts()?)));
     let (mut counts, flows) = match read {
         Ok(read) => read,

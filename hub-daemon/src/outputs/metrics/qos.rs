@@ -2,21 +2,25 @@
 
 use std::fmt;
 
+use super::persona::Row;
 use super::series::{Sample, Series};
 use crate::inputs::datapath::Datapath;
 use crate::model::span;
 use crate::qos_view::{self, HandshakeTimes, QueueCounts};
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
-pub(super) fn encode(series: &mut Series<'_>, datapath: &dyn Datapath, snapshot: &Snapshot) -> fmt::Result {
+pub(super) fn encode(
+    series: &mut Series<'_>,
+    datapath: &dyn Datapath,
+    snapshot: &Snapshot,
+    rows: &[Row<'_>],
+) -> fmt::Result {
     let live = || snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
-    let timed = live().filter_map(|persona| {
-        let times = datapath.segment(persona.segment).ok()?.handshakes?;
-        Some((&**persona, times))
-    });
-    let timed: Vec<(&PersonaView, HandshakeTimes)> = timed.collect();
-    let histograms =
-        timed.iter().map(|(persona, times)| ([("persona", persona.definition.name.as_str())], times.clone()));
+    let timed = rows.iter().filter_map(|row| Some((row.persona, row.counts.handshakes.as_ref()?)));
+    let timed: Vec<(&PersonaView, &HandshakeTimes)> = timed.collect();
+    let histograms = timed
+        .iter()
+        .map(|(persona, times)| ([("persona", persona.definition.name.as_str())], (*times).clone()));
     series.handshakes(
         "hub_persona_handshake_seconds",
         "Time of TCP handshakes as the hub sees them, from the first SYN to the ACK that ends it",

@@ -1,6 +1,6 @@
 //! What personas that are alive hold, and what a newcomer must not take from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hub_common::limits::{BASELINE_RULES, RATE_LIMITS, RULES_PER_PERSONA, V4_BLOCKS};
 use ipnet::IpNet;
@@ -58,6 +58,8 @@ pub struct Claims {
     interfaces: BTreeMap<String, PersonaId>,
     places: BTreeMap<(Namespace, String), PersonaId>,
     blocks: BTreeMap<(u8, u32), usize>,
+    /// Those with ranges that others know under other addresses.
+    translated: BTreeSet<PersonaId>,
     totals: Totals,
 }
 
@@ -132,6 +134,11 @@ impl Claims {
         self.prefixes.overlapping(prefix)
     }
 
+    /// Personas with ranges that others know under other addresses.
+    pub fn translated(&self) -> impl Iterator<Item = &PersonaId> {
+        self.translated.iter()
+    }
+
     /// Whether a persona owns the interface.
     pub fn owns_interface(&self, name: &str) -> bool {
         self.interfaces.contains_key(name)
@@ -145,6 +152,9 @@ impl Claims {
             return;
         }
         self.prefixes.insert(record);
+        if record.virtuals.iter().next().is_some() {
+            self.translated.insert(id.clone());
+        }
         for attachment in persona.attachments() {
             self.interfaces.insert(attachment.name.clone(), id.clone());
         }
@@ -168,6 +178,7 @@ impl Claims {
             return;
         }
         self.prefixes.remove(record);
+        self.translated.remove(id);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
         }

@@ -32,11 +32,13 @@ pub(crate) struct Origins {
     buckets: BTreeMap<SegmentId, BTreeMap<Limited, u32>>,
     retired: Vec<u32>,
     retired_limits: Vec<u32>,
+    /// Every counter from here on was never used, so it is zero.
+    unused: u32,
     cpus: usize,
 }
 
 impl Origins {
-    pub(crate) fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+    pub(crate) fn new(ebpf: &mut Ebpf, adopted: bool) -> Result<Self, MapFault> {
         let hits: PerCpuArray<_, RuleHits> = take(ebpf, "RULE_HITS")?;
         let limits: Array<_, Limit> = take(ebpf, "LIMITS")?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| kernel("RULE_HITS", source.into()))?;
@@ -44,6 +46,7 @@ impl Origins {
             hit_slots: Slots::new(0, hits.len()),
             // Slot 0 means no limit.
             limit_slots: Slots::new(1, limits.len()),
+            unused: if adopted { hits.len() } else { 0 },
             hits,
             limits,
             counters: BTreeMap::new(),
@@ -78,6 +81,10 @@ impl Origins {
         let capacity = self.hit_slots.capacity();
         let slot = self.hit_slots.take(1).ok_or(MapFault::Full { map: "RULE_HITS", capacity })?;
         known.insert((egress, rule.identity), slot);
+        if slot >= self.unused {
+            self.unused = slot + 1;
+            return Ok(slot);
+        }
         let zeros = PerCpuValues::try_from(vec![RuleHits::ZERO; self.cpus])
             .map_err(|source| kernel("RULE_HITS", source.into()))?;
         self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use hub_common::rule::{RULE_NONE, Rule};
 use hub_common::segment::{Policy as Compiled, policy_slot, policy_word};
 
@@ -12,6 +12,7 @@ use super::origins::Origins;
 use super::port_sets::PortSets;
 use super::slots::Slots;
 use super::{MapFault, take};
+use crate::kernel::batch;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::model::policy::{Policy, Terms};
@@ -63,7 +64,7 @@ impl Policies {
             rule_slots: Slots::new(0, rules.len()),
             versions: BTreeMap::new(),
             retired: Vec::new(),
-            origins: Origins::new(ebpf)?,
+            origins: Origins::new(ebpf, adopted)?,
             port_sets: PortSets::new(ebpf)?,
             map: policies,
             rules,
@@ -179,11 +180,12 @@ impl Policies {
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
         let capacity = self.rule_slots.capacity();
         let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
-        for (slot, rule) in (first..).zip(rules) {
-            self.finish(site, egress, rule)
-                .and_then(|rule| self.rules.set(slot, rule, 0).map_err(|source| kernel("RULES", source)))
-                .inspect_err(|_| self.rule_slots.give(first, count))?;
-        }
+        let finished = (first..).zip(rules).map(|(slot, rule)| Ok((slot, self.finish(site, egress, rule)?)));
+        let written = finished.collect::<Result<Vec<(u32, Rule)>, MapFault>>().and_then(|rules| {
+            let (_, result) = batch::put(self.rules.map(), &rules);
+            result.map_err(|error| kernel("RULES", MapError::IoError(error)))
+        });
+        written.inspect_err(|_| self.rule_slots.give(first, count))?;
         Ok((first, count))
     }
 
@@ -241,6 +243,6 @@ impl Policies {
     }
 }
 
-fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
+fn kernel(map: &'static str, source: MapError) -> MapFault {
     MapFault::Kernel { map, source }
 }

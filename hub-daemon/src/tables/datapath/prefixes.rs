@@ -103,6 +103,9 @@ impl Prefixes {
     /// Makes both tables equal to `wanted`. Where there is no room, nothing of the /16 changes.
     pub fn put(&mut self, wanted: &BTreeMap<IpNet, SegmentId>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
+        if self.has_put && self.left.is_empty() && self.live == *wanted {
+            return report;
+        }
         let changed: Vec<(IpNet, Option<SegmentId>)> = wanted
             .iter()
             .filter(|(net, id)| self.live.get(*net) != Some(*id))

@@ -46,6 +46,8 @@ pub struct Segments {
     answers: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
     policies: Policies,
     live: BTreeMap<SegmentId, Live>,
+    /// Every number from here on was never a segment's, so nothing was counted for it.
+    unused: u32,
     cpus: usize,
 }
 
@@ -81,7 +83,8 @@ impl Segments {
         let counters = take(ebpf, "COUNTERS")?;
         let (drops, flows_begun) = (take(ebpf, "DROPS")?, take(ebpf, "FLOWS_BEGUN")?);
         let answers = take(ebpf, "CANDIDATE_HITS")?;
-        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, cpus })
+        let unused = if adopted { u32::MAX } else { 0 };
+        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, unused, cpus })
     }
 
     /// Whether a segment is no longer to look for addresses in quarantine.
@@ -178,10 +181,9 @@ impl Segments {
         }
         let is_new =
             live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona));
-        if is_new {
-            self.forget_answers(id);
-        }
-        let counted = if is_new { self.forget_counts(id) } else { Ok(()) };
+        let was_used = id.0 < self.unused;
+        self.unused = self.unused.max(id.0.saturating_add(1));
+        let counted = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
         let stored = counted.and_then(|()| {
             self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })
         });
@@ -237,6 +239,7 @@ impl Segments {
 
     /// Counters of a number that another persona had begin at zero.
     fn forget_counts(&mut self, id: SegmentId) -> Result<(), MapFault> {
+        self.forget_answers(id);
         let zeros = PerCpuValues::try_from(vec![SegmentCounters::ZERO; self.cpus])
             .map_err(|source| MapFault::Kernel { map: "COUNTERS", source: source.into() })?;
         self.counters.set(id.0, zeros, 0).map_err(|source| MapFault::Kernel { map: "COUNTERS", source })?;

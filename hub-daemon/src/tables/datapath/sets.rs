@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use aya::Ebpf;
-use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{IterableMap as _, MapData, MapError};
 use hub_common::address::mapped;
 use hub_common::set::{SET_KEY_BITS, SetKey};
 use ipnet::{IpNet, Ipv6Net};
@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::{MapFault, failure, take};
 use crate::compile::bits;
+use crate::kernel::batch;
 use crate::kernel::clock::Clock;
 use crate::model::{SegmentId, prefix};
 use crate::reconcile::Report;
@@ -66,17 +67,17 @@ impl Sets {
                 }
                 live.remove(&element);
             }
-            for (element, until) in wanted {
-                if live.get(&element).is_some_and(|there| there.abs_diff(until) <= 1) {
-                    continue;
-                }
-                match self.map.insert(&key(*name, &element), until, 0) {
-                    Ok(()) => {
-                        report.put += 1;
-                        live.insert(element, until);
-                    }
-                    Err(source) => note(&mut report, source),
-                }
+            let missing = wanted.iter().filter(|(element, until)| {
+                live.get(*element).is_none_or(|there| there.abs_diff(**until) > 1)
+            });
+            let missing: Vec<(Element, u64)> = missing.map(|(element, until)| (*element, *until)).collect();
+            let entries: Vec<_> =
+                missing.iter().map(|(element, until)| (key(*name, element), *until)).collect();
+            let (done, result) = batch::put(self.map.map(), &entries);
+            report.put += done;
+            live.extend(missing.into_iter().take(done));
+            if let Err(error) = result {
+                note(&mut report, MapError::IoError(error));
             }
         }
         report
@@ -98,7 +99,7 @@ impl Sets {
     }
 }
 
-fn note(report: &mut Report, source: aya::maps::MapError) {
+fn note(report: &mut Report, source: MapError) {
     let error = MapFault::Kernel { map: "SETS", source };
     report.failures.extend(failure(NAME, &error).failures);
 }
