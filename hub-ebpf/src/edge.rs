@@ -10,7 +10,8 @@ use hub_common::packet::{
 use hub_common::segment::{ROLE_SEGMENT, SEGMENT_MASQUERADE_V4, SEGMENT_MASQUERADE_V6, SEGMENT_TRANSLATED};
 use hub_common::translation::{INWARD, OUTWARD};
 
-use crate::maps::{SEGMENTS, segment_of};
+use crate::addresses::segment_of;
+use crate::maps::SEGMENTS;
 use crate::readdress::readdress;
 use crate::report::refuse;
 use crate::stage::fragment;

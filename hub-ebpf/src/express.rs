@@ -13,7 +13,8 @@ use hub_common::packet::protocol;
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_L3_ONLY, PORT_TRANSLATED, PORT_XDP_TARGET, Port, ROLE_SEGMENT, Settings};
 
-use crate::maps::{PORTS, is_local, segment_of, segment_of_v4};
+use crate::addresses::{is_local, segment_of, segment_of_v4};
+use crate::maps::PORTS;
 use crate::packet::Frame;
 use crate::report;
 use crate::stage::filter::may_talk;

@@ -12,6 +12,7 @@
 )]
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "atomic add"))]
 
+mod addresses;
 mod atomic;
 mod clamp;
 mod edge;

@@ -2,8 +2,6 @@
 //!
 //! "Daemon" is hubd; "programs" are the ones in this crate. Names reach the kernel cut to 15 characters.
 
-use core::ptr::read_volatile;
-
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
@@ -15,7 +13,7 @@ use hub_common::event::{Event, HOOKS, REASON_SLOTS};
 use hub_common::flow::{Flow, FlowKey, SharedHop};
 use hub_common::limit::{Limit, LimitSource};
 use hub_common::limits;
-use hub_common::nets::{self, NETS_SHORTER, NETS_SITES, NetLine};
+use hub_common::nets::NetLine;
 use hub_common::open::PortSet;
 use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
@@ -325,90 +323,4 @@ pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
     // SAFETY: the two fields lie one behind the other, as a key has them.
     let key = unsafe { &*bits.cast::<Key<SetKey>>() };
     SETS.get(key).copied().unwrap_or(0)
-}
-
-/// The segment of an address, 0 for none.
-#[inline(always)]
-pub(crate) fn segment_of(address: &Address) -> u32 {
-    if !hub_common::address::is_v4(address) {
-        let low = address.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        return hub_segment_v6(nets::network(address), low);
-    }
-    segment_of_v4([address[12], address[13], address[14], address[15]])
-}
-
-/// The segment of an IPv6 address in two halves, 0 for none.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn hub_segment_v6(network: u64, low: u64) -> u32 {
-    if nets::is_kept(network) {
-        let mut found = kept(network);
-        if found == NOT_KEPT {
-            let Some(header) = NETS.get(limits::NET_LINES) else { return 0 };
-            if header.keys[0] & NETS_SITES != 0 {
-                found = kept(nets::site(network));
-            }
-            if found == NOT_KEPT && header.keys[0] & NETS_SHORTER == 0 {
-                return 0;
-            }
-        }
-        if found != NOT_KEPT && found != ASK_TRIE {
-            return found;
-        }
-    }
-    let address = (u128::from(network) << 64 | u128::from(low)).to_be_bytes();
-    V6_PREFIXES.get(&Key::new(128, address)).copied().unwrap_or(0)
-}
-
-const ASK_TRIE: u32 = 0;
-const NOT_KEPT: u32 = u32::MAX;
-
-/// The segment of a key in the hash table, [`ASK_TRIE`] or [`NOT_KEPT`].
-#[inline(always)]
-fn kept(key: u64) -> u32 {
-    let Some(line) = NETS.get_ptr(nets::line(key)) else { return ASK_TRIE };
-    let mut at = 0;
-    while at < nets::NETS_PER_LINE {
-        // SAFETY: a map value. An entry changes hands with the segment "ask" first and the key before the new
-        // segment: where the key is the same before and after, the segment is its own.
-        let (before, segment, after) = unsafe {
-            let place = &raw const (*line).keys[at];
-            (read_volatile(place), read_volatile(&raw const (*line).segments[at]), read_volatile(place))
-        };
-        if before == key {
-            return if after == key { segment } else { ASK_TRIE };
-        }
-        at += 1;
-    }
-    // SAFETY: as above.
-    let last = unsafe { read_volatile(&raw const (*line).keys[nets::NETS_PER_LINE - 1]) };
-    if last == 0 { NOT_KEPT } else { ASK_TRIE }
-}
-
-/// The segment of an IPv4 address, 0 for none.
-#[inline(always)]
-pub(crate) fn segment_of_v4([a, b, c, d]: [u8; 4]) -> u32 {
-    let root = u32::from(a) << 8 | u32::from(b);
-    let Some(entry) = V4_ROOT.get(root) else { return 0 };
-    block_entry(block_entry(*entry, c), d)
-}
-
-/// Whether the address is the hub's own.
-#[inline(always)]
-pub(crate) fn is_local(address: &Address) -> bool {
-    const BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
-    let place = hub_common::address::scatter(address, BITS);
-    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
-        // SAFETY: the value is not looked at.
-        && unsafe { LOCALS.get(*address) }.is_some()
-}
-
-/// Follows an entry that names a block; any other entry is its own answer.
-#[inline(always)]
-fn block_entry(entry: u32, index: u8) -> u32 {
-    use hub_common::segment::V4_BLOCK;
-    if entry & V4_BLOCK == 0 {
-        return entry;
-    }
-    V4_BLOCKS.get(entry & !V4_BLOCK).map_or(0, |block| block[usize::from(index)])
 }

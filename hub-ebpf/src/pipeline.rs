@@ -19,7 +19,8 @@ use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
 use hub_common::segment::{Failsafe, PORT_FAILSAFE, ROLE_SEGMENT};
 
-use crate::maps::{FAILSAFE, SETTINGS, is_local, own, segment_of};
+use crate::addresses::{is_local, segment_of};
+use crate::maps::{FAILSAFE, SETTINGS, own};
 use crate::report::refuse;
 use crate::stage::candidate::hub_candidate;
 use crate::stage::classify::{alive, classify};

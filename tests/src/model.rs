@@ -13,6 +13,7 @@ mod flows;
 mod headers;
 mod icmp;
 mod judge;
+mod kinds;
 mod lists;
 mod open;
 mod related;

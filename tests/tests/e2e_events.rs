@@ -1,5 +1,4 @@
 //! Header bytes of events, against what `tcpdump` saw.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
 
 use std::time::Duration;
 

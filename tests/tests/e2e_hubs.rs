@@ -1,9 +1,14 @@
 //! Several hubs: real BIRD spreads the routes of personas with the configuration that the hub brings.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hub_tests::lab::{Background, Config, Hub, Lab, Space, wait_until};
+use hub_tests::lab::{Background, Config, Hub, Lab, Space, Stopwatch, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -108,7 +113,7 @@ impl Pair {
 
     /// Polls until it is so; returns how long that took.
     fn time(what: &str, mut done: impl FnMut() -> bool) -> Duration {
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         wait_until(what, Duration::from_secs(40), &mut done);
         begun.elapsed()
     }

@@ -219,7 +219,7 @@ fn slow_handshakes_and_long_queues_are_told() {
         });
         wait_until("packets wait for long", patience, || state("queue_delay") == "firing");
         let metrics = world.router.sh("curl -s http://127.0.0.1:9178/metrics");
-        let row = "hub_persona_queue_delay_microseconds{persona=\"p0\",direction=\"ingress\"} ";
+        let row = "hub_persona_queue_delay_seconds{persona=\"p0\",direction=\"ingress\"} ";
         assert!(metrics.contains(row), "{metrics}");
         flood.join().unwrap();
     });

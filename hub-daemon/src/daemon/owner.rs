@@ -3,10 +3,10 @@
 //! A change by the API is stored on disk before it is answered, and answered when the kernel holds it.
 //! Passes do not overlap; what changes during one is in the next.
 
+mod answers;
 mod one_sided;
 mod steps;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
@@ -16,10 +16,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::announce::changes;
 use super::applier::{Done, Job, Pass};
 use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
-use crate::datapath_view::{ChangeEvent, EventView};
+use crate::datapath_view::EventView;
 use crate::hub::Hub;
 use crate::inputs::CommandRequest;
 use crate::kernel::monitor::Change;
@@ -30,7 +29,7 @@ use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
 use crate::reconcile::Against;
 use crate::store::Store;
-use crate::view::{PersonaState, PersonaView, Snapshot};
+use crate::view::{PersonaState, Snapshot};
 
 /// Deadlines are looked at this often, so that steps of the wall clock are seen in time.
 const LOOK_AT_CLOCK: Duration = Duration::from_millis(200);
@@ -361,59 +360,6 @@ impl Owner {
         self.begin_pass();
         self.publish();
         self.answer(pass.revision, &pass.postponed);
-    }
-
-    /// Answers what waited for this revision with the state as it is now; what asked for `postponed`
-    /// personas goes on waiting.
-    fn answer(&mut self, revision: u64, postponed: &BTreeSet<PersonaId>) {
-        let snapshot = self.channels.snapshot.borrow().clone();
-        let fresh = |view: &PersonaView| {
-            Box::new(
-                snapshot.personas.get(&view.id).map_or_else(|| view.clone(), |view| PersonaView::clone(view)),
-            )
-        };
-        let is_over = |reply: &Reply| match reply {
-            Reply::Created(view) | Reply::Updated(view) => !postponed.contains(&view.id),
-            Reply::Applied { .. } => postponed.is_empty(),
-            Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done => true,
-        };
-        let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|waiting| waiting.revision <= revision && is_over(&waiting.reply));
-        self.waiting = waiting;
-        for Waiting { reply, answer, .. } in ready {
-            let reply = match reply {
-                Reply::Created(view) => Reply::Created(fresh(&view)),
-                Reply::Updated(view) => Reply::Updated(fresh(&view)),
-                other @ (Reply::Deleted
-                | Reply::Orphans(_)
-                | Reply::Segment(_)
-                | Reply::Done
-                | Reply::Applied { .. }) => other,
-            };
-            // Who asked may have gone.
-            drop(answer.send(Ok(reply)));
-        }
-    }
-
-    fn publish(&mut self) {
-        let snapshot = Arc::new(self.hub.snapshot(Timestamp::now()));
-        let before = self.channels.snapshot.send_replace(Arc::clone(&snapshot));
-        for change in changes(&before.personas, &snapshot.personas) {
-            self.event(change.what, Some(&change.persona), change.message);
-        }
-    }
-
-    fn event(&self, what: &str, persona: Option<&str>, message: String) {
-        tracing::info!(what, persona, message, "change");
-        let event = ChangeEvent {
-            time: Timestamp::now(),
-            what: what.to_owned(),
-            persona: persona.map(ToOwned::to_owned),
-            message,
-        };
-        // Nobody may be following.
-        drop(self.channels.events.send(EventView::Change(event)));
     }
 }
 

@@ -54,6 +54,7 @@ async fn every_route_is_described() {
             "get /pools",
             "get /readyz",
             "get /status",
+            "get /templates",
             "get /top",
             "patch /personas/{persona}",
             "post /apply",

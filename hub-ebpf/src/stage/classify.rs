@@ -11,7 +11,8 @@ use hub_common::segment::{
     STATE_EMPTY,
 };
 
-use crate::maps::{SEGMENTS, is_local, segment_of};
+use crate::addresses::{is_local, segment_of};
+use crate::maps::SEGMENTS;
 use crate::report::refuse;
 use crate::stage::open;
 

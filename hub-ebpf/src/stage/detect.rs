@@ -14,8 +14,9 @@ use hub_common::outcome::{OUTCOME_NEW, Scratch, VERDICT_REDIRECT, VERDICT_STACK}
 use hub_common::packet::{PACKET_ICMP_REQUEST, Packet, protocol};
 use hub_common::segment::SEGMENT_WATCHED;
 
+use crate::addresses::segment_of;
 use crate::atomic;
-use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, own, segment_of};
+use crate::maps::{BARS, DETECTIONS, DETECTOR_SETS, SEGMENTS, WATCHED, WATCHES, own};
 use crate::report::{self, refuse};
 use crate::stage::quarantine;
 

@@ -8,7 +8,7 @@ use hub_common::packet::{
 };
 use hub_common::segment::ROLE_SEGMENT;
 
-use crate::maps::is_local;
+use crate::addresses::is_local;
 
 /// Whether to go on judging.
 pub(crate) enum Front {

@@ -6,7 +6,7 @@ use hub_common::outcome::{FROM_HOST, OUTCOME_RELATED, Scratch};
 use hub_common::packet::protocol;
 use hub_common::segment::Settings;
 
-use crate::maps::{is_local, segment_of};
+use crate::addresses::{is_local, segment_of};
 use crate::report::refuse;
 use crate::stage::flow::find;
 use crate::stage::open;

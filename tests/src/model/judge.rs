@@ -7,6 +7,7 @@ use hub_common::event::Reason;
 use super::changes::{Change, Decision};
 use super::flows::is_pure_syn;
 use super::headers::Piece;
+use super::kinds::{is_group, is_link_local};
 use super::rules::{Question, Side, Terms, ask};
 use super::{
     Enforcement, Entry, Flow, Headers, Life, Model, Parsed, Role, Stamp, Tuple, Verdict, icmp, parse,
@@ -351,7 +352,7 @@ impl Model {
         forward: bool,
         now: u64,
         changes: &mut Vec<Change>,
-    ) -> Result<([Option<u16>; 2], [Option<u16>; 2]), Verdict> {
+    ) -> Result<(Slots, Slots), Verdict> {
         let mut takes = Vec::new();
         let (mut limits, mut counted) = ([None; 2], [None; 2]);
         let mut put = |side: Side, segment: u32| {
@@ -384,17 +385,5 @@ impl Model {
     }
 }
 
-/// Multicast, or IPv4 limited broadcast.
-fn is_group(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_multicast(),
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    }
-}
+/// A limit of each side's policy.
+type Slots = [Option<u16>; 2];

@@ -61,7 +61,7 @@ fn departure_times_need_one_queue_on_each_interface_and_no_class() {
     let slow = json!({"interfaces": [], "qos": {"bandwidth": "8kbps"}});
     let view = script.create(with(limited("b", "10.2.0.0/24"), slow)).unwrap();
     // Less than a packet would stop everything.
-    assert_eq!(script.desired().shapes[&view.segment].wait_us, [Some(1_480_024); 2]);
+    assert_eq!(script.desired().shapes[&view.segment].wait_us, [Some(1_481_482); 2]);
     let police = json!({"interfaces": [], "qos": {"bandwidth": "8Mbps", "police": true}});
     let view = script.create(with(limited("c", "10.3.0.0/24"), police)).unwrap();
     let desired = script.desired();

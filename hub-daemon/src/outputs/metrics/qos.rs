@@ -57,8 +57,8 @@ pub(super) fn encode(
         let row = |direction, wait| ([("persona", name), ("direction", direction)], wait);
         Some([row("ingress", ingress), row("egress", egress)])
     });
-    series.gauges(
-        "hub_persona_queue_delay_microseconds",
+    series.times(
+        "hub_persona_queue_delay_seconds",
         "How long packets wait for the persona's bandwidth, where they wait longest",
         waits.flatten(),
     )?;

@@ -55,6 +55,20 @@ impl<'a> Series<'a> {
         Ok(())
     }
 
+    /// A family of times, in seconds; values are microseconds.
+    pub(super) fn times<V: EncodeLabelValue, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<V, N>>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value_us) in samples {
+            family.encode_family(&labels)?.encode_gauge(&Duration::from_micros(value_us).as_secs_f64())?;
+        }
+        Ok(())
+    }
+
     /// A family of times of handshakes, in seconds.
     pub(super) fn handshakes<V: EncodeLabelValue, const N: usize>(
         &mut self,

@@ -81,7 +81,7 @@ impl Lines {
         // Networks before their sites; then what takes the place of what has gone.
         let networks = |now: NetLine, wanted: &BTreeMap<u64, u32>| opened(now, wanted, |key| !is_site(key));
         let sites = |now: NetLine, wanted: &BTreeMap<u64, u32>| opened(now, wanted, |_| true);
-        let steps: [fn(NetLine, &BTreeMap<u64, u32>) -> NetLine; 3] = [networks, sites, made];
+        let steps: [Step; 3] = [networks, sites, made];
         for step in steps {
             for index in &lines {
                 let now = self.held.get(index).copied().unwrap_or(NetLine::ZERO);
@@ -110,6 +110,9 @@ impl Lines {
         Ok(())
     }
 }
+
+/// What becomes of a line that is to hold these entries.
+type Step = fn(NetLine, &BTreeMap<u64, u32>) -> NetLine;
 
 fn header_of(flags: u64) -> NetLine {
     let mut header = NetLine::ZERO;
