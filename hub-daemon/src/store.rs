@@ -3,7 +3,7 @@
 //! A save is written beside, synced, and put in place by a rename, so that the file is always whole. The
 //! save before is kept as `state.json.old` for the day when a disk loses data that it said it had.
 //!
-//! With many personas only what changed is written, into [`journal`], until that is as long as the file; then
+//! With many personas only what changed is written, into a journal, until that is as long as the file; then
 //! the file is written anew, and the journal begins again. The one before stays beside the older file.
 
 mod journal;
