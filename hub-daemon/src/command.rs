@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::desired::LINK_PREFIX;
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
 use crate::model::config::Config;
@@ -167,6 +168,13 @@ pub struct Inventory {
     pub foreign_routes: Vec<IpNet>,
     /// Whether others have policy rules (`ip rule`) beside the kernel's own three.
     pub foreign_rules: bool,
+}
+
+impl Inventory {
+    /// Links that are not the hub's endpoints.
+    pub fn others(&self) -> impl Iterator<Item = (&String, &Link)> {
+        self.links.iter().filter(|(name, _)| !name.starts_with(LINK_PREFIX))
+    }
 }
 
 /// One link in the hub's namespace.

@@ -187,11 +187,17 @@ impl Hub {
                 self.release(&grave, now);
             }
         }
+        let others = self.inventory.others().ne(inventory.others())
+            || self.inventory.foreign_routes != inventory.foreign_routes
+            || self.inventory.foreign_rules != inventory.foreign_rules;
         self.inventory = inventory;
         self.shown = None;
         self.revision += 1;
+        if !others {
+            return;
+        }
         self.looked = self.revision;
-        // What failed may have failed for what has changed.
+        // What failed may have failed for what has changed. What passes made and took back is no such change.
         for record in self.records.select_mut(|record| matches!(record.life, Life::Failed { .. })) {
             record.life = Life::Provisioning;
             record.since = self.revision;

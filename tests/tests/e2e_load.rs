@@ -9,7 +9,7 @@ use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 
 /// Personas that come, each with an endpoint in a namespace.
-const COMING: usize = 120;
+const COMING: usize = 200;
 /// Personas that end meanwhile, in both families.
 const ENDING: usize = 30;
 
@@ -47,22 +47,24 @@ fn personas_end_in_time_while_hundreds_are_made() {
     for (number, guest) in guests.iter().enumerate() {
         writeln!(
             yaml,
-            "---\nkind: persona\nname: come{number}\nip_range: 10.70.{number}.0/24\nttl: {}s\nendpoints: [{{name: \
+            "---\nkind: persona\nname: come{number}\nip_range: 10.{}.{}.0/24\nttl: {}s\nendpoints: [{{name: \
              one, namespace: {guest}}}]",
+            70 + number / 250,
+            number % 250,
             600 + number,
         )
         .unwrap();
     }
     std::fs::write(world.hub.documents().join("load.yaml"), yaml).unwrap();
     wait_until("the end is near", Duration::from_mins(1), || {
-        Timestamp::now() > deadline - SignedDuration::from_millis(600)
+        Timestamp::now() > deadline - SignedDuration::from_millis(500)
     });
     assert_eq!(routed(&world).len(), ENDING, "they are there until the end");
     world.hub.process().signal(nix::sys::signal::Signal::SIGHUP);
     wait_until("the deadline", Duration::from_mins(1), || Timestamp::now() >= deadline);
+    let made = world.router.sh("ip -oneline link show group 177").lines().count();
     wait_until("all of them are gone", Duration::from_mins(1), || routed(&world).is_empty());
     let late = Timestamp::now().duration_since(deadline);
-    let made = world.router.sh("ip -oneline link show group 177").lines().count();
     assert!(made < COMING, "the test proves nothing: all {COMING} were made before the deadline");
     assert!(
         late < SignedDuration::from_secs(patience().into()),

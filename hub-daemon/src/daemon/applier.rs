@@ -27,9 +27,11 @@ use crate::tables::datapath::Datapath;
 use crate::tables::network::Network;
 use crate::tables::pins::Pins;
 
-/// A pass takes on what is slow to make for so long at least. When something ends after that, or was deleted,
-/// it takes on no more: the next pass begins with withdrawals.
-const TAKES_ON_FOR: Duration = Duration::from_millis(100);
+/// A pass takes on what is slow to make for so long at least. When something was deleted after that, or ends
+/// before the pass would be over, it takes on no more: the next pass begins with withdrawals.
+const TAKES_ON_FOR: Duration = Duration::from_millis(50);
+/// The rest of a pass takes up to this many times as long as what is slow to make: programs go on new interfaces.
+const REST_OF_PASS: u32 = 8;
 /// Pins that nobody needs are looked for this often.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -183,8 +185,10 @@ impl Applier {
         hurry.store(false, Ordering::Relaxed);
         let next_end = next_end(desired);
         let mut round = Round::new(desired, || {
-            begun.elapsed() < TAKES_ON_FOR
-                || !(hurry.load(Ordering::Relaxed) || next_end.is_some_and(|end| end <= Timestamp::now()))
+            let taken = begun.elapsed();
+            let over = Timestamp::now().saturating_add(taken * REST_OF_PASS);
+            let is_late = || next_end.zip(over.ok()).is_some_and(|(end, over)| end <= over);
+            taken < TAKES_ON_FOR || !(hurry.load(Ordering::Relaxed) || is_late())
         });
         self.network.withdraw(desired);
         match Clock::calibrate(&self.pins) {

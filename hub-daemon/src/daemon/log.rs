@@ -21,7 +21,7 @@ impl Log {
     pub fn start() -> Self {
         let given = EnvFilter::try_from_default_env().ok();
         let is_fixed = given.is_some();
-        let filter = given.unwrap_or_else(|| EnvFilter::new(LogLevel::default().name()));
+        let filter = given.unwrap_or_else(|| filter(LogLevel::default()));
         let (filter, handle) = reload::Layer::new(filter);
         let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
         // Colours are for people, not for files.
@@ -37,8 +37,18 @@ impl Log {
         if self.is_fixed {
             return;
         }
-        if let Err(error) = self.filter.reload(EnvFilter::new(level.name())) {
+        if let Err(error) = self.filter.reload(filter(level)) {
             tracing::error!(%error, "the log level stays as it was");
         }
     }
+}
+
+/// The daemon's own records from this level on; what libraries say, warnings apart, only at `trace`.
+fn filter(level: LogLevel) -> EnvFilter {
+    let name = level.name();
+    let others = match level {
+        LogLevel::Error | LogLevel::Trace => name,
+        LogLevel::Warn | LogLevel::Info | LogLevel::Debug => "warn",
+    };
+    EnvFilter::new(format!("{others},hub_daemon={name}"))
 }

@@ -25,8 +25,11 @@ use crate::reconcile::Table;
 
 /// A lifetime that never ends.
 const FOREVER: u32 = u32::MAX;
+/// The kernel removes an address this long after its end. Routes that go with an IPv4 address go without a word
+/// to those who listen, such as routing daemons: the daemon, who removes routes first, should come before.
+const GRACE_SECONDS: u32 = 1;
 /// Lifetimes are whole seconds and count down between writing and reading.
-const TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(2 + GRACE_SECONDS as i64);
 
 /// The addresses of a namespace.
 pub struct Addresses {
@@ -144,11 +147,12 @@ fn message((_, net): &(String, IpNet), index: u32) -> AddressMessage {
     message
 }
 
-/// Seconds until an address goes, rounded up; at least one, for the kernel refuses none.
+/// Seconds until an address goes, rounded up, and the grace.
 fn lifetime(expires: Option<Timestamp>, now: Timestamp) -> CacheInfo {
     let seconds = expires.map_or(FOREVER, |expires| {
         let left = expires.duration_since(now).as_millis().max(1);
-        u32::try_from(left.unsigned_abs().div_ceil(1000)).unwrap_or(FOREVER)
+        u32::try_from(left.unsigned_abs().div_ceil(1000))
+            .map_or(FOREVER, |left| left.saturating_add(GRACE_SECONDS))
     });
     let mut lifetime = CacheInfo::default();
     lifetime.ifa_preferred = seconds;
@@ -165,15 +169,15 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let seconds =
             |milliseconds| lifetime(Some(now + SignedDuration::from_millis(milliseconds)), now).ifa_valid;
-        assert_eq!([seconds(-5), seconds(0), seconds(1001), seconds(2000)], [1, 1, 2, 2]);
+        assert_eq!([seconds(-5), seconds(0), seconds(1001), seconds(2000)], [2, 2, 3, 3]);
         assert_eq!(lifetime(None, now).ifa_valid, FOREVER);
     }
 
     #[test]
-    fn expiry_within_two_seconds_is_the_same() {
+    fn expiry_within_seconds_is_the_same() {
         let at = |seconds| Address { expires: Timestamp::from_second(seconds).ok() };
         assert!(Addresses::holds(&at(100), &at(102)));
-        assert!(!Addresses::holds(&at(100), &at(97)));
+        assert!(!Addresses::holds(&at(100), &at(96)));
         assert!(!Addresses::holds(&at(100), &Address { expires: None }));
     }
 }

@@ -134,7 +134,7 @@ impl Hub {
         let all: Vec<&str> = words.iter().copied().chain([hubd.as_str()]).collect();
         let mut command = self.space.program(all.first().expect("the daemon is one of them"));
         command.args(all.iter().skip(1)).args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
-        command.env("RUST_LOG", "debug").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command.env("RUST_LOG", "info,hub_daemon=debug").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         self.process = Some(Background::start(command.stdout(log.try_clone().unwrap()).stderr(log)));
     }
 

@@ -1,7 +1,7 @@
 //! Placement and what comes back from reconcile.
 
 use super::*;
-use crate::desired::{Role, RouteKey, TABLE_BASE, Via, Xdp};
+use crate::desired::{LINK_PREFIX, Role, RouteKey, TABLE_BASE, Via, Xdp};
 use crate::model::config::Interface;
 use crate::systems::persona::place::{MAIN_TABLE, METRIC_BASE, METRIC_FALLBACK};
 
@@ -143,6 +143,27 @@ fn what_the_kernel_refuses_is_withheld_whole_and_tried_again() {
     script.reconciled(&[(&id, "the namespace went away")]);
     assert_eq!(script.view("a").state, PersonaState::Active, "what works is not taken down for a part");
     assert_eq!(script.reasons("a"), ["Fault"]);
+}
+
+#[test]
+fn what_failed_is_tried_again_when_others_change_the_network_and_not_when_passes_do() {
+    let mut script = Script::new();
+    let id = script.create(persona("a", "10.1.0.0/24")).unwrap().id;
+    script.reconciled(&[(&id, "refused")]);
+    let mut inventory = Inventory::default();
+    inventory.links.insert(format!("{LINK_PREFIX}1"), Link::default());
+    script.inventory(inventory.clone());
+    assert_eq!(script.view("a").state, PersonaState::Failed, "an endpoint of the hub's came");
+    inventory.links.insert("lan0".to_owned(), Link::default());
+    script.inventory(inventory.clone());
+    assert_ne!(script.view("a").state, PersonaState::Failed, "tried at once");
+    // The pass that is under way does not know of what comes now.
+    let revision = script.hub.revision();
+    inventory.links.insert("lan1".to_owned(), Link::default());
+    script.inventory(inventory);
+    let faults = [(id, vec!["refused".to_owned()])].into();
+    script.hub.handle(Command::Faults { revision, faults, postponed: BTreeSet::new() }, script.now).unwrap();
+    assert_ne!(script.view("a").state, PersonaState::Failed);
 }
 
 #[test]
