@@ -201,6 +201,14 @@ pub(crate) fn headers(scratch: &Scratch, frame_bytes: u32) -> (u32, u32) {
     (at, length.min(HEADER_BYTES as u32))
 }
 
+/// The same length, if it is one that [`headers`] gives and not 0.
+// VERIFIER(6.1): that a number is not 0 is forgotten; that it is a mask and one more is not.
+#[inline(always)]
+pub(crate) fn bounded(length: u32) -> u32 {
+    const { assert!(HEADER_BYTES.is_power_of_two()) };
+    (core::hint::black_box(length).wrapping_sub(1) & (HEADER_BYTES as u32 - 1)) + 1
+}
+
 /// Makes the events that are due; the headers are those that the working space has, as many bytes as given.
 #[unsafe(no_mangle)]
 #[inline(never)]

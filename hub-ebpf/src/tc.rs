@@ -321,7 +321,9 @@ pub(crate) extern "C" fn hub_tell_tc(skb: *mut __sk_buff, scratch: *mut Scratch)
     *headers = [0; HEADER_BYTES];
     // SAFETY: the context is the hook's own; the array has room for the most bytes of headers.
     let read = (1..=HEADER_BYTES as u32).contains(&length)
-        && unsafe { bpf_skb_load_bytes(skb.cast(), at, headers.as_mut_ptr().cast(), length) } == 0;
+        && unsafe {
+            bpf_skb_load_bytes(skb.cast(), at, headers.as_mut_ptr().cast(), report::bounded(length))
+        } == 0;
     report::hub_events(scratch, if read { length } else { 0 });
     0
 }

@@ -240,7 +240,7 @@ pub(crate) extern "C" fn hub_tell_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) -
     *headers = [0; HEADER_BYTES];
     // SAFETY: as above; the array has room for the most bytes of headers.
     let read = (1..=HEADER_BYTES as u32).contains(&length)
-        && unsafe { bpf_xdp_load_bytes(ctx, at, headers.as_mut_ptr().cast(), length) } == 0;
+        && unsafe { bpf_xdp_load_bytes(ctx, at, headers.as_mut_ptr().cast(), report::bounded(length)) } == 0;
     report::hub_events(scratch, if read { length } else { 0 });
     0
 }
