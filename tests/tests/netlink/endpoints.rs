@@ -127,7 +127,7 @@ fn endpoint_changes_in_place() {
         let (_, addresses) = red.run("ip -4 address show dev eth0");
         assert!(addresses.contains("10.1.1.6/32") && !addresses.contains("10.1.1.5/32"), "{addresses}");
         assert!(
-            addresses.contains("valid_lft 500sec") || addresses.contains("valid_lft 499sec"),
+            addresses.contains("valid_lft 501sec") || addresses.contains("valid_lft 500sec"),
             "{addresses}"
         );
         // The kernel forgets routes and IPv6 addresses of a link that goes down.
