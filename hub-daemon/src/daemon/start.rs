@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use self::ground::{capacities, clsact_advice, lock};
+use self::ground::{capacities, clsact_advice, lock, on_its_own};
 use super::applier::Applier;
 use super::documents;
 use super::log::Log;
@@ -168,7 +168,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
     let helpers = tell_names(&config, &handle).await?;
-    let owner = tokio::spawn(Owner::new(hub, store, channels, Arc::clone(&handle.reconcile)).work());
+    let owner = Owner::new(hub, store, channels, Arc::clone(&handle.reconcile));
+    let mut owner = on_its_own(owner, closed.clone())?;
     let documents = tokio::spawn(documents::serve(
         documents::Configuration { used: config.clone(), file, log },
         handle.clone(),
@@ -181,9 +182,11 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let alerts = tokio::spawn(watcher.run());
 
     reload(&handle).await;
-    supervise(&handle, owner, &mut signals).await?;
+    supervise(&handle, &mut owner, &mut signals).await?;
 
     closing.send_replace(true);
+    // It ends by itself.
+    drop(owner.await);
     for task in listeners {
         // A panic in a listener was logged when it happened.
         drop(task.await);
@@ -214,7 +217,7 @@ fn revert_first(hub: &mut Hub, store: &mut Store, now: Timestamp) -> Result<(), 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
 async fn supervise(
     handle: &HubHandle,
-    mut owner: JoinHandle<()>,
+    owner: &mut oneshot::Receiver<()>,
     signals: &mut Signals,
 ) -> Result<(), StartError> {
     let mut ready = handle.snapshot.clone();
@@ -241,14 +244,13 @@ async fn supervise(
                 }
                 heard = beat;
             }
-            end = &mut owner => {
-                return Err(StartError::Runtime(io::Error::other(format!("the owner of the hub ended: {end:?}"))));
+            _ = &mut *owner => {
+                return Err(StartError::Runtime(io::Error::other("the owner of the hub ended")));
             }
         }
     }
     tracing::info!("ending; the data path stays");
     notify(&[sd_notify::NotifyState::Stopping]);
-    owner.abort();
     Ok(())
 }
 

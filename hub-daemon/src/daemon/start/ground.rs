@@ -1,11 +1,14 @@
-//! What a start stands on: sizes of maps, the lock, the hook.
+//! What a start stands on: sizes of maps, the lock, the hook, the thread of the owner.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 
-use super::StartError;
+use super::{Owner, StartError};
 use crate::desired::TcHook;
 use crate::kernel::load::Capacities;
 use crate::model::config::Limits;
@@ -38,4 +41,24 @@ pub(super) fn lock(runtime_dir: &Path) -> Result<Flock<File>, StartError> {
     fs::create_dir_all(runtime_dir).map_err(failed)?;
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_held| StartError::Running(path.clone()))
+}
+
+/// Lets the owner work on a thread of its own until `closed`: what takes it long on a large hub keeps nobody
+/// waiting who reads. Returns what ends when the owner does.
+pub(super) fn on_its_own(
+    owner: Owner,
+    mut closed: watch::Receiver<bool>,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = Handle::current();
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("owner".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = owner.work() => {}
+                _ = closed.wait_for(|closed| *closed) => {}
+            }
+        });
+        drop(ended);
+    })?;
+    Ok(end)
 }
