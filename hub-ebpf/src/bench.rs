@@ -75,8 +75,8 @@ fn bench_count(ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// The least that forwards in XDP.
-#[xdp]
+/// The least that forwards in XDP. With the attributes of the hub's program: one map of programs holds both.
+#[xdp(frags)]
 fn bench_redirect_xdp(ctx: XdpContext) -> u32 {
     let Some(plan) = PLAN.get(0) else { return xdp_action::XDP_ABORTED };
     if !put_macs(&frame(&ctx), plan) {
