@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::model::detector::Detectors;
 use crate::model::policy::Policy;
+use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
 use queues::{Queue, QueueKey, Shape};
 
@@ -25,7 +26,7 @@ pub struct Desired {
     /// Which segment an address belongs to, longest prefix first.
     pub prefixes: BTreeMap<IpNet, SegmentId>,
     /// Elements of sets by segment and number, with the end of each.
-    pub sets: BTreeMap<(SegmentId, u32), BTreeMap<IpNet, Option<Timestamp>>>,
+    pub sets: BTreeMap<(SegmentId, u32), Arc<Elements>>,
     /// Addresses that operators keep out of segments, with the end of each.
     pub quarantine: BTreeMap<(SegmentId, IpAddr), Timestamp>,
     /// Segments that may talk to each other; the smaller id first.

@@ -176,7 +176,17 @@ pub(crate) static DROPS: PerCpuHashMap<
 #[btf_map]
 pub(crate) static RULE_HITS: PerCpuArray<RuleHits, { limits::RULES as usize }> = PerCpuArray::new();
 
-/// Elements of sets, with the tick at which each ends. Daemon writes; the matcher asks.
+/// Elements of sets that are one address, with the tick at which each ends. Daemon writes; the matcher asks.
+#[btf_map]
+pub(crate) static SET_HOSTS: HashMap<
+    SetKey,
+    u64,
+    { limits::SET_ELEMENTS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
+/// Elements of sets that are wider, with the tick at which each ends. Daemon writes; the matcher asks for
+/// addresses that are not in [`SET_HOSTS`].
 #[btf_map]
 pub(crate) static SETS: LpmTrie<SetKey, u64, { limits::SET_ELEMENTS as usize }> = LpmTrie::new();
 
@@ -320,6 +330,10 @@ pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
     unsafe { bits.write(SET_KEY_BITS + 128) };
     // SAFETY: as above.
     unsafe { key.write(SetKey { segment: handed.asked, set, address: *address }) };
+    // SAFETY: as above; values are written whole.
+    if let Some(until) = unsafe { SET_HOSTS.get(&*key) } {
+        return *until;
+    }
     // SAFETY: the two fields lie one behind the other, as a key has them.
     let key = unsafe { &*bits.cast::<Key<SetKey>>() };
     SETS.get(key).copied().unwrap_or(0)

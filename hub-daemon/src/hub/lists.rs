@@ -41,7 +41,8 @@ impl Hub {
                 elements.extend(entries.iter().map(|entry| (*entry, end)));
             }
             Elements::Remove(entries) => {
-                let written = entries.iter().enumerate().filter(|(_, entry)| defined.entries.contains(entry));
+                let written =
+                    entries.iter().enumerate().filter(|(_, entry)| defined.entries.contains_key(entry));
                 let problems: Vec<Problem> = written
                     .map(|(index, entry)| {
                         let detail = format!("{entry} is in the document of the persona: change it there");

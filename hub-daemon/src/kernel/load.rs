@@ -122,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 54] {
+    pub(crate) fn maps(&self) -> [Shape; 55] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -155,6 +155,7 @@ impl Capacities {
             ("DROPS", size_of::<DropKey>(), size_of::<Hits>(), drops),
             ("RULE_HITS", index, size_of::<RuleHits>(), self.rules),
             ("SETS", size_of::<SetKey>() + 4, size_of::<u64>(), limits::SET_ELEMENTS),
+            ("SET_HOSTS", size_of::<SetKey>(), size_of::<u64>(), limits::SET_ELEMENTS),
             ("QUARANTINE", size_of::<QuarantineKey>(), size_of::<u64>(), limits::QUARANTINED),
             ("LIMITS", index, size_of::<Limit>(), limits::RATE_LIMITS),
             ("LIMIT_SOURCES", size_of::<LimitSource>(), size_of::<u64>(), limits::RATE_SOURCES),

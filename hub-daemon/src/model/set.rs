@@ -1,22 +1,27 @@
 //! Named sets of prefixes, which rules refer to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hub_common::limits::{ELEMENTS_PER_SET, SETS_PER_PERSONA};
 use hub_common::set::set_number;
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::problems::Problems;
 use super::{names, prefix, span};
 use crate::document::persona::PersonaDocument;
 use crate::document::persona::SetDocument;
 
+/// Elements of a set with the end of each; `None` stays for good.
+pub type Elements = BTreeMap<IpNet, Option<Timestamp>>;
+
 /// A set as its document has it; elements may be added at run time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set {
     /// Prefixes that are always in it.
-    pub entries: Vec<IpNet>,
+    pub entries: Arc<Elements>,
     /// How long an element stays that is added without a life of its own.
     pub ttl: Option<Duration>,
 }
@@ -47,7 +52,7 @@ pub(super) fn sets(
         let entries = entries.iter().enumerate().filter_map(|(index, text)| {
             problems.take(&format!("{base}/entries/{index}"), prefix::matched(text))
         });
-        let entries = entries.collect();
+        let entries = Arc::new(entries.map(|prefix| (prefix, None)).collect());
         let ttl = document.ttl.as_ref().and_then(|text| {
             let parsed = span::parse(text).map_err(|error| error.to_string().replacen("duration", "ttl", 1));
             problems.take(&format!("{base}/ttl"), parsed)

@@ -1,5 +1,6 @@
 //! A model's hub into the maps, as the daemon would write it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aya::maps::MapData;
@@ -273,18 +274,27 @@ impl DataPath {
         for key in trie.keys().collect::<Result<Vec<_>, _>>().unwrap() {
             trie.remove(&key).unwrap();
         }
+        let mut hosts = BTreeMap::new();
         for ((segment, set), elements) in &model.sets {
             for element in elements {
                 let key = SetKey { segment: *segment, set: *set, address: mapped(element.address) };
                 let bits = u32::from(element.bits) + if element.address.is_ipv4() { 96 } else { 0 };
-                // The map answers with the longest prefix: it must last as long as any that covers it.
+                // The maps answer with the longest prefix: it must last as long as any that covers it.
                 let covering = elements
                     .iter()
                     .filter(|other| other.bits <= element.bits && contains(other, element.address));
                 let until = covering.map(|other| other.until_tick).max().unwrap();
-                trie.insert(&Key::new(SET_KEY_BITS + bits, key), until, 0).unwrap();
+                if bits == 128 {
+                    hosts.insert((*segment, *set, key.address), until);
+                } else {
+                    trie.insert(&Key::new(SET_KEY_BITS + bits, key), until, 0).unwrap();
+                }
             }
         }
+        let hosts = hosts
+            .into_iter()
+            .map(|((segment, set, address), until)| (SetKey { segment, set, address }, until));
+        self.replace_all::<SetKey, u64>("SET_HOSTS", hosts);
     }
 
     fn fill_limits(&mut self, model: &Model) {

@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hub_common::set::set_number;
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
 use crate::desired::Desired;
+use crate::model::set::Elements;
 
 /// Most addresses that an operator may keep in one persona's quarantine.
 pub const QUARANTINED: usize = 1_024;
@@ -21,7 +22,7 @@ pub const QUARANTINED: usize = 1_024;
 #[serde(deny_unknown_fields, default)]
 pub struct Lists {
     /// Elements of sets beside those of the document; `None` stays for good.
-    pub sets: BTreeMap<String, BTreeMap<IpNet, Option<Timestamp>>>,
+    pub sets: BTreeMap<String, Elements>,
     /// Addresses that are kept out.
     pub quarantine: BTreeMap<IpAddr, Timestamp>,
     /// Counts changes of sets.
@@ -52,13 +53,18 @@ impl Lists {
 }
 
 impl Record {
-    /// Everything in one of its sets, with the end of each.
-    pub fn elements(&self, set: &str) -> BTreeMap<IpNet, Option<Timestamp>> {
-        let mut elements = self.lists.sets.get(set).cloned().unwrap_or_default();
-        // What the document has stays, whatever was added.
-        let written = self.persona.sets().get(set).into_iter().flat_map(|set| &set.entries);
-        elements.extend(written.map(|prefix| (*prefix, None)));
-        elements
+    /// Everything in one of its sets: the value of the definition itself where nothing was added.
+    pub fn elements(&self, set: &str) -> Arc<Elements> {
+        let written = self.persona.sets().get(set).map(|set| Arc::clone(&set.entries)).unwrap_or_default();
+        match self.lists.sets.get(set) {
+            None => written,
+            // What the document has stays, whatever was added.
+            Some(added) => {
+                let mut elements = added.clone();
+                elements.extend(written.iter());
+                Arc::new(elements)
+            }
+        }
     }
 
     /// Elements of all its sets.

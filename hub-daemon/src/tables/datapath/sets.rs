@@ -1,97 +1,145 @@
-//! Elements of sets in their map, each with the tick at which it ends.
+//! Elements of sets in their maps, each with the tick at which it ends.
 //!
-//! The map answers with the longest prefix only, so an element holds the last end among the prefixes that
-//! cover it: when a short-lived one ends, the wider one still counts.
+//! Addresses are in a hash table, wider prefixes in a trie that is asked for what the table does not hold. Each
+//! answers with one element only, so an element holds the last end among the prefixes that cover it: when a
+//! short-lived one ends, the wider one still counts.
+
+mod ticks;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{IterableMap as _, MapData, MapError};
-use hub_common::address::mapped;
+use aya::maps::{HashMap, IterableMap as _, MapData, MapError};
 use hub_common::set::{SET_KEY_BITS, SetKey};
-use ipnet::{IpNet, Ipv6Net};
-use jiff::Timestamp;
 
 use super::{MapFault, failure, take};
-use crate::compile::bits;
 use crate::kernel::batch;
 use crate::kernel::clock::Clock;
-use crate::model::{SegmentId, prefix};
+use crate::model::SegmentId;
+use crate::model::set::Elements;
 use crate::reconcile::Report;
+use ticks::{Change, Element, HOST_BITS, Ticks};
 
 const NAME: &str = "sets";
 
 /// Segment and number of a set.
 type Name = (SegmentId, u32);
-/// Address and length of an element as the map holds it.
-type Element = ([u8; 16], u8);
 
-/// The map of sets.
+/// The maps of sets.
 pub(crate) struct Sets {
-    map: LpmTrie<MapData, SetKey, u64>,
-    live: BTreeMap<Name, BTreeMap<Element, u64>>,
+    hosts: HashMap<MapData, SetKey, u64>,
+    nets: LpmTrie<MapData, SetKey, u64>,
+    live: BTreeMap<Name, Live>,
+}
+
+/// What the maps hold of one set.
+#[derive(Default)]
+struct Live {
+    ticks: Ticks,
+    /// What that was made of, if it is whole and says the same at any time.
+    made_of: Option<Arc<Elements>>,
 }
 
 impl Sets {
-    /// Takes the map of an object and reads what an earlier run left.
+    /// Takes the maps of an object and reads what an earlier run left.
     pub(crate) fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
-        let map: LpmTrie<_, SetKey, u64> = take(ebpf, "SETS")?;
-        let mut live: BTreeMap<Name, BTreeMap<Element, u64>> = BTreeMap::new();
-        for key in map.keys().filter_map(Result::ok) {
-            let data = key.data();
-            let bits = key.prefix_len().saturating_sub(SET_KEY_BITS);
-            let element = (data.address, u8::try_from(bits).unwrap_or(128));
-            let until = map.get(&key, 0).unwrap_or_default();
-            live.entry((SegmentId(data.segment), data.set)).or_default().insert(element, until);
+        let hosts: HashMap<_, SetKey, u64> = take(ebpf, "SET_HOSTS")?;
+        let nets: LpmTrie<_, SetKey, u64> = take(ebpf, "SETS")?;
+        let mut live: BTreeMap<Name, Live> = BTreeMap::new();
+        let mut add = |key: &SetKey, bits, until| {
+            live.entry((SegmentId(key.segment), key.set))
+                .or_default()
+                .ticks
+                .push(((key.address, bits), until));
+        };
+        let each = |key: &SetKey, until: &[u64]| {
+            add(key, HOST_BITS, until.first().copied().unwrap_or_default());
+            ControlFlow::Continue(())
+        };
+        batch::entries(hosts.map(), each)
+            .map_err(|error| MapFault::Kernel { map: "SET_HOSTS", source: MapError::IoError(error) })?;
+        for key in nets.keys().filter_map(Result::ok) {
+            let bits = u8::try_from(key.prefix_len().saturating_sub(SET_KEY_BITS)).unwrap_or(HOST_BITS);
+            add(&key.data(), bits, nets.get(&key, 0).unwrap_or_default());
         }
-        Ok(Self { map, live })
+        for set in live.values_mut() {
+            set.ticks.sort_unstable();
+        }
+        Ok(Self { hosts, nets, live })
     }
 
     /// Makes the sets that are wanted hold what is wanted; others stay for the policies that still ask them.
-    pub(crate) fn put(
-        &mut self,
-        wanted: &BTreeMap<Name, BTreeMap<IpNet, Option<Timestamp>>>,
-        clock: &Clock,
-    ) -> Report {
+    pub(crate) fn put(&mut self, wanted: &BTreeMap<Name, Arc<Elements>>, clock: &Clock) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         for (name, elements) in wanted {
-            let wanted = ticks(elements, clock);
-            let live = self.live.entry(*name).or_default();
-            let gone: Vec<Element> =
-                live.keys().filter(|element| !wanted.contains_key(*element)).copied().collect();
-            for element in gone {
-                match self.map.remove(&key(*name, &element)) {
-                    Ok(()) => report.deleted += 1,
-                    Err(source) => note(&mut report, source),
-                }
-                live.remove(&element);
+            let mut live = self.live.remove(name).unwrap_or_default();
+            if !live.made_of.as_ref().is_some_and(|made_of| Arc::ptr_eq(made_of, elements)) {
+                let failures = report.failures.len();
+                let change = Change::between(live.ticks, ticks::of(elements, clock));
+                live.ticks = self.apply(*name, change, &mut report);
+                let is_whole = report.failures.len() == failures && elements.values().all(Option::is_none);
+                live.made_of = is_whole.then(|| Arc::clone(elements));
             }
-            let missing = wanted.iter().filter(|(element, until)| {
-                live.get(*element).is_none_or(|there| there.abs_diff(**until) > 1)
-            });
-            let missing: Vec<(Element, u64)> = missing.map(|(element, until)| (*element, *until)).collect();
-            let entries: Vec<_> =
-                missing.iter().map(|(element, until)| (key(*name, element), *until)).collect();
-            let (done, result) = batch::put(self.map.map(), &entries);
-            report.put += done;
-            live.extend(missing.into_iter().take(done));
-            if let Err(error) = result {
-                note(&mut report, MapError::IoError(error));
-            }
+            self.live.insert(*name, live);
         }
         report
+    }
+
+    /// Does what a change asks. Returns what the maps hold of the set then.
+    fn apply(&mut self, name: Name, change: Change, report: &mut Report) -> Ticks {
+        let Change { mut stays, gone, missing } = change;
+        match self.remove(name, &gone) {
+            Ok(removed) => report.deleted += removed,
+            Err(error) => {
+                note(report, error);
+                // It is tried again: what is gone already does not matter.
+                stays.extend(gone.into_iter().map(|element| (element, 0)));
+            }
+        }
+        let (hosts, nets): (Ticks, Ticks) =
+            missing.into_iter().partition(|((_, bits), _)| *bits == HOST_BITS);
+        let host_entries: Vec<(SetKey, u64)> =
+            hosts.iter().map(|((address, _), until)| (key(name, *address), *until)).collect();
+        let net_entries: Vec<(Key<SetKey>, u64)> =
+            nets.iter().map(|(element, until)| (prefix(name, element), *until)).collect();
+        let put = [
+            (hosts, batch::put(self.hosts.map(), &host_entries)),
+            (nets, batch::put(self.nets.map(), &net_entries)),
+        ];
+        for (ticks, (done, result)) in put {
+            report.put += done;
+            stays.extend(ticks.into_iter().take(done));
+            if let Err(error) = result {
+                note(report, error);
+            }
+        }
+        stays.sort_unstable();
+        stays
+    }
+
+    fn remove(&self, name: Name, elements: &[Element]) -> io::Result<usize> {
+        let (hosts, nets): (Vec<&Element>, Vec<&Element>) =
+            elements.iter().partition(|(_, bits)| *bits == HOST_BITS);
+        let hosts: Vec<SetKey> = hosts.into_iter().map(|(address, _)| key(name, *address)).collect();
+        let nets: Vec<Key<SetKey>> = nets.into_iter().map(|element| prefix(name, element)).collect();
+        Ok(batch::remove(self.hosts.map(), &hosts)? + batch::remove(self.nets.map(), &nets)?)
     }
 
     /// Empties sets that are no longer wanted.
-    pub(crate) fn delete(&mut self, wanted: &BTreeMap<Name, BTreeMap<IpNet, Option<Timestamp>>>) -> Report {
+    pub(crate) fn delete(&mut self, wanted: &BTreeMap<Name, Arc<Elements>>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         let gone: Vec<_> = self.live.extract_if(.., |name, _| !wanted.contains_key(name)).collect();
-        for (name, elements) in gone {
-            for element in elements.keys() {
-                match self.map.remove(&key(name, element)) {
-                    Ok(()) => report.deleted += 1,
-                    Err(source) => note(&mut report, source),
+        for (name, live) in gone {
+            let elements: Vec<Element> = live.ticks.iter().map(|(element, _)| *element).collect();
+            match self.remove(name, &elements) {
+                Ok(removed) => report.deleted += removed,
+                Err(error) => {
+                    note(&mut report, error);
+                    self.live.insert(name, live);
                 }
             }
         }
@@ -99,61 +147,15 @@ impl Sets {
     }
 }
 
-fn note(report: &mut Report, source: MapError) {
-    let error = MapFault::Kernel { map: "SETS", source };
+fn note(report: &mut Report, error: io::Error) {
+    let error = MapFault::Kernel { map: "SETS", source: MapError::IoError(error) };
     report.failures.extend(failure(NAME, &error).failures);
 }
 
-fn key((segment, set): Name, (address, bits): &Element) -> Key<SetKey> {
-    Key::new(SET_KEY_BITS + u32::from(*bits), SetKey { segment: segment.0, set, address: *address })
+fn key((segment, set): Name, address: [u8; 16]) -> SetKey {
+    SetKey { segment: segment.0, set, address }
 }
 
-/// Elements as the map holds them, with the last tick among the prefixes that cover each.
-fn ticks(elements: &BTreeMap<IpNet, Option<Timestamp>>, clock: &Clock) -> BTreeMap<Element, u64> {
-    let mut ticks: BTreeMap<Element, u64> = BTreeMap::new();
-    // Wider ones come first among those that begin alike, so only those before can cover.
-    for (prefix, end) in elements {
-        let own = clock.deadline_tick(*end);
-        let until = covers(prefix).filter_map(|wider| elements.get(&wider));
-        let until = until.map(|end| clock.deadline_tick(*end)).fold(own, u64::max);
-        for part in parts(prefix) {
-            let there = ticks.entry(bits(&part)).or_default();
-            *there = until.max(*there);
-        }
-    }
-    ticks
-}
-
-fn covers(prefix: &IpNet) -> impl Iterator<Item = IpNet> + use<> {
-    std::iter::successors(prefix.supernet(), IpNet::supernet)
-}
-
-/// An IPv6 prefix without the addresses that stand for IPv4 in the map.
-fn parts(prefix: &IpNet) -> Vec<IpNet> {
-    let IpNet::V6(_) = prefix else { return vec![*prefix] };
-    match Ipv6Net::new(mapped([0; 4]).into(), 96) {
-        Ok(inside) => prefix::without(prefix, &[IpNet::V6(inside)]),
-        Err(_) => vec![*prefix],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wider_element_outlives_a_narrow_one() {
-        let clock = Clock::new(1_000, 0, 4_000_000);
-        let soon = Timestamp::now().checked_add(jiff::SignedDuration::from_secs(60)).unwrap();
-        let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let elements = BTreeMap::from([
-            (net("10.0.0.0/8"), None),
-            (net("10.1.0.0/16"), Some(soon)),
-            (net("::/0"), None),
-        ]);
-        let ticks = ticks(&elements, &clock);
-        assert_eq!(ticks[&bits(&net("10.1.0.0/16"))], u64::MAX);
-        assert!(!ticks.contains_key(&([0; 16], 0)), "::/0 must not hold IPv4");
-        assert!(ticks.keys().filter(|(_, bits)| *bits > 0).count() > 90);
-    }
+fn prefix(name: Name, (address, bits): &Element) -> Key<SetKey> {
+    Key::new(SET_KEY_BITS + u32::from(*bits), key(name, *address))
 }
