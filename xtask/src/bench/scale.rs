@@ -3,6 +3,7 @@
 //! Wall time says what a client waits for, and on a busy machine mostly what others do; the daemon's CPU time
 //! beside it is what the hub itself needs. Ratios are between numbers of one run.
 
+mod by_hand;
 mod documents;
 mod meter;
 
@@ -83,6 +84,11 @@ impl Scale {
         let title = format!("YAML of {count} personas, {} rules: parse", count * 8);
         self.rows.push(Taken { title, wall: vec![read], cpu: None });
         self.rows.push(Taken { title: "… to live: first packet judged".to_owned(), ..live });
+        let by_hand = by_hand::measure(&lab, hub.folder())?;
+        let ratio = quantile(&by_hand.wall, 0.5) / applied;
+        self.rows.push(Taken { title: "… parsed to live".to_owned(), wall: vec![applied], cpu: None });
+        self.rows.push(by_hand);
+        self.ratios.push(("ip -batch, without any rules ÷ parsed to live".to_owned(), ratio));
         self.ratios.push(("file to live ÷ parse (goal ≤ 1.3)".to_owned(), (read + applied) / read));
         self.rows.push(posts(&hub, &format!("POST to active, {count} personas"), size.posts, 1)?);
         say("bench", "changes of one persona");
