@@ -233,12 +233,12 @@ impl Owner {
                 self.look_soon();
             }
             // Ways stay as they are.
-            Change::Queues => self.look_soon(),
+            Change::Queues => self.look_at_links(),
             Change::Links => {
                 // What is remembered of interfaces may be wrong.
                 self.whole = true;
                 self.send(Job::RoutesChanged);
-                self.look_soon();
+                self.look_at_links();
             }
             Change::Routes | Change::Addresses | Change::Rules => {
                 self.send(Job::RoutesChanged);

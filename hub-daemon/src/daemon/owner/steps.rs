@@ -17,6 +17,8 @@ const CROWDED_PERCENT: u64 = 80;
 const REST: u32 = 4;
 /// But no longer than this: what others change is put right soon, however large the hub is.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+/// Nor than this where interfaces came or went.
+const LINKS_REST: Duration = Duration::from_millis(100);
 
 /// How long it takes to read the kernel and put it right, so that most of the time is left for changes.
 #[derive(Debug, Default)]
@@ -93,6 +95,12 @@ impl Owner {
     /// Has the kernel looked at, and a pass made, when the changes that come now have settled.
     pub(super) fn look_soon(&mut self) {
         let wait = self.look.rest().max(SETTLE);
+        self.look_within(wait);
+    }
+
+    /// As [`Self::look_soon`] for interfaces: those that came need programs before anything passes them.
+    pub(super) fn look_at_links(&mut self) {
+        let wait = self.look.rest().clamp(SETTLE, LINKS_REST);
         self.look_within(wait);
     }
 
