@@ -356,7 +356,7 @@ impl Hub {
 
     /// The persona with this id or name; a live one before one that ended.
     fn find(&self, persona: &str) -> Option<&Record> {
-        let by_id = self.records.get(&PersonaId(persona.to_owned()));
+        let by_id = self.records.get(&PersonaId(persona.into()));
         let by_name = || self.claims.named(persona).and_then(|id| self.records.get(id));
         let ended = || self.records.values().rev().find(|record| record.persona.name() == persona);
         by_id.or_else(by_name).or_else(ended)

@@ -233,7 +233,7 @@ impl Owner {
                 self.look_soon();
             }
             // Ways stay as they are.
-            Change::Queues => self.look_at_links(),
+            Change::Queues => self.look_soon(),
             Change::Links => {
                 // What is remembered of interfaces may be wrong.
                 self.whole = true;

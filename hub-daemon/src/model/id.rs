@@ -1,6 +1,7 @@
 //! Identities, and where they come from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ipnet::Ipv6Net;
 use jiff::Timestamp;
@@ -11,7 +12,8 @@ use utoipa::ToSchema;
 /// Identity of a persona: a ULID, so ids sort by creation time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
-pub struct PersonaId(pub String);
+#[schema(value_type = String)]
+pub struct PersonaId(pub Arc<str>);
 
 impl fmt::Display for PersonaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +53,7 @@ impl IdSource {
         let random = u128::from(self.random()) << 64 | u128::from(self.random());
         let fresh = Ulid::from_parts(milliseconds, random);
         self.last = if fresh > self.last { fresh } else { Ulid(self.last.0.wrapping_add(1)) };
-        PersonaId(self.last.to_string())
+        PersonaId(self.last.to_string().into())
     }
 
     /// A random prefix of unique local addresses (RFC 4193 section 3.2).

@@ -185,7 +185,7 @@ fn attachment() -> Attachment {
 
 fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
     PersonaView {
-        id: PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}")),
+        id: PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}").into()),
         state: if name == SLOW { PersonaState::Provisioning } else { PersonaState::Active },
         generation: 1,
         ranges: vec!["10.100.0.0/24".into()],
@@ -289,7 +289,7 @@ impl Task {
 
     fn changeable(&self, persona: &str, generation: Option<u64>) -> Result<Arc<PersonaView>, Rejection> {
         let held =
-            self.personas.values().find(|held| held.id.0 == persona || held.definition.name == persona);
+            self.personas.values().find(|held| *held.id.0 == *persona || held.definition.name == persona);
         let held = held.ok_or_else(|| refusal(RejectionKind::NotFound, "no such persona"))?;
         if held.origin != Origin::Api {
             return Err(refusal(RejectionKind::Conflict, "managed by /etc/hub/filed.yaml"));

@@ -17,14 +17,13 @@ const CROWDED_PERCENT: u64 = 80;
 const REST: u32 = 4;
 /// But no longer than this: what others change is put right soon, however large the hub is.
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// Nor than this where interfaces came or went.
-const LINKS_REST: Duration = Duration::from_millis(100);
 
 /// How long it takes to read the kernel and put it right, so that most of the time is left for changes.
 #[derive(Debug, Default)]
 pub(super) struct Look {
     began: Option<Instant>,
-    next: Option<Instant>,
+    ended: Option<Instant>,
+    took: Duration,
 }
 
 impl Look {
@@ -37,13 +36,14 @@ impl Look {
     pub(super) fn end(&mut self) {
         if let Some(began) = self.began.take() {
             let now = Instant::now();
-            self.next = now.checked_add(((now - began) * REST).min(LONGEST_REST));
+            (self.ended, self.took) = (Some(now), now - began);
         }
     }
 
-    /// How long it is until changes are worth the next look.
-    fn rest(&self) -> Duration {
-        self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
+    /// How long it is until changes are worth the next look, that rests so many times as long as one takes.
+    fn rest(&self, times: u32) -> Duration {
+        let rest = (self.took * times).min(LONGEST_REST);
+        self.ended.map_or(Duration::ZERO, |ended| rest.saturating_sub(ended.elapsed()))
     }
 }
 
@@ -94,13 +94,14 @@ impl Owner {
 
     /// Has the kernel looked at, and a pass made, when the changes that come now have settled.
     pub(super) fn look_soon(&mut self) {
-        let wait = self.look.rest().max(SETTLE);
+        let wait = self.look.rest(REST).max(SETTLE);
         self.look_within(wait);
     }
 
-    /// As [`Self::look_soon`] for interfaces: those that came need programs before anything passes them.
+    /// As [`Self::look_soon`] for interfaces, with less rest: those that came need programs before anything
+    /// passes them.
     pub(super) fn look_at_links(&mut self) {
-        let wait = self.look.rest().clamp(SETTLE, LINKS_REST);
+        let wait = self.look.rest(1).max(SETTLE);
         self.look_within(wait);
     }
 

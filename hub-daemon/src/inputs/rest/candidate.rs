@@ -125,7 +125,7 @@ pub(super) async fn accept(
 ) -> Result<Json<PersonaView>, ProblemDetails> {
     let held = api.persona(&persona)?;
     let candidate = held.candidate.as_ref().ok_or_else(|| none(&persona))?;
-    let id = held.id.0.clone();
+    let id = held.id.to_string();
     let document = Box::new(candidate.definition.clone());
     let command = Command::Replace { persona: id.clone(), document, if_generation: Some(held.generation) };
     let reply = api.command(command).await?;

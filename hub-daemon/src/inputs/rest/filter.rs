@@ -56,14 +56,14 @@ impl Filter {
         let mut personas: Vec<&PersonaView> = snapshot
             .personas
             .iter()
-            .filter(|(id, _)| self.cursor.as_ref().is_none_or(|cursor| id.0 > *cursor))
+            .filter(|(id, _)| self.cursor.as_ref().is_none_or(|cursor| *id.0 > **cursor))
             .map(|(_, persona)| &**persona)
             .filter(|persona| self.takes(persona))
             .take(self.limit + 1)
             .collect();
         let more = personas.len() > self.limit;
         personas.truncate(self.limit);
-        let next = if more { personas.last().map(|persona| persona.id.0.clone()) } else { None };
+        let next = if more { personas.last().map(|persona| persona.id.to_string()) } else { None };
         (personas.into_iter().cloned().collect(), next)
     }
 

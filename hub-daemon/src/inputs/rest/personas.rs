@@ -18,6 +18,7 @@ use super::query::{Named, Parameters};
 use super::{Api, body, decode, etag, idempotency, merge};
 use crate::command::{Command, Reply};
 use crate::document::persona::PersonaDocument;
+use crate::model::PersonaId;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Most time that a POST waits for the kernel to take the persona; the answer then says `provisioning`.
@@ -235,7 +236,7 @@ pub(super) async fn patch(
         merge::merge(&mut definition, &patch);
         let document = decode::persona_from_value(definition)?;
         let command = Command::Replace {
-            persona: held.id.0.clone(),
+            persona: held.id.to_string(),
             document: Box::new(document),
             if_generation: asked.or(Some(held.generation)),
         };
@@ -268,7 +269,7 @@ pub(super) fn prefers(headers: &HeaderMap, what: &str) -> bool {
 
 /// The persona of that id or name; of several with one name, the one that is alive, else the last.
 pub(super) fn find<'a>(snapshot: &'a Snapshot, persona: &str) -> Option<&'a Arc<PersonaView>> {
-    let by_id = snapshot.personas.iter().find(|(id, _)| id.0 == persona).map(|(_, held)| held);
+    let by_id = snapshot.personas.get(&PersonaId(persona.into()));
     by_id.or_else(|| {
         let named = snapshot.personas.values().filter(|held| held.definition.name == persona);
         named.max_by_key(|held| (held.state != PersonaState::Expired, held.id.clone()))

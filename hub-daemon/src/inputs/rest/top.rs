@@ -54,7 +54,7 @@ pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, Problem
     let mut personas: Vec<TopPersona> = live
         .map(|persona| TopPersona {
             name: persona.definition.name.clone(),
-            id: persona.id.0.clone(),
+            id: persona.id.to_string(),
             state: persona.state,
             usage: Usage {
                 counts: counts.remove(&persona.segment).unwrap_or_default(),
