@@ -49,14 +49,17 @@ fn answers_by_another_way_are_reported_until_they_come_back() {
         (&world.members[0], "side", &["172.31.0.2/30", "fd31::2/64"]),
     );
     assert_eq!(said(&world), "", "what came through the hub is no cause");
-    for (v4, via) in [(true, "172.31.0.2"), (false, "fd31::2")] {
-        let target = prefix(member_at(0, v4));
-        world.outside.ip(&format!("route add {target} via {via} dev side"));
-        let held = open(v4);
-        wait_until("it is said", PATIENCE, || said(&world).contains("`p0`: 4 TCP connections"));
-        assert!(said(&world).contains("masquerade"));
-        world.outside.ip(&format!("route del {target} via {via} dev side"));
-        drop(held);
-        wait_until("it is over", PATIENCE, || said(&world).is_empty());
+    let routes = [(true, "172.31.0.2"), (false, "fd31::2")]
+        .map(|(v4, via)| format!("{} via {via} dev side", prefix(member_at(0, v4))));
+    for route in &routes {
+        world.outside.ip(&format!("route add {route}"));
     }
+    let held = FAMILIES.map(open);
+    wait_until("both families are counted", PATIENCE, || said(&world).contains("`p0`: 8 TCP connections"));
+    assert!(said(&world).contains("masquerade"));
+    for route in &routes {
+        world.outside.ip(&format!("route del {route}"));
+    }
+    drop(held);
+    wait_until("it is over", PATIENCE, || said(&world).is_empty());
 }
