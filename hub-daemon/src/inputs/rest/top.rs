@@ -47,7 +47,7 @@ pub(crate) struct TopPersona {
     ))]
 pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, ProblemDetails> {
     let read = api.read(|datapath| Ok((datapath.segments()?, datapath.flow_counts()?, datapath.hooks()?)));
-    let (mut counts, flows, hooks) = read.await?;
+    let (counts, flows, hooks) = read.await?;
     let time = Timestamp::now();
     let snapshot = Arc::clone(&api.hub.snapshot.borrow());
     let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
@@ -57,8 +57,8 @@ pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, Problem
             id: persona.id.0.clone(),
             state: persona.state,
             usage: Usage {
-                counts: counts.remove(&persona.segment).unwrap_or_default(),
-                flows: flows.get(&persona.segment).copied().unwrap_or_default(),
+                counts: counts.get(persona.segment).unwrap_or_default(),
+                flows: flows.personas.get(&persona.segment).copied().unwrap_or_default(),
             },
         })
         .collect();
