@@ -15,8 +15,8 @@ use crate::qos_view::{HandshakeTimes, QueueCounts};
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
-    /// Counters of every persona in the data path.
-    fn segments(&self) -> Result<Sweep, ReadError>;
+    /// Counters of the personas with these segments.
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError>;
     /// How full the flow table is, and whose connections are in it. Walks all of it.
     fn flow_counts(&self) -> Result<FlowCounts, ReadError>;
     /// What a persona's candidate answered beside its live policy.
@@ -43,8 +43,8 @@ impl Datapath for Reader {
         Self::segment(self, segment)
     }
 
-    fn segments(&self) -> Result<Sweep, ReadError> {
-        self.segments_all()
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        Self::segments(self, of)
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, ReadError> {

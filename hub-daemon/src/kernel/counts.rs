@@ -15,7 +15,6 @@ use super::reader::ReadError;
 use super::rule_counts;
 use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts, Sweep};
 use crate::model::SegmentId;
-use crate::view::Snapshot;
 
 /// Position of rules that no document holds: the hub made them.
 pub(crate) const SYNTHETIC: u16 = 0xffff;
@@ -54,9 +53,9 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     Ok(counts)
 }
 
-/// Counters of all personas.
-pub(crate) fn segments(maps: &Maps, snapshot: &Snapshot) -> Result<Sweep, ReadError> {
-    let mut sweep = Sweep::new(snapshot.personas.values().map(|persona| persona.segment));
+/// Counters of very many personas.
+pub(crate) fn segments(maps: &Maps, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+    let mut sweep = Sweep::new(of.iter().copied());
     let span = sweep.span();
     let note = |index: u32, values: &[SegmentCounters]| {
         if let Some(totals) = sweep.totals_mut(SegmentId(index)) {

@@ -99,9 +99,9 @@ impl Reader {
         self.live(|live| qos::all_handshakes(&live.maps))
     }
 
-    /// Counters of every persona in the snapshot, in sweeps over the maps.
-    pub fn segments_all(&self) -> Result<Sweep, ReadError> {
-        self.live(|live| counts::segments(&live.maps, &live.snapshot()))
+    /// Counters of the personas with these segments, in sweeps over the maps.
+    pub fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        self.live(|live| counts::segments(&live.maps, of))
     }
 
     /// Totals of every hook.

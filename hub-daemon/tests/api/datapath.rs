@@ -14,9 +14,6 @@ use hub_daemon::qos_view::{HandshakeTimes, QueueCounts};
 
 use crate::support::FILED;
 
-/// Segments that have counters.
-pub(crate) const SEGMENTS: u32 = 3_000;
-
 /// A data path whose numbers are known.
 #[derive(Debug)]
 pub(crate) struct FixedDatapath;
@@ -56,8 +53,8 @@ impl Datapath for FixedDatapath {
         })
     }
 
-    fn segments(&self) -> Result<Sweep, ReadError> {
-        (1..=SEGMENTS).map(|number| Ok((SegmentId(number), self.segment(SegmentId(number))?))).collect()
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        of.iter().map(|segment| Ok((*segment, self.segment(*segment)?))).collect()
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, ReadError> {

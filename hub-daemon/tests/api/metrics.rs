@@ -17,7 +17,6 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::datapath::SEGMENTS;
 use crate::listeners::Folder;
 use crate::support::{FILED, Fake};
 
@@ -151,7 +150,8 @@ async fn series_grow_with_personas_and_with_nothing_else() {
 async fn very_many_personas_are_told_whole() {
     let fake = Fake::start();
     let one = Arc::clone(fake.snapshot.borrow().personas.values().next().unwrap());
-    let personas = (1..=SEGMENTS).map(|number| {
+    const PERSONAS: u32 = 3_000;
+    let personas = (1..=PERSONAS).map(|number| {
         let mut persona = (*one).clone();
         persona.segment = SegmentId(number);
         persona.id = PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}"));
@@ -170,7 +170,7 @@ async fn very_many_personas_are_told_whole() {
         ("hub_persona_handshake_seconds_bucket", ",le=\"+Inf\"", Some(4.0)),
         ("hub_persona_latency_exceeded", "", Some(1.0)),
     ] {
-        for number in 1..=SEGMENTS {
+        for number in 1..=PERSONAS {
             let name = format!("{family}{{persona=\"p{number}\"{labels}}}");
             assert_eq!(series.get(&name), Some(&of_each.unwrap_or(f64::from(number))), "{name}");
         }

@@ -46,10 +46,13 @@ pub(crate) struct TopPersona {
         (status = 503, description = "the data path cannot be read"),
     ))]
 pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, ProblemDetails> {
-    let read = api.read(|datapath| Ok((datapath.segments()?, datapath.flow_counts()?, datapath.hooks()?)));
+    let snapshot = Arc::clone(&api.hub.snapshot.borrow());
+    let segments = snapshot.segments();
+    let read = api.read(move |datapath| {
+        Ok((datapath.segments(&segments)?, datapath.flow_counts()?, datapath.hooks()?))
+    });
     let (counts, flows, hooks) = read.await?;
     let time = Timestamp::now();
-    let snapshot = Arc::clone(&api.hub.snapshot.borrow());
     let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
     let mut personas: Vec<TopPersona> = live
         .map(|persona| TopPersona {

@@ -197,7 +197,7 @@ fn read(
     } else {
         None
     };
-    let counts = datapath.segments()?;
+    let counts = datapath.segments(&snapshot.segments())?;
     let time = Timestamp::now();
     let look = |counts, flows, segment: Option<SegmentId>| {
         let fits = |id: &SegmentId| segment.is_none_or(|segment| *id == segment);

@@ -1,26 +1,26 @@
 //! Metrics of the hub as a whole.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::roster::{Roster, by_reason};
 use super::series::Series;
-use crate::datapath_view::{FlowCounts, HookCounts};
+use crate::datapath_view::{FlowTable, HookCounts};
 use crate::inputs::HubHandle;
 use crate::kernel::reader::ReadError;
 use crate::outputs::stats::TableView;
-use crate::outputs::status::count_states;
-use crate::view::{Condition, Snapshot};
+use crate::view::Snapshot;
 
-/// What is in the flow table, unless it cannot be read.
-pub(super) type Flows = Arc<Result<FlowCounts, ReadError>>;
+/// How full the flow table is, unless it cannot be read.
+pub(super) type Flows = Result<FlowTable, ReadError>;
 
 pub(super) fn encode(
     series: &mut Series<'_>,
     hub: &HubHandle,
     snapshot: &Snapshot,
+    roster: &Roster,
     flows: &Flows,
 ) -> fmt::Result {
     series.gauges(
@@ -36,10 +36,9 @@ pub(super) fn encode(
     series.gauge("hub_ready", "1 once the kernel held what the documents say", u64::from(snapshot.ready))?;
     let engine = [([("engine", snapshot.qos.name())], 1)];
     series.gauges("hub_qos_engine", "Always 1; what keeps bandwidths is the label", engine)?;
-    let states = count_states(snapshot);
-    let states = states.iter().map(|(state, count)| ([("state", *state)], *count));
+    let states = roster.states.iter().map(|(state, count)| ([("state", *state)], *count));
     series.gauges("hub_personas", "Personas by state", states)?;
-    conditions(series, snapshot)?;
+    conditions(series, snapshot, roster)?;
     pools(series, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
@@ -47,21 +46,12 @@ pub(super) fn encode(
     datapath(series, hub, flows)
 }
 
-fn conditions(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let hub = by_reason(&snapshot.conditions);
-    let hub = hub.iter().map(|(reason, count)| ([("reason", *reason)], *count));
+fn conditions(series: &mut Series<'_>, snapshot: &Snapshot, roster: &Roster) -> fmt::Result {
+    let hub = by_reason(&mut snapshot.conditions.iter());
+    let hub = hub.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
     series.gauges("hub_condition", "Fall-backs and faults of the hub itself", hub)?;
-    let personas = by_reason(snapshot.personas.values().flat_map(|persona| &persona.conditions));
-    let personas = personas.iter().map(|(reason, count)| ([("reason", *reason)], *count));
+    let personas = roster.conditions.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
     series.gauges("hub_personas_with_condition", "Conditions of personas, by reason", personas)
-}
-
-fn by_reason<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> BTreeMap<&'a str, u64> {
-    let mut counts = BTreeMap::new();
-    for condition in conditions {
-        *counts.entry(condition.reason.as_str()).or_default() += 1;
-    }
-    counts
 }
 
 fn pools(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -141,8 +131,8 @@ fn reconcile(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
 }
 
 fn datapath(series: &mut Series<'_>, hub: &HubHandle, flows: &Flows) -> fmt::Result {
-    let (hooks, flows) = match (hub.datapath.hooks(), &**flows) {
-        (Ok(hooks), Ok(flows)) => (hooks, &flows.table),
+    let (hooks, flows) = match (hub.datapath.hooks(), flows) {
+        (Ok(hooks), Ok(flows)) => (hooks, flows),
         (Err(error), _) => return unreadable(series, &error),
         (_, Err(error)) => return unreadable(series, error),
     };

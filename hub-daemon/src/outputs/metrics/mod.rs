@@ -1,6 +1,6 @@
 //! Prometheus metrics, read at each scrape from the published snapshot and the kernel's maps.
 //!
-//! Nothing is counted here and nothing is kept between scrapes. The number of series is bounded by the
+//! Nothing is counted here; between scrapes only the names of the last snapshot's personas are kept. The number of series is bounded by the
 //! personas, their rules and the fixed lists of reasons and hooks: no label carries anything of a packet.
 //! Families of the hub are written by the library, those of personas, which may be very many, by [`page`].
 
@@ -8,6 +8,7 @@ mod hub;
 mod page;
 mod persona;
 mod qos;
+mod roster;
 mod rows;
 mod series;
 mod text;
@@ -30,6 +31,7 @@ use crate::view::Snapshot;
 
 use self::hub::Flows;
 use self::page::Page;
+use self::roster::{Last, Roster};
 use self::rows::Rows;
 use self::series::Series;
 
@@ -37,26 +39,32 @@ use self::series::Series;
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Writes the metrics of the hub itself.
-#[derive(Debug)]
 struct HubCollector {
     hub: HubHandle,
     snapshot: Arc<Snapshot>,
+    roster: Arc<Roster>,
     flows: Flows,
+}
+
+impl fmt::Debug for HubCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HubCollector")
+    }
 }
 
 impl Collector for HubCollector {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        hub::encode(&mut Series::new(encoder), &self.hub, &self.snapshot, &self.flows)
+        hub::encode(&mut Series::new(encoder), &self.hub, &self.snapshot, &self.roster, &self.flows)
     }
 }
 
 /// `GET /metrics`, to be served with [`crate::inputs::server::bind_plain`].
 pub fn router(hub: HubHandle) -> Router {
-    Router::new().route("/metrics", get(scrape)).with_state(hub)
+    Router::new().route("/metrics", get(scrape)).with_state((hub, Last::new()))
 }
 
-async fn scrape(State(hub): State<HubHandle>) -> Response {
-    let read = tokio::task::spawn_blocking(move || read(hub));
+async fn scrape(State((hub, last)): State<(HubHandle, Last)>) -> Response {
+    let read = tokio::task::spawn_blocking(move || read(hub, &last));
     match read.await {
         Ok(Ok(page)) => {
             let body = Body::from_stream(futures::stream::iter(page));
@@ -68,13 +76,16 @@ async fn scrape(State(hub): State<HubHandle>) -> Response {
 }
 
 /// Reads everything; what is told of personas is made into text later.
-fn read(hub: HubHandle) -> Result<Page, fmt::Error> {
+fn read(hub: HubHandle, last: &Last) -> Result<Page, fmt::Error> {
     let snapshot = Arc::clone(&hub.snapshot.borrow());
-    let flows: Flows = Arc::new(hub.datapath.flow_counts());
-    let of_personas = (*flows).as_ref().ok().map(|flows| &flows.personas);
-    let rows = Rows::read(&*hub.datapath, &snapshot, of_personas);
+    let roster = last.of(&snapshot);
+    let (flows, of_personas) = match hub.datapath.flow_counts() {
+        Ok(flows) => (Ok(flows.table), Some(flows.personas)),
+        Err(error) => (Err(error), None),
+    };
+    let rows = Rows::read(&*hub.datapath, Arc::clone(&roster), of_personas);
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(HubCollector { hub, snapshot, flows }));
+    registry.register_collector(Box::new(HubCollector { hub, snapshot, roster, flows }));
     let mut head = String::new();
     prometheus_client::encoding::text::encode_registry(&mut head, &registry)?;
     Ok(Page::new(head, rows))

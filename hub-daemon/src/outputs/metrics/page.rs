@@ -7,7 +7,8 @@ use std::convert::Infallible;
 
 use axum::body::Bytes;
 
-use super::rows::{Row, Rows};
+use super::roster::Row;
+use super::rows::Rows;
 use super::text::{Kind, Text};
 use super::{persona, qos};
 
@@ -47,7 +48,7 @@ impl Page {
             if self.row == 0 {
                 text.family(family.name, family.kind, family.help);
             }
-            for row in self.rows.all.get(self.row..).unwrap_or_default() {
+            for row in self.rows.roster.rows.get(self.row..).unwrap_or_default() {
                 (family.write)(&self.rows, row, text);
                 self.row += 1;
                 if text.len() >= PIECE {

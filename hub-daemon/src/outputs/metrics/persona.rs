@@ -1,7 +1,8 @@
 //! Metrics of each persona that is in the data path.
 
 use super::page::Family;
-use super::rows::{Row, Rows};
+use super::roster::Row;
+use super::rows::Rows;
 use super::text::{Kind, Text};
 use crate::datapath_view::{Count, DropCount};
 use crate::model::SegmentId;
@@ -49,7 +50,8 @@ pub(super) const FAMILIES: [Family; 9] = [
         help: "Connections of a persona in the flow table",
         write: |rows, row, text| {
             if rows.totals(row).is_some() {
-                text.line(["hub_persona_flows{persona=\"", rows.name(row), "\"} "], row.flows);
+                let flows = rows.flows.get(&row.segment).copied().unwrap_or_default();
+                text.line(["hub_persona_flows{persona=\"", rows.name(row), "\"} "], flows);
             }
         },
     },

@@ -1,7 +1,8 @@
 //! Metrics of quality of service.
 
 use super::page::Family;
-use super::rows::{Row, Rows};
+use super::roster::Row;
+use super::rows::Rows;
 use super::text::{Kind, Text};
 use crate::qos_view::QueueCounts;
 
@@ -17,7 +18,7 @@ pub(super) const FAMILIES: [Family; 5] = [
         kind: Kind::Gauge,
         help: "1 if more than 5 of a hundred handshakes took longer than the persona's latency",
         write: |rows, row, text| {
-            if let Some(is_late) = row.is_late {
+            if let Some(is_late) = rows.is_late(row) {
                 let start = "hub_persona_latency_exceeded{persona=\"";
                 text.line([start, rows.name(row), "\"} "], is_late.into());
             }
