@@ -1,10 +1,15 @@
 //! What the outside may read from the data path: counters, flows, and why a packet would be dropped.
 
+pub(crate) mod sweep;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::sweep::Sweep;
 use crate::model::SegmentId;
 use crate::outputs::alerts::AlertEvent;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -140,9 +145,9 @@ pub struct Sample {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DropCount {
     /// Name of the reason.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// `ingress` or `egress`.
-    pub direction: String,
+    pub direction: Cow<'static, str>,
     /// How many.
     #[serde(flatten)]
     pub count: Count,
@@ -157,7 +162,7 @@ pub struct RuleCount {
     #[serde(default, skip_serializing_if = "is_false")]
     pub baseline: bool,
     /// `ingress` or `egress`.
-    pub direction: String,
+    pub direction: Cow<'static, str>,
     /// Packets that the rule judged: the first of each flow it admitted, every one it refused.
     #[serde(flatten)]
     pub count: Count,
@@ -254,6 +259,15 @@ pub struct FlowTable {
     pub opening: u64,
     /// Room for them; the least recently used goes first.
     pub opening_max: u64,
+}
+
+/// What is in the flow table at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// How full it is.
+    pub table: FlowTable,
+    /// Connections by persona; one between two personas counts for each.
+    pub personas: BTreeMap<SegmentId, u64>,
 }
 
 /// A packet to ask about.

@@ -225,7 +225,7 @@ impl Hub {
     }
 
     /// When time alone changes what is desired or seen.
-    pub fn deadline(&self) -> Option<Timestamp> {
+    pub fn deadline(&mut self) -> Option<Timestamp> {
         let of_records = self.records.deadline(due);
         of_records.into_iter().chain(self.segments.deadline()).chain(self.ranges.deadline()).min()
     }

@@ -37,6 +37,13 @@ pub struct Snapshot {
     pub templates: Templates,
 }
 
+impl Snapshot {
+    /// Segments of all personas.
+    pub fn segments(&self) -> Vec<SegmentId> {
+        self.personas.values().map(|persona| persona.segment).collect()
+    }
+}
+
 /// Prefixes that ranges are taken from, and what was taken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PoolView {

@@ -41,11 +41,12 @@ pub(crate) static SEGMENTS: Array<Segment, { limits::SEGMENTS as usize }, { BPF_
 
 /// Immutable policies by slot.
 #[btf_map]
-pub(crate) static POLICIES: Array<Policy, { limits::POLICIES as usize }> = Array::new();
+pub(crate) static POLICIES: Array<Policy, { limits::POLICIES as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// Immutable rules; a policy owns a run of slots.
 #[btf_map]
-pub(crate) static RULES: Array<Rule, { limits::RULES as usize }> = Array::new();
+pub(crate) static RULES: Array<Rule, { limits::RULES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Port sets by slot; immutable while a policy names them.
 #[btf_map]

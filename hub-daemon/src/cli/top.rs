@@ -150,7 +150,7 @@ fn rates(before: &TopView, after: &TopView, asked: &TopAsked) -> Rates {
             let more = drop.count.packets.saturating_sub(was);
             match reasons.iter_mut().find(|(reason, _)| *reason == drop.reason) {
                 Some((_, count)) => *count += more,
-                None => reasons.push((drop.reason.clone(), more)),
+                None => reasons.push((drop.reason.to_string(), more)),
             }
         }
         reasons.retain(|(_, count)| *count > 0);

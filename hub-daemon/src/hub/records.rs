@@ -146,12 +146,10 @@ impl Records {
         self.dues.stale.extend(self.before.keys().cloned());
     }
 
-    /// When time alone changes what is wanted or said of any record.
-    pub(super) fn deadline(&self, due: impl Fn(&Record) -> Option<Timestamp>) -> Option<Timestamp> {
-        let mut known = self.dues.by_time.iter();
-        let known = known.find(|(_, id)| !self.dues.stale.contains(id)).map(|(at, _)| *at);
-        let stale = self.dues.stale.iter().filter_map(|id| self.get(id));
-        stale.filter_map(due).chain(known).min()
+    /// When time alone changes what is wanted or said of any record; looks at those that were changed only.
+    pub(super) fn deadline(&mut self, due: impl Fn(&Record) -> Option<Timestamp>) -> Option<Timestamp> {
+        self.learn(due);
+        self.dues.by_time.first().map(|(at, _)| *at)
     }
 
     /// Ids of the records that something is due of by `now`, in order.
@@ -160,6 +158,13 @@ impl Records {
         now: Timestamp,
         due: impl Fn(&Record) -> Option<Timestamp>,
     ) -> BTreeSet<PersonaId> {
+        self.learn(due);
+        let over = self.dues.by_time.iter().take_while(|(at, _)| *at <= now);
+        over.map(|(_, id)| id.clone()).collect()
+    }
+
+    /// Looks at what was changed.
+    fn learn(&mut self, due: impl Fn(&Record) -> Option<Timestamp>) {
         for id in std::mem::take(&mut self.dues.stale) {
             if let Some(at) = self.dues.by_id.remove(&id) {
                 self.dues.by_time.remove(&(at, id.clone()));
@@ -169,8 +174,6 @@ impl Records {
                 self.dues.by_id.insert(id, at);
             }
         }
-        let over = self.dues.by_time.iter().take_while(|(at, _)| *at <= now);
-        over.map(|(_, id)| id.clone()).collect()
     }
 
     /// Ids of what was changed, made or removed since [`Self::saved`].

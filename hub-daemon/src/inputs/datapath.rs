@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+    Sweep,
 };
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
@@ -14,10 +15,10 @@ use crate::qos_view::{HandshakeTimes, QueueCounts};
 pub trait Datapath: Debug + Send + Sync {
     /// Counters of one persona.
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError>;
-    /// Counters of every persona in the data path.
-    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError>;
-    /// Connections in the flow table by persona. Walks all of it.
-    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError>;
+    /// Counters of the personas with these segments.
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError>;
+    /// How full the flow table is, and whose connections are in it. Walks all of it.
+    fn flow_counts(&self) -> Result<FlowCounts, ReadError>;
     /// What a persona's candidate answered beside its live policy.
     fn candidate(&self, segment: SegmentId) -> Result<CandidateCounts, ReadError>;
     /// What waits in the queues of every persona.
@@ -33,8 +34,6 @@ pub trait Datapath: Debug + Send + Sync {
     fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
-    /// How full the flow table is.
-    fn flow_table(&self) -> Result<FlowTable, ReadError>;
     /// What the loaded program would do with a packet; changes nothing.
     fn why(&self, question: &Question) -> Result<Answer, ReadError>;
 }
@@ -44,11 +43,11 @@ impl Datapath for Reader {
         Self::segment(self, segment)
     }
 
-    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
-        self.segments_all()
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        Self::segments(self, of)
     }
 
-    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+    fn flow_counts(&self) -> Result<FlowCounts, ReadError> {
         Self::flow_counts(self)
     }
 
@@ -78,10 +77,6 @@ impl Datapath for Reader {
 
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
         Self::flows(self, segment, limit)
-    }
-
-    fn flow_table(&self) -> Result<FlowTable, ReadError> {
-        Self::flow_table(self)
     }
 
     fn why(&self, question: &Question) -> Result<Answer, ReadError> {

@@ -16,6 +16,7 @@ use aya::maps::{MapData, MapError, MapType};
 use hub_common::shared::Zero;
 use nix::errno::Errno;
 
+mod mapped;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,9 @@ const CHUNK: usize = 1_024;
 const KEY_BYTES: usize = 64;
 /// `ENOTSUPP`: what some kernels answer to a command that a map kind lacks.
 const NOT_SUPPORTED: i32 = 524;
+
+/// Flag of arrays whose memory may be mapped.
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -91,13 +95,17 @@ pub fn range<V: Pod + Zero>(
     count: u32,
     mut each: impl FnMut(u32, &[V]),
 ) -> io::Result<()> {
+    let info = map.info().map_err(from_map)?;
+    // The kernel begins anew behind the end of an array.
+    let count = count.min(info.max_entries().saturating_sub(first)) as usize;
+    if count != 0 && info.map_flags() & BPF_F_MMAPABLE != 0 {
+        check_single::<u32, V>(map)?;
+        return mapped::range(map, first, count, each);
+    }
     let mut each = |key: &u32, values: &[V]| {
         each(*key, values);
         ControlFlow::Continue(())
     };
-    // The kernel begins anew behind the end of an array.
-    let room = map.info().map_err(from_map)?.max_entries().saturating_sub(first);
-    let count = count.min(room) as usize;
     let start = first.checked_sub(1);
     let mut left = count;
     let mut walk = Walk::<u32, V>::new(map)?;

@@ -1,6 +1,5 @@
 //! Counters: sums over all CPUs of what the programs added.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use aya::maps::IterableMap as _;
@@ -14,9 +13,8 @@ use super::maps::{Maps, present};
 use super::qos;
 use super::reader::ReadError;
 use super::rule_counts;
-use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts};
+use crate::datapath_view::{Count, DetectionCount, DropCount, FlowsBegun, HookCounts, SegmentCounts, Sweep};
 use crate::model::SegmentId;
-use crate::view::Snapshot;
 
 /// Position of rules that no document holds: the hub made them.
 pub(crate) const SYNTHETIC: u16 = 0xffff;
@@ -28,12 +26,15 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     let Some(values) = present(maps.counters.get(&segment, 0), "COUNTERS")? else {
         return Ok(SegmentCounts::default());
     };
-    let mut counts = passed(&values);
+    let [ingress, egress, ingress_dropped, egress_dropped] = passed(&values);
+    let mut counts =
+        SegmentCounts { ingress, egress, ingress_dropped, egress_dropped, ..SegmentCounts::default() };
     for reason in Reason::ALL {
         for direction in 0..2 * WOULD_DROP {
             let key = DropKey { segment, reason: *reason as u16, direction };
             if let Some(hits) = present(maps.drops.get(&key, 0), "DROPS")? {
-                enter(&mut counts, key, &hits);
+                let list = if is_real(key) { &mut counts.drops } else { &mut counts.would_drop };
+                list.push(dropped(key, &hits));
             }
         }
     }
@@ -52,62 +53,53 @@ pub(crate) fn segment(maps: &Maps, segment: u32) -> Result<SegmentCounts, ReadEr
     Ok(counts)
 }
 
-/// Counters of all personas.
-pub(crate) fn segments(
-    maps: &Maps,
-    snapshot: &Snapshot,
-) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
-    let mut all: BTreeMap<SegmentId, SegmentCounts> =
-        snapshot.personas.values().map(|persona| (persona.segment, SegmentCounts::default())).collect();
-    let last = all.keys().next_back().map_or(0, |segment| segment.0);
+/// Counters of very many personas.
+pub(crate) fn segments(maps: &Maps, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+    let mut sweep = Sweep::new(of.iter().copied());
+    let span = sweep.span();
     let note = |index: u32, values: &[SegmentCounters]| {
-        if let Some(counts) = all.get_mut(&SegmentId(index)) {
-            *counts = passed(values);
+        if let Some(totals) = sweep.totals_mut(SegmentId(index)) {
+            totals.packets = passed(values);
         }
     };
-    batch::range(maps.counters.map(), 0, last + 1, note)
+    batch::range(maps.counters.map(), 0, span, note)
         .map_err(|source| ReadError::Map { map: "COUNTERS", source })?;
     let note = |key: &DropKey, hits: &[Hits]| {
-        if let Some(counts) = all.get_mut(&SegmentId(key.segment)) {
-            enter(counts, *key, hits);
+        let segment = SegmentId(key.segment);
+        if sweep.totals(segment).is_some() {
+            let add = if is_real(*key) { Sweep::drop_of } else { Sweep::would_drop_of };
+            add(&mut sweep, segment, dropped(*key, hits));
         }
         ControlFlow::Continue(())
     };
     batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
     let note = |index: u32, values: &[[u64; 2]]| {
-        if let Some(counts) = all.get_mut(&SegmentId(index)) {
-            counts.flows = begun(values);
+        if let Some(totals) = sweep.totals_mut(SegmentId(index)) {
+            totals.flows = begun(values);
         }
     };
-    batch::range(maps.flows_begun.map(), 0, last + 1, note)
+    batch::range(maps.flows_begun.map(), 0, span, note)
         .map_err(|source| ReadError::Map { map: "FLOWS_BEGUN", source })?;
     let note = |key: &DetectionKey, times: &[u64]| {
-        if let (Some(counts), Some(times)) = (all.get_mut(&SegmentId(key.segment)), times.first()) {
-            counts.detections.push(detection(*key, *times));
+        let segment = SegmentId(key.segment);
+        if let (Some(_), Some(times)) = (sweep.totals(segment), times.first()) {
+            sweep.detection_of(segment, detection(*key, *times));
         }
         ControlFlow::Continue(())
     };
     batch::entries(maps.detections.map(), note)
         .map_err(|source| ReadError::Map { map: "DETECTIONS", source })?;
-    for (segment, rules) in rule_counts::of_segments(maps, last)? {
-        if let Some(counts) = all.get_mut(&segment) {
-            counts.rules = rules;
-        }
-    }
+    rule_counts::of_segments(maps, &mut sweep)?;
     let note = |segment: &u32, times: &[Histogram]| {
-        if let Some(counts) = all.get_mut(&SegmentId(*segment)) {
-            counts.handshakes = Some(qos::sum(times));
+        let segment = SegmentId(*segment);
+        if sweep.totals(segment).is_some() {
+            sweep.handshakes_of(segment, qos::sum(times));
         }
         ControlFlow::Continue(())
     };
     batch::entries(maps.times.map(), note).map_err(|source| ReadError::Map { map: "RTTS", source })?;
-    for counts in all.values_mut() {
-        counts.detections.sort_by(|a, b| a.detector.cmp(&b.detector));
-        for drops in [&mut counts.drops, &mut counts.would_drop] {
-            drops.sort_by(|a, b| (&a.reason, &a.direction).cmp(&(&b.reason, &b.direction)));
-        }
-    }
-    Ok(all)
+    sweep.sort();
+    Ok(sweep)
 }
 
 /// Totals of every hook.
@@ -144,15 +136,15 @@ fn add(hook: &mut HookCounts, totals: &HookTotals) {
     hook.drops_unattributed += totals.drops_unattributed;
 }
 
-fn passed(values: &[SegmentCounters]) -> SegmentCounts {
-    let count = |pick: fn(&SegmentCounters) -> Hits| sum(values.iter().map(pick));
-    SegmentCounts {
-        ingress: count(|counters| counters.ingress),
-        egress: count(|counters| counters.egress),
-        ingress_dropped: count(|counters| counters.ingress_dropped),
-        egress_dropped: count(|counters| counters.egress_dropped),
-        ..SegmentCounts::default()
-    }
+/// Passed towards members and from them, dropped on the way to members and from them.
+fn passed(values: &[SegmentCounters]) -> [Count; 4] {
+    let picks: [fn(&SegmentCounters) -> Hits; 4] = [
+        |counters| counters.ingress,
+        |counters| counters.egress,
+        |counters| counters.ingress_dropped,
+        |counters| counters.egress_dropped,
+    ];
+    picks.map(|pick| sum(values.iter().map(pick)))
 }
 
 fn begun(values: &[[u64; 2]]) -> FlowsBegun {
@@ -168,15 +160,18 @@ fn detection(key: DetectionKey, times: u64) -> DetectionCount {
     DetectionCount { detector: name, times }
 }
 
-fn enter(counts: &mut SegmentCounts, key: DropKey, hits: &[Hits]) {
+/// Whether the packets were dropped, and not only would be.
+const fn is_real(key: DropKey) -> bool {
+    key.direction < WOULD_DROP
+}
+
+fn dropped(key: DropKey, hits: &[Hits]) -> DropCount {
     let reason = Reason::from_number(u32::from(key.reason));
-    let count = DropCount {
-        reason: reason.map_or_else(|| key.reason.to_string(), |reason| reason.name().to_owned()),
-        direction: direction(!key.direction.is_multiple_of(WOULD_DROP)).to_owned(),
+    DropCount {
+        reason: reason.map_or_else(|| key.reason.to_string().into(), |reason| reason.name().into()),
+        direction: direction(!key.direction.is_multiple_of(WOULD_DROP)).into(),
         count: sum(hits.iter().copied()),
-    };
-    let list = if key.direction < WOULD_DROP { &mut counts.drops } else { &mut counts.would_drop };
-    list.push(count);
+    }
 }
 
 /// The name of a direction.

@@ -12,7 +12,7 @@ use super::clock::Clock;
 use super::maps::{Maps, at};
 use super::names::ip;
 use super::reader::ReadError;
-use crate::datapath_view::{Count, FlowTable, FlowView};
+use crate::datapath_view::{Count, FlowCounts, FlowTable, FlowView};
 use crate::model::SegmentId;
 use crate::model::protocol;
 
@@ -41,42 +41,29 @@ pub(crate) fn list(
     Ok(flows)
 }
 
-/// How full both tiers are, entries that wait for collection included.
-pub(crate) fn table(maps: &Maps) -> Result<FlowTable, ReadError> {
-    let (established, established_max) =
-        fill(&maps.flows).map_err(|source| ReadError::Map { map: "FLOWS", source })?;
-    let (opening, opening_max) =
-        fill(&maps.flows_new).map_err(|source| ReadError::Map { map: "FLOWS_NEW", source })?;
-    Ok(FlowTable { established, established_max, opening, opening_max })
-}
-
-fn fill(flows: &HashMap<MapData, FlowKey, Flow>) -> io::Result<(u64, u64)> {
-    let max = flows.map().info().map_err(batch::from_map)?.max_entries();
-    let mut count = 0;
-    batch::entries(flows.map(), |_: &FlowKey, _: &[Flow]| {
-        count += 1;
-        ControlFlow::Continue(())
-    })?;
-    Ok((count, u64::from(max)))
-}
-
-/// Connections by persona; one between two personas counts for each.
-pub(crate) fn counts(maps: &Maps) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
-    let mut counts: BTreeMap<SegmentId, u64> = BTreeMap::new();
-    for (map, name) in [(maps.flows.map(), "FLOWS"), (maps.flows_new.map(), "FLOWS_NEW")] {
-        batch::entries(map, |_key: &FlowKey, flows: &[Flow]| {
+/// How full both tiers are, entries that wait for collection included, and whose they are.
+pub(crate) fn counts(maps: &Maps) -> Result<FlowCounts, ReadError> {
+    let mut personas: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    let mut fill = |flows: &HashMap<MapData, FlowKey, Flow>| {
+        let max = flows.map().info().map_err(batch::from_map)?.max_entries();
+        let mut count = 0;
+        batch::entries(flows.map(), |_: &FlowKey, flows: &[Flow]| {
+            count += 1;
             for flow in flows {
                 let [one, other] = flow.segment;
                 let other = if other == one { 0 } else { other };
                 for segment in [one, other].into_iter().filter(|segment| *segment != 0) {
-                    *counts.entry(SegmentId(segment)).or_default() += 1;
+                    *personas.entry(SegmentId(segment)).or_default() += 1;
                 }
             }
             ControlFlow::Continue(())
-        })
-        .map_err(|source| ReadError::Map { map: name, source })?;
-    }
-    Ok(counts)
+        })?;
+        Ok((count, u64::from(max)))
+    };
+    let failed = |map| move |source: io::Error| ReadError::Map { map, source };
+    let (established, established_max) = fill(&maps.flows).map_err(failed("FLOWS"))?;
+    let (opening, opening_max) = fill(&maps.flows_new).map_err(failed("FLOWS_NEW"))?;
+    Ok(FlowCounts { table: FlowTable { established, established_max, opening, opening_max }, personas })
 }
 
 fn view(key: &FlowKey, flow: &Flow, clock: &Clock) -> FlowView {

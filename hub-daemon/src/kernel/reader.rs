@@ -16,7 +16,8 @@ use super::netlink::NetlinkError;
 use super::why::Why;
 use super::{candidates, counts, flow_list, paced, qos, quarantined};
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowTable, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
+    Sweep,
 };
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -98,9 +99,9 @@ impl Reader {
         self.live(|live| qos::all_handshakes(&live.maps))
     }
 
-    /// Counters of every persona in the snapshot, in sweeps over the maps.
-    pub fn segments_all(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
-        self.live(|live| counts::segments(&live.maps, &live.snapshot()))
+    /// Counters of the personas with these segments, in sweeps over the maps.
+    pub fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        self.live(|live| counts::segments(&live.maps, of))
     }
 
     /// Totals of every hook.
@@ -123,13 +124,8 @@ impl Reader {
         self.live(|live| flow_list::list(&live.maps, &live.ticks.read()?, segment, limit))
     }
 
-    /// How full the flow table is. Walks all of it.
-    pub fn flow_table(&self) -> Result<FlowTable, ReadError> {
-        self.live(|live| flow_list::table(&live.maps))
-    }
-
-    /// Connections in the flow table by persona. Walks all of it.
-    pub fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
+    /// How full the flow table is, and whose connections are in it. Walks all of it.
+    pub fn flow_counts(&self) -> Result<FlowCounts, ReadError> {
         self.live(|live| flow_list::counts(&live.maps))
     }
 

@@ -1,7 +1,5 @@
 //! Counters of rules, by their position in the document.
 
-use std::collections::BTreeMap;
-
 use aya::maps::IterableMap as _;
 use hub_common::rule::{RULE_BASELINE, Rule};
 use hub_common::segment::{Policy, Segment, policy_slot};
@@ -11,7 +9,7 @@ use super::batch;
 use super::counts::{DIRECTIONS, SYNTHETIC, sum};
 use super::maps::Maps;
 use super::reader::ReadError;
-use crate::datapath_view::{Count, RuleCount};
+use crate::datapath_view::{Count, RuleCount, Sweep};
 use crate::model::SegmentId;
 
 /// Rules of a run of slots, with what all counters that they use counted.
@@ -59,24 +57,28 @@ impl Slots {
         Ok(slots)
     }
 
-    /// Counts of one policy; compiled rules of one origin share a counter.
-    fn of(&self, policy: &Policy) -> Vec<RuleCount> {
-        let mut counters: BTreeMap<(bool, u16, &str), u32> = BTreeMap::new();
+    /// Adds the counts of one policy; compiled rules of one origin share a counter.
+    fn add(&self, policy: &Policy, counters: &mut Vec<Counter>, counts: &mut Vec<RuleCount>) {
+        counters.clear();
         for ((first, length), direction) in runs(policy).into_iter().zip(DIRECTIONS) {
-            for slot in first..first.saturating_add(length) {
-                let Some(rule) = self.rules.get(slot.wrapping_sub(self.first) as usize) else { break };
-                if rule.index != SYNTHETIC {
-                    counters.insert((!rule.baseline, rule.index, direction), rule.counter);
-                }
-            }
+            let first = first.wrapping_sub(self.first) as usize;
+            let Some(rules) = self.rules.get(first..first.saturating_add(length as usize)) else { continue };
+            let shown = rules.iter().filter(|rule| rule.index != SYNTHETIC);
+            counters.extend(shown.map(|rule| ((!rule.baseline, rule.index, direction), rule.counter)));
         }
-        let count = |((own, rule, direction), counter): ((bool, u16, &str), u32)| {
+        counters.sort_unstable();
+        counters.dedup_by_key(|(origin, _)| *origin);
+        let count = |((own, rule, direction), counter): &Counter| {
             let (count, would_drop) = *self.hits.get(counter.wrapping_sub(self.first_counter) as usize)?;
-            Some(RuleCount { rule, baseline: !own, direction: direction.to_owned(), count, would_drop })
+            let direction = (*direction).into();
+            Some(RuleCount { rule: *rule, baseline: !own, direction, count, would_drop })
         };
-        counters.into_iter().filter_map(count).collect()
+        counts.extend(counters.iter().filter_map(count));
     }
 }
+
+/// Whether a rule is a persona's own, its position, its direction; and its counter.
+type Counter = ((bool, u16, &'static str), u32);
 
 /// Whether the rule is one of the hub's.
 pub(crate) const fn is_baseline(rule: &Rule) -> bool {
@@ -100,21 +102,21 @@ pub(crate) fn of_policy(maps: &Maps, policy: &Policy) -> Result<Vec<RuleCount>, 
     let mut counts = Vec::new();
     // The runs may lie far apart.
     for (first, length) in runs(policy).into_iter().filter(|(_, length)| *length != 0) {
-        counts.extend(Slots::read(maps, first, length)?.of(policy));
+        Slots::read(maps, first, length)?.add(policy, &mut Vec::new(), &mut counts);
     }
     counts.sort_by(|a, b| (!a.baseline, a.rule, &a.direction).cmp(&(!b.baseline, b.rule, &b.direction)));
     Ok(counts)
 }
 
-/// Counters of the rules of all segments up to `last`, in sweeps over the maps.
-pub(crate) fn of_segments(maps: &Maps, last: u32) -> Result<Vec<(SegmentId, Vec<RuleCount>)>, ReadError> {
+/// Adds the counters of the rules of all segments, in sweeps over the maps.
+pub(crate) fn of_segments(maps: &Maps, sweep: &mut Sweep) -> Result<(), ReadError> {
     let mut words = Vec::new();
-    batch::range(maps.slots.segments.map(), 0, last + 1, |index, values: &[Segment]| {
+    batch::range(maps.slots.segments.map(), 0, sweep.span(), |index, values: &[Segment]| {
         let live = values.first().filter(|segment| segment.policy != 0);
         words.extend(live.map(|segment| (SegmentId(index), segment.policy)));
     })
     .map_err(|source| ReadError::Map { map: "SEGMENTS", source })?;
-    let Some(slots) = words.iter().map(|(_, word)| policy_slot(*word)).max() else { return Ok(Vec::new()) };
+    let Some(slots) = words.iter().map(|(_, word)| policy_slot(*word)).max() else { return Ok(()) };
     let mut policies = Vec::with_capacity(slots as usize + 1);
     batch::range(maps.slots.policies.map(), 0, slots + 1, |_, values: &[Policy]| {
         policies.push(values.first().copied().unwrap_or(Policy::ZERO));
@@ -123,9 +125,14 @@ pub(crate) fn of_segments(maps: &Maps, last: u32) -> Result<Vec<(SegmentId, Vec<
     // A slot that changed hands in between holds another word.
     let policy = |word: u32| policies.get(policy_slot(word) as usize).filter(|policy| policy.word == word);
     let Some((first, length)) = span(words.iter().filter_map(|(_, word)| policy(*word).copied())) else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     let slots = Slots::read(maps, first, length)?;
-    let counted = words.into_iter().filter_map(|(segment, word)| Some((segment, slots.of(policy(word)?))));
-    Ok(counted.collect())
+    let mut counters = Vec::new();
+    for (segment, word) in words {
+        if let (Some(policy), Some(_)) = (policy(word), sweep.totals(segment)) {
+            sweep.rules_of(segment, |rules| slots.add(policy, &mut counters, rules));
+        }
+    }
+    Ok(())
 }

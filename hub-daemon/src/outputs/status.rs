@@ -75,7 +75,7 @@ pub fn state_name(state: PersonaState) -> &'static str {
 }
 
 /// Number of personas by state, every state included.
-pub fn count_states(snapshot: &Snapshot) -> BTreeMap<String, u64> {
+pub fn count_states(snapshot: &Snapshot) -> BTreeMap<&'static str, u64> {
     let states = [
         PersonaState::Pending,
         PersonaState::Provisioning,
@@ -86,10 +86,9 @@ pub fn count_states(snapshot: &Snapshot) -> BTreeMap<String, u64> {
         PersonaState::Failed,
         PersonaState::Elsewhere,
     ];
-    let mut counts: BTreeMap<String, u64> =
-        states.into_iter().map(|state| (state_name(state).to_owned(), 0)).collect();
+    let mut counts: BTreeMap<&str, u64> = states.into_iter().map(|state| (state_name(state), 0)).collect();
     for persona in snapshot.personas.values() {
-        *counts.entry(state_name(persona.state).to_owned()).or_default() += 1;
+        *counts.entry(state_name(persona.state)).or_default() += 1;
     }
     counts
 }
@@ -107,7 +106,7 @@ impl StatusView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: snapshot.ready,
             started_at,
-            personas: count_states(snapshot),
+            personas: count_states(snapshot).into_iter().map(|(state, n)| (state.to_owned(), n)).collect(),
             documents_read: snapshot.documents_read,
             documents_error: snapshot.documents_error.clone(),
             conditions: snapshot.conditions.clone(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowTable, FlowView, FlowsBegun,
-    HookCounts, QuarantinedView, Question, RuleCount, SegmentCounts,
+    Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
+    FlowsBegun, HookCounts, QuarantinedView, Question, RuleCount, SegmentCounts, Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::reader::ReadError;
@@ -53,12 +53,13 @@ impl Datapath for FixedDatapath {
         })
     }
 
-    fn segments(&self) -> Result<BTreeMap<SegmentId, SegmentCounts>, ReadError> {
-        Ok([(SegmentId(1), self.segment(SegmentId(1))?)].into())
+    fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
+        of.iter().map(|segment| Ok((*segment, self.segment(*segment)?))).collect()
     }
 
-    fn flow_counts(&self) -> Result<BTreeMap<SegmentId, u64>, ReadError> {
-        Ok([(SegmentId(1), 4)].into())
+    fn flow_counts(&self) -> Result<FlowCounts, ReadError> {
+        let table = FlowTable { established: 3, established_max: 100, opening: 1, opening_max: 50 };
+        Ok(FlowCounts { table, personas: [(SegmentId(1), 4)].into() })
     }
 
     fn candidate(&self, _segment: SegmentId) -> Result<CandidateCounts, ReadError> {
@@ -123,10 +124,6 @@ impl Datapath for FixedDatapath {
             age_seconds: 2.0,
         };
         Ok(vec![flow; limit.min(3)])
-    }
-
-    fn flow_table(&self) -> Result<FlowTable, ReadError> {
-        Ok(FlowTable { established: 3, established_max: 100, opening: 1, opening_max: 50 })
     }
 
     fn why(&self, question: &Question) -> Result<Answer, ReadError> {

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use hub_daemon::inputs::server;
+use hub_daemon::model::{PersonaId, SegmentId};
+use hub_daemon::view::Snapshot;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -140,6 +143,49 @@ async fn series_grow_with_personas_and_with_nothing_else() {
     }
     fake.create("p2").await;
     assert_eq!(series(&scrape(&fake).await).len() - two, two - one);
+}
+
+/// So many that the text is sent in many pieces.
+#[tokio::test]
+async fn very_many_personas_are_told_whole() {
+    let fake = Fake::start();
+    let one = Arc::clone(fake.snapshot.borrow().personas.values().next().unwrap());
+    const PERSONAS: u32 = 3_000;
+    let personas = (1..=PERSONAS).map(|number| {
+        let mut persona = (*one).clone();
+        persona.segment = SegmentId(number);
+        persona.id = PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}"));
+        persona.definition.name = format!("p{number}");
+        (persona.id.clone(), Arc::new(persona))
+    });
+    fake.snapshot.send_replace(Arc::new(Snapshot { personas: personas.collect(), ..Snapshot::default() }));
+    let text = scrape(&fake).await;
+    let series = series(&text);
+    for (family, labels, of_each) in [
+        ("hub_persona_packets_total", ",direction=\"ingress\",verdict=\"passed\"", None),
+        ("hub_persona_bytes_total", ",direction=\"egress\",verdict=\"passed\"", Some(2_000.0)),
+        ("hub_persona_drops_total", ",direction=\"ingress\",reason=\"rule_deny\"", Some(3.0)),
+        ("hub_persona_rule_hits_total", ",direction=\"ingress\",rule=\"1\"", Some(3.0)),
+        ("hub_persona_detections_total", ",detector=\"port_scan\"", Some(2.0)),
+        ("hub_persona_handshake_seconds_bucket", ",le=\"+Inf\"", Some(4.0)),
+        ("hub_persona_latency_exceeded", "", Some(1.0)),
+    ] {
+        for number in 1..=PERSONAS {
+            let name = format!("{family}{{persona=\"p{number}\"{labels}}}");
+            assert_eq!(series.get(&name), Some(&of_each.unwrap_or(f64::from(number))), "{name}");
+        }
+    }
+    // Each family begins once, and its series follow each other.
+    let families: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE hub_persona_")).collect();
+    assert_eq!(families.len(), 14, "{families:?}");
+    let mut open = "";
+    for line in text.lines() {
+        match line.strip_prefix("# TYPE ") {
+            Some(rest) => open = rest.split_once(' ').unwrap().0,
+            None => assert!(line.starts_with('#') || line.starts_with(open), "{line} in {open}"),
+        }
+    }
 }
 
 /// promtool reads the older text format, in which a counter's type line has the `_total` of its samples.

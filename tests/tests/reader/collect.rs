@@ -38,7 +38,7 @@ fn idle_and_orphaned_connections_go() {
         let mut collector = Collector::open(lab.pins()).unwrap();
         let expected = Collected { seen: 8_500, stale: 5_000, orphaned: 1_500, ..Collected::default() };
         assert_eq!(collector.collect().unwrap(), expected);
-        assert_eq!(lab.reader().flow_table().unwrap().established, 2_000);
+        assert_eq!(lab.reader().flow_counts().unwrap().table.established, 2_000);
         assert_eq!(collector.collect().unwrap(), Collected { seen: 2_000, ..Collected::default() });
     });
 }
@@ -51,7 +51,7 @@ fn connection_takes_the_place_of_a_stale_one() {
         lab.hash("FLOWS").insert(key, stale, 0).unwrap();
         lab.inbound(syn(40_000, 80));
         assert_ne!(lab.outbound(syn_ack(80, 40_000)), DROPPED);
-        let table = lab.reader().flow_table().unwrap();
+        let table = lab.reader().flow_counts().unwrap().table;
         assert_eq!((table.established, table.opening), (1, 0));
     });
 }

@@ -24,11 +24,8 @@ fn counters_are_those_of_the_packets() {
         assert_eq!(counts.ingress, Count { packets: 3, bytes: 3 * BARE });
         assert_eq!(counts.egress, Count { packets: 1, bytes: 33 });
         assert_eq!(counts.ingress_dropped, Count { packets: 4, bytes: 4 * BARE });
-        let drops: Vec<_> = counts
-            .drops
-            .iter()
-            .map(|drop| (drop.reason.as_str(), drop.direction.as_str(), drop.count))
-            .collect();
+        let drops: Vec<_> =
+            counts.drops.iter().map(|drop| (&*drop.reason, &*drop.direction, drop.count)).collect();
         let expected = [
             ("rule_deny", "ingress", Count { packets: 3, bytes: 3 * BARE }),
             ("default_deny", "ingress", Count { packets: 1, bytes: BARE }),
@@ -50,9 +47,9 @@ fn counters_are_those_of_the_packets() {
         assert_eq!(tc.reasons, [("rule_deny".to_owned(), 3), ("default_deny".to_owned(), 1)]);
         assert_eq!((hooks[0].received, hooks[2].received), (0, 0));
 
-        let all = reader.segments_all().unwrap();
-        let mut of_web = all[&SegmentId(WEB)].clone();
-        assert_eq!((all.len(), of_web.drops.len()), (1, 2));
+        let all = reader.segments(&[SegmentId(WEB)]).unwrap();
+        let mut of_web = all.get(SegmentId(WEB)).unwrap();
+        assert_eq!((all.segments().count(), of_web.drops.len()), (1, 2));
         of_web.drops.reverse();
         of_web.rules.clone_from(&counts.rules);
         assert_eq!(of_web, counts);
@@ -74,7 +71,7 @@ fn flows_show_both_tiers_until_they_are_stale() {
         assert_eq!((open.source.to_string().as_str(), open.source_segment.0), ("192.0.2.1", 0));
         assert_eq!((open.sent.packets, open.received.packets), (1, 1));
         assert!(open.idle_seconds < 10.0 && open.age_seconds < 10.0, "{open:?}");
-        let table = reader.flow_table().unwrap();
+        let table = reader.flow_counts().unwrap().table;
         assert_eq!((table.established, table.opening), (1, 1));
         assert_eq!((table.established_max, table.opening_max), (262_144, 131_072));
 
@@ -107,5 +104,5 @@ fn detached_reader_knows_nothing() {
     let reader = Reader::detached();
     assert_eq!(reader.segment(SegmentId(1)).unwrap(), SegmentCounts::default());
     assert!(reader.hooks().unwrap().is_empty() && reader.flows(None, 1).unwrap().is_empty());
-    assert!(reader.segments_all().unwrap().is_empty());
+    assert_eq!(reader.segments(&[SegmentId(1)]).unwrap().segments().count(), 0);
 }

@@ -163,8 +163,8 @@ fn pins(config: &Config, diagnosis: &mut Diagnosis) {
         ),
     }
     let (_, snapshot) = watch::channel(std::sync::Arc::default());
-    match Reader::open(&pins, snapshot).and_then(|reader| reader.flow_table()) {
-        Ok(table) => {
+    match Reader::open(&pins, snapshot).and_then(|reader| reader.flow_counts()) {
+        Ok(crate::datapath_view::FlowCounts { table, .. }) => {
             for (name, used, room, key) in [
                 ("established connections", table.established, table.established_max, "limits.flows"),
                 ("opening connections", table.opening, table.opening_max, "limits.opening_flows"),

@@ -117,8 +117,9 @@ pub(super) async fn persona_counters(
         (status = 503, description = "the data path cannot be read"),
     ))]
 pub(super) async fn counters(State(api): State<Api>) -> Result<Json<HubCounters>, ProblemDetails> {
-    let counters =
-        api.read(|datapath| Ok(HubCounters { hooks: datapath.hooks()?, flow_table: datapath.flow_table()? }));
+    let counters = api.read(|datapath| {
+        Ok(HubCounters { hooks: datapath.hooks()?, flow_table: datapath.flow_counts()?.table })
+    });
     counters.await.map(Json)
 }
 
@@ -163,8 +164,9 @@ impl Api {
     ) -> Result<Json<FlowList>, ProblemDetails> {
         let limit = parameters.number("limit", FLOWS, FLOWS_MAX);
         parameters.finish()?;
-        let (flows, flow_table) =
-            self.read(move |datapath| Ok((datapath.flows(segment, limit)?, datapath.flow_table()?))).await?;
+        let (flows, flow_table) = self
+            .read(move |datapath| Ok((datapath.flows(segment, limit)?, datapath.flow_counts()?.table)))
+            .await?;
         let snapshot = Arc::clone(&self.hub.snapshot.borrow());
         let flows = flows.into_iter().take(limit).map(|flow| NamedFlow {
             source_persona: name_of(&snapshot, flow.source_segment),

@@ -23,7 +23,7 @@ pub struct Readiness {
 /// Shows the hub's own condition
 #[utoipa::path(get, path = "/status", tag = "hub", responses((status = 200, body = StatusView)))]
 pub(super) async fn status(State(api): State<Api>) -> Json<StatusView> {
-    let flow_table = api.read(|datapath| datapath.flow_table()).await;
+    let flow_table = api.read(|datapath| Ok(datapath.flow_counts()?.table)).await;
     let snapshot = Arc::clone(&api.hub.snapshot.borrow());
     let attachments = api.hub.attachments.borrow().clone();
     let (table, fault) = match flow_table {

@@ -46,10 +46,13 @@ pub(crate) struct TopPersona {
         (status = 503, description = "the data path cannot be read"),
     ))]
 pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, ProblemDetails> {
-    let read = api.read(|datapath| Ok((datapath.segments()?, datapath.flow_counts()?, datapath.hooks()?)));
-    let (mut counts, flows, hooks) = read.await?;
-    let time = Timestamp::now();
     let snapshot = Arc::clone(&api.hub.snapshot.borrow());
+    let segments = snapshot.segments();
+    let read = api.read(move |datapath| {
+        Ok((datapath.segments(&segments)?, datapath.flow_counts()?, datapath.hooks()?))
+    });
+    let (counts, flows, hooks) = read.await?;
+    let time = Timestamp::now();
     let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
     let mut personas: Vec<TopPersona> = live
         .map(|persona| TopPersona {
@@ -57,8 +60,8 @@ pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, Problem
             id: persona.id.to_string(),
             state: persona.state,
             usage: Usage {
-                counts: counts.remove(&persona.segment).unwrap_or_default(),
-                flows: flows.get(&persona.segment).copied().unwrap_or_default(),
+                counts: counts.get(persona.segment).unwrap_or_default(),
+                flows: flows.personas.get(&persona.segment).copied().unwrap_or_default(),
             },
         })
         .collect();

@@ -53,24 +53,28 @@ fn ranges_end_with_the_array() {
     if !may_make_maps() {
         return;
     }
-    let mut map = Array::<_, u64>::create(3_000, 0).unwrap();
-    (0..3_000).for_each(|index| map.set(index, u64::from(index), 0).unwrap());
-    for (first, count, expected) in [
-        (0, 3_000, 0..3_000),
-        (0, 2, 0..2),
-        (5, 2_000, 5..2_005),
-        (2_999, 10, 2_999..3_000),
-        (3_000, 1, 0..0),
-        (9_000, 1, 0..0),
-        (7, 0, 0..0),
-    ] {
-        let mut found = Vec::new();
-        range(map.map(), first, count, |index, values: &[u64]| {
-            assert_eq!(values, [u64::from(index)]);
-            found.push(index);
-        })
-        .unwrap();
-        assert_eq!(found, expected.collect::<Vec<u32>>(), "{count} from {first}");
+    for flags in [0, BPF_F_MMAPABLE] {
+        let mut map = Array::<_, [u64; 5]>::create(3_000, flags).unwrap();
+        (0..3_000).for_each(|index| map.set(index, [u64::from(index); 5], 0).unwrap());
+        for (first, count, expected) in [
+            (0, 3_000, 0..3_000),
+            (0, 2, 0..2),
+            (5, 2_000, 5..2_005),
+            (2_999, 10, 2_999..3_000),
+            (3_000, 1, 0..0),
+            (9_000, 1, 0..0),
+            (7, 0, 0..0),
+        ] {
+            let mut found = Vec::new();
+            range(map.map(), first, count, |index, values: &[[u64; 5]]| {
+                assert_eq!(values, [[u64::from(index); 5]]);
+                found.push(index);
+            })
+            .unwrap();
+            assert_eq!(found, expected.collect::<Vec<u32>>(), "{count} from {first}, flags {flags}");
+        }
+        let error = range(map.map(), 0, 1, |_, _: &[u64]| ()).unwrap_err();
+        assert!(error.to_string().contains("the value has 40 bytes, not 8"), "{error}");
     }
 }
 

@@ -190,14 +190,14 @@ fn read(
     snapshot: &Snapshot,
 ) -> Result<BTreeMap<Owner, Look>, ReadError> {
     let any = |metric| watched.iter().flat_map(|one| &one.alerts).any(|alert| alert.metric == metric);
-    let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?) } else { None };
+    let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?.personas) } else { None };
     let handshakes = if any(MetricDocument::RttP95) { Some(datapath.handshakes()?) } else { None };
     let delays = if any(MetricDocument::QueueDelay) {
         Some(qos_view::delays(&datapath.queues()?, datapath.paced()?))
     } else {
         None
     };
-    let counts = datapath.segments()?;
+    let counts = datapath.segments(&snapshot.segments())?;
     let time = Timestamp::now();
     let look = |counts, flows, segment: Option<SegmentId>| {
         let fits = |id: &SegmentId| segment.is_none_or(|segment| *id == segment);
@@ -219,15 +219,15 @@ fn read(
         let found = match &one.owner {
             None => {
                 let mut sum = SegmentCounts::default();
-                for counts in counts.values() {
-                    readings::add(&mut sum, counts);
+                for counts in counts.segments().filter_map(|segment| counts.get(segment)) {
+                    readings::add(&mut sum, &counts);
                 }
                 // The flow between two personas counts for each.
                 Some(look(sum, flows.as_ref().map(|flows| flows.values().sum()), None))
             }
             Some(owner) => segment_of(snapshot, owner).and_then(|segment| {
                 let flows = flows.as_ref().map(|flows| flows.get(&segment).copied().unwrap_or_default());
-                Some(look(counts.get(&segment)?.clone(), flows, Some(segment)))
+                Some(look(counts.get(segment)?, flows, Some(segment)))
             }),
         };
         looks.extend(found.map(|look| (one.owner.clone(), look)));

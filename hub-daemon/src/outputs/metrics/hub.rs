@@ -1,18 +1,28 @@
 //! Metrics of the hub as a whole.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::roster::{Roster, by_reason};
 use super::series::Series;
-use crate::datapath_view::HookCounts;
+use crate::datapath_view::{FlowTable, HookCounts};
 use crate::inputs::HubHandle;
+use crate::kernel::reader::ReadError;
 use crate::outputs::stats::TableView;
-use crate::outputs::status::count_states;
-use crate::view::{Condition, Snapshot};
+use crate::view::Snapshot;
 
-pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapshot) -> fmt::Result {
+/// How full the flow table is, unless it cannot be read.
+pub(super) type Flows = Result<FlowTable, ReadError>;
+
+pub(super) fn encode(
+    series: &mut Series<'_>,
+    hub: &HubHandle,
+    snapshot: &Snapshot,
+    roster: &Roster,
+    flows: &Flows,
+) -> fmt::Result {
     series.gauges(
         "hub_build",
         "Always 1; the version of hubd is the label",
@@ -26,30 +36,21 @@ pub(super) fn encode(series: &mut Series<'_>, hub: &HubHandle, snapshot: &Snapsh
     series.gauge("hub_ready", "1 once the kernel held what the documents say", u64::from(snapshot.ready))?;
     let engine = [([("engine", snapshot.qos.name())], 1)];
     series.gauges("hub_qos_engine", "Always 1; what keeps bandwidths is the label", engine)?;
-    let states = count_states(snapshot);
-    let states = states.iter().map(|(state, count)| ([("state", state.as_str())], *count));
+    let states = roster.states.iter().map(|(state, count)| ([("state", *state)], *count));
     series.gauges("hub_personas", "Personas by state", states)?;
-    conditions(series, snapshot)?;
+    conditions(series, snapshot, roster)?;
     pools(series, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
     alerts(series, hub)?;
-    datapath(series, hub)
+    datapath(series, hub, flows)
 }
 
-fn conditions(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let count = |conditions: &mut dyn Iterator<Item = &Condition>| {
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for condition in conditions {
-            *counts.entry(condition.reason.clone()).or_default() += 1;
-        }
-        counts
-    };
-    let hub = count(&mut snapshot.conditions.iter());
+fn conditions(series: &mut Series<'_>, snapshot: &Snapshot, roster: &Roster) -> fmt::Result {
+    let hub = by_reason(&mut snapshot.conditions.iter());
     let hub = hub.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
     series.gauges("hub_condition", "Fall-backs and faults of the hub itself", hub)?;
-    let personas = count(&mut snapshot.personas.values().flat_map(|persona| &persona.conditions));
-    let personas = personas.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
+    let personas = roster.conditions.iter().map(|(reason, count)| ([("reason", reason.as_str())], *count));
     series.gauges("hub_personas_with_condition", "Conditions of personas, by reason", personas)
 }
 
@@ -86,7 +87,7 @@ fn documents(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn alerts(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
-    let views = std::sync::Arc::clone(&hub.alerts.views.borrow());
+    let views = Arc::clone(&hub.alerts.views.borrow());
     let firing = views.iter().map(|view| {
         let labels = [("persona", view.persona.as_deref().unwrap_or_default()), ("alert", &*view.alert)];
         (labels, u64::from(view.state == "firing"))
@@ -129,13 +130,11 @@ fn reconcile(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
     )
 }
 
-fn datapath(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
-    let (hooks, flows) = match (hub.datapath.hooks(), hub.datapath.flow_table()) {
+fn datapath(series: &mut Series<'_>, hub: &HubHandle, flows: &Flows) -> fmt::Result {
+    let (hooks, flows) = match (hub.datapath.hooks(), flows) {
         (Ok(hooks), Ok(flows)) => (hooks, flows),
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::warn!(%error, "metrics without the data path");
-            return series.gauge("hub_datapath_readable", "1 if the kernel's maps could be read", 0);
-        }
+        (Err(error), _) => return unreadable(series, &error),
+        (_, Err(error)) => return unreadable(series, error),
     };
     series.gauge("hub_datapath_readable", "1 if the kernel's maps could be read", 1)?;
     let received = hooks.iter().map(|hook| ([("hook", hook.hook.as_str())], hook.received));
@@ -166,6 +165,11 @@ fn datapath(series: &mut Series<'_>, hub: &HubHandle) -> fmt::Result {
     )?;
     let room = [("established", flows.established_max), ("opening", flows.opening_max)];
     series.gauges("hub_flows_max", "Room in the flow table", room.map(|(tier, n)| ([("tier", tier)], n)))
+}
+
+fn unreadable(series: &mut Series<'_>, error: &ReadError) -> fmt::Result {
+    tracing::warn!(%error, "metrics without the data path");
+    series.gauge("hub_datapath_readable", "1 if the kernel's maps could be read", 0)
 }
 
 fn outcomes(hook: &HookCounts) -> [(&'static str, u64); 5] {

@@ -1,142 +1,124 @@
 //! Metrics of each persona that is in the data path.
 
-use std::fmt;
+use super::page::Family;
+use super::roster::Row;
+use super::rows::Rows;
+use super::text::{Kind, Text};
+use crate::datapath_view::{Count, DropCount};
+use crate::model::SegmentId;
 
-use super::series::{Sample, Series};
-use crate::datapath_view::{Count, RuleCount, SegmentCounts};
-use crate::inputs::datapath::Datapath;
-use crate::view::{PersonaState, PersonaView, Snapshot};
+pub(super) const FAMILIES: [Family; 9] = [
+    Family {
+        name: "hub_persona_packets",
+        kind: Kind::Counter,
+        help: "Packets of a persona; ingress is towards its members",
+        write: |rows, row, text| {
+            verdicts(rows, row, text, "hub_persona_packets_total", |count| count.packets)
+        },
+    },
+    Family {
+        name: "hub_persona_bytes",
+        kind: Kind::Counter,
+        help: "Bytes of a persona, from the IP header on",
+        write: |rows, row, text| verdicts(rows, row, text, "hub_persona_bytes_total", |count| count.bytes),
+    },
+    Family {
+        name: "hub_persona_drops",
+        kind: Kind::Counter,
+        help: "Packets of a persona that were dropped, by reason",
+        write: |rows, row, text| {
+            drops(rows, row, text, "hub_persona_drops_total", rows.sweep.drops(row.segment));
+        },
+    },
+    Family {
+        name: "hub_persona_would_drop",
+        kind: Kind::Counter,
+        help: "Packets of a persona that passed only because its rules are audited, by reason",
+        write: |rows, row, text| {
+            drops(rows, row, text, "hub_persona_would_drop_total", rows.sweep.would_drop(row.segment));
+        },
+    },
+    Family {
+        name: "hub_persona_rule_hits",
+        kind: Kind::Counter,
+        help: "Packets that a rule judged: the first of each flow it admitted, every one it refused",
+        write: rule_hits,
+    },
+    Family {
+        name: "hub_persona_flows",
+        kind: Kind::Gauge,
+        help: "Connections of a persona in the flow table",
+        write: |rows, row, text| {
+            if rows.totals(row).is_some() {
+                let flows = rows.flows.get(&row.segment).copied().unwrap_or_default();
+                text.line(["hub_persona_flows{persona=\"", rows.name(row), "\"} "], flows);
+            }
+        },
+    },
+    Family {
+        name: "hub_persona_flows_begun",
+        kind: Kind::Counter,
+        help: "Connections of a persona that began; ingress is towards its members",
+        write: |rows, row, text| {
+            let (start, name) = ("hub_persona_flows_begun_total{persona=\"", rows.name(row));
+            let Some(totals) = rows.totals(row) else { return };
+            text.line([start, name, "\",direction=\"ingress\"} "], totals.flows.ingress);
+            text.line([start, name, "\",direction=\"egress\"} "], totals.flows.egress);
+        },
+    },
+    Family {
+        name: "hub_persona_detections",
+        kind: Kind::Counter,
+        help: "Times that a detector fired, once a source and window",
+        write: |rows, row, text| {
+            let (start, name) = ("hub_persona_detections_total{persona=\"", rows.name(row));
+            for (_, fired) in rows.sweep.detections(row.segment) {
+                text.line([start, name, "\",detector=\"", &fired.detector, "\"} "], fired.times);
+            }
+        },
+    },
+    Family {
+        name: "hub_persona_expires_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When a persona ends, seconds since 1970",
+        write: |rows, row, text| {
+            if let (Some(_), Some(seconds)) = (rows.totals(row), row.expires) {
+                let start = "hub_persona_expires_timestamp_seconds{persona=\"";
+                text.line([start, rows.name(row), "\"} "], seconds);
+            }
+        },
+    },
+];
 
-/// Names of rule positions, written once: a label is borrowed text.
-pub(super) struct Row<'a> {
-    pub(super) persona: &'a PersonaView,
-    pub(super) counts: SegmentCounts,
-    rules: Vec<String>,
-    flows: u64,
+/// One copy for each family, in which all but the persona's name and the number is constant.
+#[inline(always)]
+fn verdicts(rows: &Rows, row: &Row, text: &mut Text, series: &str, value: fn(Count) -> u64) {
+    let (middle, name) = ("{persona=\"", rows.name(row));
+    let Some(totals) = rows.totals(row) else { return };
+    let [ingress, egress, ingress_dropped, egress_dropped] = totals.packets.map(value);
+    text.line([series, middle, name, "\",direction=\"ingress\",verdict=\"passed\"} "], ingress);
+    text.line([series, middle, name, "\",direction=\"egress\",verdict=\"passed\"} "], egress);
+    text.line([series, middle, name, "\",direction=\"ingress\",verdict=\"dropped\"} "], ingress_dropped);
+    text.line([series, middle, name, "\",direction=\"egress\",verdict=\"dropped\"} "], egress_dropped);
 }
 
-impl Row<'_> {
-    fn name(&self) -> &str {
-        &self.persona.definition.name
+fn drops(rows: &Rows, row: &Row, text: &mut Text, series: &str, drops: &[(SegmentId, DropCount)]) {
+    let name = rows.name(row);
+    for (_, drop) in drops {
+        let (direction, reason) = (&*drop.direction, &*drop.reason);
+        let parts =
+            [series, "{persona=\"", name, "\",direction=\"", direction, "\",reason=\"", reason, "\"} "];
+        text.line(parts, drop.count.packets);
     }
+}
 
-    fn verdicts(&self) -> [(&'static str, &'static str, Count); 4] {
-        [
-            ("ingress", "passed", self.counts.ingress),
-            ("egress", "passed", self.counts.egress),
-            ("ingress", "dropped", self.counts.ingress_dropped),
-            ("egress", "dropped", self.counts.egress_dropped),
-        ]
+fn rule_hits(rows: &Rows, row: &Row, text: &mut Text) {
+    let (start, name) = ("hub_persona_rule_hits_total{persona=\"", rows.name(row));
+    let Some(totals) = rows.totals(row) else { return };
+    for hit in rows.sweep.rules(totals) {
+        let whose = if hit.baseline { "baseline " } else { "" };
+        text.parts([start, name, "\",direction=\"", &hit.direction, "\",rule=\"", whose]);
+        text.number(hit.rule.into());
+        text.line(["\"} "], hit.count.packets);
     }
-}
-
-pub(super) fn encode(series: &mut Series<'_>, rows: &[Row<'_>]) -> fmt::Result {
-    let verdicts = |value: fn(Count) -> u64| rows.iter().flat_map(move |row| verdict_samples(row, value));
-    series.counters(
-        "hub_persona_packets",
-        "Packets of a persona; ingress is towards its members",
-        verdicts(|count| count.packets),
-    )?;
-    series.counters(
-        "hub_persona_bytes",
-        "Bytes of a persona, from the IP header on",
-        verdicts(|count| count.bytes),
-    )?;
-    let drops = rows.iter().flat_map(|row| {
-        row.counts.drops.iter().map(|drop| {
-            let labels = [
-                ("persona", row.name()),
-                ("direction", drop.direction.as_str()),
-                ("reason", drop.reason.as_str()),
-            ];
-            (labels, drop.count.packets)
-        })
-    });
-    series.counters("hub_persona_drops", "Packets of a persona that were dropped, by reason", drops)?;
-    let would = rows.iter().flat_map(|row| {
-        row.counts.would_drop.iter().map(|drop| {
-            let labels = [
-                ("persona", row.name()),
-                ("direction", drop.direction.as_str()),
-                ("reason", drop.reason.as_str()),
-            ];
-            (labels, drop.count.packets)
-        })
-    });
-    series.counters(
-        "hub_persona_would_drop",
-        "Packets of a persona that passed only because its rules are audited, by reason",
-        would,
-    )?;
-    let hits = rows.iter().flat_map(|row| {
-        row.counts.rules.iter().zip(&row.rules).map(|(hit, rule)| {
-            let labels =
-                [("persona", row.name()), ("direction", hit.direction.as_str()), ("rule", rule.as_str())];
-            (labels, hit.count.packets)
-        })
-    });
-    series.counters(
-        "hub_persona_rule_hits",
-        "Packets that a rule judged: the first of each flow it admitted, every one it refused",
-        hits,
-    )?;
-    let flows = rows.iter().map(|row| ([("persona", row.name())], row.flows));
-    series.gauges("hub_persona_flows", "Connections of a persona in the flow table", flows)?;
-    let begun = rows.iter().flat_map(|row| {
-        [("ingress", row.counts.flows.ingress), ("egress", row.counts.flows.egress)]
-            .map(|(direction, flows)| ([("persona", row.name()), ("direction", direction)], flows))
-    });
-    series.counters(
-        "hub_persona_flows_begun",
-        "Connections of a persona that began; ingress is towards its members",
-        begun,
-    )?;
-    let fired = rows.iter().flat_map(|row| {
-        row.counts.detections.iter().map(|detection| {
-            ([("persona", row.name()), ("detector", detection.detector.as_str())], detection.times)
-        })
-    });
-    series.counters(
-        "hub_persona_detections",
-        "Times that a detector fired, once a source and window",
-        fired,
-    )?;
-    let ends = rows.iter().filter_map(|row| {
-        let seconds = u64::try_from(row.persona.expires_at?.as_second()).ok()?;
-        Some(([("persona", row.name())], seconds))
-    });
-    series.gauges("hub_persona_expires_timestamp_seconds", "When a persona ends, seconds since 1970", ends)
-}
-
-fn rule_name(hit: &RuleCount) -> String {
-    if hit.baseline { format!("baseline {}", hit.rule) } else { hit.rule.to_string() }
-}
-
-fn verdict_samples<'a>(
-    row: &'a Row<'a>,
-    value: fn(Count) -> u64,
-) -> impl Iterator<Item = Sample<&'a str, 3>> {
-    row.verdicts().into_iter().map(move |(direction, verdict, count)| {
-        ([("persona", row.name()), ("direction", direction), ("verdict", verdict)], value(count))
-    })
-}
-
-/// Personas that are not in the data path, or cannot be read, are left out.
-pub(super) fn rows<'a>(datapath: &dyn Datapath, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
-    let read = datapath.segments().and_then(|counts| Ok((counts, datapath.flow_counts()?)));
-    let (mut counts, flows) = match read {
-        Ok(read) => read,
-        Err(error) => {
-            tracing::warn!(%error, "metrics without personas");
-            return Vec::new();
-        }
-    };
-    let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
-    live.filter_map(|persona| {
-        let counts = counts.remove(&persona.segment)?;
-        let rules = counts.rules.iter().map(rule_name).collect();
-        let flows = flows.get(&persona.segment).copied().unwrap_or_default();
-        Some(Row { persona, counts, rules, flows })
-    })
-    .collect()
 }

@@ -1,80 +1,81 @@
 //! Metrics of quality of service.
 
-use std::fmt;
+use super::page::Family;
+use super::roster::Row;
+use super::rows::Rows;
+use super::text::{Kind, Text};
+use crate::qos_view::QueueCounts;
 
-use super::persona::Row;
-use super::series::{Sample, Series};
-use crate::inputs::datapath::Datapath;
-use crate::model::span;
-use crate::qos_view::{self, HandshakeTimes, QueueCounts};
-use crate::view::{PersonaState, PersonaView, Snapshot};
+pub(super) const FAMILIES: [Family; 5] = [
+    Family {
+        name: "hub_persona_handshake_seconds",
+        kind: Kind::Histogram,
+        help: "Time of TCP handshakes as the hub sees them, from the first SYN to the ACK that ends it",
+        write: handshakes,
+    },
+    Family {
+        name: "hub_persona_latency_exceeded",
+        kind: Kind::Gauge,
+        help: "1 if more than 5 of a hundred handshakes took longer than the persona's latency",
+        write: |rows, row, text| {
+            if let Some(is_late) = rows.is_late(row) {
+                let start = "hub_persona_latency_exceeded{persona=\"";
+                text.line([start, rows.name(row), "\"} "], is_late.into());
+            }
+        },
+    },
+    Family {
+        name: "hub_persona_queue_backlog_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes that wait",
+        write: |rows, row, text| {
+            queues(rows, row, text, "hub_persona_queue_backlog_bytes", |queue| queue.backlog_bytes);
+        },
+    },
+    Family {
+        name: "hub_persona_queue_delay_seconds",
+        kind: Kind::Gauge,
+        help: "How long packets wait for the persona's bandwidth, where they wait longest",
+        write: |rows, row, text| {
+            let (start, name) = ("hub_persona_queue_delay_seconds{persona=\"", rows.name(row));
+            let Some([ingress, egress]) = rows.delays.get(&row.segment) else { return };
+            text.time([start, name, "\",direction=\"ingress\"} "], *ingress);
+            text.time([start, name, "\",direction=\"egress\"} "], *egress);
+        },
+    },
+    Family {
+        name: "hub_persona_queue_drops",
+        kind: Kind::Counter,
+        help: "Packets for which a queue had no room",
+        write: |rows, row, text| {
+            queues(rows, row, text, "hub_persona_queue_drops_total", |queue| queue.drops);
+        },
+    },
+];
 
-pub(super) fn encode(
-    series: &mut Series<'_>,
-    datapath: &dyn Datapath,
-    snapshot: &Snapshot,
-    rows: &[Row<'_>],
-) -> fmt::Result {
-    let live = || snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
-    let timed = rows.iter().filter_map(|row| Some((row.persona, row.counts.handshakes.as_ref()?)));
-    let timed: Vec<(&PersonaView, &HandshakeTimes)> = timed.collect();
-    let histograms = timed
-        .iter()
-        .map(|(persona, times)| ([("persona", persona.definition.name.as_str())], (*times).clone()));
-    series.handshakes(
-        "hub_persona_handshake_seconds",
-        "Time of TCP handshakes as the hub sees them, from the first SYN to the ACK that ends it",
-        histograms,
-    )?;
-    let late = timed.iter().filter_map(|(persona, times)| {
-        let limit = span::parse(persona.definition.qos.as_ref()?.latency.as_ref()?).ok()?;
-        let exceeds = u128::from(times.p95_us) > limit.as_micros();
-        Some(([("persona", persona.definition.name.as_str())], u64::from(exceeds)))
-    });
-    series.gauges(
-        "hub_persona_latency_exceeded",
-        "1 if more than 5 of a hundred handshakes took longer than the persona's latency",
-        late,
-    )?;
-    let queues = datapath.queues().unwrap_or_else(|error| {
-        tracing::warn!(%error, "metrics without queues");
-        std::collections::BTreeMap::new()
-    });
-    let rows: Vec<(&str, &QueueCounts)> = live()
-        .filter_map(|persona| Some((persona.definition.name.as_str(), queues.get(&persona.segment)?)))
-        .flat_map(|(name, queues)| queues.iter().map(move |queue| (name, queue)))
-        .collect();
-    let of = |value: fn(&QueueCounts) -> u64| rows.iter().map(move |row| sample(row, value(row.1)));
-    series.gauges("hub_persona_queue_backlog_bytes", "Bytes that wait", of(|queue| queue.backlog_bytes))?;
-    let paced = datapath.paced().unwrap_or_else(|error| {
-        tracing::warn!(%error, "metrics without times of departure");
-        std::collections::BTreeMap::new()
-    });
-    let delays = qos_view::delays(&queues, paced);
-    let waits = live().filter_map(|persona| {
-        let [ingress, egress] = *delays.get(&persona.segment)?;
-        let name = persona.definition.name.as_str();
-        let row = |direction, wait| ([("persona", name), ("direction", direction)], wait);
-        Some([row("ingress", ingress), row("egress", egress)])
-    });
-    series.times(
-        "hub_persona_queue_delay_seconds",
-        "How long packets wait for the persona's bandwidth, where they wait longest",
-        waits.flatten(),
-    )?;
-    series.counters(
-        "hub_persona_queue_drops",
-        "Packets for which a queue had no room",
-        of(|queue| queue.drops),
-    )
+fn handshakes(rows: &Rows, row: &Row, text: &mut Text) {
+    let Some(times) = rows.sweep.handshakes(row.segment) else { return };
+    let (series, name) = ("hub_persona_handshake_seconds", rows.name(row));
+    text.time([series, "_sum{persona=\"", name, "\"} "], times.sum_us);
+    text.line([series, "_count{persona=\"", name, "\"} "], times.count);
+    let (mut sum, last) = (0, times.buckets.len().saturating_sub(1));
+    for (power, count) in (0_u32..).zip(&times.buckets) {
+        sum += count;
+        text.parts([series, "_bucket{le=\""]);
+        if power as usize == last {
+            text.parts(["+Inf"]);
+        } else {
+            text.seconds(1_u64.checked_shl(power).unwrap_or(u64::MAX));
+        }
+        text.line(["\",persona=\"", name, "\"} "], sum);
+    }
 }
 
-fn sample<'a>((persona, queue): &(&'a str, &'a QueueCounts), value: u64) -> Sample<&'a str, 4> {
-    let labels = [
-        ("persona", *persona),
-        ("direction", queue.direction.as_str()),
-        ("interface", queue.interface.as_str()),
-        ("priority", queue.priority.as_str()),
-    ];
-    (labels, value)
+fn queues(rows: &Rows, row: &Row, text: &mut Text, series: &str, value: fn(&QueueCounts) -> u64) {
+    for queue in rows.queues.get(&row.segment).into_iter().flatten() {
+        let (name, direction) = (rows.name(row), queue.direction.as_str());
+        text.parts([series, "{persona=\"", name, "\",direction=\"", direction, "\",interface=\""]);
+        text.label(&queue.interface);
+        text.line(["\",priority=\"", &queue.priority, "\"} "], value(queue));
+    }
 }
