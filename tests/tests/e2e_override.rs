@@ -7,11 +7,11 @@
 )]
 
 use std::net::{IpAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
-use hub_tests::lab::{Space, World, echoes, wait_until};
+use hub_tests::lab::{Space, Stopwatch, World, echoes, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
@@ -78,7 +78,7 @@ fn expect_at_home(spaces: &[&Space], here: u16, gone: u16) {
 
 /// Attempts that fail from here on until the range is its holder's again, and how long that takes.
 fn until_back(world: &World) -> (u32, Duration) {
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     let mut lost = 0;
     for v4 in FAMILIES {
         while world.outside.tcp(member_at(0, v4), OLD, Duration::from_secs(1)) != Answered {
