@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
-use hub_tests::lab::{Space, Stopwatch, World, echoes, wait_until};
+use hub_tests::lab::{Space, Stopwatch, World, echoes, patience, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
@@ -169,8 +169,13 @@ fn at_its_deadline_the_range_goes_back_and_without_the_daemon_it_is_nobodys() {
             }
             world.hub.process().signal(Signal::SIGCONT);
         }
-        let (lost, time) = until_back(&world);
-        eprintln!("daemon {daemon}: {lost} attempts lost, back after {time:?}");
+        let datagram = Duration::from_millis(20);
+        let gap = wait_until("the range is back", Duration::from_secs(30), || {
+            world.outside.udp(member_at(0, true), OLD, datagram) == Answered
+        });
+        let (lost, _) = until_back(&world);
+        eprintln!("daemon {daemon}: {lost} attempts lost, the first datagram came after {gap:?}");
+        assert!(!daemon || gap < Duration::from_secs(1) * patience(), "{gap:?}");
         assert!(!daemon || lost <= 1, "{lost} attempts lost");
         wait_until("it has ended", Duration::from_secs(20), || view(&world, "p1")["state"] == "expired");
         expect_at_home(&[&world.outside], OLD, NEW);
