@@ -18,6 +18,7 @@ mod records;
 mod segments;
 mod services;
 pub mod state;
+mod takeover;
 mod templates;
 #[cfg(test)]
 mod tests;
@@ -286,6 +287,9 @@ impl Hub {
         record.life = Life::Expired { at: now, holds, listed };
         record.faults.clear();
         self.rest_ranges(&persona, None, now);
+        if persona.overrides() {
+            self.give_back(id, &|_| false, now);
+        }
     }
 
     /// Takes a tombstone out of the data path; its number rests.
@@ -307,6 +311,9 @@ impl Hub {
                 self.segments.rest(record.segment, after(now, QUARANTINE));
             }
             self.rest_ranges(&record.persona, None, now);
+            if record.persona.overrides() {
+                self.give_back(id, &|_| false, now);
+            }
         }
         self.revision += 1;
     }
@@ -329,11 +336,11 @@ impl Hub {
         };
         let those = self.records.values().filter(|record| touched(record));
         let ids: Vec<PersonaId> = those.map(|record| record.id.clone()).collect();
-        for id in ids {
-            let Some(record) = self.records.get_mut(&id) else { continue };
-            let found = faults.remove(&id).unwrap_or_default();
+        for id in &ids {
+            let Some(record) = self.records.get_mut(id) else { continue };
+            let found = faults.remove(id).unwrap_or_default();
             match record.life {
-                Life::Provisioning if record.since > revision || postponed.contains(&id) => {}
+                Life::Provisioning if record.since > revision || postponed.contains(id) => {}
                 // The pass did not know yet what the network has become.
                 Life::Provisioning if !found.is_empty() && self.looked > revision => {}
                 Life::Provisioning if found.is_empty() => {
@@ -352,6 +359,7 @@ impl Hub {
                 Life::Failed { .. } | Life::Elsewhere | Life::Expired { .. } => {}
             }
         }
+        self.settle_takers(&ids, now);
     }
 
     /// The persona with this id or name; a live one before one that ended.

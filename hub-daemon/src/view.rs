@@ -102,6 +102,9 @@ pub struct PersonaView {
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, String>)]
     pub aliases: BTreeMap<IpNet, IpNet>,
+    /// Its ranges that other personas took for their lives; others reach them by `virtual_ranges` meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overridden: Vec<OverriddenView>,
     /// Addresses of endpoints by name, as members know them.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, Vec<String>>)]
@@ -121,6 +124,19 @@ pub struct PersonaView {
     #[serde(skip)]
     #[schema(ignore)]
     pub lists: Lists,
+}
+
+/// A range that another persona took with `overlap: override`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OverriddenView {
+    /// The range.
+    #[schema(value_type = String)]
+    pub range: IpNet,
+    /// Name of the persona.
+    pub by: String,
+    /// When that one ends.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Timestamp>,
 }
 
 /// A definition whose policy is judged beside the live one.

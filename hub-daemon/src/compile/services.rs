@@ -16,7 +16,7 @@ use hub_common::limits::RULES_PER_DIRECTION;
 #[derive(Clone, Debug)]
 pub struct Guest<'a> {
     /// Its ranges.
-    pub ranges: &'a [IpNet],
+    pub ranges: Vec<IpNet>,
     /// What it may reach; nothing for one that is itself the host.
     pub services: Vec<&'a Service>,
 }
@@ -32,7 +32,7 @@ pub struct Contacts<'a> {
 
 /// Compiles a persona with these contacts.
 pub fn compile_with(persona: &Persona, contacts: &Contacts<'_>) -> Policy {
-    let guests = contacts.guests.iter().flat_map(|guest| guest.ranges);
+    let guests = contacts.guests.iter().flat_map(|guest| &guest.ranges);
     let known: Vec<IpNet> = contacts.peers.iter().chain(guests).copied().collect();
     let mut policy = compile(persona, &known);
     let refused: Vec<Compiled> = contacts.guests.iter().flat_map(|guest| refusals(persona, guest)).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::PersonaId;
 use crate::outputs::status::state_name;
 use crate::systems::persona::{ENDS_IN_A_MINUTE, ENDS_SOON};
-use crate::view::PersonaView;
+use crate::view::{PersonaState, PersonaView};
 
 /// Personas by id.
 type Personas = BTreeMap<PersonaId, Arc<PersonaView>>;
@@ -27,6 +27,18 @@ fn is_warning(reason: &str) -> bool {
     reason == ENDS_SOON || reason == ENDS_IN_A_MINUTE
 }
 
+/// Who has ranges of a persona.
+fn overridden(view: &PersonaView) -> String {
+    let name = &view.definition.name;
+    let taken = view.overridden.iter().map(|taken| format!("{} is persona `{}`'s", taken.range, taken.by));
+    let taken: Vec<String> = taken.collect();
+    if taken.is_empty() {
+        format!("{name} has all its ranges")
+    } else {
+        format!("{name}: {}", taken.join(", "))
+    }
+}
+
 /// Everything that is different between two snapshots, in order of ids; what is gone comes last.
 pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -45,6 +57,9 @@ pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
                     if old.conditions.iter().all(|other| other.reason != condition.reason) {
                         say("ending", name, format!("{name}: {}", condition.message));
                     }
+                }
+                if old.overridden != view.overridden && view.state != PersonaState::Expired {
+                    say("overridden", name, overridden(view));
                 }
                 if old.state != view.state {
                     let state = state_name(view.state);

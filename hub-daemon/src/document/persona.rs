@@ -179,8 +179,10 @@ pub enum OverlapDocument {
     /// Others reach it by a virtual range of the same length.
     #[default]
     Nat,
-    /// Refuse it.
+    /// Refuse it, and let nobody override it.
     Reject,
+    /// Take the range for as long as it lives; the persona that had it is reached by a virtual one meanwhile.
+    Override,
 }
 
 /// What packets carry beyond uplinks instead of members' addresses.

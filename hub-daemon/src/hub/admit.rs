@@ -94,6 +94,17 @@ impl Hub {
             return self.admit_elsewhere(document, author, now);
         }
         let draft = self.draft(document, None, &author, now)?;
+        if draft.persona.overrides() {
+            return self.whole_or_nothing(|hub| hub.admit_draft(draft, author, now));
+        }
+        self.admit_draft(draft, author, now)
+    }
+
+    fn admit_draft(&mut self, draft: Draft, author: Author, now: Timestamp) -> Result<PersonaId, Rejection> {
+        let id = self.fresh_id(now);
+        if draft.persona.overrides() {
+            self.make_way(&id, &draft.persona, &draft.document, &Virtual::default())?;
+        }
         let virtuals = self.check(&draft, &Virtual::default(), &[])?;
         let seats = seats(&draft.persona, &BTreeMap::new())?;
         self.make_room(now);
@@ -101,7 +112,6 @@ impl Hub {
             let detail = "the hub is full: every segment number is in use or rests; try again in a minute";
             refused(RejectionKind::Full, "", detail)
         })?;
-        let id = self.fresh_id(now);
         self.revision += 1;
         let record = draft.record(id.clone(), segment, author, (seats, virtuals), now, self.revision);
         self.bury(&record, now);
@@ -139,9 +149,29 @@ impl Hub {
             return self.change_elsewhere(&old, document, author, now);
         }
         let draft = self.draft(document, Some(&old), &author, now)?;
+        if old.persona.overrides() || draft.persona.overrides() {
+            return self.whole_or_nothing(|hub| {
+                hub.claims.remove(&old);
+                let before = hub.retake(&old, &draft, now)?;
+                hub.change_to(old, draft, &before, author, now)
+            });
+        }
         self.claims.remove(&old);
+        let before = old.virtuals.clone();
+        self.change_to(old, draft, &before, author, now)
+    }
+
+    /// Gives a persona that has let go of its claims a definition that was checked.
+    fn change_to(
+        &mut self,
+        old: Record,
+        draft: Draft,
+        before: &Virtual,
+        author: Author,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
         let admitted = self
-            .check(&draft, &old.virtuals, &old.main_ranges())
+            .check(&draft, before, &old.main_ranges())
             .and_then(|virtuals| Ok((seats(&draft.persona, &old.seats)?, virtuals)));
         let given = match admitted {
             Ok(given) => given,
@@ -151,6 +181,8 @@ impl Hub {
             }
         };
         self.revision += 1;
+        let overridden = old.takers(&given.1);
+        let id = old.id.clone();
         let changed = draft.record(id.clone(), old.segment, author, given, old.created_at, self.revision);
         let ranges = changed.main_ranges();
         let mut kept = Virtual::default();
@@ -162,6 +194,7 @@ impl Hub {
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
             faults: old.faults,
             aliases: kept,
+            overridden,
             is_taken_up: old.is_taken_up,
             lists: old.lists,
             ..changed
@@ -172,7 +205,7 @@ impl Hub {
         self.rest_ranges(&old.persona, Some(&record.persona), now);
         self.ranges.insert(&record);
         self.claims.insert(&record);
-        self.records.insert(id.clone(), record);
+        self.records.insert(id, record);
         self.name_twins();
         Ok(())
     }
@@ -243,10 +276,13 @@ impl Hub {
         let single_range = matches!(draft.document.ip_range, OneOrMany::One(_));
         let world =
             World { config: &self.config, inventory: &self.inventory, describe: &describe, single_range };
-        let made_up = IpNet::V6(self.unique_local);
         let conflict = |problems| Rejection { kind: RejectionKind::Conflict, problems };
-        let virtuals = overlap::assign(&draft.persona, before, &self.claims, &self.graves, made_up, &world);
-        let virtuals = virtuals.map_err(|problem| conflict(vec![problem]))?;
+        let virtuals = if draft.persona.overrides() {
+            overlap::kept(&draft.persona, before)
+        } else {
+            let virtuals = self.with_room(|room| overlap::assign(&draft.persona, before, room));
+            virtuals.map_err(|problem| conflict(vec![problem]))?
+        };
         let problems = self.claims.conflicts(&draft.persona, &virtuals, held, &world);
         if !problems.is_empty() {
             return Err(conflict(problems));
@@ -267,7 +303,7 @@ impl Hub {
 
     /// Gives ranges that somebody else has too, and that their holders keep, another name for those others.
     /// Where the pool has no room left there is none, and the two cannot talk.
-    fn name_twins(&mut self) {
+    pub(super) fn name_twins(&mut self) {
         let translated = self.claims.translated().filter_map(|id| self.records.get(id));
         let natives: Vec<(PersonaId, IpNet)> = translated
             .flat_map(|record| record.virtuals.iter().map(|(native, _)| (record.id.clone(), *native)))
@@ -278,17 +314,7 @@ impl Hub {
                 if holder.aliases.get(&range).is_some() || !holder.main_ranges().contains(&range) {
                     continue;
                 }
-                let describe = |id: &PersonaId| self.describe(id);
-                let world = World {
-                    config: &self.config,
-                    inventory: &self.inventory,
-                    describe: &describe,
-                    single_range: false,
-                };
-                let made_up = IpNet::V6(self.unique_local);
-                let Some(alias) = overlap::alias(&range, &self.claims, &self.graves, made_up, &world) else {
-                    continue;
-                };
+                let Some(alias) = self.with_room(|room| room.free(&range, &|_| None)) else { continue };
                 let Some(holder) = self.records.get_mut(&id) else { continue };
                 self.claims.remove(holder);
                 holder.aliases.insert(range, alias);
@@ -299,7 +325,7 @@ impl Hub {
     }
 
     /// Takes tombstones out of the data path whose ranges are wanted again.
-    fn bury(&mut self, record: &Record, now: Timestamp) {
+    pub(super) fn bury(&mut self, record: &Record, now: Timestamp) {
         for range in record.main_ranges() {
             for (_, grave) in self.graves.overlapping(&range) {
                 self.release(&grave, now);

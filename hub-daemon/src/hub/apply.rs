@@ -97,7 +97,10 @@ impl Hub {
             }
         }
         let (mut created, mut updated) = (Vec::new(), Vec::new());
-        for (index, (document, step)) in documents.into_iter().zip(steps).enumerate() {
+        let mut all: Vec<_> = documents.into_iter().zip(steps).enumerate().collect();
+        // Whoever takes ranges comes after those that have them.
+        all.sort_by_key(|(_, (document, _))| self.takes(document));
+        for (index, (document, step)) in all {
             let name = document.name.clone();
             let done = match step {
                 Step::Keep => Ok(()),

@@ -80,6 +80,7 @@ impl Draft {
             warnings: Arc::new(warnings),
             seats,
             virtuals,
+            overridden: BTreeMap::new(),
             aliases: Virtual::default(),
             life: Life::Provisioning,
             faults: Vec::new(),

@@ -54,6 +54,7 @@ impl Hub {
                 candidate: candidate.map(|candidate| Trial {
                     policy: self.policy(
                         &Source {
+                            record,
                             persona: &candidate.persona,
                             policy: &candidate.policy,
                             ends: &candidate.rule_ends,
@@ -65,7 +66,12 @@ impl Hub {
                 }),
                 persona: record.id.clone(),
                 policy: self.policy(
-                    &Source { persona: &record.persona, policy: &record.policy, ends: &record.rule_ends },
+                    &Source {
+                        record,
+                        persona: &record.persona,
+                        policy: &record.policy,
+                        ends: &record.rule_ends,
+                    },
                     &peers,
                     &guests,
                 ),
@@ -116,7 +122,7 @@ impl Hub {
         let (views, shared) = {
             let ground = self.ground();
             let same_ground = self.shown.as_ref().is_some_and(|shown| shown.shared == ground.shared);
-            let find = |name: &str| self.named(name);
+            let find = |name: &str| self.known(name);
             let fresh = |record: &Record| {
                 let still = same_ground && is_still(record) && !unseen.contains(&record.id);
                 if let Some(view) = record.view.as_ref().filter(|_| still) {
@@ -152,7 +158,12 @@ impl Hub {
     pub(super) fn view(&self, id: &PersonaId, now: Timestamp) -> Option<Arc<PersonaView>> {
         let record = self.records.get(id)?;
         let placement = place::place(record, &self.ground());
-        Some(Arc::new(view::view(record, &placement, &|name| self.named(name), now)))
+        Some(Arc::new(view::view(record, &placement, &|name| self.known(name), now)))
+    }
+
+    /// The persona alive under this name, or of this id.
+    fn known(&self, name: &str) -> Option<&Record> {
+        self.named(name).or_else(|| self.records.get(&PersonaId(name.to_owned())))
     }
 
     fn ground(&self) -> Ground<'_> {
@@ -201,12 +212,12 @@ impl Hub {
         peers: &[&Record],
         guests: &[(&Record, Vec<&Service>)],
     ) -> Arc<Policy> {
-        let Source { persona, policy, ends } = source;
+        let Source { record, persona, policy, ends } = source;
         let depends = !guests.is_empty() || (!peers.is_empty() && persona.rules.egress_allow.is_some());
         if !depends {
             return Arc::clone(policy);
         }
-        let mut policy = compile_with(persona, &contacts(peers, guests));
+        let mut policy = compile_with(persona, &contacts(record, peers, guests));
         compile::complete(&mut policy, persona, &self.config.baseline, ends);
         Arc::new(policy)
     }
@@ -224,12 +235,13 @@ impl Hub {
 /// Whether what is said of a record depends on nothing but itself and the ground: neither on time nor on
 /// other personas.
 fn is_still(record: &Record) -> bool {
-    let timeless = record.over_at().is_none() && record.rule_ends.is_empty();
+    let timeless = record.over_at().is_none() && record.rule_ends.is_empty() && record.overridden.is_empty();
     timeless && record.persona.peers().is_empty() && record.persona.uses().is_empty()
 }
 
 /// What a policy is made of.
 struct Source<'a> {
+    record: &'a Record,
     persona: &'a Persona,
     policy: &'a Arc<Policy>,
     ends: &'a BTreeMap<u64, Timestamp>,

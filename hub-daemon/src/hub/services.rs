@@ -73,13 +73,17 @@ fn reached<'a>(user: &Record, host: &'a Persona) -> Vec<&'a Service> {
     host.services().iter().filter(named).collect()
 }
 
-/// Contacts in the form that policies are compiled from.
-pub(super) fn contacts<'a>(peers: &[&Record], guests: &[(&'a Record, Vec<&'a Service>)]) -> Contacts<'a> {
+/// Contacts in the form that policies are compiled from, by the ranges that the persona knows them by.
+pub(super) fn contacts<'a>(
+    record: &Record,
+    peers: &[&Record],
+    guests: &[(&'a Record, Vec<&'a Service>)],
+) -> Contacts<'a> {
     Contacts {
-        peers: peers.iter().flat_map(|peer| peer.persona.ranges()).copied().collect(),
+        peers: peers.iter().flat_map(|peer| record.sees(peer)).collect(),
         guests: guests
             .iter()
-            .map(|(guest, services)| Guest { ranges: guest.persona.ranges(), services: services.clone() })
+            .map(|(guest, services)| Guest { ranges: record.sees(guest), services: services.clone() })
             .collect(),
     }
 }
@@ -105,12 +109,15 @@ impl Hub {
             };
             let mut guests: Vec<Guest<'_>> = users
                 .iter()
-                .map(|(user, names)| Guest { ranges: user.persona.ranges(), services: services(names) })
+                .map(|(user, names)| Guest {
+                    ranges: user.persona.ranges().to_vec(),
+                    services: services(names),
+                })
                 .collect();
             guests.extend(newcomer.map(|newcomer| {
                 let used = newcomer.uses().iter().filter(|used| used.host == host.name());
                 let names: Vec<String> = used.map(|used| used.service.clone()).collect();
-                Guest { ranges: newcomer.ranges(), services: services(&names) }
+                Guest { ranges: newcomer.ranges().to_vec(), services: services(&names) }
             }));
             check_with(host, &Contacts { peers: Vec::new(), guests })
         };

@@ -1,6 +1,6 @@
 //! What survives a restart: definitions made at run time, and the numbers that personas were given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -93,6 +93,9 @@ pub struct StoredPersona {
     /// Its virtual ranges.
     #[serde(default)]
     pub virtuals: Virtual,
+    /// Its ranges that others took for their lives.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overridden: BTreeMap<IpNet, BTreeSet<PersonaId>>,
     /// What personas with the same ranges know it by.
     #[serde(default)]
     pub aliases: Virtual,
@@ -174,6 +177,7 @@ impl Hub {
         for record in hub.records.values_mut() {
             record.see_moments(now);
         }
+        hub.forget_takers(now);
         hub.advance(now);
         hub
     }
@@ -220,8 +224,9 @@ impl Hub {
             .and_then(|stored| revived(stored, record.persona.allotted(), &self.config.baseline).ok());
         let aliases = stored.aliases;
         let lists = stored.lists;
-        let record =
-            Record { generation: stored.generation, life, cap, leaving, aliases, candidate, lists, ..record };
+        let overridden = stored.overridden;
+        let record = Record { generation: stored.generation, life, cap, leaving, overridden, ..record };
+        let record = Record { lists, aliases, candidate, ..record };
         if live {
             self.ranges.insert(&record);
             self.claims.insert(&record);
@@ -275,6 +280,7 @@ pub(super) fn stored(record: &Record) -> StoredPersona {
         lists: record.lists.clone(),
         seats: record.seats.clone(),
         virtuals: record.virtuals.clone(),
+        overridden: record.overridden.clone(),
         aliases: record.aliases.clone(),
         allotted: record.persona.allotted().clone(),
         cap: record.cap,

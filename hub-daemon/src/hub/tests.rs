@@ -11,6 +11,7 @@ mod random;
 mod ranges;
 mod services;
 mod several;
+mod takeover;
 
 use std::path::PathBuf;
 

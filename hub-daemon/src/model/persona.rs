@@ -1,5 +1,7 @@
 //! A persona whose document was checked whole; time and other personas are not asked here.
 
+mod overlap;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -232,12 +234,6 @@ impl Persona {
     /// Routers of its own default routes, at most one per family.
     pub fn next_hops(&self) -> &[IpAddr] {
         &self.next_hops
-    }
-
-    /// Whether a range that somebody else has may be translated: only behind ports of its own is it known
-    /// whose packets they are.
-    pub fn may_overlap(&self) -> bool {
-        self.overlap == OverlapDocument::Nat && !(self.attachments.is_empty() && self.endpoints.is_empty())
     }
 
     /// Largest packet of members in bytes, if given.

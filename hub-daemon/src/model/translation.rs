@@ -21,6 +21,11 @@ impl Virtual {
         self.0.insert(native, instead);
     }
 
+    /// A native range is what it seems again.
+    pub fn remove(&mut self, native: &IpNet) {
+        self.0.remove(native);
+    }
+
     /// The virtual range of a native one.
     pub fn get(&self, native: &IpNet) -> Option<IpNet> {
         self.0.get(native).copied()

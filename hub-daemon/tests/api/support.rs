@@ -194,6 +194,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         expires_at: Some("2030-12-31T23:59:59Z".parse().unwrap()),
         origin,
         virtual_ranges: BTreeMap::new(),
+        overridden: Vec::new(),
         aliases: BTreeMap::new(),
         members: BTreeMap::from([("server".to_owned(), vec!["10.100.0.10".parse().unwrap()])]),
         definition: serde_json::from_value(document(name)).unwrap(),

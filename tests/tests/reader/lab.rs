@@ -306,6 +306,7 @@ fn snapshot() -> Snapshot {
         expires_at: None,
         origin: Origin::Api,
         virtual_ranges: BTreeMap::new(),
+        overridden: Vec::new(),
         aliases: BTreeMap::new(),
         members: BTreeMap::new(),
         definition: PersonaDocument { name: "web".into(), ..PersonaDocument::default() },

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::desired::Via;
+use crate::document::persona::OverlapDocument;
 use crate::model::{SegmentId, prefix};
 use crate::systems::persona::place::MAIN_TABLE;
 
@@ -44,6 +45,10 @@ fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
     if let Some(ttl) = ttl {
         document = with(document, json!({"ttl": format!("{ttl}s")}));
     }
+    // Each kind overrides, too: behind endpoints, behind an interface, and behind nothing of its own.
+    if name >= 6 {
+        document = with(document, json!({"overlap": "override"}));
+    }
     match name % 3 {
         0 => {
             with(document, json!({"endpoints": [{"name": "e", "pid": u32::from(name) + 1}], "peers": ["n1"]}))
@@ -53,8 +58,8 @@ fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
     }
 }
 
-/// What must hold after any step.
-fn check(script: &mut Script) {
+/// What must hold after any step. Returns how many ranges others have.
+fn check(script: &mut Script) -> u32 {
     let snapshot = script.hub.snapshot(script.now);
     let desired = script.desired();
     let live: BTreeSet<&PersonaId> = snapshot
@@ -98,7 +103,29 @@ fn check(script: &mut Script) {
     }
     let names: Vec<_> = live.iter().map(|id| &snapshot.personas[*id].definition.name).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name twice");
+    let mut taken = 0;
+    for view in snapshot.personas.values().filter(|view| live.contains(&view.id)) {
+        for overridden in &view.overridden {
+            let mut others = snapshot.personas.values();
+            let taker = others
+                .find(|other| other.definition.name == overridden.by && other.state != PersonaState::Expired);
+            let taker = taker.unwrap_or_else(|| panic!("nobody has {}", overridden.range));
+            let range: IpNet = taker.definition.ip_range.as_slice()[0].parse().unwrap();
+            assert!(taker.definition.overlap == Some(OverlapDocument::Override));
+            assert!(
+                prefix::overlaps(&range, &overridden.range)
+                    && view.virtual_ranges.contains_key(&overridden.range)
+            );
+            taken += 1;
+        }
+        let lent =
+            view.virtual_ranges.keys().all(|range| view.overridden.iter().any(|taken| taken.range == *range));
+        let stepped_back = view.conditions.iter().any(|condition| condition.reason == "SteppedBack");
+        let overrides = view.definition.overlap == Some(OverlapDocument::Override);
+        assert!(!overrides || lent != stepped_back, "a range that its taker does not have");
+    }
     assert!(script.hub.deadline().is_none_or(|deadline| deadline > script.now), "a deadline was missed");
+    taken
 }
 
 /// A twin of the hub that was taken back, and what was stored change by change, are the hub.
@@ -141,9 +168,10 @@ impl Shadow {
     }
 }
 
-fn run(steps: Vec<Step>) -> [u32; 2] {
+fn run(steps: Vec<Step>) -> [u32; 4] {
     let mut script = Script::new();
-    let mut outcomes = [0, 0];
+    let mut outcomes = [0; 4];
+    let mut taken_before = 0;
     let mut ended: BTreeSet<PersonaId> = BTreeSet::new();
     let mut freed: BTreeMap<SegmentId, Timestamp> = BTreeMap::new();
     let (state, resting) = (script.hub.state(), script.hub.resting());
@@ -188,7 +216,10 @@ fn run(steps: Vec<Step>) -> [u32; 2] {
             }
         };
         outcomes[usize::from(done)] += 1;
-        check(&mut script);
+        let taken = check(&mut script);
+        outcomes[2] += u32::from(taken > taken_before);
+        outcomes[3] += u32::from(taken < taken_before);
+        taken_before = taken;
         shadow = shadow.check(&mut script, is_restart);
         for view in script.hub.snapshot(script.now).personas.values() {
             let expired = view.state == PersonaState::Expired;
@@ -217,11 +248,11 @@ fn run(steps: Vec<Step>) -> [u32; 2] {
 fn a_thousand_random_lives_keep_the_invariants() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut outcomes = [0, 0];
+    let mut outcomes = [0; 4];
     for _ in 0..1_000 {
         let steps = prop::collection::vec(step(), 1..40).new_tree(&mut runner).unwrap().current();
-        let [refused, done] = run(steps);
-        outcomes = [outcomes[0] + refused, outcomes[1] + done];
+        outcomes.iter_mut().zip(run(steps)).for_each(|(sum, count)| *sum += count);
     }
     assert!(outcomes[0] > 2_000 && outcomes[1] > 2_000, "refused and done: {outcomes:?}");
+    assert!(outcomes[2] > 300 && outcomes[3] > 200, "taken and given back: {outcomes:?}");
 }

@@ -59,3 +59,25 @@ fn too_many_users_are_refused() {
     let text = format!("{:?}", refused.expect("63 rules for each of 40 users do not fit"));
     assert!(text.contains("persona `shop` has too many users"), "{text}");
 }
+
+#[test]
+fn users_are_refused_by_the_range_that_their_host_knows() {
+    let host_of = |range: &str, is_overridden: bool| {
+        let mut script = Script::new();
+        let shop_id = script.create(shop()).unwrap().segment;
+        let port = |name: &str| json!({"ip_range": range, "interfaces": [name]});
+        script.create(with(user(&["shop/web"]), port("eth1"))).unwrap();
+        if is_overridden {
+            script
+                .create(with(with(persona("new", range), port("eth2")), json!({"overlap": "override"})))
+                .unwrap();
+            assert_eq!(
+                script.view("user").virtual_ranges[&range.parse().unwrap()].to_string(),
+                "100.64.0.0/24"
+            );
+        }
+        script.desired().segments[&shop_id].policy.ingress.clone()
+    };
+    assert_eq!(host_of("10.2.0.0/24", true), host_of("100.64.0.0/24", false));
+    assert_ne!(host_of("10.2.0.0/24", true), host_of("10.2.0.0/24", false));
+}

@@ -7,7 +7,7 @@ use crate::document::template::Templates;
 /// A hub of this name that takes two personas and a gigabit.
 fn node(name: &str) -> Config {
     let written = json!({
-        "node": {"name": name, "role": "gateway", "labels": {"site": name},
+        "node": {"name": name, "role": "gateway", "labels": {"site": name, "kind": "any"},
                  "capacity": {"personas": 2, "bandwidth": "1Gbps"}},
         "pools": {"lab": "10.200.0.0/16"},
     });
@@ -94,6 +94,25 @@ fn a_full_node_says_which_limit() {
     assert!(script.replace("a", with_rate("a", "10.1.0.0/24", "701Mbps")).is_err());
     script.delete("b").unwrap();
     script.replace("a", with_rate("a", "10.1.0.0/24", "1Gbps")).unwrap();
+}
+
+#[test]
+fn each_hub_counts_for_itself() {
+    let fits_both = |name: &str| {
+        let mut document = of(name, "10.1.0.0/24", json!({"labels": {"kind": "any"}}));
+        document["ip_range"] = json!(format!("10.{}.0.0/24", name.len()));
+        document
+    };
+    let documents = ["a", "bb"].map(fits_both);
+    for mut script in ["east", "west"].map(|name| Script::with(node(name))) {
+        // A persona that several gateways fit lives on each: none of them knows what the others hold.
+        script.documents(&documents).unwrap();
+        assert_eq!(script.desired().segments.len(), 2);
+        // One too many is refused with everything else of the folder, and moves nowhere.
+        let (kind, text) = refusal(script.documents(&["a", "bb", "ccc"].map(fits_both)));
+        assert!(kind == RejectionKind::Invalid && text.contains("choose another gateway"), "{text}");
+        assert_eq!(script.desired().segments.len(), 2);
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ impl Prefixes {
 pub struct Claims {
     names: BTreeMap<String, PersonaId>,
     prefixes: Prefixes,
+    /// Ranges that go back to these when whoever took them ends.
+    lent: BTreeSet<(IpNet, PersonaId)>,
     interfaces: BTreeMap<String, PersonaId>,
     places: BTreeMap<(Namespace, String), PersonaId>,
     blocks: BTreeMap<(u8, u32), usize>,
@@ -124,9 +126,15 @@ impl Claims {
         self.names.get(name)
     }
 
-    /// A prefix that overlaps this one and has an owner.
+    /// A prefix that overlaps this one and has an owner, or one that it goes back to.
     pub fn holder(&self, prefix: &IpNet) -> Option<IpNet> {
-        self.prefixes.overlapping(prefix).first().map(|(other, _)| *other)
+        let held = self.prefixes.overlapping(prefix).first().map(|(other, _)| *other);
+        held.or_else(|| self.lent(prefix).next().map(|(other, _)| *other))
+    }
+
+    /// Ranges that overlap this one and were taken from their owners for a while, with those.
+    pub fn lent(&self, prefix: &IpNet) -> impl Iterator<Item = &(IpNet, PersonaId)> {
+        self.lent.iter().filter(move |(other, _)| prefix::overlaps(other, prefix))
     }
 
     /// Prefixes that overlap this one, with their owners.
@@ -152,6 +160,7 @@ impl Claims {
             return;
         }
         self.prefixes.insert(record);
+        self.lent.extend(record.overridden.keys().map(|range| (*range, id.clone())));
         if record.virtuals.iter().next().is_some() {
             self.translated.insert(id.clone());
         }
@@ -178,6 +187,9 @@ impl Claims {
             return;
         }
         self.prefixes.remove(record);
+        for range in record.overridden.keys() {
+            self.lent.remove(&(*range, id.clone()));
+        }
         self.translated.remove(id);
         for attachment in persona.attachments() {
             self.interfaces.remove(&attachment.name);
@@ -257,6 +269,10 @@ impl Claims {
             for (other, owner) in self.prefixes.overlapping(range) {
                 problems.add(&pointer, format!("{range} overlaps {other} of {}", (world.describe)(&owner)));
             }
+            if let Some((other, owner)) = self.lent(range).find(|_| !persona.overrides()) {
+                let owner = (world.describe)(owner);
+                problems.add(&pointer, format!("{range} overlaps {other}, which goes back to {owner}"));
+            }
             let given = !persona.allotted().values().any(|allotted| allotted == range);
             for (name, pool) in world.config.pools.iter().filter(|_| given) {
                 if let Some(other) = pool.prefixes.iter().find(|other| prefix::overlaps(other, range)) {
@@ -272,7 +288,8 @@ impl Claims {
             }
         }
         for external in persona.nat().external() {
-            for (other, owner) in self.prefixes.overlapping(external) {
+            let lent = self.lent(external).cloned();
+            for (other, owner) in self.prefixes.overlapping(external).into_iter().chain(lent) {
                 let detail = format!("{external} overlaps {other} of {}", (world.describe)(&owner));
                 problems.add("/egress/nat/static", detail);
             }
@@ -324,7 +341,8 @@ fn both([a, b]: [u64; 2], [c, d]: [u64; 2], with: fn(u64, u64) -> u64) -> [u64; 
     [with(a, c), with(b, d)]
 }
 
-fn range_pointer(single: bool, index: usize) -> String {
+/// Where `ip_range` says a range.
+pub fn range_pointer(single: bool, index: usize) -> String {
     if single { "/ip_range".to_owned() } else { format!("/ip_range/{index}") }
 }
 

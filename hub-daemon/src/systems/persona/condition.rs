@@ -1,5 +1,6 @@
 //! Things to know about a persona that are no errors: computed, never stored.
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::document::persona::EnforcementDocument;
@@ -7,9 +8,9 @@ use crate::document::persona::EnforcementDocument;
 use super::place::Placement;
 use super::{Life, Record};
 use crate::model::node;
-use crate::view::{Condition, PersonaState};
+use crate::view::{Condition, OverriddenView, PersonaState};
 
-/// Looks a persona up by name.
+/// Looks a persona up by name or id.
 pub type Find<'a> = dyn Fn(&str) -> Option<&'a Record> + 'a;
 
 /// State shown to the outside.
@@ -31,6 +32,18 @@ pub fn state(record: &Record, now: Timestamp) -> PersonaState {
         Life::Elsewhere => PersonaState::Elsewhere,
         Life::Expired { .. } => PersonaState::Expired,
     }
+}
+
+/// Which of its ranges others took, who, and until when.
+pub fn overridden(record: &Record, find: &Find<'_>) -> Vec<OverriddenView> {
+    let pairs = record.overridden.iter().flat_map(|(range, takers)| takers.iter().map(|id| (*range, id)));
+    let takers = pairs.filter_map(|(range, id)| Some((range, find(&id.0)?)));
+    let view = |(range, taker): (IpNet, &Record)| OverriddenView {
+        range,
+        by: taker.persona.name().to_owned(),
+        until: taker.over_at(),
+    };
+    takers.map(view).collect()
 }
 
 /// Conditions of a persona.
@@ -80,6 +93,20 @@ pub fn conditions(record: &Record, placement: &Placement, find: &Find<'_>, now: 
         if let Some(end) = record.rule_ends.get(&rule.identity()).filter(|end| **end <= now) {
             add("RuleExpired", format!("rule {} ended at {end}", rule.index()));
         }
+    }
+    for taken in overridden(record, find) {
+        let until = taken.until.map_or_else(|| "it ends".to_owned(), |end| end.to_string());
+        let instead = record.virtuals.main(&taken.range);
+        let message = format!(
+            "persona `{}` has its range {} until {until}: others reach it by {instead} as long",
+            taken.by, taken.range
+        );
+        add("Overridden", message);
+    }
+    if record.has_stepped_back() {
+        let message = "the kernel refused it while it had taken its range, which went back to whoever had it before: \
+                       others reach it by a virtual one; replace its definition to have it take the range again";
+        add("SteppedBack", message.to_owned());
     }
     if placement.no_port {
         let message = "no interfaces, no endpoints, and not exactly one segment interface in hub.yaml: \

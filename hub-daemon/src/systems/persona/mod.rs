@@ -13,7 +13,7 @@ pub mod shaping;
 pub mod translate;
 pub mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct Record {
     pub seats: BTreeMap<String, Seat>,
     /// Ranges that others know under other addresses.
     pub virtuals: Virtual,
+    /// Ranges of its own that others took for their lives, with those; each has a virtual one meanwhile.
+    pub overridden: BTreeMap<IpNet, BTreeSet<PersonaId>>,
     /// Ranges that personas with the same ranges know under other addresses, because those are their own.
     pub aliases: Virtual,
     /// Where it stands.
@@ -129,6 +131,12 @@ impl Record {
     /// Its ranges as the hub and everybody else knows them.
     pub fn main_ranges(&self) -> Vec<IpNet> {
         self.persona.ranges().iter().map(|range| self.virtuals.main(range)).collect()
+    }
+
+    /// Whether it has virtual ranges though it would take its own: the kernel refused it once.
+    pub fn has_stepped_back(&self) -> bool {
+        self.persona.overrides()
+            && self.virtuals.iter().any(|(range, _)| !self.overridden.contains_key(range))
     }
 
     /// The ranges of another persona as its members know them.

@@ -8,36 +8,61 @@ use crate::model::persona::Persona;
 use crate::model::prefix;
 use crate::model::translation::{self, Virtual};
 
-/// Gives a persona virtual ranges where others hold its own. One that it had stays, also when its range
-/// would be free now: others know it.
-pub fn assign(
-    persona: &Persona,
-    before: &Virtual,
-    claims: &Claims,
-    graves: &Prefixes,
-    made_up: IpNet,
-    world: &World<'_>,
-) -> Result<Virtual, Problem> {
-    let mut virtuals = Virtual::default();
-    if !persona.may_overlap() {
-        return Ok(virtuals);
+/// What virtual ranges come from, and what is in their way.
+pub struct Room<'a> {
+    /// What personas hold.
+    pub claims: &'a Claims,
+    /// Ranges of personas that ended.
+    pub graves: &'a Prefixes,
+    /// Where IPv6 ranges come from that the configuration says nothing about.
+    pub made_up: IpNet,
+    /// Configuration and kernel.
+    pub world: &'a World<'a>,
+}
+
+impl Room<'_> {
+    /// The first range as long as this one that nothing is in the way of, nor of what is to be avoided.
+    pub fn free(&self, range: &IpNet, avoid: &dyn Fn(&IpNet) -> Option<IpNet>) -> Option<IpNet> {
+        let mut pools = self.world.config.overlap_pool.clone();
+        pools.push(self.made_up);
+        translation::free(range, &pools, &|candidate| avoid(candidate).or_else(|| self.taken(candidate)))
     }
-    let mut pools = world.config.overlap_pool.clone();
-    pools.push(made_up);
-    for range in persona.ranges() {
+
+    /// What is in the way of a virtual range.
+    fn taken(&self, candidate: &IpNet) -> Option<IpNet> {
+        let pools = self.world.config.pools.values().flat_map(|pool| &pool.prefixes);
+        let routes = self.world.inventory.foreign_routes.iter().filter(|route| route.prefix_len() >= 8);
+        let found = pools.chain(routes).find(|other| prefix::overlaps(other, candidate)).copied();
+        let grave = || self.graves.overlapping(candidate).first().map(|(grave, _)| *grave);
+        found.or_else(|| self.claims.holder(candidate)).or_else(grave)
+    }
+}
+
+/// The virtual ranges that a persona had for ranges which it still has.
+pub fn kept(persona: &Persona, before: &Virtual) -> Virtual {
+    let mut virtuals = Virtual::default();
+    for range in persona.ranges().iter().filter(|_| persona.may_be_translated()) {
         if let Some(kept) = before.get(range) {
             virtuals.insert(*range, kept);
-            continue;
         }
-        let Some(holder) = claims.holder(range) else { continue };
-        let given = |candidate: &IpNet| {
+    }
+    virtuals
+}
+
+/// Gives a persona virtual ranges where others hold its own. One that it had stays, also when its range
+/// would be free now: others know it.
+pub fn assign(persona: &Persona, before: &Virtual, room: &Room<'_>) -> Result<Virtual, Problem> {
+    let mut virtuals = kept(persona, before);
+    for range in persona.ranges().iter().filter(|_| persona.may_be_translated()) {
+        let Some(holder) = room.claims.holder(range).filter(|_| virtuals.get(range).is_none()) else {
+            continue;
+        };
+        let own = |candidate: &IpNet| {
             let given = virtuals.iter().map(|(_, given)| given);
             let mut own = given.chain(persona.ranges()).chain(persona.nat().external());
             own.find(|other| prefix::overlaps(other, candidate)).copied()
         };
-        let in_the_way =
-            |candidate: &IpNet| given(candidate).or_else(|| taken(candidate, claims, graves, world));
-        let Some(free) = translation::free(range, &pools, &in_the_way) else {
+        let Some(free) = room.free(range, &own) else {
             let detail = format!(
                 "{range} overlaps {holder}, and overlap_pool has no free /{}: enlarge it in hub.yaml",
                 range.prefix_len()
@@ -47,26 +72,4 @@ pub fn assign(
         virtuals.insert(*range, free);
     }
     Ok(virtuals)
-}
-
-/// Gives the range of somebody who keeps it another name, for those who have the same range.
-pub fn alias(
-    range: &IpNet,
-    claims: &Claims,
-    graves: &Prefixes,
-    made_up: IpNet,
-    world: &World<'_>,
-) -> Option<IpNet> {
-    let mut pools = world.config.overlap_pool.clone();
-    pools.push(made_up);
-    translation::free(range, &pools, &|candidate| taken(candidate, claims, graves, world))
-}
-
-/// What is in the way of a virtual range.
-fn taken(candidate: &IpNet, claims: &Claims, graves: &Prefixes, world: &World<'_>) -> Option<IpNet> {
-    let pools = world.config.pools.values().flat_map(|pool| &pool.prefixes);
-    let routes = world.inventory.foreign_routes.iter().filter(|route| route.prefix_len() >= 8);
-    let found = pools.chain(routes).find(|other| prefix::overlaps(other, candidate)).copied();
-    let grave = || graves.overlapping(candidate).first().map(|(grave, _)| *grave);
-    found.or_else(|| claims.holder(candidate)).or_else(grave)
 }

@@ -21,6 +21,7 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         origin: record.origin.clone(),
         virtual_ranges: record.virtuals.iter().map(|(native, instead)| (*native, *instead)).collect(),
         aliases: record.aliases.iter().map(|(range, alias)| (*range, *alias)).collect(),
+        overridden: condition::overridden(record, find),
         members: record.seats.iter().map(|(name, seat)| (name.clone(), seat.addresses.clone())).collect(),
         definition: record.document.as_ref().clone(),
         conditions: condition::conditions(record, placement, find, now),
