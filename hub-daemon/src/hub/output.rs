@@ -163,7 +163,7 @@ impl Hub {
 
     /// The persona alive under this name, or of this id.
     fn known(&self, name: &str) -> Option<&Record> {
-        self.named(name).or_else(|| self.records.get(&PersonaId(name.to_owned())))
+        self.named(name).or_else(|| self.records.get(&PersonaId(name.into())))
     }
 
     fn ground(&self) -> Ground<'_> {

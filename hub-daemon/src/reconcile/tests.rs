@@ -56,7 +56,6 @@ impl Table for Memory {
 }
 
 /// The persona of an entry is its first letter.
-#[expect(clippy::unnecessary_wraps, reason = "the shape that a pass asks for")]
 fn owner(key: &&'static str) -> Option<PersonaId> {
     Some(PersonaId(key.get(..1)?.into()))
 }
