@@ -3,7 +3,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a helper that cannot go on fails the test that called it"
+    clippy::print_stderr,
+    reason = "a helper that cannot go on fails the test that called it; measurements are for whoever runs this"
 )]
 
 use std::net::{IpAddr, TcpStream};
@@ -26,26 +27,33 @@ const NEW: u16 = 81;
 fn world(members: usize) -> World {
     // Right after its start a hub adopts connections whose beginning it did not see.
     let world = World::with(members, "loose_tcp: 0s\n");
-    for twin in &world.members[1..2] {
-        twin.ip("addr flush dev eth0 scope global");
-        for v4 in FAMILIES {
-            let length = if v4 { 24 } else { 64 };
-            twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
-            twin.ip(&format!("route replace default via {}", gateway(0, v4)));
-        }
-    }
+    make_twin(&world.members[1]);
     world.create(0, &json!({"peers": ["p1"], "use": ["p2/web"]}));
     world
 }
 
+/// Gives a member the addresses of member 0.
+fn make_twin(twin: &Space) {
+    twin.ip("addr flush dev eth0 scope global");
+    for v4 in FAMILIES {
+        let length = if v4 { 24 } else { 64 };
+        twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
+        twin.ip(&format!("route replace default via {}", gateway(0, v4)));
+    }
+}
+
 /// Has member 1's persona take the ranges of member 0's.
 fn take(world: &World, fields: &Value) {
-    let mut definition = World::definition(1, fields);
+    take_as(world, 1, fields);
+}
+
+fn take_as(world: &World, number: usize, fields: &Value) {
+    let mut definition = World::definition(number, fields);
     definition["ip_range"] = World::definition(0, &json!({}))["ip_range"].clone();
     definition["peers"] = json!(["p0"]);
     definition["overlap"] = json!("override");
     world.hub.send("POST", "/v1/personas", &definition).expect(201);
-    world.active("p1");
+    world.active(&format!("p{number}"));
 }
 
 fn view(world: &World, name: &str) -> Value {
@@ -140,6 +148,40 @@ fn the_newcomer_is_at_the_range_and_its_holder_behind_another_until_it_ends() {
     for said in ["p0: 10.100.0.0/24 is persona `p1`'s", "p0 has all its ranges"] {
         assert!(world.hub.log().contains(said), "{}", world.hub.log());
     }
+}
+
+#[test]
+fn of_three_the_last_has_the_range_whoever_else_goes() {
+    if !root() {
+        return;
+    }
+    let world = world(3);
+    make_twin(&world.members[2]);
+    let last = 82;
+    let ports = [OLD, NEW, last];
+    let _servers: Vec<_> =
+        world.members.iter().zip(ports).map(|(member, port)| member.serve(&[port])).collect();
+    let delete =
+        |name: &str| world.hub.request("DELETE", &format!("/v1/personas/{name}"), &[], "").expect(204);
+    let virtuals = |name: &str| known_as(&view(&world, name)["virtual_ranges"]);
+    take_as(&world, 1, &json!({}));
+    take_as(&world, 2, &json!({}));
+    expect_at_home(&[&world.outside], last, OLD);
+    let first = virtuals("p0");
+    for (name, port) in [("p0", OLD), ("p1", NEW)] {
+        for reached in virtuals(name) {
+            world.outside.expect_tcp(reached, port, Answered);
+        }
+    }
+    delete("p2");
+    expect_at_home(&[&world.outside], NEW, last);
+    take_as(&world, 2, &json!({}));
+    delete("p1");
+    expect_at_home(&[&world.outside], last, NEW);
+    assert_eq!(virtuals("p0"), first, "it stays where it is known");
+    world.outside.expect_tcp(first[0], OLD, Answered);
+    delete("p2");
+    expect_at_home(&[&world.outside], OLD, last);
 }
 
 #[test]

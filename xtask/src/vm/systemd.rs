@@ -39,7 +39,7 @@ TimeoutStartSec=1500
 ";
 
 /// Packages of the machine beside Debian's base.
-const PACKAGES: &str = "systemd,systemd-sysv,iproute2,iputils-ping,netcat-openbsd,kmod,procps,curl";
+const PACKAGES: &str = "systemd,systemd-sysv,udev,iproute2,iputils-ping,netcat-openbsd,kmod,procps,curl";
 const LIMIT: Duration = Duration::from_mins(25);
 
 /// Boots a Debian with the package on one kernel.

@@ -36,7 +36,8 @@ pub fn state(record: &Record, now: Timestamp) -> PersonaState {
 
 /// Which of its ranges others took, who, and until when.
 pub fn overridden(record: &Record, find: &Find<'_>) -> Vec<OverriddenView> {
-    let pairs = record.overridden.iter().flat_map(|(range, takers)| takers.iter().map(|id| (*range, id)));
+    let taken = record.overridden.iter().filter(|_| record.has_not_ended());
+    let pairs = taken.flat_map(|(range, takers)| takers.iter().map(|id| (*range, id)));
     let takers = pairs.filter_map(|(range, id)| Some((range, find(&id.0)?)));
     let view = |(range, taker): (IpNet, &Record)| OverriddenView {
         range,
