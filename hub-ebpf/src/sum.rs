@@ -34,6 +34,7 @@ pub(crate) fn hub_sum(ctx: TcContext) -> i32 {
 
 /// Adds the first words of an element of every CPU.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "the same place of a sum and of a value behind a pointer")]
 fn add<const WORDS: usize>(map: *const c_void, index: u32, sum: &mut [u64; SUM_WORDS]) {
     for cpu in 0..limits::SUM_CPUS {
         // SAFETY: the map is one of this object's, its key an index.

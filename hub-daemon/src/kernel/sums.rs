@@ -39,15 +39,17 @@ pub(crate) trait Summed: Pod + Zero {
 impl Summed for SegmentCounters {
     const WHICH: u32 = SUM_COUNTERS;
 
-    fn of([a, b, c, d, e, f, g, h]: [u64; SUM_WORDS]) -> Self {
-        let hits = |packets, bytes| Hits { packets, bytes };
-        Self {
-            ingress: hits(a, b),
-            egress: hits(c, d),
-            ingress_dropped: hits(e, f),
-            egress_dropped: hits(g, h),
-        }
+    fn of(words: [u64; SUM_WORDS]) -> Self {
+        let [ingress, egress, ingress_dropped, egress_dropped] = pairs(words);
+        Self { ingress, egress, ingress_dropped, egress_dropped }
     }
+}
+
+/// The words two by two.
+fn pairs(words: [u64; SUM_WORDS]) -> [Hits; SUM_WORDS / 2] {
+    let mut words = words.into_iter();
+    let mut next = || words.next().unwrap_or_default();
+    [(); SUM_WORDS / 2].map(|()| Hits { packets: next(), bytes: next() })
 }
 
 impl Summed for [u64; 2] {
@@ -69,7 +71,7 @@ impl Summed for RuleHits {
 /// The program that adds, and where it leaves sums.
 pub(crate) struct Sums {
     program: SchedClassifier,
-    sums: Array<MapData, Sum>,
+    places: Array<MapData, Sum>,
     pins: PathBuf,
     /// Whether the program sees all CPUs: they are not too many, and none is left out in between.
     is_whole: bool,
@@ -82,7 +84,7 @@ impl Sums {
         let has_no_gap = listed.trim() == format!("0-{}", cpus.saturating_sub(1)) || listed.trim() == "0";
         Ok(Self {
             program: maps::program(pins, "hub_sum")?,
-            sums: maps::array(pins, "SUMS")?,
+            places: maps::array(pins, "SUMS")?,
             pins: pins.to_owned(),
             is_whole: has_no_gap && cpus <= limits::SUM_CPUS as usize,
         })
@@ -108,7 +110,7 @@ impl Sums {
             let place = next % limits::SUMS;
             let length = (end - next).min(limits::SUMS - place);
             self.run(V::WHICH, next, length)?;
-            batch::range(self.sums.map(), place, length, |at, sums: &[Sum]| {
+            batch::range(self.places.map(), place, length, |at, sums: &[Sum]| {
                 if let [sum] = sums {
                     each(next + (at - place), &[V::of(sum.words)]);
                 }
