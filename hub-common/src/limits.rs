@@ -14,6 +14,10 @@ pub const RULES: u32 = 131_072;
 pub const RULES_PER_PERSONA: u32 = 1_024;
 /// Compiled rules per direction of a policy, after port lists are expanded. Bounds the matcher's loop.
 pub const RULES_PER_DIRECTION: u32 = 2_048;
+/// Sums over all CPUs that are made at once, 64 bytes each; a power of two.
+pub const SUMS: u32 = 16_384;
+/// CPUs that the program which makes them sees. With more, the daemon adds up itself.
+pub const SUM_CPUS: u32 = 128;
 /// Connections that saw a reply; default.
 pub const FLOWS: u32 = 262_144;
 /// Half-open connections, evicted least recently used first; default.
@@ -125,6 +129,7 @@ mod tests {
     fn policy_slots_fit_their_bits() {
         const { assert!(2 * SEGMENTS_MAX <= 1 << POLICY_SLOT_BITS) };
         const { assert!(PORTS.is_power_of_two() && EVENT_BYTES.is_power_of_two()) };
+        const { assert!(SUMS.is_power_of_two()) };
         const { assert!(HOPS.is_power_of_two() && LOCAL_WORDS.is_power_of_two() && NET_LINES.is_power_of_two()) };
     }
 }

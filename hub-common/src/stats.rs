@@ -51,6 +51,12 @@ crate::shared! {
         pub direction: u16,
     }
 
+    /// What all CPUs counted in one element of a map, word by word.
+    pub struct Sum {
+        /// The words of a value of the map; the others are zero.
+        pub words: [u64; SUM_WORDS],
+    }
+
     /// What one rule decided.
     pub struct RuleHits {
         /// Packets and bytes that it judged.
@@ -59,6 +65,15 @@ crate::shared! {
         pub would_drop: u64,
     }
 }
+
+/// Words of a [`Sum`].
+pub const SUM_WORDS: usize = 8;
+/// Says to the program that sums which map it is about: `COUNTERS`.
+pub const SUM_COUNTERS: u32 = 0;
+/// `FLOWS_BEGUN`.
+pub const SUM_FLOWS_BEGUN: u32 = 1;
+/// `RULE_HITS`.
+pub const SUM_RULE_HITS: u32 = 2;
 
 /// Added to the direction of a [`DropKey`] that counts packets which only would be dropped.
 pub const WOULD_DROP: u16 = 2;

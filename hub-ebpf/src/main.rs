@@ -27,6 +27,7 @@ mod reject;
 mod report;
 mod rewrite;
 mod stage;
+mod sum;
 mod tc;
 mod why;
 mod xdp;

@@ -21,7 +21,7 @@ use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
-use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 
@@ -176,6 +176,11 @@ pub(crate) static DROPS: PerCpuHashMap<
 /// Packets that the matcher judged by each rule, at the slot that the rule names.
 #[btf_map]
 pub(crate) static RULE_HITS: PerCpuArray<RuleHits, { limits::RULES as usize }> = PerCpuArray::new();
+
+/// Sums over all CPUs of elements of the three maps before, by index modulo the size. `hub_sum` writes, the daemon
+/// reads after it ran.
+#[btf_map]
+pub(crate) static SUMS: Array<Sum, { limits::SUMS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Elements of sets that are one address, with the tick at which each ends. Daemon writes; the matcher asks.
 #[btf_map]

@@ -62,7 +62,8 @@ pub(crate) fn segments(maps: &Maps, of: &[SegmentId]) -> Result<Sweep, ReadError
             totals.packets = passed(values);
         }
     };
-    batch::range(maps.counters.map(), 0, span, note)
+    maps.sums
+        .range(&maps.counters, 0, span, note)
         .map_err(|source| ReadError::Map { map: "COUNTERS", source })?;
     let note = |key: &DropKey, hits: &[Hits]| {
         let segment = SegmentId(key.segment);
@@ -78,7 +79,8 @@ pub(crate) fn segments(maps: &Maps, of: &[SegmentId]) -> Result<Sweep, ReadError
             totals.flows = begun(values);
         }
     };
-    batch::range(maps.flows_begun.map(), 0, span, note)
+    maps.sums
+        .range(&maps.flows_begun, 0, span, note)
         .map_err(|source| ReadError::Map { map: "FLOWS_BEGUN", source })?;
     let note = |key: &DetectionKey, times: &[u64]| {
         let segment = SegmentId(key.segment);

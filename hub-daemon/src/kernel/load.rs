@@ -26,7 +26,7 @@ use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SetKey};
 use hub_common::shape::{Histogram, Policer, ShapeSlot};
-use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
+use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 use nix::mount::{MsFlags, mount};
@@ -122,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 55] {
+    pub(crate) fn maps(&self) -> [Shape; 56] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -154,6 +154,7 @@ impl Capacities {
             ("COUNTERS", index, size_of::<SegmentCounters>(), segments),
             ("DROPS", size_of::<DropKey>(), size_of::<Hits>(), drops),
             ("RULE_HITS", index, size_of::<RuleHits>(), self.rules),
+            ("SUMS", index, size_of::<Sum>(), limits::SUMS),
             ("SETS", size_of::<SetKey>() + 4, size_of::<u64>(), limits::SET_ELEMENTS),
             ("SET_HOSTS", size_of::<SetKey>(), size_of::<u64>(), limits::SET_ELEMENTS),
             ("QUARANTINE", size_of::<QuarantineKey>(), size_of::<u64>(), limits::QUARANTINED),
@@ -194,7 +195,7 @@ impl Capacities {
 }
 
 /// TC programs.
-pub const CLASSIFIERS: [&str; 4] = ["hub_tc_in", "hub_tc_out", "hub_why", "hub_clock"];
+pub const CLASSIFIERS: [&str; 5] = ["hub_tc_in", "hub_tc_out", "hub_why", "hub_clock", "hub_sum"];
 /// XDP programs.
 pub const XDP_PROGRAMS: [&str; 1] = ["hub_xdp_in"];
 

@@ -18,11 +18,13 @@ use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 use super::batch::from_map;
 use super::reader::ReadError;
+use super::sums::Sums;
 
 /// Every map that is read.
 pub(crate) struct Maps {
     pub(crate) settings: Array<MapData, Settings>,
     pub(crate) slots: RuleSlots,
+    pub(crate) sums: Sums,
     pub(crate) counters: PerCpuArray<MapData, SegmentCounters>,
     pub(crate) drops: PerCpuHashMap<MapData, DropKey, Hits>,
     pub(crate) rule_hits: PerCpuArray<MapData, RuleHits>,
@@ -47,6 +49,7 @@ impl Maps {
         Ok(Self {
             settings: array(pins, "SETTINGS")?,
             slots: RuleSlots::open(pins)?,
+            sums: Sums::open(pins)?,
             counters: open(pins, "COUNTERS")?,
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,

@@ -35,6 +35,7 @@ mod recount;
 mod rule_counts;
 mod rule_text;
 pub mod step;
+mod sums;
 pub mod sysctl;
 mod traced;
 mod ways;

@@ -49,11 +49,13 @@ impl Slots {
             return Ok(slots);
         };
         slots.first_counter = least;
-        batch::range(maps.rule_hits.map(), least, most - least + 1, |_, hits: &[RuleHits]| {
+        let note = |_, hits: &[RuleHits]| {
             let would_drop = hits.iter().map(|hits| hits.would_drop).sum();
             slots.hits.push((sum(hits.iter().map(|hits| hits.judged)), would_drop));
-        })
-        .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
+        };
+        maps.sums
+            .range(&maps.rule_hits, least, most - least + 1, note)
+            .map_err(|source| ReadError::Map { map: "RULE_HITS", source })?;
         Ok(slots)
     }
 

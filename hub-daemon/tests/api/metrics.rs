@@ -20,6 +20,9 @@ use tower::ServiceExt as _;
 use crate::listeners::Folder;
 use crate::support::{FILED, Fake};
 
+/// So many that their text is sent in many pieces.
+const PERSONAS: u32 = 3_000;
+
 async fn scrape(fake: &Fake) -> String {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let response = hub_daemon::outputs::metrics::router(fake.hub.clone()).oneshot(request).await.unwrap();
@@ -145,16 +148,14 @@ async fn series_grow_with_personas_and_with_nothing_else() {
     assert_eq!(series(&scrape(&fake).await).len() - two, two - one);
 }
 
-/// So many that the text is sent in many pieces.
 #[tokio::test]
 async fn very_many_personas_are_told_whole() {
     let fake = Fake::start();
     let one = Arc::clone(fake.snapshot.borrow().personas.values().next().unwrap());
-    const PERSONAS: u32 = 3_000;
     let personas = (1..=PERSONAS).map(|number| {
         let mut persona = (*one).clone();
         persona.segment = SegmentId(number);
-        persona.id = PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}"));
+        persona.id = PersonaId(format!("01ARZ3NDEKTSV4RRFFQ69G{number:04}").into());
         persona.definition.name = format!("p{number}");
         (persona.id.clone(), Arc::new(persona))
     });

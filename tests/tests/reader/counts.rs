@@ -1,5 +1,9 @@
 //! Counters and connections.
 
+use hub_common::limits;
+use hub_common::rule::Rule;
+use hub_common::segment::{Policy, STATE_ACTIVE, Segment, policy_word};
+use hub_common::stats::{Hits, RuleHits, SegmentCounters};
 use hub_daemon::datapath_view::{Count, RuleCount, SegmentCounts};
 use hub_daemon::kernel::clock::Clock;
 use hub_daemon::kernel::reader::Reader;
@@ -53,6 +57,45 @@ fn counters_are_those_of_the_packets() {
         of_web.drops.reverse();
         of_web.rules.clone_from(&counts.rules);
         assert_eq!(of_web, counts);
+    });
+}
+
+/// The last segment, and rules whose counters lie on both sides of where places for sums begin anew.
+#[test]
+fn sums_of_all_cpus_are_those_of_each_element() {
+    const LAST: u32 = limits::SEGMENTS - 1;
+    lab(|lab| {
+        let cpus = aya::util::nr_cpus().unwrap() as u64;
+        let hits = |packets| Hits { packets, bytes: 1_000 * packets };
+        lab.put_each("COUNTERS", LAST, |cpu| SegmentCounters {
+            ingress: hits(1 + cpu),
+            egress: hits(2),
+            ingress_dropped: hits(3),
+            egress_dropped: hits(4),
+        });
+        lab.put_each("FLOWS_BEGUN", LAST, |cpu| [5 + cpu, 6]);
+        for (rule, counter) in (0_u16..).zip([limits::SUMS - 1, limits::SUMS, limits::RULES - 1]) {
+            let would_drop = u64::from(rule);
+            lab.put_each("RULE_HITS", counter, |_| RuleHits { judged: hits(7 + would_drop), would_drop });
+            lab.put("RULES", 30 + u32::from(rule), Rule { index: rule, counter, ..Rule::ZERO });
+        }
+        let word = policy_word(2, 1);
+        lab.put("POLICIES", 2, Policy { ingress_first: 30, ingress_count: 3, word, ..Policy::ZERO });
+        lab.put("SEGMENTS", LAST, Segment { policy: word, state: STATE_ACTIVE, ..Segment::ZERO });
+        let reader = lab.reader();
+        let all = reader.segments(&[SegmentId(WEB), SegmentId(LAST)]).unwrap();
+        let counts = all.get(SegmentId(LAST)).unwrap();
+        assert_eq!(counts, reader.segment(SegmentId(LAST)).unwrap());
+        let first: u64 = (0..cpus).sum();
+        let sum = |packets| Count { packets, bytes: 1_000 * packets };
+        assert_eq!((counts.ingress, counts.egress), (sum(cpus + first), sum(2 * cpus)));
+        assert_eq!((counts.ingress_dropped, counts.egress_dropped), (sum(3 * cpus), sum(4 * cpus)));
+        assert_eq!((counts.flows.ingress, counts.flows.egress), (5 * cpus + first, 6 * cpus));
+        let rules: Vec<_> =
+            counts.rules.iter().map(|rule| (rule.rule, rule.count, rule.would_drop)).collect();
+        assert_eq!(rules, [(0, sum(7 * cpus), 0), (1, sum(8 * cpus), cpus), (2, sum(9 * cpus), 2 * cpus)]);
+        assert_eq!(all.get(SegmentId(WEB)), Some(reader.segment(SegmentId(WEB)).unwrap()));
+        assert_eq!(all.get(SegmentId(2)), None);
     });
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use etherparse::PacketBuilder;
@@ -45,7 +45,7 @@ pub(crate) const MEMBER_PORT: &str = "member0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the BPF file system of a lab is; each lab sees its own there.
 const MOUNT: &str = "/sys/fs/bpf";
-const MAPS: [&str; 27] = [
+const MAPS: [&str; 28] = [
     "SETTINGS",
     "PORTS",
     "SEGMENTS",
@@ -68,13 +68,14 @@ const MAPS: [&str; 27] = [
     "SHAPE_SLOTS",
     "POLICERS",
     "RULE_HITS",
+    "SUMS",
     "QUARANTINE",
     "TOTALS",
     "REASONS",
     "EVENTS",
     "ANSWER",
 ];
-const PROGRAMS: [&str; 3] = ["hub_tc_in", "hub_why", "hub_clock"];
+const PROGRAMS: [&str; 4] = ["hub_tc_in", "hub_why", "hub_clock", "hub_sum"];
 
 pub(crate) struct Lab {
     ebpf: Ebpf,
@@ -213,6 +214,13 @@ impl Lab {
     pub(crate) fn put<V: Pod>(&mut self, map: &str, index: u32, value: V) {
         let mut array: Array<_, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
         array.set(index, value, 0).unwrap();
+    }
+
+    /// Sets the value of each CPU.
+    pub(crate) fn put_each<V: Pod>(&mut self, map: &str, index: u32, of_cpu: impl Fn(u64) -> V) {
+        let mut array: PerCpuArray<_, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
+        let values = (0..aya::util::nr_cpus().unwrap() as u64).map(of_cpu).collect::<Vec<V>>();
+        array.set(index, PerCpuValues::try_from(values).unwrap(), 0).unwrap();
     }
 
     /// A hash map, opened by its pin.

@@ -13,14 +13,16 @@ pub(super) const FAMILIES: [Family; 9] = [
         kind: Kind::Counter,
         help: "Packets of a persona; ingress is towards its members",
         write: |rows, row, text| {
-            verdicts(rows, row, text, "hub_persona_packets_total", |count| count.packets)
+            verdicts(rows, row, text, "hub_persona_packets_total", |count| count.packets);
         },
     },
     Family {
         name: "hub_persona_bytes",
         kind: Kind::Counter,
         help: "Bytes of a persona, from the IP header on",
-        write: |rows, row, text| verdicts(rows, row, text, "hub_persona_bytes_total", |count| count.bytes),
+        write: |rows, row, text| {
+            verdicts(rows, row, text, "hub_persona_bytes_total", |count| count.bytes);
+        },
     },
     Family {
         name: "hub_persona_drops",
