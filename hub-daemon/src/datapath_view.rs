@@ -3,13 +3,12 @@
 pub(crate) mod sweep;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::sweep::Sweep;
+pub use self::sweep::{FlowCounts, Sweep};
 use crate::model::SegmentId;
 use crate::outputs::alerts::AlertEvent;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -259,15 +258,6 @@ pub struct FlowTable {
     pub opening: u64,
     /// Room for them; the least recently used goes first.
     pub opening_max: u64,
-}
-
-/// What is in the flow table at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FlowCounts {
-    /// How full it is.
-    pub table: FlowTable,
-    /// Connections by persona; one between two personas counts for each.
-    pub personas: BTreeMap<SegmentId, u64>,
 }
 
 /// A packet to ask about.

@@ -3,9 +3,20 @@
 //! They lie by segment number, one kind behind the other: who has very many personas reads them in order,
 //! and neither searches nor allocates for each. [`Sweep::get`] puts those of one persona together.
 
-use super::{Count, DetectionCount, DropCount, FlowsBegun, RuleCount, SegmentCounts};
+use std::collections::BTreeMap;
+
+use super::{Count, DetectionCount, DropCount, FlowTable, FlowsBegun, RuleCount, SegmentCounts};
 use crate::model::SegmentId;
 use crate::qos_view::HandshakeTimes;
+
+/// What is in the flow table at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// How full it is.
+    pub table: FlowTable,
+    /// Connections by persona; one between two personas counts for each.
+    pub personas: BTreeMap<SegmentId, u64>,
+}
 
 /// Counters of every persona.
 #[derive(Clone, Debug, Default)]
