@@ -336,8 +336,10 @@ pub(crate) fn set_until(handed: &Scratch, set: u32, address: &Address) -> u64 {
     unsafe { bits.write(SET_KEY_BITS + 128) };
     // SAFETY: as above.
     unsafe { key.write(SetKey { segment: handed.asked, set, address: *address }) };
-    // SAFETY: as above; values are written whole.
-    if let Some(until) = unsafe { SET_HOSTS.get(&*key) } {
+    // SAFETY: as above; from here on it is only read.
+    let host: &SetKey = unsafe { &*key };
+    // SAFETY: values are written whole.
+    if let Some(until) = unsafe { SET_HOSTS.get(host) } {
         return *until;
     }
     // SAFETY: the two fields lie one behind the other, as a key has them.
