@@ -111,13 +111,11 @@ pub(super) async fn add(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ProblemDetails> {
-    let Entries { entries, ttl } = body::other(&body::read(&headers, body, body::JSON).await?)?;
-    let mut problems = Problems::default();
-    let entries = prefixes(&mut problems, &entries);
-    let ttl = ttl.and_then(|text| time(&mut problems, &text));
-    settle(problems)?;
-    api.command(Command::Elements { persona, set, change: Elements::Add { entries, ttl } }).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let add = |problems: &mut Problems, entries, ttl: Option<String>| {
+        let ttl = ttl.and_then(|text| time(problems, &text));
+        Elements::Add { entries, ttl }
+    };
+    change(&api, (persona, set), (headers, body), add).await
 }
 
 /// Takes elements out of a set
@@ -138,14 +136,28 @@ pub(super) async fn remove(
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ProblemDetails> {
+    let remove = |problems: &mut Problems, entries, ttl: Option<String>| {
+        if ttl.is_some() {
+            problems.add("/ttl", "an element that goes has no ttl: remove the field");
+        }
+        Elements::Remove(entries)
+    };
+    change(&api, (persona, set), (headers, body), remove).await
+}
+
+/// Changes a set of a persona by the elements and the ttl that a body names, if nothing is wrong with them.
+async fn change(
+    api: &Api,
+    (persona, set): (String, String),
+    (headers, body): (HeaderMap, Body),
+    make: impl FnOnce(&mut Problems, Vec<IpNet>, Option<String>) -> Elements,
+) -> Result<StatusCode, ProblemDetails> {
     let Entries { entries, ttl } = body::other(&body::read(&headers, body, body::JSON).await?)?;
     let mut problems = Problems::default();
     let entries = prefixes(&mut problems, &entries);
-    if ttl.is_some() {
-        problems.add("/ttl", "an element that goes has no ttl: remove the field");
-    }
+    let change = make(&mut problems, entries, ttl);
     settle(problems)?;
-    api.command(Command::Elements { persona, set, change: Elements::Remove(entries) }).await?;
+    api.command(Command::Elements { persona, set, change }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
