@@ -99,7 +99,7 @@ impl Hub {
         let (mut created, mut updated) = (Vec::new(), Vec::new());
         let mut all: Vec<_> = documents.into_iter().zip(steps).enumerate().collect();
         // Whoever takes ranges comes after those that have them.
-        all.sort_by_key(|(_, (document, _))| self.takes(document));
+        all.sort_by_cached_key(|(_, (document, _))| self.takes(document));
         for (index, (document, step)) in all {
             let name = document.name.clone();
             let done = match step {

@@ -56,7 +56,7 @@ impl Hub {
             }
         }
         // Whoever takes ranges comes after those that have them.
-        unsettled.sort_by_key(|(_, document)| self.takes(&document.document));
+        unsettled.sort_by_cached_key(|(_, document)| self.takes(&document.document));
         // Ranges may move between documents: whoever changes lets go first.
         for (_, document) in &unsettled {
             for id in owned.get(&document.document.name).into_iter().flatten() {

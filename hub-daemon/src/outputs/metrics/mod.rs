@@ -1,8 +1,9 @@
 //! Prometheus metrics, read at each scrape from the published snapshot and the kernel's maps.
 //!
-//! Nothing is counted here; between scrapes only the names of the last snapshot's personas are kept. The number of series is bounded by the
-//! personas, their rules and the fixed lists of reasons and hooks: no label carries anything of a packet.
-//! Families of the hub are written by the library, those of personas, which may be very many, piece by piece.
+//! Nothing is counted here; between scrapes only the names of the last snapshot's personas are kept. The number
+//! of series is bounded by the personas, their rules and the fixed lists of reasons and hooks: no label carries
+//! anything of a packet. Families of the hub are written by the library, those of personas, which may be very
+//! many, piece by piece.
 
 mod hub;
 mod page;

@@ -25,6 +25,8 @@ use crate::reconcile::Report;
 use ticks::{Change, Element, HOST_BITS, Ticks};
 
 const NAME: &str = "sets";
+const HOSTS: &str = "SET_HOSTS";
+const NETS: &str = "SETS";
 
 /// Segment and number of a set.
 type Name = (SegmentId, u32);
@@ -47,8 +49,8 @@ struct Live {
 impl Sets {
     /// Takes the maps of an object and reads what an earlier run left.
     pub(crate) fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
-        let hosts: HashMap<_, SetKey, u64> = take(ebpf, "SET_HOSTS")?;
-        let nets: LpmTrie<_, SetKey, u64> = take(ebpf, "SETS")?;
+        let hosts: HashMap<_, SetKey, u64> = take(ebpf, HOSTS)?;
+        let nets: LpmTrie<_, SetKey, u64> = take(ebpf, NETS)?;
         let mut live: BTreeMap<Name, Live> = BTreeMap::new();
         let mut add = |key: &SetKey, bits, until| {
             live.entry((SegmentId(key.segment), key.set))
@@ -60,8 +62,7 @@ impl Sets {
             add(key, HOST_BITS, until.first().copied().unwrap_or_default());
             ControlFlow::Continue(())
         };
-        batch::entries(hosts.map(), each)
-            .map_err(|error| MapFault::Kernel { map: "SET_HOSTS", source: MapError::IoError(error) })?;
+        batch::entries(hosts.map(), each).map_err(fault(HOSTS))?;
         for key in nets.keys().filter_map(Result::ok) {
             let bits = u8::try_from(key.prefix_len().saturating_sub(SET_KEY_BITS)).unwrap_or(HOST_BITS);
             add(&key.data(), bits, nets.get(&key, 0).unwrap_or_default());
@@ -95,7 +96,7 @@ impl Sets {
         match self.remove(name, &gone) {
             Ok(removed) => report.deleted += removed,
             Err(error) => {
-                note(report, error);
+                note(report, &error);
                 // It is tried again: what is gone already does not matter.
                 stays.extend(gone.into_iter().map(|element| (element, 0)));
             }
@@ -107,26 +108,27 @@ impl Sets {
         let net_entries: Vec<(Key<SetKey>, u64)> =
             nets.iter().map(|(element, until)| (prefix(name, element), *until)).collect();
         let put = [
-            (hosts, batch::put(self.hosts.map(), &host_entries)),
-            (nets, batch::put(self.nets.map(), &net_entries)),
+            (HOSTS, hosts, batch::put(self.hosts.map(), &host_entries)),
+            (NETS, nets, batch::put(self.nets.map(), &net_entries)),
         ];
-        for (ticks, (done, result)) in put {
+        for (map, ticks, (done, result)) in put {
             report.put += done;
             stays.extend(ticks.into_iter().take(done));
             if let Err(error) = result {
-                note(report, error);
+                note(report, &fault(map)(error));
             }
         }
         stays.sort_unstable();
         stays
     }
 
-    fn remove(&self, name: Name, elements: &[Element]) -> io::Result<usize> {
+    fn remove(&self, name: Name, elements: &[Element]) -> Result<usize, MapFault> {
         let (hosts, nets): (Vec<&Element>, Vec<&Element>) =
             elements.iter().partition(|(_, bits)| *bits == HOST_BITS);
         let hosts: Vec<SetKey> = hosts.into_iter().map(|(address, _)| key(name, *address)).collect();
         let nets: Vec<Key<SetKey>> = nets.into_iter().map(|element| prefix(name, element)).collect();
-        Ok(batch::remove(self.hosts.map(), &hosts)? + batch::remove(self.nets.map(), &nets)?)
+        let hosts = batch::remove(self.hosts.map(), &hosts).map_err(fault(HOSTS))?;
+        Ok(hosts + batch::remove(self.nets.map(), &nets).map_err(fault(NETS))?)
     }
 
     /// Empties sets that are no longer wanted.
@@ -138,7 +140,7 @@ impl Sets {
             match self.remove(name, &elements) {
                 Ok(removed) => report.deleted += removed,
                 Err(error) => {
-                    note(&mut report, error);
+                    note(&mut report, &error);
                     self.live.insert(name, live);
                 }
             }
@@ -147,9 +149,13 @@ impl Sets {
     }
 }
 
-fn note(report: &mut Report, error: io::Error) {
-    let error = MapFault::Kernel { map: "SETS", source: MapError::IoError(error) };
-    report.failures.extend(failure(NAME, &error).failures);
+fn note(report: &mut Report, error: &MapFault) {
+    report.failures.extend(failure(NAME, error).failures);
+}
+
+/// What the kernel said of a map.
+fn fault(map: &'static str) -> impl FnOnce(io::Error) -> MapFault {
+    move |error| MapFault::Kernel { map, source: MapError::IoError(error) }
 }
 
 fn key((segment, set): Name, address: [u8; 16]) -> SetKey {
