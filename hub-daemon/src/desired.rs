@@ -3,6 +3,7 @@
 //! `Hub::desired(now)` builds one [`Desired`]; `reconcile` makes the kernel equal to it. Names, not
 //! numbers: an interface is known by name here, and its index is the kernel side's business.
 
+pub mod interfaces;
 pub mod queues;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use crate::model::detector::Detectors;
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
+use interfaces::{Interface, Resolver, Tunnel};
 use queues::{Queue, QueueKey, Shape};
 
 /// Everything the hub wants the kernel to hold.
@@ -60,6 +62,12 @@ pub struct Desired {
     pub shapes: BTreeMap<SegmentId, Shape>,
     /// Queues that packets wait in.
     pub queues: BTreeMap<QueueKey, Queue>,
+    /// What personalities want of interfaces, by name of the record.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Tunnels of personalities, by name of the link.
+    pub tunnels: BTreeMap<String, Tunnel>,
+    /// Resolvers of personalities, by name of the interface record.
+    pub resolvers: BTreeMap<String, Resolver>,
     /// Numbers of the data path.
     pub settings: Settings,
 }

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod bandwidth;
 mod baseline;
+pub mod check;
 pub mod config;
 mod connections;
 pub mod detector;

@@ -1,0 +1,198 @@
+//! What personalities want of interfaces: addresses, routing tables, tunnels, resolvers.
+//!
+//! An interface has two slots for routing tables. Both are filled while a switch is prepared; which one packets
+//! use is one rule, so that a switch changes routes in one step. Addresses of both personalities are there
+//! meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Namespace;
+use crate::model::PersonaId;
+
+/// First of the routing tables of interfaces: slot S of the interface of segment N is this plus 2 × N + S.
+pub const INTERFACE_TABLE_BASE: u32 = 17_800_000;
+/// Priorities of the rules that choose a slot, the first slot's and the second's: where both are there, the
+/// second slot's rule comes first.
+pub const SLOT_PRIORITIES: [u32; 2] = [17_711, 17_710];
+
+/// Which interface is meant, and in which network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Where it is; `None` is the hub's own namespace.
+    pub namespace: Option<Namespace>,
+    /// Which one there.
+    pub selector: Selector,
+}
+
+/// What an interface is known by. A name may change, the others say which interface it is all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selector {
+    /// Its name.
+    Name(String),
+    /// Its hardware address.
+    Mac([u8; 6]),
+    /// Another name that it was given (`ip link property add altname`).
+    AltName(String),
+}
+
+/// Which of the two slots of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// The first.
+    #[default]
+    A,
+    /// The second.
+    B,
+}
+
+/// What an interface has from its personality, and from the one that is being prepared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interface {
+    /// Which interface.
+    pub place: Place,
+    /// The persona that carries its policy; faults are told to it.
+    pub persona: PersonaId,
+    /// Its addresses.
+    pub addresses: BTreeMap<IpNet, InterfaceAddress>,
+    /// Largest packet in bytes; `None` leaves it as it is.
+    pub mtu: Option<u32>,
+    /// Kernel numbers of the routing tables of both slots.
+    pub tables: [u32; 2],
+    /// Routes in those tables.
+    pub routes: [BTreeMap<InterfaceRouteKey, InterfaceRoute>; 2],
+    /// The slot that packets use.
+    pub live: Slot,
+    /// Whose packets use it.
+    pub scope: RuleScope,
+}
+
+/// One address of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// Whether nothing chooses it as a source yet, or any more.
+    pub deprecated: bool,
+    /// Whether it is probed that nobody else on the link has it before it is put there.
+    pub probe: bool,
+}
+
+/// Whose packets use the routing tables of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleScope {
+    /// Everything that the namespace sends: the interface is a resource's only one with a personality.
+    Everything,
+    /// What comes from the interface's addresses.
+    FromAddresses,
+    /// Nobody's: the personality has no routes.
+    Nothing,
+}
+
+/// What tells routes of one table apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InterfaceRouteKey {
+    /// Destination.
+    pub target: IpNet,
+    /// Priority; smaller wins.
+    pub metric: u32,
+}
+
+/// Where a route of an interface leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceRoute {
+    /// The way.
+    pub via: InterfaceVia,
+    /// Address that packets of the namespace itself get as their source.
+    pub source: Option<IpAddr>,
+}
+
+/// Where packets of a route go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceVia {
+    /// Out of a device, the target on its link; `None` is the interface itself.
+    Link(Option<String>),
+    /// To a router on the link of a device; `None` is the interface itself.
+    Gateway {
+        /// The router.
+        gateway: IpAddr,
+        /// The device towards it.
+        device: Option<String>,
+    },
+    /// Nowhere, in silence.
+    Blackhole,
+    /// Nowhere; the sender is told.
+    Unreachable,
+    /// Nowhere; the sender is told that it is forbidden.
+    Prohibit,
+}
+
+/// A WireGuard tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// Where the device is; its outer packets use the same namespace.
+    pub namespace: Option<Namespace>,
+    /// The persona that carries the policy of its interface.
+    pub persona: PersonaId,
+    /// Who encrypts.
+    pub backend: TunnelBackend,
+    /// File with the private key, base64 as `wg genkey` writes it. Keys are read when they are used and kept nowhere.
+    pub private_key_file: PathBuf,
+    /// UDP port that it listens on; `None` leaves the choice to the kernel.
+    pub listen_port: Option<u16>,
+    /// Firewall mark of its outer packets.
+    pub mark: Option<u32>,
+    /// Addresses of the device.
+    pub addresses: BTreeSet<IpNet>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// The other ends, by public key (base64).
+    pub peers: BTreeMap<String, TunnelPeer>,
+}
+
+/// Who encrypts the packets of a tunnel.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum TunnelBackend {
+    /// The kernel where it can, else a process.
+    #[default]
+    Auto,
+    /// The kernel.
+    Kernel,
+    /// A process of its own, so that a restart of `hubd` keeps the tunnel.
+    Userspace,
+}
+
+/// The other end of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Where it is reached; `None` waits for it to call.
+    pub endpoint: Option<SocketAddr>,
+    /// What it may send, and what is sent to it. No route follows from it.
+    pub allowed: BTreeSet<IpNet>,
+    /// Seconds between packets that keep the way open; 0 sends none.
+    pub keepalive_seconds: u16,
+    /// File with a pre-shared key, base64.
+    pub preshared_key_file: Option<PathBuf>,
+}
+
+/// Who answers names for an interface's namespace, or link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Where names are asked.
+    pub place: Place,
+    /// The persona that carries the policy of its interface.
+    pub persona: PersonaId,
+    /// Servers in order.
+    pub servers: Vec<IpAddr>,
+    /// Domains that names without dots are looked for in.
+    pub search: Vec<String>,
+    /// Whether the host's `/etc/resolv.conf` may be written where nothing better is there.
+    pub manage_resolv_conf: bool,
+}

@@ -1,0 +1,78 @@
+//! Health checks: what is asked of an interface before and after its personality is switched, and what came of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Time between two tries of a check.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How long one try may take.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
+/// Tries in a row that must succeed.
+pub const PASSES: u32 = 2;
+/// When a phase of checks is given up.
+pub const PHASE: Duration = Duration::from_secs(20);
+
+/// One question to the network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// The interface is up and has a carrier.
+    Carrier,
+    /// These addresses are on it, and duplicate detection is over.
+    Addresses(Vec<IpNet>),
+    /// The hub's passes leave nothing undone for it. Answered by the hub itself.
+    Applied,
+    /// The MAC of a router on the link is found.
+    Neighbour(IpAddr),
+    /// A host answers pings.
+    Ping(IpAddr),
+    /// Packets to a target leave by a device.
+    Route {
+        /// The target.
+        target: IpAddr,
+        /// The device expected; `None` is the interface itself.
+        device: Option<String>,
+    },
+    /// A server answers a question for a name.
+    Dns {
+        /// The server.
+        server: IpAddr,
+        /// The name; `.` asks for its NS records.
+        name: String,
+    },
+    /// The last handshake of a tunnel is recent enough.
+    Handshake {
+        /// Name of the tunnel's link.
+        link: String,
+        /// Oldest handshake that counts.
+        within: Duration,
+    },
+    /// A TCP port accepts a connection.
+    Tcp(SocketAddr),
+    /// A URL answers with a status below 400.
+    Http(String),
+}
+
+/// A check with whether it must pass.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckAsked {
+    /// The question.
+    pub check: Check,
+    /// Whether the personality's document names it: then it must pass whatever was before.
+    pub named: bool,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CheckResult {
+    /// The check in words, like `ping 10.0.0.1`.
+    pub check: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was seen: a time, or why not.
+    pub detail: String,
+    /// Tries.
+    pub tries: u32,
+}
