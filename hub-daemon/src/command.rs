@@ -4,6 +4,8 @@
 //! with a [`Reply`] or a [`Rejection`]. Reading does not need a command: after each one the task
 //! publishes a [`crate::view::Snapshot`].
 
+pub mod switch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,11 +16,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::LINK_PREFIX;
+use crate::document::interface::InterfaceRecordDocument;
 use crate::document::persona::PersonaDocument;
+use crate::document::personality::PersonalityDocument;
 use crate::document::template::Templates;
 use crate::model::config::Config;
 use crate::model::{PersonaId, SegmentId};
 use crate::view::PersonaView;
+use crate::view::switch::{InterfaceView, OperationView, PersonalityView, PlanView};
+use switch::{InterfaceCommand, Observation, PersonalityCommand, SwitchCommand};
 
 /// A request to change what the hub wants.
 #[derive(Clone, Debug)]
@@ -75,7 +81,7 @@ pub enum Command {
         why: String,
     },
     /// The folder of documents was read whole and is valid: this is what files want.
-    Documents(Vec<FileDocument>),
+    Documents(FileDocuments),
     /// Change what a set of a persona holds beside its document's entries.
     Elements {
         /// Id or name.
@@ -93,6 +99,21 @@ pub enum Command {
         address: IpAddr,
         /// How long it stays out; `None` lets it in again.
         until: Option<Duration>,
+    },
+    /// Something about personalities.
+    Personality(PersonalityCommand),
+    /// Something about interface records.
+    Interface(InterfaceCommand),
+    /// Something about the personality that an interface has.
+    Switch(SwitchCommand),
+    /// What was seen of an interface, because the hub asked for it.
+    Observed {
+        /// Name of the interface's record.
+        interface: String,
+        /// The ticket of the question.
+        ticket: u64,
+        /// What was seen.
+        observation: Observation,
     },
     /// The templates of the documents folder, as they are.
     Templates(Templates),
@@ -146,17 +167,47 @@ pub enum Elements {
     Remove(Vec<IpNet>),
 }
 
+/// What the folder of documents holds. Problems count the personas first, then the personalities, then the
+/// interfaces.
+#[derive(Clone, Debug, Default)]
+pub struct FileDocuments {
+    /// Personas.
+    pub personas: Vec<FileDocument>,
+    /// Personalities.
+    pub personalities: Vec<FileDocument<PersonalityDocument>>,
+    /// Interface records.
+    pub interfaces: Vec<FileDocument<InterfaceRecordDocument>>,
+}
+
+impl FileDocuments {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.personas.len() + self.personalities.len() + self.interfaces.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl From<Vec<FileDocument>> for FileDocuments {
+    fn from(personas: Vec<FileDocument>) -> Self {
+        Self { personas, ..Self::default() }
+    }
+}
+
 /// A document with the file it came from.
 #[derive(Clone, Debug)]
-pub struct FileDocument {
+pub struct FileDocument<D = PersonaDocument> {
     /// The file.
     pub path: PathBuf,
     /// Line of the document's first key, from 1.
     pub line: u32,
-    /// Lines of its `security_policies`, from 1.
+    /// Lines of its rules, from 1.
     pub rule_lines: Vec<u32>,
-    /// The persona it defines.
-    pub document: PersonaDocument,
+    /// What it defines.
+    pub document: D,
 }
 
 /// What the hub needs to know of the kernel's state to decide.
@@ -218,6 +269,14 @@ pub enum Reply {
     Orphans(Vec<String>),
     /// The quarantine of this segment changed.
     Segment(SegmentId),
+    /// A personality as it is kept.
+    Personality(Box<PersonalityView>),
+    /// An interface record as it is.
+    Interface(Box<InterfaceView>),
+    /// Switches that began, or what became of one.
+    Switched(Vec<OperationView>),
+    /// What a switch would do.
+    Plan(Box<PlanView>),
     /// Nothing to say.
     Done,
 }

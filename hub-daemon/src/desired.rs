@@ -111,6 +111,30 @@ pub struct Segment {
     pub candidate: Option<Trial>,
     /// Differs from before when elements of its sets changed.
     pub set_generation: u32,
+    /// What new flows meet while the candidate is about to become the policy.
+    pub transition: Option<Transition>,
+    /// From when on packets are judged by another policy, whether or not the hub is there.
+    pub lease: Option<Lease>,
+}
+
+/// What new flows meet while a segment's candidate is about to become its policy. Those that exist go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// New flows must pass the candidate too.
+    pub gate: bool,
+    /// No new flow passes.
+    pub refuse_all: bool,
+    /// Who is refused is told: TCP by a reset.
+    pub reject: bool,
+}
+
+/// A policy that takes over by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// From when on it decides.
+    pub until: Timestamp,
+    /// What packets are judged by then.
+    pub policy: Arc<Policy>,
 }
 
 /// What a segment does with packets.

@@ -10,14 +10,21 @@ pub mod changes;
 mod documents;
 mod draft;
 mod elsewhere;
+mod interface_documents;
+pub mod interface_state;
+mod interface_views;
+mod interfaces;
+mod lay;
 mod life;
 mod lists;
 mod output;
+mod personalities;
 mod ranges;
 mod records;
 mod segments;
 mod services;
 pub mod state;
+mod switches;
 mod takeover;
 mod templates;
 #[cfg(test)]
@@ -38,6 +45,7 @@ use crate::model::id::IdSource;
 use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
+use interfaces::Interfaces;
 use ranges::Ranges;
 use records::{Records, Shown};
 use segments::Segments;
@@ -81,6 +89,8 @@ pub struct Hub {
     shown: Option<Shown>,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
+    /// Personalities and the interfaces that have them.
+    interfaces: Arc<Interfaces>,
 }
 
 impl Hub {
@@ -108,6 +118,7 @@ impl Hub {
             revision: 0,
             shown: None,
             pending: None,
+            interfaces: Arc::default(),
         }
     }
 
@@ -147,6 +158,12 @@ impl Hub {
             Command::Documents(documents) => self.documents(documents, now),
             Command::Elements { persona, set, change } => self.elements(&persona, &set, &change, now),
             Command::Quarantine { persona, address, until } => self.quarantine(&persona, address, until, now),
+            Command::Personality(command) => self.personality(command, now),
+            Command::Interface(command) => self.interface(command, now),
+            Command::Switch(command) => self.switch(command, now),
+            Command::Observed { interface, ticket, observation } => {
+                self.observed(&interface, ticket, observation, now)
+            }
             Command::Templates(templates) => {
                 self.take_templates(templates);
                 Ok(Reply::Done)
@@ -228,7 +245,9 @@ impl Hub {
     /// When time alone changes what is desired or seen.
     pub fn deadline(&mut self) -> Option<Timestamp> {
         let of_records = self.records.deadline(due);
-        of_records.into_iter().chain(self.segments.deadline()).chain(self.ranges.deadline()).min()
+        let of_interfaces = self.interfaces.deadline();
+        let others = self.segments.deadline().into_iter().chain(self.ranges.deadline());
+        of_records.into_iter().chain(others).chain(of_interfaces).min()
     }
 
     /// Lets time pass: personas end, tombstones go, numbers are free again, failed ones are tried again.
@@ -240,6 +259,7 @@ impl Hub {
         self.segments.wake(now);
         self.ranges.wake(now);
         self.end_trials(now);
+        self.advance_interfaces(now);
         for id in self.records.due(now, due) {
             let Some(record) = self.records.get_mut(&id) else { continue };
             if record.lists.forget(now) {
@@ -329,6 +349,7 @@ impl Hub {
             self.passed = Some(revision);
         }
         self.revision += 1;
+        self.switches_passed(revision, &faults, postponed, now);
         let touched = |record: &Record| match record.life {
             Life::Provisioning => true,
             Life::Active => record.faults.as_slice() != faults.get(&record.id).map_or(&[][..], Vec::as_slice),

@@ -1,5 +1,7 @@
 //! What the outside may see of the hub: values made for reading, published after every change.
 
+pub mod switch;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,9 +14,12 @@ use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
+use crate::model::personality::Version;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
+use crate::systems::personality::switch::OperationId;
+use switch::{InterfaceView, OperationView, PersonalityView};
 
 /// All personas and the hub's own condition at one moment.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +40,12 @@ pub struct Snapshot {
     pub qos: Engine,
     /// What personas may be made of.
     pub templates: Templates,
+    /// Personalities by version.
+    pub personalities: BTreeMap<Version, Arc<PersonalityView>>,
+    /// Interface records by name.
+    pub interfaces: BTreeMap<String, Arc<InterfaceView>>,
+    /// Switches, under way and over, the last ones of them.
+    pub operations: BTreeMap<OperationId, Arc<OperationView>>,
 }
 
 impl Snapshot {
@@ -190,6 +201,8 @@ pub enum Origin {
         /// Line of the document, from 1.
         line: u32,
     },
+    /// The record of an interface, whose personality the persona carries.
+    Interface,
 }
 
 /// Something an operator should know of a persona or of the hub.

@@ -21,8 +21,14 @@ pub(super) async fn apply(
     confirm: Option<String>,
 ) -> Result<(), Failure> {
     let sources = read(files)?;
-    let personas: Result<Vec<_>, _> =
-        source::documents(&sources).iter().map(|file| serde_json::to_value(&file.document)).collect();
+    let documents = source::documents(&sources);
+    if documents.personas.len() < documents.len() {
+        let problem = "only personas are applied: create personalities and interfaces, or put them into the \
+                       folder of documents";
+        return Err(Failure::Usage(problem.to_owned()));
+    }
+    let personas = documents.personas.iter();
+    let personas: Result<Vec<_>, _> = personas.map(|file| serde_json::to_value(&file.document)).collect();
     let asked = ApplyDocument { personas: personas.map_err(Failure::answer)?, confirm };
     let body = serde_json::to_value(&asked).map_err(Failure::answer)?;
     let answer =

@@ -101,6 +101,7 @@ fn row(persona: &PersonaView) -> [String; 6] {
 fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Api => "api".to_owned(),
+        Origin::Interface => "interface".to_owned(),
         Origin::File { path, line } => format!("{}:{line}", path.display()),
     }
 }

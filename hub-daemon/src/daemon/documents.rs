@@ -116,7 +116,7 @@ async fn reload(
     let templates = source::templates(&sources).map_err(|problems| diagnosed(&problems))?;
     took.read = began.elapsed();
     let documents = source::documents(&sources);
-    let changes = changes(&hub.snapshot.borrow().clone(), &documents);
+    let changes = changes(&hub.snapshot.borrow().clone(), &documents.personas);
     let words = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect();
     let mut report = ReloadReport {
         documents: documents.len() as u64,

@@ -52,6 +52,25 @@ pub enum Slot {
     B,
 }
 
+impl Slot {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// Its place in a pair.
+    pub fn index(self) -> usize {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+}
+
 /// What an interface has from its personality, and from the one that is being prepared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
@@ -80,6 +99,23 @@ pub struct InterfaceAddress {
     pub deprecated: bool,
     /// Whether it is probed that nobody else on the link has it before it is put there.
     pub probe: bool,
+    /// How far it is known.
+    pub scope: AddressScope,
+}
+
+/// How far an address is known.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressScope {
+    /// Everywhere.
+    #[default]
+    Global,
+    /// On its link.
+    Link,
+    /// On its host.
+    Host,
 }
 
 /// Whose packets use the routing tables of an interface.

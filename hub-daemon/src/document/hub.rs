@@ -16,6 +16,7 @@ use super::read::Reading;
 use super::rule::RuleDocument;
 use super::snippet::Diagnostic;
 use super::source;
+use super::subnet::SubnetDocument;
 use crate::desired::{Role, TcHook, Xdp};
 use crate::model::config::{Config, LogLevel, RoutePriority};
 use crate::model::qos::Engine;
@@ -50,6 +51,8 @@ pub struct HubDocument {
     pub timeouts: TimeoutsDocument,
     /// Prefixes by name, for personas with `ip_range: auto`; no other range may overlap them.
     pub pools: BTreeMap<String, PoolDocument>,
+    /// Subnets by name, for personalities with `subnet_id`; default none.
+    pub subnets: BTreeMap<String, SubnetDocument>,
     /// Where virtual ranges come from, for personas whose range another one has; default `100.64.0.0/10`, and
     /// a random `fd…/48` that the hub keeps.
     pub overlap_pool: Option<OneOrMany<String>>,

@@ -6,10 +6,12 @@
 pub mod alert;
 pub mod detect;
 pub mod hub;
+pub mod interface;
 pub mod located;
 pub mod node;
 pub mod parts;
 pub mod persona;
+pub mod personality;
 pub mod pool;
 pub mod qos;
 pub mod read;
@@ -17,15 +19,18 @@ pub mod rule;
 pub mod service;
 pub mod snippet;
 pub mod source;
+pub mod subnet;
 pub mod template;
 #[cfg(test)]
 mod tests;
 pub mod text;
 
-/// JSON schemas of the documents by name, for editors: `persona` and `hub`.
-pub fn schemas() -> [(&'static str, schemars::Schema); 2] {
+/// JSON schemas of the documents by name, for editors.
+pub fn schemas() -> [(&'static str, schemars::Schema); 4] {
     [
         ("persona", schemars::schema_for!(persona::PersonaDocument)),
+        ("personality", schemars::schema_for!(personality::PersonalityDocument)),
+        ("interface", schemars::schema_for!(interface::InterfaceRecordDocument)),
         ("hub", schemars::schema_for!(hub::HubDocument)),
     ]
 }

@@ -195,6 +195,33 @@ scalar_or_mapping!(
     "TCP flags like `syn,!ack`, or a mapping with `set` and `unset`"
 );
 
+scalar_or_mapping!(
+    /// An address with its length, or with its scope as well.
+    AddressDocument, Text(String), Placed(super::personality::AddressPlaced),
+    "an address with its length, or a mapping with `address` and `scope`"
+);
+scalar_or_mapping!(
+    /// An interface by name, or by what else it is known by.
+    SelectorDocument, Name(String), Each(super::interface::SelectorEach),
+    "the name of an interface, or a mapping with `name`, `mac` or `altname`"
+);
+
+impl AddressDocument {
+    /// The address with its length, as written.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Placed(placed) => &placed.address,
+        }
+    }
+}
+
+impl Default for SelectorDocument {
+    fn default() -> Self {
+        Self::Name(String::new())
+    }
+}
+
 /// Bandwidth by direction.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, DeriveDeserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -15,6 +15,7 @@ use super::parts::{DetectorsDocument, InterfaceDocument, OneOrMany, Scalar};
 use super::qos::QosDocument;
 use super::rule::RuleDocument;
 use super::service::ServiceDocument;
+use crate::model::personality::Carried;
 
 /// A network persona: address range, permitted protocols, rules, quality of service and an end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
@@ -122,6 +123,11 @@ pub struct PersonaDocument {
     /// Free text for the operator's own order: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Given to personas that the hub makes for personalities; no document says it.
+    #[serde(skip)]
+    #[schemars(skip)]
+    #[schema(ignore)]
+    pub carried: Option<Carried>,
 }
 
 /// The kinds of documents there are.

@@ -9,10 +9,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+use super::interface::InterfaceRecordDocument;
 use super::persona::PersonaDocument;
+use super::personality::PersonalityDocument;
 use super::template;
 use crate::command::Problem;
+use crate::model::interface::InterfaceRecord;
 use crate::model::persona::Persona;
+use crate::model::personality::Personality;
 
 /// Most problems reported for one document.
 const PROBLEMS: usize = 50;
@@ -54,6 +58,14 @@ impl<T: DeserializeOwned> Reading<T> {
             }
         }
         reading
+    }
+
+    /// The document, if nothing is wrong with it.
+    pub fn settle(self) -> Result<T, Vec<Problem>> {
+        match self.document {
+            Some(document) if self.problems.is_empty() => Ok(document),
+            _ => Err(self.problems),
+        }
     }
 
     /// Adds problems found in the document that is left, unless they follow from what was left out.
@@ -149,13 +161,39 @@ impl Reading<PersonaDocument> {
     }
 }
 
+impl Reading<PersonalityDocument> {
+    /// Reads a personality and checks what it says; subnets are not asked.
+    pub fn personality(value: Value) -> Self {
+        let mut reading = Self::new(value);
+        let problems = reading.document.as_ref().and_then(|document| Personality::new(document).err());
+        reading.add(problems.unwrap_or_default());
+        reading
+    }
+}
+
+impl Reading<InterfaceRecordDocument> {
+    /// Reads an interface record and checks what it says; personalities are not asked.
+    pub fn interface(value: Value) -> Self {
+        let mut reading = Self::new(value);
+        let problems = reading.document.as_ref().and_then(|document| InterfaceRecord::new(document).err());
+        reading.add(problems.unwrap_or_default());
+        reading
+    }
+}
+
 /// Reads a persona from a tree of JSON values. Every problem at once, with JSON pointers.
 pub fn persona_from_value(value: Value) -> Result<PersonaDocument, Vec<Problem>> {
-    let reading = Reading::persona(value);
-    match reading.document {
-        Some(document) if reading.problems.is_empty() => Ok(document),
-        _ => Err(reading.problems),
-    }
+    Reading::persona(value).settle()
+}
+
+/// Reads a personality from a tree of JSON values. Every problem at once, with JSON pointers.
+pub fn personality_from_value(value: Value) -> Result<PersonalityDocument, Vec<Problem>> {
+    Reading::personality(value).settle()
+}
+
+/// Reads an interface record from a tree of JSON values. Every problem at once, with JSON pointers.
+pub fn interface_from_value(value: Value) -> Result<InterfaceRecordDocument, Vec<Problem>> {
+    Reading::interface(value).settle()
 }
 
 /// Reads a persona from a JSON text. Every problem at once, with JSON pointers.

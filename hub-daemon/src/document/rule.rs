@@ -29,10 +29,10 @@ pub struct RuleDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<OneOrMany<Scalar>>,
     /// Prefix or list of prefixes that the packet comes from; `@NAME` is a set of the persona.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "source_ip")]
     pub source: Option<OneOrMany<String>>,
     /// Prefix or list of prefixes that the packet goes to; `@NAME` is a set of the persona.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "destination_ip")]
     pub destination: Option<OneOrMany<String>>,
     /// ICMP type: a number, or a name like `echo-request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +81,36 @@ pub struct RuleDocument {
     /// asked as well.
     #[serde(default, rename = "final", skip_serializing_if = "Option::is_none")]
     pub is_final: Option<bool>,
+}
+
+impl RuleDocument {
+    /// A rule that matches everything.
+    pub fn new(action: Action) -> Self {
+        Self {
+            name: None,
+            direction: None,
+            protocol: None,
+            port: None,
+            source_port: None,
+            source: None,
+            destination: None,
+            icmp_type: None,
+            icmp_code: None,
+            tcp_flags: None,
+            action,
+            log: None,
+            dscp: None,
+            priority: None,
+            expires_at: None,
+            ttl: None,
+            rate: None,
+            burst: None,
+            limit: None,
+            per: None,
+            max_connections_per_source: None,
+            is_final: None,
+        }
+    }
 }
 
 /// What a rate limit counts.

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::interface::InterfaceRecordDocument;
 use super::located::{Node, Place};
 use super::persona::PersonaDocument;
+use super::personality::PersonalityDocument;
 use super::read::{Reading, UNKNOWN_FIELD};
 use super::snippet::Diagnostic;
 use super::template::{self, Templates};
-use crate::command::{FileDocument, Problem, Rejection};
+use crate::command::{FileDocument, FileDocuments, Problem, Rejection};
+use crate::model::personality::SECRET;
 
 /// One parsed file; keeps its text, so that what the hub refuses later can still be shown in place.
 #[derive(Clone, Debug)]
@@ -15,31 +18,71 @@ pub struct Source {
     path: PathBuf,
     text: String,
     documents: Vec<(FileDocument, Node)>,
+    personalities: Vec<(FileDocument<PersonalityDocument>, Node)>,
+    interfaces: Vec<(FileDocument<InterfaceRecordDocument>, Node)>,
     templates: Vec<(PersonaDocument, Node)>,
 }
 
-/// Parses one YAML file with any number of `kind: persona` and `kind: template` documents. All errors at once, except that a
-/// file which is not YAML has one.
+/// Kinds of documents beside personas and templates.
+const PERSONALITY: &str = "personality";
+const INTERFACE: &str = "interface";
+
+/// Parses one YAML file with any number of documents of any kind. All errors at once, except that a file which
+/// is not YAML has one.
 pub fn parse(path: &Path, text: &str) -> Result<Source, Vec<Diagnostic>> {
-    let mut documents = Vec::new();
-    let mut templates = Vec::new();
+    let mut source = Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+        documents: Vec::new(),
+        personalities: Vec::new(),
+        interfaces: Vec::new(),
+        templates: Vec::new(),
+    };
     let mut errors = Vec::new();
     for node in nodes(path, text)? {
-        match read(path, &node) {
-            Ok(file) if template::is_template(&file.document) => templates.push((file.document, node)),
-            Ok(document) => documents.push((document, node)),
-            Err(problems) => errors.extend(show_all(path, text, &node, &problems)),
+        if let Err((node, problems)) = source.add(node) {
+            errors.extend(show_all(path, text, &node, &problems));
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    Ok(Source { path: path.to_owned(), text: text.to_owned(), documents, templates })
+    if errors.is_empty() { Ok(source) } else { Err(errors) }
 }
 
-/// The personas of all files, in order, with what their templates add: what
+impl Source {
+    /// Reads one document.
+    fn add(&mut self, node: Node) -> Result<(), (Node, Vec<Problem>)> {
+        let value = node.to_value();
+        let path = self.path.as_path();
+        let problems = match value.get("kind").and_then(|kind| kind.as_str()) {
+            Some(PERSONALITY) => match Reading::personality(value).settle() {
+                Ok(document) => {
+                    let rules = document.firewall_rules.as_ref().map_or(0, Vec::len);
+                    let file = placed(path, &node, document, ("firewall_rules", rules));
+                    return Ok(self.personalities.push((file, node)));
+                }
+                Err(problems) => problems,
+            },
+            Some(INTERFACE) => match Reading::interface(value).settle() {
+                Ok(document) => {
+                    let file = placed(path, &node, document, ("", 0));
+                    return Ok(self.interfaces.push((file, node)));
+                }
+                Err(problems) => problems,
+            },
+            _ => match read(path, &node) {
+                Ok(file) if template::is_template(&file.document) => {
+                    return Ok(self.templates.push((file.document, node)));
+                }
+                Ok(file) => return Ok(self.documents.push((file, node))),
+                Err(problems) => problems,
+            },
+        };
+        Err((node, problems))
+    }
+}
+
+/// The documents of all files, in order, personas with what their templates add: what
 /// [`crate::command::Command::Documents`] takes.
-pub fn documents(sources: &[Source]) -> Vec<FileDocument> {
+pub fn documents(sources: &[Source]) -> FileDocuments {
     let all = sources.iter().flat_map(|source| &source.templates);
     let templates = all.map(|(template, _)| (template.name.clone(), template.clone())).collect();
     let documents = sources.iter().flat_map(|source| &source.documents);
@@ -47,7 +90,13 @@ pub fn documents(sources: &[Source]) -> Vec<FileDocument> {
         document: template::whole(file.document.clone(), &templates),
         ..file.clone()
     };
-    documents.map(whole).collect()
+    let personalities = sources.iter().flat_map(|source| &source.personalities);
+    let interfaces = sources.iter().flat_map(|source| &source.interfaces);
+    FileDocuments {
+        personas: documents.map(whole).collect(),
+        personalities: personalities.map(|(file, _)| file.clone()).collect(),
+        interfaces: interfaces.map(|(file, _)| file.clone()).collect(),
+    }
 }
 
 /// The templates of all files. A name that is there twice is refused where it is there again.
@@ -68,10 +117,13 @@ pub fn templates(sources: &[Source]) -> Result<Templates, Vec<Diagnostic>> {
 
 /// Shows in place why the hub refused the [`documents`] of these files.
 pub fn explain(sources: &[Source], rejection: &Rejection) -> Vec<Diagnostic> {
-    let all: Vec<(&Source, &Node)> = sources
-        .iter()
-        .flat_map(|source| source.documents.iter().map(move |(_, node)| (source, node)))
-        .collect();
+    let personas =
+        sources.iter().flat_map(|source| source.documents.iter().map(move |(_, node)| (source, node)));
+    let personalities =
+        sources.iter().flat_map(|source| source.personalities.iter().map(move |(_, node)| (source, node)));
+    let interfaces =
+        sources.iter().flat_map(|source| source.interfaces.iter().map(move |(_, node)| (source, node)));
+    let all: Vec<(&Source, &Node)> = personas.chain(personalities).chain(interfaces).collect();
     let show = |problem: &Problem| {
         let (index, rest) = split_first(&problem.pointer);
         let Some((source, node)) = index.and_then(|index| all.get(index)) else {
@@ -104,18 +156,22 @@ fn read(path: &Path, node: &Node) -> Result<FileDocument, Vec<Problem>> {
         let detail = "field `kind` is missing: write `kind: persona`";
         reading.add(vec![Problem::new("/kind", detail)]);
     }
-    let document = match reading.document {
-        Some(document) if reading.problems.is_empty() => document,
-        _ => return Err(reading.problems),
-    };
+    let document = reading.settle()?;
     let rules = document.security_policies.as_ref().map_or(0, Vec::len);
-    let rule_lines = (0..rules).map(|rule| node.find(&format!("/security_policies/{rule}")).1.line).collect();
-    Ok(FileDocument { path: path.to_owned(), line: node.place().line, rule_lines, document })
+    Ok(placed(path, node, document, ("security_policies", rules)))
+}
+
+/// A document with where it and its rules are written.
+fn placed<D>(path: &Path, node: &Node, document: D, (rules, count): (&str, usize)) -> FileDocument<D> {
+    let rule_lines = (0..count).map(|rule| node.find(&format!("/{rules}/{rule}")).1.line).collect();
+    FileDocument { path: path.to_owned(), line: node.place().line, rule_lines, document }
 }
 
 fn show(path: &Path, text: &str, node: &Node, problem: &Problem) -> Diagnostic {
     let (key, value) = node.find(&problem.pointer);
     let place = if problem.detail.starts_with(UNKNOWN_FIELD) { key.unwrap_or(value) } else { value };
+    // The line would show the secret.
+    let text = if problem.detail.starts_with(SECRET) { "" } else { text };
     Diagnostic::new(path, text, place, &problem.pointer, problem.detail.clone())
 }
 

@@ -207,7 +207,7 @@ fn aliases_stay_small_and_many_documents_load() {
         })
         .collect();
     let parsed = source::parse(Path::new("a.yaml"), &many.concat()).unwrap();
-    let documents = source::documents(&[parsed]);
+    let documents = source::documents(&[parsed]).personas;
     assert_eq!(documents.len(), 10_000);
     assert_eq!((documents[1].line, documents[1].rule_lines.as_slice()), (10, [15, 16].as_slice()));
 }

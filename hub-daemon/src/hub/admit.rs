@@ -75,6 +75,13 @@ impl Hub {
             );
             return Err(refused(RejectionKind::Conflict, "", detail));
         }
+        if record.origin == Origin::Interface {
+            let detail = format!(
+                "managed_by_interface: `{0}` carries the personality of interface `{0}`: switch that instead",
+                record.persona.name()
+            );
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
         if let Some(expected) = if_generation.filter(|expected| *expected != record.generation) {
             let detail = format!("generation is {}, not {expected}: read it again", record.generation);
             return Err(refused(RejectionKind::Changed, "", detail));

@@ -38,6 +38,10 @@ impl Hub {
         confirm: Option<Deadline>,
         now: Timestamp,
     ) -> Result<Reply, Rejection> {
+        if confirm.is_some() && self.is_switching() {
+            let detail = "a switch of an interface is under way: what is before would not be what comes back";
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
         let mut next = self.clone();
         let (created, updated) = next.apply_all(documents, now)?;
         next.revision = next.revision.max(self.revision + 1);
@@ -179,6 +183,9 @@ impl Hub {
             | Command::Delete { .. }
             | Command::Elements { .. }
             | Command::Quarantine { .. }
+            | Command::Personality(_)
+            | Command::Interface(_)
+            | Command::Switch(_)
             | Command::Apply { .. } => true,
             // A daemon that starts must read its documents.
             Command::Documents(_) | Command::Configure(_) => self.heard.is_some(),
@@ -187,6 +194,7 @@ impl Hub {
             | Command::Confirm
             | Command::Revert { .. }
             | Command::Inventory(_)
+            | Command::Observed { .. }
             | Command::Templates(_)
             | Command::Faults { .. }
             | Command::ClockSet(_)

@@ -12,6 +12,7 @@ use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::systems::persona::Record;
 use crate::systems::persona::candidate::Candidate;
+use crate::view::Origin;
 
 /// Trials at once: each has a compiled policy of its own.
 const TRIALS: usize = 64;
@@ -27,6 +28,7 @@ impl Hub {
     ) -> Result<Reply, Rejection> {
         let record = self.find(persona).ok_or_else(|| not_found(persona))?;
         let id = record.id.clone();
+        carries_nothing(record)?;
         if !record.is_live(now) {
             return Err(refused(RejectionKind::Conflict, "", "it ended: there are no packets to judge"));
         }
@@ -81,6 +83,7 @@ impl Hub {
     pub(super) fn end_trial(&mut self, persona: &str, now: Timestamp) -> Result<Reply, Rejection> {
         let record = self.find(persona).ok_or_else(|| not_found(persona))?;
         let id = record.id.clone();
+        carries_nothing(record)?;
         if record.candidate.is_none() {
             let detail = format!("persona `{persona}` has no candidate");
             return Err(refused(RejectionKind::NotFound, "", detail));
@@ -107,4 +110,13 @@ impl Hub {
             record.view = None;
         }
     }
+}
+
+/// The candidate of a persona that carries a personality is what its interface is switched to.
+fn carries_nothing(record: &Record) -> Result<(), Rejection> {
+    if record.origin == Origin::Interface {
+        let detail = "it carries the personality of an interface: plan a switch of that instead";
+        return Err(refused(RejectionKind::Conflict, "", detail));
+    }
+    Ok(())
 }

@@ -1,12 +1,14 @@
 //! What changed since the hub was stored last, so that one change costs as much as it is large.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Hub;
+use super::interface_state::StoredInterfaces;
 use super::state::{State, StoredPersona, stored};
 use crate::model::{PersonaId, SegmentId};
 
@@ -24,6 +26,9 @@ pub struct Changes {
     pub resting: Rest<SegmentId>,
     /// Ranges out of pools that rest.
     pub resting_ranges: Rest<IpNet>,
+    /// Personalities, interfaces and switches, all of them if anything of them changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<Box<StoredInterfaces>>,
 }
 
 /// What began to rest, and what rests no longer.
@@ -81,6 +86,7 @@ impl Hub {
             unique_local: Some(self.unique_local),
             resting: Rest::between(&resting.segments, self.segments.resting()),
             resting_ranges: Rest::between(&resting.ranges, self.ranges.resting()),
+            interfaces: self.must_be_stored().then(|| Box::new(self.stored_interfaces())),
             ..Changes::default()
         };
         for id in self.records.unsaved() {
@@ -100,6 +106,9 @@ impl Hub {
     /// Notes that the hub was stored as it is.
     pub fn saved(&mut self) {
         self.records.saved();
+        if self.interfaces.unsaved {
+            Arc::make_mut(&mut self.interfaces).unsaved = false;
+        }
     }
 }
 
@@ -115,6 +124,9 @@ impl State {
             }
             personas.extend(changes.personas.into_iter().map(|persona| (persona.id.clone(), persona)));
             self.unique_local = changes.unique_local.or(self.unique_local);
+            if let Some(interfaces) = changes.interfaces {
+                self.interfaces = *interfaces;
+            }
             changes.resting.apply(&mut self.resting);
             changes.resting_ranges.apply(&mut self.resting_ranges);
         }

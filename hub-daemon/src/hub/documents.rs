@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Hub;
 use super::admit::Author;
-use crate::command::{FileDocument, Problem, Rejection, RejectionKind, Reply};
+use crate::command::{FileDocument, FileDocuments, Problem, Rejection, RejectionKind, Reply};
 use crate::model::PersonaId;
 use crate::model::expiry::Expiry;
 use crate::systems::persona::{Life, Record};
@@ -14,11 +14,7 @@ use crate::view::Origin;
 
 impl Hub {
     /// Makes file-owned personas be as the documents say. A name keeps its identity.
-    pub(super) fn documents(
-        &mut self,
-        documents: Vec<FileDocument>,
-        now: Timestamp,
-    ) -> Result<Reply, Rejection> {
+    pub(super) fn documents(&mut self, documents: FileDocuments, now: Timestamp) -> Result<Reply, Rejection> {
         let mut next = self.clone();
         match next.apply_documents(documents, now) {
             Ok(()) => {
@@ -38,11 +34,15 @@ impl Hub {
         }
     }
 
-    fn apply_documents(&mut self, documents: Vec<FileDocument>, now: Timestamp) -> Result<(), Rejection> {
+    fn apply_documents(&mut self, documents: FileDocuments, now: Timestamp) -> Result<(), Rejection> {
+        let FileDocuments { personas: documents, personalities, interfaces } = documents;
         let names = unique_names(&documents)?;
-        self.drop_unlisted(&names, now);
         let mut problems = Vec::new();
         let mut kind = None;
+        let first = documents.len();
+        let last = first + personalities.len();
+        self.drop_interfaces(&interfaces, now)?;
+        self.drop_unlisted(&names, now);
         let owned = self.owned_by_files();
         let mut unsettled: Vec<(usize, FileDocument)> = Vec::new();
         for (index, document) in documents.into_iter().enumerate() {
@@ -71,8 +71,18 @@ impl Hub {
                 problems.extend(rejection.problems.into_iter().map(|problem| below(index, problem)));
             }
         }
+        let listed: Vec<String> = personalities.iter().map(|file| file.document.name.clone()).collect();
+        let kept = personalities.into_iter().map(|file| self.file_personality(&file, &listed, now));
+        let kept: Vec<Result<(), Rejection>> = kept.collect();
+        let enlisted = interfaces.iter().map(|file| self.file_interface(file, now));
+        let enlisted: Vec<Result<(), Rejection>> = enlisted.collect();
+        let those = (first..).zip(kept).chain((last..).zip(enlisted));
+        for (index, rejection) in those.filter_map(|(index, done)| Some((index, done.err()?))) {
+            kind = kind.max(Some(severity(rejection.kind)));
+            problems.extend(rejection.problems.into_iter().map(|problem| below(index, problem)));
+        }
         match kind {
-            None => Ok(()),
+            None => self.drop_personalities(&listed),
             Some((_, kind)) => Err(Rejection { kind, problems }),
         }
     }
@@ -129,9 +139,13 @@ impl Hub {
     }
 }
 
+/// Where a document is written.
+pub(super) fn origin<D>(document: &FileDocument<D>) -> Origin {
+    Origin::File { path: document.path.clone(), line: document.line }
+}
+
 fn author(document: &FileDocument) -> Author {
-    let origin = Origin::File { path: document.path.clone(), line: document.line };
-    Author { origin, rule_lines: document.rule_lines.clone() }
+    Author { origin: origin(document), rule_lines: document.rule_lines.clone() }
 }
 
 /// Positions by name; a name that is there twice is refused where it is there again.

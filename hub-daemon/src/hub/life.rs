@@ -52,6 +52,7 @@ impl Hub {
         }
         self.segments.shift(by);
         self.ranges.shift(by);
+        self.shift_interfaces(by);
         self.revision += 1;
     }
 

@@ -88,6 +88,8 @@ impl Hub {
                     | connections(record)
                     | if works { shaping::flags(&record.persona) } else { 0 },
                 set_generation: record.lists.generation,
+                transition: None,
+                lease: None,
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.connections.extend(record.persona.rules.connections.map(|most| (record.segment, most)));
@@ -112,6 +114,7 @@ impl Hub {
         shaping::contribute(&mut desired, &records, &ground);
         place::routes(&mut desired, &placed, self.config.route_priority);
         self.tables(&mut desired, &placed, &services, now);
+        self.contribute_interfaces(&mut desired, now);
         place::host_switches(&mut desired, placed.iter().any(|(record, _)| record.persona.has_family(false)));
         desired
     }
@@ -142,7 +145,7 @@ impl Hub {
         };
         self.shown = Some(Shown { shared });
         self.records.show(&views);
-        Snapshot {
+        let mut snapshot = Snapshot {
             personas: views,
             conditions: self.conditions.clone(),
             documents_read: self.documents_read,
@@ -151,7 +154,10 @@ impl Hub {
             pools: self.pools(),
             qos: self.config.qos,
             templates: self.templates.clone(),
-        }
+            ..Snapshot::default()
+        };
+        self.show_interfaces(&mut snapshot, now);
+        snapshot
     }
 
     /// One persona as the outside sees it.

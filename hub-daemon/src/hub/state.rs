@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::Hub;
 use super::admit::Author;
 use super::draft::{Draft, rule_ends};
+use super::interface_state::StoredInterfaces;
 use crate::command::{Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
+use crate::model::personality::Carried;
 use crate::model::rule::Rule;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
@@ -50,6 +52,9 @@ pub struct State {
     /// A change that waits for confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Box<Pending>>,
+    /// Personalities, interfaces and switches.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interfaces: StoredInterfaces,
 }
 
 /// A change that goes back unless somebody confirms it.
@@ -113,6 +118,9 @@ pub struct StoredPersona {
     /// A definition on trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub candidate: Option<StoredCandidate>,
+    /// What it has if it carries a personality.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
 }
 
 /// The stored form of [`Life`].
@@ -145,6 +153,7 @@ impl Hub {
             unique_local: Some(self.unique_local),
             resting_ranges: self.ranges.resting().clone(),
             pending: self.pending.as_deref().cloned().map(Box::new),
+            interfaces: self.stored_interfaces(),
         }
     }
 
@@ -178,14 +187,16 @@ impl Hub {
             record.see_moments(now);
         }
         hub.forget_takers(now);
+        hub.restore_interfaces(state.interfaces, now);
         hub.advance(now);
         hub
     }
 
     fn revive(&mut self, stored: StoredPersona) -> Result<(), String> {
         let baseline = &self.config.baseline;
+        let carried = stored.carried;
         let draft = Draft::checked(
-            stored.definition,
+            PersonaDocument { carried: carried.clone(), ..stored.definition },
             &stored.allotted,
             stored.expires_at,
             stored.rule_ends,
@@ -219,9 +230,9 @@ impl Hub {
         let record = draft.record(stored.id.clone(), stored.segment, author, given, stored.created_at, 0);
         let (cap, leaving) = (stored.cap, stored.leaving);
         // One that is no longer understood is no loss: it decides nothing.
-        let candidate = stored
-            .candidate
-            .and_then(|stored| revived(stored, record.persona.allotted(), &self.config.baseline).ok());
+        let candidate = stored.candidate.and_then(|stored| {
+            revived(stored, carried, record.persona.allotted(), &self.config.baseline).ok()
+        });
         let aliases = stored.aliases;
         let lists = stored.lists;
         let overridden = stored.overridden;
@@ -240,10 +251,12 @@ impl Hub {
 
 fn revived(
     stored: StoredCandidate,
+    carried: Option<Carried>,
     allotted: &BTreeMap<usize, IpNet>,
     baseline: &[Rule],
 ) -> Result<Candidate, Rejection> {
-    let mut draft = Draft::checked(stored.definition, allotted, None, BTreeMap::new(), baseline)?;
+    let definition = PersonaDocument { carried, ..stored.definition };
+    let mut draft = Draft::checked(definition, allotted, None, BTreeMap::new(), baseline)?;
     draft.end_rules(rule_ends(&draft.persona, None, stored.began));
     Ok(Candidate {
         document: Arc::new(draft.document),
@@ -259,6 +272,10 @@ fn revived(
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
 fn is_zero(sequence: &u64) -> bool {
     *sequence == 0
+}
+
+fn is_default(interfaces: &StoredInterfaces) -> bool {
+    *interfaces == StoredInterfaces::default()
 }
 
 /// The stored form of a record.
@@ -287,5 +304,6 @@ pub(super) fn stored(record: &Record) -> StoredPersona {
         leaving: record.leaving,
         definition: Arc::unwrap_or_clone(Arc::clone(&record.document)),
         candidate: record.candidate.as_ref().map(Candidate::stored),
+        carried: record.document.carried.clone(),
     }
 }

@@ -72,8 +72,8 @@ impl Script {
             rule_lines: Vec::new(),
             document: persona_from_value(document.clone()).expect("the test's document is valid"),
         };
-        let documents = (1..).zip(documents).map(read).collect();
-        self.hub.handle(Command::Documents(documents), self.now)
+        let documents: Vec<FileDocument> = (1..).zip(documents).map(read).collect();
+        self.hub.handle(Command::Documents(documents.into()), self.now)
     }
 
     /// A pass of reconcile that finds these faults.

@@ -214,5 +214,6 @@ fn written(persona: &PersonaView, position: Option<u16>) -> String {
         (Some(rule), _) => rule.clone(),
         (None, Origin::File { path, line }) => format!("{}:{line}", path.display()),
         (None, Origin::Api) => "api".to_owned(),
+        (None, Origin::Interface) => "interface".to_owned(),
     }
 }

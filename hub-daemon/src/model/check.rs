@@ -1,5 +1,6 @@
 //! Health checks: what is asked of an interface before and after its personality is switched, and what came of it.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -53,6 +54,27 @@ pub enum Check {
     Tcp(SocketAddr),
     /// A URL answers with a status below 400.
     Http(String),
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Carrier => f.write_str("carrier"),
+            Self::Addresses(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                write!(f, "addresses {}", addresses.join(", "))
+            }
+            Self::Applied => f.write_str("kernel state"),
+            Self::Neighbour(address) => write!(f, "neighbour {address}"),
+            Self::Ping(address) => write!(f, "ping {address}"),
+            Self::Route { target, device: None } => write!(f, "route to {target}"),
+            Self::Route { target, device: Some(device) } => write!(f, "route to {target} by {device}"),
+            Self::Dns { server, name } => write!(f, "dns {server} {name}"),
+            Self::Handshake { link, .. } => write!(f, "handshake of {link}"),
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+            Self::Http(url) => f.write_str(url),
+        }
+    }
 }
 
 /// A check with whether it must pass.

@@ -25,6 +25,7 @@ use super::problems::Problems;
 use super::protocol::{self, Protocol};
 use super::qos::Engine;
 use super::rule::Rule;
+use super::subnet::{self, Subnet};
 use super::webhook::Webhook;
 use super::{life, names, span};
 use crate::command::Problem;
@@ -62,6 +63,8 @@ pub struct Config {
     pub timeout_seconds: [u32; 8],
     /// Where ranges are taken from, by name; ranges that personas name themselves must not overlap these.
     pub pools: BTreeMap<String, Pool>,
+    /// Subnets by name, which personalities are in.
+    pub subnets: BTreeMap<String, Subnet>,
     /// How long personas live.
     pub life: life::Limits,
     /// Which of several routes to one target wins.
@@ -194,6 +197,7 @@ impl Default for Config {
             limits: Limits::default(),
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
+            subnets: BTreeMap::new(),
             // RFC 6598: shared address space, which no host outside has.
             overlap_pool: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10))],
             // Beyond the ports that the kernel gives to the host's own connections.
@@ -247,6 +251,7 @@ impl Config {
                 None => default.masquerade_ports,
             },
             pools: pool::read(&mut problems, document),
+            subnets: subnet::read(&mut problems, &document.subnets),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
             qos: document.qos.engine,

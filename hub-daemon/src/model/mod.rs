@@ -1,6 +1,7 @@
 //! Values that cannot be invalid: what documents become once every check has passed.
 
 pub mod alert;
+pub mod application;
 pub mod bandwidth;
 mod baseline;
 pub mod check;
@@ -13,10 +14,12 @@ pub mod endpoint;
 pub mod expiry;
 pub mod icmp;
 pub mod id;
+pub mod interface;
 pub mod life;
 pub mod names;
 pub mod node;
 pub mod persona;
+pub mod personality;
 pub mod policy;
 pub mod pool;
 pub mod port;
@@ -31,6 +34,7 @@ pub mod rule;
 pub mod service;
 pub mod set;
 pub mod span;
+pub mod subnet;
 pub mod tcp_flags;
 pub mod translation;
 pub mod webhook;

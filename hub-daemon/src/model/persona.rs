@@ -14,6 +14,7 @@ use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
 use super::life::{self, OnExpiry};
+use super::personality::Carried;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet};
 use super::qos::Qos;
@@ -64,6 +65,7 @@ pub struct Persona {
     detectors: Option<Detectors>,
     alerts: Vec<Alert>,
     sets: BTreeMap<String, Set>,
+    carried: Option<Carried>,
 }
 
 /// What a policy is compiled from.
@@ -95,7 +97,8 @@ impl Persona {
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         problems.take("/name", names::persona(&document.name));
-        let (ranges, autos) = ranges(&mut problems, &document.ip_range, allotted);
+        let carried = document.carried.as_ref();
+        let (ranges, autos) = ranges(&mut problems, &document.ip_range, allotted, carried);
         let permitted = permitted(&mut problems, document.protocols.as_deref(), &ranges);
         let qos = document.qos.as_ref().map(|written| Qos::new(&mut problems, written));
         let rules = rules(&mut problems, document);
@@ -159,6 +162,7 @@ impl Persona {
             detectors,
             alerts,
             sets,
+            carried: carried.cloned(),
         };
         if problems.is_empty() {
             problems.take("/security_policies", compile::check(&persona));
@@ -261,6 +265,11 @@ impl Persona {
         &self.sets
     }
 
+    /// What it has if it carries a personality.
+    pub fn carried(&self) -> Option<&Carried> {
+        self.carried.as_ref()
+    }
+
     /// What its rules do.
     pub fn enforcement(&self) -> EnforcementDocument {
         self.rules.enforcement
@@ -281,6 +290,7 @@ fn ranges(
     problems: &mut Problems,
     written: &OneOrMany<String>,
     allotted: &BTreeMap<usize, IpNet>,
+    carried: Option<&Carried>,
 ) -> (Vec<IpNet>, BTreeMap<usize, Auto>) {
     if written.as_slice().is_empty() {
         problems.add("/ip_range", "a range is missing: give a prefix like 10.100.0.0/24");
@@ -291,7 +301,11 @@ fn ranges(
     let mut ranges: Vec<IpNet> = Vec::new();
     let mut autos = BTreeMap::new();
     for (index, (pointer, text)) in written.pointed("/ip_range").enumerate() {
-        let Some(asked) = problems.take(&pointer, Asked::parse(text)) else { continue };
+        let asked = match carried {
+            Some(_) => prefix::carried(text).map(Asked::Given).map_err(Into::into),
+            None => Asked::parse(text),
+        };
+        let Some(asked) = problems.take(&pointer, asked) else { continue };
         let range = match asked {
             Asked::Given(range) => range,
             Asked::Auto(auto) => {

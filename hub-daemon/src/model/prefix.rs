@@ -19,6 +19,9 @@ pub enum PrefixError {
     /// A range that is never routed.
     #[error("prefix `{0}` overlaps {1} ({2}): use a unicast range such as 10.0.0.0/8 or fd00::/8")]
     Special(String, IpNet, &'static str),
+    /// The first address of a prefix, or the broadcast address.
+    #[error("address `{0}` means the whole prefix: use one of its hosts")]
+    Edge(String),
     /// Too small to hold a gateway and a member, or too large for one persona.
     #[error("prefix `{0}`: use a length between /{1} and /{2}")]
     Length(String, u8, u8),
@@ -59,8 +62,8 @@ pub fn owned(text: &str) -> Result<IpNet, PrefixError> {
     }
     let prefix = exact(text)?;
     let (min, max) = lengths(prefix.addr().is_ipv4());
-    if let Some((special, name)) = SPECIAL.iter().find(|(special, _)| overlaps(special, &prefix)) {
-        return Err(PrefixError::Special(text.to_owned(), *special, name));
+    if let Some((special, name)) = special(&prefix) {
+        return Err(PrefixError::Special(text.to_owned(), special, name));
     }
     if !(min..=max).contains(&prefix.prefix_len()) {
         return Err(PrefixError::Length(text.to_owned(), min, max));
@@ -80,6 +83,39 @@ pub fn matched(text: &str) -> Result<IpNet, PrefixError> {
         Ok(address) => Ok(address.into()),
         Err(_) => exact(text),
     }
+}
+
+/// Reads an address of an interface with its length: one that a host may have.
+pub fn placed(text: &str) -> Result<IpNet, PrefixError> {
+    let text = text.trim();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Err(PrefixError::NoLength(text.to_owned(), if address.is_ipv4() { 24 } else { 64 }));
+    }
+    let address: IpNet = text.parse().map_err(|_format| PrefixError::Format(text.to_owned()))?;
+    if let Some((special, name)) = special(&IpNet::from(address.addr())) {
+        return Err(PrefixError::Special(text.to_owned(), special, name));
+    }
+    let edge = address.prefix_len() + 1 < address.max_prefix_len() && address.addr() == address.network();
+    let broadcast = address.addr().is_ipv4() && address.addr() == address.broadcast();
+    if edge || (broadcast && address.prefix_len() < 31) {
+        return Err(PrefixError::Edge(text.to_owned()));
+    }
+    Ok(address)
+}
+
+/// Reads a range of the persona that carries a personality: one that personas own, or a single address.
+pub fn carried(text: &str) -> Result<IpNet, PrefixError> {
+    match text.trim().parse::<IpNet>() {
+        Ok(prefix) if prefix.prefix_len() == prefix.max_prefix_len() => match special(&prefix) {
+            Some((special, name)) => Err(PrefixError::Special(text.to_owned(), special, name)),
+            None => Ok(prefix),
+        },
+        Ok(_) | Err(_) => owned(text),
+    }
+}
+
+fn special(prefix: &IpNet) -> Option<(IpNet, &'static str)> {
+    SPECIAL.iter().find(|(special, _)| overlaps(special, prefix)).copied()
 }
 
 /// Whether two prefixes have an address in common.

@@ -3,3 +3,4 @@
 //! They are functions of the hub's records and do no IO.
 
 pub mod persona;
+pub mod personality;

@@ -254,6 +254,10 @@ impl Task {
             | Command::ClockSet(_)
             | Command::Configure(_)
             | Command::Latency(_)
+            | Command::Personality(_)
+            | Command::Interface(_)
+            | Command::Switch(_)
+            | Command::Observed { .. }
             | Command::Tick => Ok(Reply::Done),
         }
     }

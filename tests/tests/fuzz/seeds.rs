@@ -40,7 +40,7 @@ pub(crate) fn configurations() -> Vec<Vec<u8>> {
 fn read() -> Vec<FileDocument> {
     let path = Path::new("seed.yaml");
     let texts = documents().into_iter().map(|bytes| text::decode(path, bytes).unwrap());
-    texts.flat_map(|text| source::documents(&[source::parse(path, &text).unwrap()])).collect()
+    texts.flat_map(|text| source::documents(&[source::parse(path, &text).unwrap()]).personas).collect()
 }
 
 pub(crate) fn bodies() -> Vec<Vec<u8>> {

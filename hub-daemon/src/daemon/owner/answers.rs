@@ -25,7 +25,14 @@ impl Owner {
         let is_over = |reply: &Reply| match reply {
             Reply::Created(view) | Reply::Updated(view) => !postponed.contains(&view.id),
             Reply::Applied { .. } => postponed.is_empty(),
-            Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done => true,
+            Reply::Deleted
+            | Reply::Orphans(_)
+            | Reply::Segment(_)
+            | Reply::Personality(_)
+            | Reply::Interface(_)
+            | Reply::Switched(_)
+            | Reply::Plan(_)
+            | Reply::Done => true,
         };
         let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
             .into_iter()
@@ -38,6 +45,10 @@ impl Owner {
                 other @ (Reply::Deleted
                 | Reply::Orphans(_)
                 | Reply::Segment(_)
+                | Reply::Personality(_)
+                | Reply::Interface(_)
+                | Reply::Switched(_)
+                | Reply::Plan(_)
                 | Reply::Done
                 | Reply::Applied { .. }) => other,
             };

@@ -135,9 +135,15 @@ pub(super) async fn accept(
         Reply::Updated(persona) | Reply::Created(persona) => {
             Ok(Json(PersonaView { candidate: None, ..*persona }))
         }
-        Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done | Reply::Applied { .. } => {
-            Err(ProblemDetails::unavailable("the hub gave no persona"))
-        }
+        Reply::Deleted
+        | Reply::Orphans(_)
+        | Reply::Segment(_)
+        | Reply::Personality(_)
+        | Reply::Interface(_)
+        | Reply::Switched(_)
+        | Reply::Plan(_)
+        | Reply::Done
+        | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no persona")),
     }
 }
 

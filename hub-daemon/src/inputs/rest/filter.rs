@@ -71,6 +71,7 @@ impl Filter {
         let origin = match persona.origin {
             Origin::Api => "api",
             Origin::File { .. } => "file",
+            Origin::Interface => "interface",
         };
         self.state.as_ref().is_none_or(|state| state == state_name(persona.state))
             && self.name.as_ref().is_none_or(|name| *name == persona.definition.name)

@@ -256,9 +256,15 @@ fn with_tag(persona: &PersonaView) -> Response {
 fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
     match reply {
         Reply::Created(persona) | Reply::Updated(persona) => Ok(persona),
-        Reply::Deleted | Reply::Orphans(_) | Reply::Segment(_) | Reply::Done | Reply::Applied { .. } => {
-            Err(ProblemDetails::unavailable("the hub gave no persona"))
-        }
+        Reply::Deleted
+        | Reply::Orphans(_)
+        | Reply::Segment(_)
+        | Reply::Personality(_)
+        | Reply::Interface(_)
+        | Reply::Switched(_)
+        | Reply::Plan(_)
+        | Reply::Done
+        | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no persona")),
     }
 }
 

@@ -79,6 +79,10 @@ pub(super) async fn delete(
         | Reply::Deleted
         | Reply::Orphans(_)
         | Reply::Segment(_)
+        | Reply::Personality(_)
+        | Reply::Interface(_)
+        | Reply::Switched(_)
+        | Reply::Plan(_)
         | Reply::Done
         | Reply::Applied { .. } => Ok(StatusCode::NO_CONTENT.into_response()),
     }
@@ -110,6 +114,10 @@ impl Api {
             | Reply::Updated(_)
             | Reply::Deleted
             | Reply::Segment(_)
+            | Reply::Personality(_)
+            | Reply::Interface(_)
+            | Reply::Switched(_)
+            | Reply::Plan(_)
             | Reply::Done
             | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no list")),
         }

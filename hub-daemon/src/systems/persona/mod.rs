@@ -214,6 +214,7 @@ impl Record {
     pub fn written(&self) -> String {
         match &self.origin {
             Origin::Api => "the API".to_owned(),
+            Origin::Interface => "the interface's record".to_owned(),
             Origin::File { path, line } => format!("{}:{line}", path.display()),
         }
     }

@@ -170,8 +170,14 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
         desired.ports.insert(port.name.clone(), Port { role: Role::Segment, segment: port.segment, xdp });
         switches(desired, &port.name, v6);
         let behind = |range: &&IpNet| port.prefixes.iter().any(|prefix| prefix::overlaps(prefix, range));
-        for range in record.main_ranges().iter().filter(behind) {
-            let gateway = with_length(prefix::gateway(range), range);
+        let gateways: Vec<IpNet> = match record.persona.carried() {
+            Some(carried) => carried.gateways.iter().map(|gateway| IpNet::from(*gateway)).collect(),
+            None => {
+                let ranges = record.main_ranges().into_iter().filter(|range| behind(&range));
+                ranges.map(|range| with_length(prefix::gateway(&range), &range)).collect()
+            }
+        };
+        for gateway in gateways {
             desired.addresses.insert((port.name.clone(), gateway), Address { expires });
         }
     }

@@ -40,5 +40,6 @@ fn rule_sources(record: &Record) -> Vec<String> {
         Origin::File { path, line } => (0..rules)
             .map(|rule| format!("{}:{}", path.display(), record.rule_lines.get(rule).unwrap_or(line)))
             .collect(),
+        Origin::Interface => vec!["interface".to_owned(); rules],
     }
 }

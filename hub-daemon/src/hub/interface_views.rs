@@ -1,0 +1,183 @@
+//! Personalities, interfaces and switches: what the kernel should hold of them, and what the outside may see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Hub;
+use crate::command::Rejection;
+use crate::desired::{Desired, Lease, SegmentState, Transition};
+use crate::document::personality::{BlockDocument, ScopeDocument};
+use crate::systems::personality::contribute::{Pair, contribute};
+use crate::systems::personality::switch::{GRACE, Phase};
+use crate::systems::personality::{Record, Standing};
+use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView};
+use crate::view::{Condition, Snapshot};
+
+/// How long a switch waits for the others of its group to be verified.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+impl Hub {
+    /// Adds what interfaces have from their personalities, and what their carriers do while one is switched.
+    pub(super) fn contribute_interfaces(&self, desired: &mut Desired, now: Timestamp) {
+        for record in self.interfaces.records.values() {
+            let Some(carrier) = self.records.get(&record.carrier) else { continue };
+            if !carrier.is_live(now) {
+                continue;
+            }
+            if let Some(segment) = desired.segments.get_mut(&carrier.segment) {
+                segment.transition = transition(record);
+                let until = lease(record);
+                let kept = segment.candidate.as_ref().map(|trial| Arc::clone(&trial.policy));
+                segment.lease = until.zip(kept).map(|(until, policy)| Lease { until, policy });
+                if is_shut(record) && segment.state == SegmentState::Active {
+                    segment.state = SegmentState::Block;
+                }
+            }
+            let find = |version| self.interfaces.versions.get(version).map(AsRef::as_ref);
+            let Some(live) = find(&record.layout.live) else { continue };
+            let pair = Pair { live, other: record.layout.other.as_ref().and_then(find) };
+            contribute(desired, record, carrier.segment, pair);
+        }
+    }
+
+    /// Adds personalities, interfaces and switches.
+    pub(super) fn show_interfaces(&self, snapshot: &mut Snapshot, now: Timestamp) {
+        let versions = self.interfaces.versions.values();
+        let personalities: Vec<PersonalityView> =
+            versions.filter_map(|kept| self.personality_view(&kept.version)).collect();
+        let named = |view: PersonalityView| (view.version.clone(), Arc::new(view));
+        snapshot.personalities = personalities.into_iter().map(named).collect();
+        let mut operations: BTreeMap<_, _> = self
+            .interfaces
+            .operations
+            .values()
+            .map(|entry| (entry.id.clone(), Arc::new(entry.view())))
+            .collect();
+        for name in self.interfaces.records.keys() {
+            let Ok(view) = self.interface_view(name, now) else { continue };
+            operations.extend(view.operation.iter().map(|view| (view.id.clone(), Arc::new(view.clone()))));
+            snapshot.interfaces.insert(name.clone(), Arc::new(view));
+        }
+        snapshot.operations = operations;
+    }
+
+    pub(super) fn interface_view(&self, name: &str, now: Timestamp) -> Result<InterfaceView, Rejection> {
+        let record = self.record(name)?;
+        let kept = self.kept(&record.current)?;
+        let operation: Option<OperationView> = record.switch.as_ref().map(|switch| switch.view(name));
+        let default = record.settings.default.as_ref().and_then(|wanted| self.version(wanted, "").ok());
+        Ok(InterfaceView {
+            name: name.to_owned(),
+            state: state(record),
+            current: record.current.clone(),
+            digest: kept.digest.clone(),
+            previous: record.previous.clone(),
+            last_known_good: record.last_known_good.clone(),
+            default,
+            until: record.temporary.as_ref().map(|temporary| temporary.until),
+            level: record.level.as_ref().map(|level| level.name.clone()),
+            persona: record.carrier.clone(),
+            segment: self.segment_of(name),
+            created_at: record.created_at,
+            origin: record.origin.clone(),
+            definition: record.document.as_ref().clone(),
+            operation,
+            checks: match &record.switch {
+                Some(switch) => switch.checks.clone(),
+                None => record.health.results.clone(),
+            },
+            conditions: self.interface_conditions(record, now),
+            place: Some(record.settings.place.clone()),
+            wants: self.wants(name),
+        })
+    }
+
+    fn interface_conditions(&self, record: &Record, now: Timestamp) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        let mut add = |reason: &str, message: String| {
+            conditions.push(Condition { reason: reason.to_owned(), message });
+        };
+        match record.standing {
+            Standing::Active => {}
+            Standing::Fallback => add("Fallback", format!("it has its default {}", record.current)),
+            Standing::Degraded => {
+                add("Degraded", "no personality works: its packets are refused; switch it".to_owned());
+            }
+        }
+        if let Some(failure) = record.health.failure.as_ref().filter(|_| record.health.is_bad()) {
+            add("Unhealthy", failure.clone());
+        }
+        let carrier = self.records.get(&record.carrier).filter(|carrier| carrier.is_live(now));
+        let faults = carrier.map(|carrier| carrier.faults.as_slice()).unwrap_or_default();
+        if !faults.is_empty() {
+            add("KernelRefused", faults.join("; "));
+        }
+        conditions
+    }
+}
+
+/// What an interface is doing about its personality.
+fn state(record: &Record) -> InterfaceState {
+    match record.switch.as_ref().map(|switch| switch.phase) {
+        Some(Phase::Drain) => InterfaceState::Draining,
+        Some(Phase::Verify | Phase::Verified) => InterfaceState::Verifying,
+        Some(Phase::AwaitConfirm) => InterfaceState::AwaitingConfirm,
+        Some(
+            Phase::Prepare
+            | Phase::Preflight
+            | Phase::Ready
+            | Phase::Flip
+            | Phase::Rollback
+            | Phase::RollbackVerify
+            | Phase::Fallback
+            | Phase::FallbackVerify,
+        ) => InterfaceState::Applying,
+        None => match record.standing {
+            Standing::Active => InterfaceState::Active,
+            Standing::Fallback => InterfaceState::Fallback,
+            Standing::Degraded => InterfaceState::Degraded,
+        },
+    }
+}
+
+/// What new flows meet before a flip.
+fn transition(record: &Record) -> Option<Transition> {
+    let switch = record.switch.as_ref()?;
+    let drained = switch.blocked_at.is_some() && switch.phase.is_before_flip();
+    drained.then(|| Transition {
+        gate: switch.drain.scope == ScopeDocument::Impacted,
+        refuse_all: switch.drain.scope == ScopeDocument::All,
+        reject: switch.drain.block == BlockDocument::Reject,
+    })
+}
+
+/// From when on packets are judged by the policy beside, with or without a hub.
+fn lease(record: &Record) -> Option<Timestamp> {
+    let of_time = record.temporary.as_ref().map(|temporary| temporary.until);
+    let Some(switch) = &record.switch else { return of_time };
+    let waits = switch.deadline.unwrap_or_else(|| super::after(switch.phase_at, LONGEST_WAIT));
+    let lasts = switch.flipped_at.zip(switch.lasts).and_then(|(at, lasts)| at.checked_add(lasts).ok());
+    match switch.phase {
+        // The policy beside is the one whose time is over.
+        _ if switch.returns && !switch.phase.is_before_flip() => None,
+        Phase::Prepare | Phase::Preflight | Phase::Drain | Phase::Ready => {
+            // What is beside is what the time goes back to, or nothing that anybody agreed to yet.
+            let back = record.temporary.as_ref().map(|temporary| &temporary.back);
+            of_time.filter(|_| back == record.layout.other.as_ref())
+        }
+        Phase::Flip | Phase::Verify | Phase::Verified => {
+            let until = waits.saturating_add(GRACE).unwrap_or(Timestamp::MAX);
+            Some(lasts.map_or(until, |lasts| lasts.min(until)))
+        }
+        Phase::AwaitConfirm => Some(lasts.map_or(waits, |lasts| lasts.min(waits))),
+        Phase::Rollback | Phase::RollbackVerify | Phase::Fallback | Phase::FallbackVerify => None,
+    }
+}
+
+/// Whether an interface is degraded, and no personality is being tried.
+fn is_shut(record: &Record) -> bool {
+    let tried = record.switch.as_ref().is_some_and(|switch| !switch.phase.is_before_flip());
+    record.standing == Standing::Degraded && !tried
+}

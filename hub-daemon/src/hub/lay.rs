@@ -1,0 +1,174 @@
+//! Layouts: the carrier of an interface is made to judge by one personality, and to know the other.
+//!
+//! A carrier has the ranges of both. A flip takes the policy that was compiled for the one beside, as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Hub;
+use super::admit::{Author, invalid, not_found};
+use super::draft::{Draft, rule_ends};
+use crate::command::Rejection;
+use crate::document::persona::PersonaDocument;
+use crate::model::PersonaId;
+use crate::model::interface::InterfaceRecord;
+use crate::model::personality::{Carried, Personality};
+use crate::systems::persona::Life;
+use crate::systems::persona::candidate::Candidate;
+use crate::systems::personality::Layout;
+use crate::systems::personality::seat::Seat;
+use crate::view::Origin;
+
+fn author() -> Author {
+    Author { origin: Origin::Interface, rule_lines: Vec::new() }
+}
+
+impl Hub {
+    /// Makes the carrier of an interface that has none yet.
+    pub(super) fn first_carrier(
+        &mut self,
+        settings: &InterfaceRecord,
+        layout: &Layout,
+        now: Timestamp,
+    ) -> Result<PersonaId, Rejection> {
+        let (live, _) = self.carriers(settings, layout)?;
+        self.admit(live, author(), now)
+    }
+
+    /// Makes the carrier of an interface be as a layout says, whole or not at all.
+    pub(super) fn lay(&mut self, name: &str, layout: Layout, now: Timestamp) -> Result<(), Rejection> {
+        let record = self.record(name)?;
+        let (settings, carrier) = (Arc::clone(&record.settings), record.carrier.clone());
+        let (live, other) = self.carriers(&settings, &layout)?;
+        if !self.flip(&carrier, &live, other.as_ref(), now) {
+            self.whole_or_nothing(|hub| {
+                hub.change(&carrier, live, author(), now)?;
+                hub.beside(&carrier, other, now)
+            })?;
+        }
+        self.with_record(name, |record| record.layout = layout);
+        Ok(())
+    }
+
+    /// Personas of a layout: the one that decides, and the one beside it. Both have the ranges of both.
+    fn carriers(
+        &self,
+        settings: &InterfaceRecord,
+        layout: &Layout,
+    ) -> Result<(PersonaDocument, Option<PersonaDocument>), Rejection> {
+        let live = &self.kept(&layout.live)?.personality;
+        let mut seat = Seat::new(live, settings, &self.config).map_err(invalid)?;
+        let other = match &layout.other {
+            Some(version) => {
+                let other = &self.kept(version)?.personality;
+                let own = Seat::new(other, settings, &self.config).map_err(invalid)?;
+                // The order must not depend on which of the two decides.
+                let (first, second) = if layout.live <= *version {
+                    (seat.clone(), own.clone())
+                } else {
+                    (own.clone(), seat.clone())
+                };
+                seat = Seat { peer: seat.peer, ..first.or(&second) };
+                Some((other, Seat { peer: own.peer, ..seat.clone() }))
+            }
+            None => None,
+        };
+        let made = |personality: &Personality, seat: &Seat| {
+            let carried = Carried { gateways: seat.gateways.clone() };
+            let document =
+                personality.carrier(&settings.name, &carried, &seat.ranges, settings.port.as_deref());
+            PersonaDocument { peers: seat.peer.clone().map(|peer| vec![peer]), ..document }
+        };
+        Ok((made(live, &seat), other.map(|(other, seat)| made(other, &seat))))
+    }
+
+    /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change
+    /// places, with their compiled policies. Returns whether it was so.
+    fn flip(
+        &mut self,
+        id: &PersonaId,
+        live: &PersonaDocument,
+        other: Option<&PersonaDocument>,
+        now: Timestamp,
+    ) -> bool {
+        let Some(record) = self.records.get(id) else { return false };
+        let Some(candidate) = &record.candidate else { return false };
+        if *candidate.document != *live || other != Some(record.document.as_ref()) || candidate.over {
+            return false;
+        }
+        self.claims.remove(record);
+        self.revision += 1;
+        let revision = self.revision;
+        if let Some(record) = self.records.get_mut(id)
+            && let Some(next) = record.candidate.take()
+        {
+            record.candidate = Some(Candidate {
+                document: Arc::clone(&record.document),
+                persona: Arc::clone(&record.persona),
+                policy: Arc::clone(&record.policy),
+                rule_ends: record.rule_ends.clone(),
+                began: now,
+                until: Timestamp::MAX,
+                over: false,
+            });
+            record.document = next.document;
+            record.persona = next.persona;
+            record.policy = next.policy;
+            record.rule_ends = next.rule_ends;
+            record.generation += 1;
+            record.since = revision;
+            record.lists.sets.retain(|name, _| record.persona.sets().contains_key(name));
+            record.lists.generation = record.lists.generation.wrapping_add(1);
+            record.view = None;
+            let record = record.clone();
+            self.claims.insert(&record);
+        }
+        true
+    }
+
+    /// Puts a definition beside the one that decides, or takes it away.
+    fn beside(
+        &mut self,
+        id: &PersonaId,
+        document: Option<PersonaDocument>,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let record = self.records.get(id).ok_or_else(|| not_found(&id.0))?;
+        let before = record.candidate.as_ref();
+        if before.map(|candidate| candidate.document.as_ref()) == document.as_ref() {
+            return Ok(());
+        }
+        let candidate = match document {
+            None => None,
+            Some(document) => {
+                let baseline = &self.config.baseline;
+                let none = BTreeMap::new();
+                let mut draft = Draft::checked(document, &none, None, BTreeMap::new(), baseline)?;
+                draft.end_rules(rule_ends(&draft.persona, Some(record), now));
+                self.claims.room(&draft.persona, &record.virtuals, &draft.policy, &self.config)?;
+                Some(Candidate {
+                    document: Arc::new(draft.document),
+                    persona: Arc::new(draft.persona),
+                    policy: Arc::new(draft.policy),
+                    rule_ends: draft.rule_ends,
+                    began: now,
+                    until: Timestamp::MAX,
+                    over: false,
+                })
+            }
+        };
+        self.revision += 1;
+        if let Some(record) = self.records.get_mut(id) {
+            record.candidate = candidate;
+            record.view = None;
+        }
+        Ok(())
+    }
+
+    /// Whether the carrier of an interface lives, in the kernel or on its way there.
+    pub(super) fn carrier_works(&self, id: &PersonaId, now: Timestamp) -> bool {
+        self.records.get(id).is_some_and(|record| record.is_live(now) && record.life != Life::Elsewhere)
+    }
+}

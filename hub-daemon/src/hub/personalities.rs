@@ -1,0 +1,178 @@
+//! Personalities: kept by content, never changed, removed while nobody has them.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::admit::invalid;
+use super::{Hub, refused};
+use crate::command::switch::PersonalityCommand;
+use crate::command::{Rejection, RejectionKind, Reply};
+use crate::compile;
+use crate::document::personality::PersonalityDocument;
+use crate::model::persona::Persona;
+use crate::model::personality::{self, Carried, Personality, Version, Wanted};
+use crate::systems::personality::seat;
+use crate::systems::personality::versions::Kept;
+use crate::view::Origin;
+use crate::view::switch::PersonalityView;
+
+/// Versions of all personalities together.
+const VERSIONS: usize = 4_096;
+
+impl Hub {
+    pub(super) fn personality(
+        &mut self,
+        command: PersonalityCommand,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        match command {
+            PersonalityCommand::Create { document } => {
+                if self.is_filed(&document.name) {
+                    let detail =
+                        format!("managed_by_file: `{}` is defined by a file: change it there", document.name);
+                    return Err(refused(RejectionKind::Conflict, "", detail));
+                }
+                let version = self.keep_version(&document, Origin::Api, now)?;
+                let view = self.personality_view(&version).ok_or_else(|| unknown(&version.to_string()))?;
+                Ok(Reply::Personality(Box::new(view)))
+            }
+            PersonalityCommand::Delete { personality } => self.forget(&personality),
+        }
+    }
+
+    /// Keeps a personality; compiles it, so that what is kept fits the data path.
+    pub(super) fn keep_version(
+        &mut self,
+        document: &PersonalityDocument,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<Version, Rejection> {
+        let personality = Personality::new(document).map_err(invalid)?;
+        seat::subnet(&personality, &self.config).map_err(invalid)?;
+        let digest = personality::digest(personality.document());
+        if let Some(kept) = self.interfaces.versions.with_digest(&document.name, &digest) {
+            let (version, same) = (kept.version.clone(), kept.origin == origin);
+            if !same {
+                let moved = Kept { origin, ..kept.as_ref().clone() };
+                self.interfaces_mut().versions.insert(moved);
+            }
+            return Ok(version);
+        }
+        if self.interfaces.versions.len() >= VERSIONS {
+            let detail = format!("{VERSIONS} versions of personalities are kept: remove some");
+            return Err(refused(RejectionKind::Full, "", detail));
+        }
+        let version = self.interfaces.versions.next(&document.name);
+        let rules = compiled(&personality);
+        let kept = Kept { version: version.clone(), digest, personality, created_at: now, origin, rules };
+        self.interfaces_mut().versions.insert(kept);
+        Ok(version)
+    }
+
+    fn forget(&mut self, text: &str) -> Result<Reply, Rejection> {
+        let wanted =
+            Wanted::parse(text).map_err(|error| refused(RejectionKind::Invalid, "", error.to_string()))?;
+        let those: Vec<Version> = match wanted.number {
+            Some(number) => vec![Version { name: wanted.name.clone(), number }],
+            None => self.interfaces.versions.named(&wanted.name).map(|kept| kept.version.clone()).collect(),
+        };
+        let known = |version: &&Version| self.interfaces.versions.get(version).is_some();
+        if those.is_empty() || !those.iter().all(|version| known(&version)) {
+            return Err(unknown(text));
+        }
+        if self.is_filed(&wanted.name) {
+            let detail = format!("managed_by_file: `{}` is defined by a file: change it there", wanted.name);
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        self.unused(&those)?;
+        for version in &those {
+            self.interfaces_mut().versions.remove(version);
+        }
+        Ok(Reply::Deleted)
+    }
+
+    /// Refuses to remove versions that somebody has.
+    pub(super) fn unused(&self, those: &[Version]) -> Result<(), Rejection> {
+        for version in those {
+            let users = self.users(version);
+            if !users.is_empty() {
+                let users: Vec<String> = users.into_iter().map(|user| format!("`{user}`")).collect();
+                let detail = format!("personality {version} is used by interface {}", users.join(", "));
+                return Err(refused(RejectionKind::Conflict, "", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of interfaces that have a version, or go to it in some case.
+    pub(super) fn users(&self, version: &Version) -> BTreeSet<String> {
+        let latest = self.interfaces.versions.named(&version.name).next_back();
+        let latest = latest.is_some_and(|kept| kept.version == *version);
+        let means = |wanted: &Wanted| {
+            wanted.name == version.name && wanted.number.map_or(latest, |number| number == version.number)
+        };
+        let records = self.interfaces.records.iter();
+        let those = records.filter(|(_, record)| {
+            let settings = &record.settings;
+            let has = [Some(&record.current), record.previous.as_ref(), record.last_known_good.as_ref()];
+            let lies = [Some(&record.layout.live), record.layout.other.as_ref()];
+            let goes = record.switch.as_ref().map(|switch| [&switch.from, &switch.to]);
+            let back = record.temporary.as_ref().map(|temporary| &temporary.back);
+            let held = has.into_iter().chain(lies).flatten().chain(goes.into_iter().flatten()).chain(back);
+            let levels =
+                settings.zones.iter().flat_map(|zones| zones.levels.iter().map(|(_, wanted)| wanted));
+            let failover = settings.failover.as_ref().map(|failover| &failover.to);
+            held.into_iter().any(|held| held == version)
+                || settings.default.iter().chain(levels).chain(failover).any(means)
+        });
+        those.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether a file defines the last version of a name.
+    fn is_filed(&self, name: &str) -> bool {
+        let last = self.interfaces.versions.named(name).next_back();
+        last.is_some_and(|kept| matches!(kept.origin, Origin::File { .. }))
+    }
+
+    /// The version that somebody asks for.
+    pub(super) fn version(&self, wanted: &Wanted, pointer: &str) -> Result<Version, Rejection> {
+        let kept = self.interfaces.versions.find(wanted);
+        kept.map(|kept| kept.version.clone()).ok_or_else(|| {
+            let number = wanted.number.map_or(String::new(), |number| format!("@{number}"));
+            let detail = format!("there is no personality `{}{number}`", wanted.name);
+            refused(RejectionKind::Invalid, pointer, detail)
+        })
+    }
+
+    pub(super) fn kept(&self, version: &Version) -> Result<&Kept, Rejection> {
+        let kept = self.interfaces.versions.get(version);
+        kept.map(AsRef::as_ref).ok_or_else(|| unknown(&version.to_string()))
+    }
+
+    pub(super) fn personality_view(&self, version: &Version) -> Option<PersonalityView> {
+        let kept = self.interfaces.versions.get(version)?;
+        Some(PersonalityView {
+            version: kept.version.clone(),
+            digest: kept.digest.clone(),
+            created_at: kept.created_at,
+            origin: kept.origin.clone(),
+            definition: kept.personality.document().clone(),
+            compiled_rules: kept.rules,
+            used_by: self.users(version),
+        })
+    }
+}
+
+fn unknown(text: &str) -> Rejection {
+    refused(RejectionKind::NotFound, "", format!("there is no personality `{text}`"))
+}
+
+/// How many compiled rules it has towards the interface, and from it.
+fn compiled(personality: &Personality) -> [usize; 2] {
+    let ranges: Vec<_> = personality.addresses().keys().map(|address| address.addr().into()).collect();
+    let document = personality.carrier(personality.name(), &Carried::default(), &ranges, None);
+    let persona = Persona::new(&document).ok();
+    let policy = persona.map(|persona| compile::compile(&persona, &[]));
+    policy.map_or([0, 0], |policy| [policy.ingress.len(), policy.egress.len()])
+}

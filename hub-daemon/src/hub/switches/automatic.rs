@@ -1,0 +1,281 @@
+//! Switches that the hub begins by itself: when a time is over, a threat level changed, or checks fail.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::{Hub, refused};
+use super::after;
+use super::back::back_to;
+use super::begin::{Cause, signed};
+use crate::command::switch::Order;
+use crate::command::{Rejection, RejectionKind, Reply};
+use crate::document::personality::OnUnhealthyDocument;
+use crate::model::check::CheckResult;
+use crate::model::interface::{Failover, Zones};
+use crate::model::personality::Version;
+use crate::systems::personality::health::{GOOD_AFTER, May};
+use crate::systems::personality::{Level, Record, Standing, checks};
+
+/// Who orders switches that nobody ordered.
+const HUB: &str = "hub";
+/// A switch that could not begin is tried again after this long.
+const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+impl Hub {
+    /// Lets time pass for interfaces.
+    pub(in super::super) fn advance_interfaces(&mut self, now: Timestamp) {
+        let due = |record: &Record| record.deadline().is_some_and(|deadline| deadline <= now);
+        let records = self.interfaces.records.iter();
+        let names: Vec<String> =
+            records.filter(|(_, record)| due(record)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            // What is due may begin something that is due at once; nothing of it goes on for ever.
+            for _ in 0..4 {
+                let Some(record) = self.interfaces.records.get(&name).filter(|record| due(record)) else {
+                    break;
+                };
+                if record.switch.is_some() {
+                    self.overdue(&name, now);
+                } else {
+                    self.moment(&name, now);
+                }
+            }
+        }
+    }
+
+    /// Something is due while no switch is under way.
+    fn moment(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let temporary = record.temporary.clone();
+        let falls = record.level.as_ref().and_then(|level| level.falls.clone());
+        if let Some(temporary) = temporary.filter(|temporary| temporary.until <= now) {
+            let why = format!("the time of switch {} is over", temporary.operation.0);
+            self.by_itself(name, &back_to(name, &temporary.back, HUB, &why), Cause::Returns, now);
+        } else if let Some((level, _)) = falls.filter(|(_, at)| *at <= now) {
+            self.follow(name, &level, HUB, now);
+        } else if is_over(record.retires_at) {
+            self.with_record(name, |record| record.retires_at = None);
+            self.forget_other(name, now);
+        } else if is_over(record.health.good_at) {
+            self.with_record(name, |record| {
+                record.health.good_at = None;
+                if record.health.failures > 0 {
+                    record.health.good_at = Some(after(now, GOOD_AFTER));
+                } else if record.standing == Standing::Active && record.temporary.is_none() {
+                    record.last_known_good = Some(record.current.clone());
+                }
+            });
+        }
+    }
+
+    /// Begins a switch that nobody ordered. One that cannot begin is said, and tried again where time asks for it.
+    fn by_itself(&mut self, name: &str, order: &Order, cause: Cause, now: Timestamp) -> bool {
+        let begun = if self.pending.is_some() {
+            let detail = "a change waits for confirmation";
+            Err(refused(RejectionKind::Conflict, "", detail))
+        } else {
+            self.whole_or_nothing(|hub| hub.begin(order, None, cause, now))
+        };
+        match begun {
+            Ok(_) => true,
+            Err(rejection) => {
+                let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
+                let said = format!("a switch to {} could not begin ({}): {why}", order.to, order.why);
+                self.with_record(name, |record| {
+                    if let Some(temporary) = &mut record.temporary {
+                        temporary.until = temporary.until.max(after(now, AGAIN));
+                    }
+                });
+                self.notice(name, Some(said));
+                false
+            }
+        }
+    }
+
+    /// Takes note of the threat level of an interface. It goes up at once, and down when the level has been lower
+    /// for a while.
+    pub(super) fn threat(
+        &mut self,
+        name: &str,
+        level: &str,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        let record = self.record(name)?;
+        let Some(zones) = &record.settings.zones else {
+            let detail = format!("interface `{name}` has no zones: add `zones` to its record");
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        };
+        let Some(asked) = rank(zones, level) else {
+            let known: Vec<&str> = zones.levels.iter().map(|(name, _)| name.as_str()).collect();
+            let detail = format!("level `{level}`: use one of {}", known.join(", "));
+            return Err(refused(RejectionKind::Invalid, "/level", detail));
+        };
+        let hysteresis = signed(zones.hysteresis);
+        let current = record.level.as_ref().and_then(|level| rank(zones, &level.name));
+        let falls = record.level.as_ref().and_then(|level| level.falls.clone());
+        if current.is_none_or(|current| asked > current) {
+            if record.switch.as_ref().is_some_and(|switch| switch.phase.is_before_flip()) {
+                self.fail(name, &format!("the threat level rose to {level}"), now);
+            }
+            self.follow(name, level, by, now);
+        } else if current.is_some_and(|current| asked < current) {
+            // The same lower level again does not make it wait longer.
+            let since = falls.filter(|(lower, _)| lower == level).map(|(_, at)| at);
+            let at = since.unwrap_or_else(|| after(now, hysteresis));
+            self.with_record(name, |record| {
+                if let Some(held) = &mut record.level {
+                    held.falls = Some((level.to_owned(), at));
+                }
+            });
+            self.advance_interfaces(now);
+        } else {
+            self.with_record(name, |record| {
+                if let Some(level) = &mut record.level {
+                    level.falls = None;
+                }
+            });
+        }
+        let view = self.interface_view(name, now)?;
+        Ok(Reply::Interface(Box::new(view)))
+    }
+
+    /// Gives an interface the personality of a threat level.
+    fn follow(&mut self, name: &str, level: &str, by: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let Some(zones) = &record.settings.zones else { return };
+        let held = record.level.as_ref().and_then(|level| rank(zones, &level.name));
+        let rises = rank(zones, level) > held;
+        let wanted = zones.levels.iter().find(|(name, _)| name == level).map(|(_, wanted)| wanted.clone());
+        let Some(to) = wanted.and_then(|wanted| self.version(&wanted, "").ok()) else { return };
+        if record.switch.is_some() {
+            // One that has flipped is brought to its end first.
+            self.with_record(name, |record| {
+                let name = record.level.as_ref().map_or_else(|| level.to_owned(), |level| level.name.clone());
+                record.level = Some(Level { name, falls: Some((level.to_owned(), now)) });
+            });
+            return;
+        }
+        let has_it = record.layout.live == to && record.standing == Standing::Active;
+        let began = has_it || {
+            let why = format!("threat level {level}");
+            let order = Order { urgent: rises, ..back_to(name, &to, by, &why) };
+            self.by_itself(name, &order, Cause::Automatic, now)
+        };
+        let again = (!began).then(|| (level.to_owned(), after(now, AGAIN)));
+        self.with_record(name, |record| {
+            let kept = record.level.take().map_or_else(|| level.to_owned(), |level| level.name);
+            record.level = Some(Level { name: if began { level.to_owned() } else { kept }, falls: again });
+        });
+    }
+
+    /// Judges a round of checks while no switch is under way.
+    pub(super) fn looked_after(&mut self, name: &str, mut results: Vec<CheckResult>, now: Timestamp) {
+        let mut asked = self.asked(name);
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let failover = record.settings.failover.clone();
+        let own = self.baseline_of(name).len();
+        let of_failover = asked.split_off(own.min(asked.len()));
+        let answer = if of_failover.is_empty() { None } else { results.get(own).cloned() };
+        results.truncate(own);
+        let failure = checks::failure(&asked, &results, record.health.baseline.as_ref());
+        let was_bad = record.health.is_bad();
+        let health = self.with_seen(name, |record| {
+            record.health.note(failure.clone(), results, now);
+            record.health.is_bad()
+        });
+        let is_bad = health == Some(true);
+        if is_bad != was_bad {
+            let said = match &failure {
+                Some(failure) => format!("unhealthy: {failure}"),
+                None => "healthy again".to_owned(),
+            };
+            self.notice(name, Some(said));
+        }
+        if let Some((failover, answer)) = failover.zip(answer)
+            && self.fails_over(name, &failover, answer.passed, now)
+        {
+            return;
+        }
+        if is_bad && self.reverts(name) {
+            let why = format!("unhealthy: {}", failure.unwrap_or_default());
+            self.leave_unhealthy(name, &why, now);
+        }
+    }
+
+    fn reverts(&self, name: &str) -> bool {
+        let record = self.interfaces.records.get(name);
+        let active = record.filter(|record| record.standing == Standing::Active);
+        let kept = active.and_then(|record| self.interfaces.versions.get(&record.layout.live));
+        kept.is_some_and(|kept| kept.personality.health().on_unhealthy == OnUnhealthyDocument::Revert)
+    }
+
+    /// Goes back from a personality that has become bad; where that happens too often, to none.
+    fn leave_unhealthy(&mut self, name: &str, why: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        match record.health.may_switch(now) {
+            May::Later => {}
+            May::NoMore => {
+                self.with_record(name, |record| {
+                    record.standing = Standing::Degraded;
+                    record.temporary = None;
+                });
+                self.notice(name, Some(format!("degraded: it was switched too often; {why}")));
+            }
+            May::Now => {
+                let Some(target) = self.good_before(name) else { return };
+                self.count_automatic(name, now);
+                self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now);
+            }
+        }
+    }
+
+    /// Switches to what a record has for the case that something fails, and back. Returns whether it did.
+    fn fails_over(&mut self, name: &str, failover: &Failover, works: bool, now: Timestamp) -> bool {
+        let Ok(to) = self.version(&failover.to, "") else { return false };
+        let Some((is_there, fails_since, works_since, back)) = self.with_seen(name, |record| {
+            let health = &mut record.health;
+            if works {
+                health.fails_since = None;
+                health.works_since.get_or_insert(now);
+            } else {
+                health.works_since = None;
+                health.fails_since.get_or_insert(now);
+            }
+            let is_there = record.layout.live == to;
+            (is_there, health.fails_since, health.works_since, record.previous.clone())
+        }) else {
+            return false;
+        };
+        let lasted =
+            |since: Option<Timestamp>, time| since.is_some_and(|since| after(since, signed(time)) <= now);
+        let target: Option<(Version, &str)> = if !is_there && lasted(fails_since, failover.fails_for) {
+            Some((to, "the check of failover fails"))
+        } else if is_there && failover.comes_back && lasted(works_since, failover.hold_down) {
+            back.map(|back| (back, "the check of failover succeeds again"))
+        } else {
+            None
+        };
+        let Some((target, why)) = target else { return false };
+        let Some(record) = self.interfaces.records.get(name) else { return false };
+        if record.health.may_switch(now) != May::Now {
+            return false;
+        }
+        self.count_automatic(name, now);
+        self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now)
+    }
+
+    fn count_automatic(&mut self, name: &str, now: Timestamp) {
+        self.with_record(name, |record| record.health.switches(now));
+    }
+
+    /// Notes what was seen, which is nothing to store.
+    fn with_seen<T>(&mut self, name: &str, note: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        self.revision += 1;
+        std::sync::Arc::make_mut(&mut self.interfaces).records.get_mut(name).map(note)
+    }
+}
+
+fn rank(zones: &Zones, level: &str) -> Option<usize> {
+    zones.levels.iter().position(|(name, _)| name == level)
+}

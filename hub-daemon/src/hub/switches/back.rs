@@ -1,0 +1,186 @@
+//! The ways back: to what was before, to the default, to nothing.
+
+use jiff::Timestamp;
+
+use super::super::{Hub, refused};
+use super::because;
+use super::begin::{Cause, signed};
+use crate::command::switch::{Order, Said};
+use crate::command::{Rejection, RejectionKind, Reply};
+use crate::model::personality::Version;
+use crate::systems::personality::operation::Outcome;
+use crate::systems::personality::switch::{APPLY, Phase};
+use crate::systems::personality::{Layout, Standing};
+
+impl Hub {
+    /// Something went wrong with a switch: it goes back, and all of its group with it.
+    pub(in super::super) fn fail(&mut self, name: &str, why: &str, now: Timestamp) {
+        let members = self.members(name);
+        let goes_on = self.with_switch(name, |switch| {
+            switch.failure.get_or_insert_with(|| why.to_owned());
+            switch.phase.goes_on()
+        });
+        self.fail_one(name, now);
+        // A group is given up whole; on its way back each is for itself.
+        for member in members.iter().filter(|member| *member != name && goes_on == Some(true)) {
+            self.with_switch(member, |switch| {
+                switch.failure.get_or_insert_with(|| format!("interface `{name}`: {why}"));
+            });
+            self.fail_one(member, now);
+        }
+    }
+
+    fn fail_one(&mut self, name: &str, now: Timestamp) {
+        let Some(switch) = self.interfaces.records.get(name).and_then(|record| record.switch.as_ref()) else {
+            return;
+        };
+        match switch.phase {
+            _ if switch.returns && switch.phase.goes_on() => self.fall_back(name, now),
+            Phase::Prepare | Phase::Preflight | Phase::Drain | Phase::Ready => {
+                self.forget_other(name, now);
+                self.end_switch(name, Outcome::Aborted, now);
+            }
+            Phase::Flip | Phase::Verify | Phase::Verified | Phase::AwaitConfirm => self.roll_back(name, now),
+            Phase::Rollback | Phase::RollbackVerify => self.fall_back(name, now),
+            Phase::Fallback | Phase::FallbackVerify => self.degrade(name, now),
+        }
+    }
+
+    /// Goes on with a way back that was under way when the hub stopped.
+    pub(in super::super) fn resume(&mut self, name: &str, phase: Phase, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let layout = record.layout.clone();
+        if self.lay(name, layout, now).is_ok() {
+            self.enter(name, phase, Some(signed(APPLY)), now);
+        } else {
+            self.fail(name, "the way back is closed", now);
+        }
+    }
+
+    /// Has the personality of before decide again.
+    pub(in super::super) fn roll_back(&mut self, name: &str, now: Timestamp) {
+        let flipped = self.interfaces.records.get(name).and_then(|record| record.layout.flipped());
+        let laid = flipped.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        if laid {
+            self.enter(name, Phase::Rollback, Some(signed(APPLY)), now);
+        } else {
+            self.fall_back(name, now);
+        }
+    }
+
+    /// Has the default personality decide, if that is another one.
+    fn fall_back(&mut self, name: &str, now: Timestamp) {
+        let default = self.fallback(name);
+        let layout = self.interfaces.records.get(name).zip(default).map(|(record, default)| Layout {
+            slot: record.layout.slot.other(),
+            live: default,
+            other: None,
+        });
+        let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        if laid {
+            self.enter(name, Phase::Fallback, Some(signed(APPLY)), now);
+        } else {
+            self.degrade(name, now);
+        }
+    }
+
+    /// The default, unless it has just failed.
+    fn fallback(&self, name: &str) -> Option<Version> {
+        let record = self.interfaces.records.get(name)?;
+        let switch = record.switch.as_ref()?;
+        let default = self.version(record.settings.default.as_ref()?, "").ok()?;
+        let failed =
+            |version: &Version| *version == switch.to || (*version == switch.from && !switch.returns);
+        (!failed(&default) || (switch.returns && default == switch.from)).then_some(default)
+    }
+
+    /// Nothing works: packets are refused until somebody switches it.
+    fn degrade(&mut self, name: &str, now: Timestamp) {
+        self.with_record(name, |record| {
+            record.standing = Standing::Degraded;
+            record.current = record.layout.live.clone();
+            record.temporary = None;
+        });
+        self.forget_other(name, now);
+        self.end_switch(name, Outcome::Degraded, now);
+    }
+
+    /// The personality of before works as it did.
+    pub(super) fn rolled_back(&mut self, name: &str, now: Timestamp) {
+        self.forget_other(name, now);
+        self.end_switch(name, Outcome::RolledBack, now);
+    }
+
+    /// The default works.
+    pub(super) fn fell_back(&mut self, name: &str, now: Timestamp) {
+        self.with_record(name, |record| {
+            let before = std::mem::replace(&mut record.current, record.layout.live.clone());
+            record.previous = Some(before);
+            record.standing = Standing::Fallback;
+            record.temporary = None;
+            record.health.baseline = record.switch.as_ref().map(|switch| switch.verified.clone());
+        });
+        self.end_switch(name, Outcome::FellBack, now);
+    }
+
+    /// Empties the other slot, but for what a temporary switch goes back to.
+    pub(in super::super) fn forget_other(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let back = record.temporary.as_ref().map(|temporary| temporary.back.clone());
+        let layout = record.layout.with(back.filter(|back| *back != record.layout.live));
+        if layout == record.layout {
+            return;
+        }
+        if let Err(rejection) = self.lay(name, layout, now) {
+            let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
+            self.notice(name, Some(format!("what was prepared cannot be taken back: {why}")));
+        }
+    }
+
+    /// Goes back to what was good last; gives up a switch that is under way.
+    pub(super) fn revert_interface(&mut self, said: &Said, now: Timestamp) -> Result<Reply, Rejection> {
+        let record = self.record(&said.interface)?;
+        if let Some(switch) = &record.switch {
+            if !switch.phase.goes_on() {
+                let detail = format!("the switch to {} goes back already", switch.to);
+                return Err(refused(RejectionKind::Conflict, "", detail));
+            }
+            let id = switch.id.clone();
+            self.fail(&said.interface, &format!("reverted by {}{}", said.by, because(&said.why)), now);
+            return self.became(&id);
+        }
+        let target = self.good_before(&said.interface).ok_or_else(|| {
+            let detail =
+                "there is nothing to go back to: no other personality was good, and there is no default";
+            refused(RejectionKind::Conflict, "", detail)
+        })?;
+        let order = back_to(&said.interface, &target, &said.by, &said.why);
+        let id = self.whole_or_nothing(|hub| hub.begin(&order, None, Cause::Ordered, now))?;
+        self.became(&id)
+    }
+
+    /// What an interface goes back to: the last one that was good, else the one before, else the default.
+    pub(super) fn good_before(&self, name: &str) -> Option<Version> {
+        let record = self.interfaces.records.get(name)?;
+        let back = record.temporary.as_ref().map(|temporary| temporary.back.clone());
+        let default = record.settings.default.as_ref().and_then(|wanted| self.version(wanted, "").ok());
+        let all = [back, record.last_known_good.clone(), record.previous.clone(), default];
+        let degraded = record.standing == Standing::Degraded;
+        let known = |version: &Version| self.interfaces.versions.get(version).is_some();
+        all.into_iter().flatten().find(|version| known(version) && (degraded || *version != record.current))
+    }
+}
+
+/// An order to go back at once.
+pub(super) fn back_to(interface: &str, to: &Version, by: &str, why: &str) -> Order {
+    Order {
+        interface: interface.to_owned(),
+        to: to.to_string(),
+        by: by.to_owned(),
+        why: why.to_owned(),
+        drain: None,
+        urgent: true,
+        confirm_within: None,
+        lasts: None,
+    }
+}

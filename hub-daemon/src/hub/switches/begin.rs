@@ -1,0 +1,161 @@
+//! Switches begin: validated and planned at once, prepared from then on.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::admit::invalid;
+use super::super::documents::{below, severity};
+use super::super::{Hub, refused};
+use crate::command::switch::{FlowCount, Order};
+use crate::command::{Rejection, RejectionKind, Reply};
+use crate::model::personality::{Drain, Wanted};
+use crate::model::problems::Problems;
+use crate::systems::personality::Standing;
+use crate::systems::personality::switch::{APPLY, OperationId, Phase, Switch};
+
+/// Switches under way: each has a compiled policy beside the live one.
+const SWITCHES: usize = 1_024;
+/// Longest time that a switch may wait for confirmation, or last.
+const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
+
+/// What the hub itself knows of a switch that it orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody orders it.
+    Ordered,
+    /// The hub does.
+    Automatic,
+    /// The time of the one before is over: there is no way back to that.
+    Returns,
+}
+
+impl Hub {
+    /// Begins switches: all of them, or none.
+    pub(super) fn start(&mut self, orders: Vec<Order>, now: Timestamp) -> Result<Reply, Rejection> {
+        if orders.is_empty() {
+            return Err(refused(RejectionKind::Invalid, "", "no interface is named: name at least one"));
+        }
+        let is_group = orders.len() > 1;
+        let group = is_group.then(|| self.operation_id(now));
+        let began = self.whole_or_nothing(|hub| {
+            let (mut began, mut problems, mut kind) = (Vec::new(), Vec::new(), None);
+            for (index, order) in orders.into_iter().enumerate() {
+                match hub.begin(&order, group.clone(), Cause::Ordered, now) {
+                    Ok(id) => began.push(id),
+                    Err(rejection) => {
+                        kind = kind.max(Some(severity(rejection.kind)));
+                        let place = |problem| if is_group { below(index, problem) } else { problem };
+                        problems.extend(rejection.problems.into_iter().map(place));
+                    }
+                }
+            }
+            match kind {
+                None => Ok(began),
+                Some((_, kind)) => Err(Rejection { kind, problems }),
+            }
+        })?;
+        Ok(Reply::Switched(began.iter().filter_map(|id| self.operation(id)).collect()))
+    }
+
+    /// Begins a switch: its personality is prepared beside the one that decides.
+    pub(super) fn begin(
+        &mut self,
+        order: &Order,
+        group: Option<OperationId>,
+        cause: Cause,
+        now: Timestamp,
+    ) -> Result<OperationId, Rejection> {
+        let (name, to, drain) = self.validated(order, now)?;
+        let record = self.record(&name)?;
+        let from = record.layout.live.clone();
+        let layout = record.layout.with(Some(to.clone()));
+        self.lay(&name, layout, now)?;
+        let id = self.operation_id(now);
+        self.revision += 1;
+        let since = self.revision;
+        let switch = Switch {
+            id: id.clone(),
+            group,
+            from,
+            to,
+            by: order.by.clone(),
+            why: order.why.clone(),
+            automatic: cause != Cause::Ordered,
+            returns: cause == Cause::Returns,
+            drain,
+            urgent: order.urgent,
+            confirm_within: order.confirm_within,
+            lasts: order.lasts,
+            phase: Phase::Prepare,
+            phase_at: now,
+            deadline: Some(super::after(now, signed(APPLY))),
+            since,
+            applied: false,
+            began_at: now,
+            flipped_at: None,
+            blocked_at: None,
+            done: Vec::new(),
+            baseline: None,
+            verified: Vec::new(),
+            checks: Vec::new(),
+            flows: FlowCount::default(),
+            failure: None,
+        };
+        let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);
+        self.with_record(&name, |record| {
+            record.switch = Some(switch);
+            record.retires_at = None;
+            record.ticket = since;
+        });
+        self.notice(&name, Some(said));
+        Ok(id)
+    }
+
+    /// What a switch would be about, if nothing is against it.
+    pub(super) fn validated(
+        &self,
+        order: &Order,
+        now: Timestamp,
+    ) -> Result<(String, crate::model::personality::Version, Drain), Rejection> {
+        let record = self.record(&order.interface)?;
+        if let Some(switch) = &record.switch {
+            let (to, phase) = (&switch.to, switch.phase.words());
+            let detail = format!("a switch to {to} is under way ({phase}): wait for it, or revert it first");
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        if !self.carrier_works(&record.carrier, now) {
+            return Err(refused(RejectionKind::Conflict, "", "the interface has no carrier that works"));
+        }
+        let running = self.interfaces.records.values().filter(|record| record.switch.is_some()).count();
+        if running >= SWITCHES {
+            let detail = format!("{SWITCHES} switches are under way: wait for some of them");
+            return Err(refused(RejectionKind::Full, "", detail));
+        }
+        let wanted = Wanted::parse(&order.to)
+            .map_err(|error| refused(RejectionKind::Invalid, "/to", error.to_string()))?;
+        let to = self.version(&wanted, "/to")?;
+        if to == record.layout.live && record.standing != Standing::Degraded {
+            let detail = format!("interface `{}` has {to} already", order.interface);
+            return Err(refused(RejectionKind::Conflict, "/to", detail));
+        }
+        let mut problems = Problems::default();
+        for (pointer, time) in [("/confirm_within", order.confirm_within), ("/for", order.lasts)] {
+            if time.is_some_and(|time| time.is_zero() || time > LONGEST) {
+                problems.add(pointer, "use a time between 1s and 30d");
+            }
+        }
+        let drain = match &order.drain {
+            Some(written) => Drain::new(&mut problems, Some(written)),
+            None => self.kept(&to)?.personality.drain(),
+        };
+        problems.settle(()).map_err(invalid)?;
+        Ok((order.interface.clone(), to, drain))
+    }
+
+    pub(super) fn operation_id(&mut self, now: Timestamp) -> OperationId {
+        OperationId(self.fresh_id(now).0.to_string())
+    }
+}
+
+pub(super) fn signed(time: std::time::Duration) -> SignedDuration {
+    SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
+}

@@ -1,0 +1,68 @@
+//! What a switch would do, without doing it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::super::Hub;
+use crate::command::switch::Order;
+use crate::command::{Rejection, Reply};
+use crate::inputs::plan::field_changes;
+use crate::model::personality::Version;
+use crate::systems::personality::checks;
+use crate::systems::personality::seat::Seat;
+use crate::view::switch::PlanView;
+
+impl Hub {
+    /// Prepares a switch in a copy of the hub, and says what that found.
+    pub(super) fn plan(&mut self, order: &Order, now: Timestamp) -> Result<Reply, Rejection> {
+        let (name, to, _) = self.validated(order, now)?;
+        let mut copy = self.clone();
+        let layout = copy.record(&name)?.layout.with(Some(to.clone()));
+        copy.lay(&name, layout, now)?;
+        let record = copy.record(&name)?;
+        let from = record.layout.live.clone();
+        let (before, after) = (&copy.kept(&from)?.personality, &copy.kept(&to)?.personality);
+        let seat = Seat::new(after, &record.settings, &copy.config).unwrap_or_default();
+        let segment = copy.segment_of(&name);
+        let asked = checks::asked(after, &seat, segment);
+        let carrier = copy.records.get(&record.carrier);
+        let candidate = carrier.and_then(|carrier| carrier.candidate.as_ref());
+        let policy = candidate.map(|candidate| Arc::clone(&candidate.policy));
+        let live = carrier.map(|carrier| Arc::clone(&carrier.policy));
+        let Some(policy) = policy.or(live) else { return Err(super::super::admit::not_found(&name)) };
+        let lacks = |addresses: &std::collections::BTreeMap<ipnet::IpNet, _>, address: &&ipnet::IpNet| {
+            !addresses.contains_key(*address)
+        };
+        Ok(Reply::Plan(Box::new(PlanView {
+            interface: name,
+            differences: copy.differences(&from, &to),
+            addresses_added: after
+                .addresses()
+                .keys()
+                .filter(|address| lacks(before.addresses(), address))
+                .copied()
+                .collect(),
+            addresses_removed: before
+                .addresses()
+                .keys()
+                .filter(|address| lacks(after.addresses(), address))
+                .copied()
+                .collect(),
+            checks: asked.iter().map(|asked| asked.check.to_string()).collect(),
+            from,
+            to,
+            segment,
+            policy,
+        })))
+    }
+
+    /// What differs between two definitions, by JSON pointer.
+    pub(super) fn differences(&self, from: &Version, to: &Version) -> Vec<String> {
+        let value = |version: &Version| {
+            let kept = self.interfaces.versions.get(version);
+            kept.and_then(|kept| serde_json::to_value(kept.personality.document()).ok()).unwrap_or_default()
+        };
+        field_changes(&value(from), &value(to)).into_iter().map(|change| change.pointer).collect()
+    }
+}

@@ -1,0 +1,96 @@
+//! What the hub wants to know of interfaces.
+
+use std::net::IpAddr;
+
+use super::super::Hub;
+use crate::document::personality::ScopeDocument;
+use crate::model::SegmentId;
+use crate::model::check::{Check, CheckAsked};
+use crate::model::personality::Version;
+use crate::systems::personality::checks;
+use crate::systems::personality::contribute::tunnel_name;
+use crate::systems::personality::health::EVERY;
+use crate::systems::personality::seat::Seat;
+use crate::systems::personality::switch::Phase;
+use crate::view::switch::{Question, Wanted};
+
+/// Oldest handshake of a tunnel that is to be switched to.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(5);
+
+impl Hub {
+    /// What the hub wants to know of an interface.
+    pub(in super::super) fn wants(&self, name: &str) -> Vec<Wanted> {
+        let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
+        let question = match &record.switch {
+            None => Some(Question::Checks { asked: self.asked(name), every: Some(EVERY) }),
+            Some(switch) if switch.phase.asks_checks() => {
+                Some(Question::Checks { asked: self.asked(name), every: None })
+            }
+            Some(switch) if switch.phase == Phase::Drain && switch.applied => Some(Question::Flows {
+                segment: self.segment_of(name),
+                all: switch.drain.scope == ScopeDocument::All,
+                udp: switch.drain.udp,
+                idle_cutoff: switch.drain.idle_cutoff,
+                leaving: self.leaving(&switch.from, &switch.to),
+            }),
+            Some(_) => None,
+        };
+        question.into_iter().map(|question| Wanted { ticket: record.ticket, question }).collect()
+    }
+
+    /// Checks of an interface as it is, and what else is asked in the phase that it is in.
+    pub(super) fn asked(&self, name: &str) -> Vec<CheckAsked> {
+        let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
+        let mut asked = self.baseline_of(name);
+        let segment = self.segment_of(name);
+        match &record.switch {
+            Some(switch) if switch.phase == Phase::Preflight => {
+                let link = |version: &Version| {
+                    let tunnel = self.interfaces.versions.get(version)?.personality.tunnel()?;
+                    Some(tunnel_name(tunnel, segment))
+                };
+                let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
+                asked.extend(
+                    fresh.map(|link| CheckAsked {
+                        check: Check::Handshake { link, within: FRESH },
+                        named: true,
+                    }),
+                );
+            }
+            Some(_) => {}
+            None => {
+                let failover = record.settings.failover.as_ref();
+                asked.extend(
+                    failover.map(|failover| CheckAsked { check: failover.check.clone(), named: false }),
+                );
+            }
+        }
+        asked
+    }
+
+    /// Checks of the personality that decides.
+    pub(super) fn baseline_of(&self, name: &str) -> Vec<CheckAsked> {
+        let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
+        let Some(kept) = self.interfaces.versions.get(&record.layout.live) else { return Vec::new() };
+        let seat = Seat::new(&kept.personality, &record.settings, &self.config).unwrap_or_default();
+        checks::asked(&kept.personality, &seat, self.segment_of(name))
+    }
+
+    /// Index of the carrier in the data path.
+    pub(in super::super) fn segment_of(&self, name: &str) -> SegmentId {
+        let record = self.interfaces.records.get(name);
+        let carrier = record.and_then(|record| self.records.get(&record.carrier));
+        carrier.map_or(SegmentId(0), |carrier| carrier.segment)
+    }
+
+    /// Addresses that an interface loses by a switch.
+    fn leaving(&self, from: &Version, to: &Version) -> Vec<IpAddr> {
+        let addresses = |version: &Version| -> Vec<IpAddr> {
+            let kept = self.interfaces.versions.get(version);
+            let addresses = kept.map(|kept| kept.personality.addresses().keys());
+            addresses.into_iter().flatten().map(ipnet::IpNet::addr).collect()
+        };
+        let stays = addresses(to);
+        addresses(from).into_iter().filter(|address| !stays.contains(address)).collect()
+    }
+}

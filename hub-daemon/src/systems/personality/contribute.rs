@@ -1,0 +1,122 @@
+//! What an interface with personalities adds to the kernel's tables beside its carrier.
+
+use std::collections::BTreeMap;
+
+use ring::digest::{SHA256, digest};
+
+use super::Record;
+use super::versions::Kept;
+use crate::desired::interfaces::{
+    INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
+    Resolver, RuleScope, Tunnel,
+};
+use crate::desired::{Desired, LINK_PREFIX};
+use crate::document::interface::RoutesDocument;
+use crate::model::SegmentId;
+use crate::model::personality::{Device, Personality, PersonalityTunnel, Way};
+
+/// The personalities of an interface: the one that decides, and the one beside it.
+#[derive(Clone, Copy)]
+pub struct Pair<'a> {
+    /// The one that decides.
+    pub live: &'a Kept,
+    /// The one beside it.
+    pub other: Option<&'a Kept>,
+}
+
+/// Adds addresses, routes, tunnels and the resolver.
+pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pair: Pair<'_>) {
+    let live = &pair.live.personality;
+    let other = pair.other.map(|kept| &kept.personality);
+    let namespace = record.settings.place.namespace.clone();
+    let mut addresses: BTreeMap<_, _> = BTreeMap::new();
+    for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
+        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope: *scope });
+    }
+    for (address, scope) in live.addresses() {
+        addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
+    }
+    let mut routes = [routes_of(Some(live), segment), routes_of(other, segment)];
+    if record.layout.slot.index() == 1 {
+        routes.reverse();
+    }
+    let scope = match record.settings.routes {
+        _ if live.routes().is_empty() => RuleScope::Nothing,
+        RoutesDocument::Everything => RuleScope::Everything,
+        RoutesDocument::Addresses => RuleScope::FromAddresses,
+    };
+    let interface = Interface {
+        place: record.settings.place.clone(),
+        persona: record.carrier.clone(),
+        addresses,
+        mtu: live.mtu(),
+        tables: [0, 1].map(|slot| INTERFACE_TABLE_BASE + 2 * segment.0 + slot),
+        routes,
+        live: record.layout.slot,
+        scope,
+    };
+    desired.interfaces.insert(record.settings.name.clone(), interface);
+    // A link that both have is as the one that decides has it.
+    for personality in other.into_iter().chain([live]) {
+        let Some(tunnel) = personality.tunnel() else { continue };
+        let made = Tunnel {
+            namespace: namespace.clone(),
+            persona: record.carrier.clone(),
+            backend: tunnel.backend,
+            private_key_file: tunnel.private_key_file.clone(),
+            listen_port: tunnel.listen_port,
+            mark: None,
+            addresses: tunnel.addresses.clone(),
+            mtu: tunnel.mtu,
+            peers: tunnel.peers.clone(),
+        };
+        desired.tunnels.insert(tunnel_name(tunnel, segment), made);
+    }
+    if !live.servers().is_empty() {
+        let resolver = Resolver {
+            place: record.settings.place.clone(),
+            persona: record.carrier.clone(),
+            servers: live.servers().to_vec(),
+            search: live.search().to_vec(),
+            manage_resolv_conf: record.settings.manage_resolv_conf,
+        };
+        desired.resolvers.insert(record.settings.name.clone(), resolver);
+    }
+}
+
+/// Name of the link of a tunnel: as the document says, or made of what makes it another one, at most 15 letters.
+pub fn tunnel_name(tunnel: &PersonalityTunnel, segment: SegmentId) -> String {
+    if let Some(name) = &tunnel.interface {
+        return name.clone();
+    }
+    let what = format!("{} {:?}", tunnel.private_key_file.display(), tunnel.listen_port);
+    let hash = digest(&SHA256, what.as_bytes());
+    let digits: String = hash.as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect();
+    format!("{LINK_PREFIX}{segment}t{digits}")
+}
+
+fn routes_of(
+    personality: Option<&Personality>,
+    segment: SegmentId,
+) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
+    let Some(personality) = personality else { return BTreeMap::new() };
+    let device = |device: &Device| match device {
+        Device::Interface => None,
+        Device::Tunnel => personality.tunnel().map(|tunnel| tunnel_name(tunnel, segment)),
+        Device::Name(name) => Some(name.clone()),
+    };
+    let routes = personality.routes().iter().map(|(key, route)| {
+        let via = match &route.way {
+            Way::Device { via: None, device: named } => InterfaceVia::Link(device(named)),
+            Way::Device { via: Some(gateway), device: named } => {
+                InterfaceVia::Gateway { gateway: *gateway, device: device(named) }
+            }
+            Way::Blackhole => InterfaceVia::Blackhole,
+            Way::Unreachable => InterfaceVia::Unreachable,
+            Way::Prohibit => InterfaceVia::Prohibit,
+        };
+        let key = InterfaceRouteKey { target: key.target, metric: key.metric };
+        (key, InterfaceRoute { via, source: route.source })
+    });
+    routes.collect()
+}

@@ -1,0 +1,143 @@
+//! Personalities of interfaces: their versions, the interfaces' records, switches, and what these contribute.
+//!
+//! What a personality says of packets is said by a persona, the carrier; see
+//! [`crate::model::personality::Personality::carrier`]. Here is the rest.
+
+pub mod checks;
+pub mod contribute;
+pub mod health;
+pub mod operation;
+pub mod seat;
+pub mod switch;
+pub mod versions;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::desired::interfaces::Slot;
+use crate::document::interface::InterfaceRecordDocument;
+use crate::model::PersonaId;
+use crate::model::interface::InterfaceRecord;
+use crate::model::personality::Version;
+use crate::view::Origin;
+use health::Health;
+use switch::{OperationId, Switch};
+
+/// Everything the hub knows of one interface with personalities.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The record, checked.
+    pub settings: Arc<InterfaceRecord>,
+    /// The record, as given.
+    pub document: Arc<InterfaceRecordDocument>,
+    /// Who owns it.
+    pub origin: Origin,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The persona that carries its personality.
+    pub carrier: PersonaId,
+    /// What is told to the kernel.
+    pub layout: Layout,
+    /// The personality that it has: the last one that a switch was done with.
+    pub current: Version,
+    /// The one before.
+    pub previous: Option<Version>,
+    /// The last one that was verified and stayed healthy.
+    pub last_known_good: Option<Version>,
+    /// How well it is off without a switch.
+    pub standing: Standing,
+    /// The switch that is under way.
+    pub switch: Option<Switch>,
+    /// When the other slot is emptied.
+    pub retires_at: Option<Timestamp>,
+    /// When it goes back by itself.
+    pub temporary: Option<Temporary>,
+    /// How its checks came out.
+    pub health: Health,
+    /// Its threat level.
+    pub level: Option<Level>,
+    /// Of what is asked about it: answers to another ticket are old.
+    pub ticket: u64,
+}
+
+/// Which personalities are in the slots of an interface: one that decides, and one beside it that was prepared
+/// or is kept. Everything that is told to the kernel follows from this, so that it is never of both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// The slot that decides.
+    pub slot: Slot,
+    /// The personality in it.
+    pub live: Version,
+    /// The personality in the other slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<Version>,
+}
+
+impl Layout {
+    /// The same personalities, with the other one deciding.
+    #[must_use]
+    pub fn flipped(&self) -> Option<Self> {
+        let live = self.other.clone()?;
+        Some(Self { slot: self.slot.other(), live, other: Some(self.live.clone()) })
+    }
+
+    /// The same, with something else in the other slot.
+    #[must_use]
+    pub fn with(&self, other: Option<Version>) -> Self {
+        Self { other, ..self.clone() }
+    }
+}
+
+/// How well an interface is off without a switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It has what was wanted.
+    #[default]
+    Active,
+    /// It has its default.
+    Fallback,
+    /// Nothing works: its packets are refused.
+    Degraded,
+}
+
+/// A switch that goes back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Temporary {
+    /// When.
+    pub until: Timestamp,
+    /// To what.
+    pub back: Version,
+    /// The switch.
+    pub operation: OperationId,
+}
+
+/// The threat level of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Level {
+    /// The level that it follows.
+    pub name: String,
+    /// A lower one that it follows then, if it stays so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub falls: Option<(String, Timestamp)>,
+}
+
+impl Record {
+    /// When time alone changes what is wanted of it.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let of_switch = self.switch.as_ref().and_then(|switch| switch.deadline);
+        let falls = self.level.as_ref().and_then(|level| level.falls.as_ref().map(|(_, at)| *at));
+        let until = self.temporary.as_ref().map(|temporary| temporary.until);
+        // While a switch is under way nothing else begins.
+        let otherwise = [self.retires_at, falls, until, self.health.deadline()].into_iter().flatten();
+        match &self.switch {
+            Some(_) => of_switch,
+            None => otherwise.min(),
+        }
+    }
+}
