@@ -11,6 +11,12 @@ mod random;
 mod ranges;
 mod services;
 mod several;
+mod switch;
+mod switch_automatic;
+mod switch_failures;
+mod switch_groups;
+mod switch_random;
+mod switch_restart;
 mod takeover;
 
 use std::path::PathBuf;
