@@ -160,9 +160,15 @@ impl Hub {
             Command::Quarantine { persona, address, until } => self.quarantine(&persona, address, until, now),
             Command::Personality(command) => self.personality(command, now),
             Command::Interface(command) => self.interface(command, now),
-            Command::Switch(command) => self.switch(command, now),
+            Command::Switch(command) => {
+                let done = self.switch(command, now);
+                self.advance_interfaces(now);
+                done
+            }
             Command::Observed { interface, ticket, observation } => {
-                self.observed(&interface, ticket, observation, now)
+                let done = self.observed(&interface, ticket, observation, now);
+                self.advance_interfaces(now);
+                done
             }
             Command::Templates(templates) => {
                 self.take_templates(templates);
@@ -174,6 +180,7 @@ impl Hub {
             }
             Command::Faults { revision, faults, postponed } => {
                 self.faults(revision, faults, &postponed, now);
+                self.advance_interfaces(now);
                 Ok(Reply::Done)
             }
             Command::Latency(late) => {

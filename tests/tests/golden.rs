@@ -16,6 +16,7 @@ use hub_daemon::hub::Hub;
 use hub_daemon::model::config::Config;
 use hub_daemon::model::id::IdSource;
 use hub_daemon::model::policy::Policy;
+use hub_daemon::model::subnet::Subnet;
 
 fn config() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
@@ -49,6 +50,14 @@ fn desired(path: &Path) -> Desired {
     let mut config = Config::default();
     let pool = ["10.200.0.0/16", "fd00:200::/48"].map(|prefix| prefix.parse().unwrap()).to_vec();
     config.pools.insert("lab".into(), pool.into());
+    for (name, prefixes, gateways) in [
+        ("front", &["10.20.0.0/24", "fd00:20::/64"][..], &["10.20.0.1", "fd00:20::1"][..]),
+        ("branch", &["10.30.0.0/24"], &["10.30.0.1"]),
+    ] {
+        let prefixes = prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let gateways = gateways.iter().map(|gateway| gateway.parse().unwrap()).collect();
+        config.subnets.insert(name.into(), Subnet { prefixes, gateways, vlan: None, persona: None });
+    }
     let mut hub = Hub::new(config, IdSource::new(0));
     let link = |name: &str| (name.to_owned(), Link { ifindex: 1, up: true, ..Link::default() });
     let links = ["eth2", "eth3"].into_iter().map(link).collect();
@@ -116,6 +125,32 @@ fn describe(desired: &Desired) -> String {
     }
     for (switch, value) in &desired.sysctls {
         writeln!(text, "switch {switch} = {value}").unwrap();
+    }
+    text + &interfaces(desired)
+}
+
+/// What personalities want of interfaces.
+fn interfaces(desired: &Desired) -> String {
+    let mut text = String::new();
+    for (name, interface) in &desired.interfaces {
+        let (place, tables) = (&interface.place, interface.tables);
+        writeln!(text, "interface {name}: {place:?}, mtu {:?}, tables {tables:?}", interface.mtu).unwrap();
+        writeln!(text, "  slot {:?} for {:?}", interface.live, interface.scope).unwrap();
+        for (address, how) in &interface.addresses {
+            writeln!(text, "  address {address}: {how:?}").unwrap();
+        }
+        for (slot, routes) in interface.routes.iter().enumerate() {
+            for (key, route) in routes {
+                writeln!(text, "  slot {slot} route {} metric {}: {route:?}", key.target, key.metric)
+                    .unwrap();
+            }
+        }
+    }
+    for (name, tunnel) in &desired.tunnels {
+        writeln!(text, "tunnel {name}: {tunnel:?}").unwrap();
+    }
+    for (name, resolver) in &desired.resolvers {
+        writeln!(text, "resolver of {name}: {:?} {:?}", resolver.servers, resolver.search).unwrap();
     }
     text
 }

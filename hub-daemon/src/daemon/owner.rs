@@ -6,6 +6,7 @@
 mod answers;
 mod one_sided;
 mod steps;
+mod switches;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc as blocking};
@@ -90,6 +91,7 @@ pub struct Owner {
     waiting: Vec<Waiting>,
     steps: Steps,
     one_sided: one_sided::OneSided,
+    switches: switches::Journal,
     /// Passes with failures since the last one without.
     failed_passes: u32,
 }
@@ -105,6 +107,7 @@ impl Owner {
     /// An owner of a hub as it was restored.
     pub fn new(hub: Hub, store: Store, channels: Channels, stats: Arc<ReconcileStats>) -> Self {
         let flows_max = u64::from(hub.config().limits.flows);
+        let switches = switches::Journal::new(&hub.config().state_dir);
         Self {
             hub,
             store,
@@ -121,6 +124,7 @@ impl Owner {
             waiting: Vec::new(),
             steps: Steps::new(clock::wall_before_boot()),
             one_sided: one_sided::OneSided::default(),
+            switches,
             failed_passes: 0,
         }
     }
@@ -191,8 +195,14 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
+        let observes = matches!(command, Command::Observed { .. });
         let before = self.hub.mark();
+        let mut changed = true;
         let result = self.hub.handle(command, now).and_then(|reply| {
+            changed = !observes || self.hub.must_be_stored();
+            if !changed {
+                return Ok(reply);
+            }
             self.store.keep(&mut self.hub).map_err(|error| {
                 tracing::error!(%error, "change refused: it cannot be stored");
                 Rejection {
@@ -206,6 +216,14 @@ impl Owner {
             Ok(reply) => {
                 if let (Some(address), Reply::Segment(segment)) = (lifted, &reply) {
                     self.send(Job::Release(*segment, address));
+                }
+                self.write_switches();
+                if observes {
+                    // Who saw something does not wait for what follows from it.
+                    drop(answer.send(Ok(reply)));
+                    self.dirty |= changed;
+                    self.begin_pass();
+                    return self.publish();
                 }
                 self.channels.hurry.fetch_or(deletes, Ordering::Relaxed);
                 let revision = self.hub.revision();
@@ -275,6 +293,7 @@ impl Owner {
         if let Err(rejection) = self.hub.handle(command, now) {
             tracing::error!(?rejection, "the hub refused its own command");
         }
+        self.keep_switches();
     }
 
     fn begin_pass(&mut self) {

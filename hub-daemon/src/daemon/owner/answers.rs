@@ -63,6 +63,9 @@ impl Owner {
         for change in changes(&before.personas, &snapshot.personas) {
             self.event(change.what, Some(&change.persona), change.message);
         }
+        for (interface, message) in self.hub.take_notices() {
+            self.event("switch", Some(&interface), message);
+        }
     }
 
     pub(super) fn event(&self, what: &str, persona: Option<&str>, message: String) {

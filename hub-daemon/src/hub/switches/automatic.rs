@@ -1,5 +1,7 @@
 //! Switches that the hub begins by itself: when a time is over, a threat level changed, or checks fail.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{Hub, refused};
@@ -269,10 +271,15 @@ impl Hub {
         self.with_record(name, |record| record.health.switches(now));
     }
 
-    /// Notes what was seen, which is nothing to store.
+    /// Notes what was seen, most of which is nothing to store.
     fn with_seen<T>(&mut self, name: &str, note: impl FnOnce(&mut Record) -> T) -> Option<T> {
         self.revision += 1;
-        std::sync::Arc::make_mut(&mut self.interfaces).records.get_mut(name).map(note)
+        let interfaces = Arc::make_mut(&mut self.interfaces);
+        let record = interfaces.records.get_mut(name)?;
+        let before = record.health.stored();
+        let noted = note(record);
+        interfaces.unsaved |= record.health.stored() != before;
+        Some(noted)
     }
 }
 

@@ -1,0 +1,138 @@
+//! Switches are stored before the kernel hears of them, and written into their journal when they are over:
+//! `switches.jsonl` in the state folder, one line for each, only ever added to.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Owner;
+use crate::systems::personality::operation::JournalEntry;
+
+const FILE: &str = "switches.jsonl";
+/// Where the last lines are looked for, from the end: what was written before a crash is not written twice.
+const TAIL: u64 = 1024 * 1024;
+
+/// The journal of switches.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    /// The file, and the identities in its last lines.
+    open: Option<(File, BTreeSet<String>)>,
+}
+
+impl Journal {
+    /// The journal in this folder; the file is made with the first line.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { path: folder.join(FILE), open: None }
+    }
+
+    /// Adds lines; when it returns, they are on the disk.
+    fn append(&mut self, entries: &[Arc<JournalEntry>]) -> io::Result<()> {
+        if self.open.is_none() {
+            self.open = Some(open(&self.path)?);
+        }
+        let Some((file, known)) = &mut self.open else { return Ok(()) };
+        let mut text = Vec::new();
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.id.0)) {
+            serde_json::to_writer(&mut text, entry.as_ref())?;
+            text.push(b'\n');
+        }
+        let written = file.write_all(&text).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // A line may be there in part: it is looked at again before the next one.
+            self.open = None;
+            return written;
+        }
+        // Only what a crash may have left is in doubt.
+        known.clear();
+        Ok(())
+    }
+}
+
+/// Opens the journal; a line that was not finished is ended, so that the next one stands by itself.
+fn open(path: &Path) -> io::Result<(File, BTreeSet<String>)> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    if !tail.is_empty() && !tail.ends_with(b"\n") {
+        file.write_all(b"\n")?;
+    }
+    let lines = tail.split(|byte| *byte == b'\n');
+    let known = lines.filter_map(|line| serde_json::from_slice::<JournalEntry>(line).ok());
+    Ok((file, known.map(|entry| entry.id.0).collect()))
+}
+
+impl Owner {
+    /// Stores switches that went on, before a pass makes it true. Where it cannot be stored, a hub that starts
+    /// anew goes back further than need be, and is as whole.
+    pub(super) fn keep_switches(&mut self) {
+        if self.hub.must_be_stored()
+            && let Err(error) = self.store.keep(&mut self.hub)
+        {
+            tracing::error!(%error, "state cannot be stored");
+            self.hub.set_condition("StateNotStored", Some(error.to_string()));
+        }
+        self.write_switches();
+    }
+
+    /// Writes switches that are over into the journal.
+    pub(super) fn write_switches(&mut self) {
+        let count = self.hub.unwritten().len();
+        if count == 0 {
+            return;
+        }
+        match self.switches.append(self.hub.unwritten()) {
+            Ok(()) => {
+                self.hub.written(count);
+                self.hub.set_condition("JournalNotWritten", None);
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %self.switches.path.display(), "the journal of switches cannot be written");
+                let message = format!("{}: {error}", self.switches.path.display());
+                self.hub.set_condition("JournalNotWritten", Some(message));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str) -> Arc<JournalEntry> {
+        let text = serde_json::json!({"id": id, "interface": "i0", "by": "ana", "why": "", "from": "a@1",
+            "to": "b@1", "differences": [], "began_at": "2030-01-01T00:00:00Z",
+            "ended_at": "2030-01-01T00:00:01Z", "phases": [], "blocked_us": 0,
+            "flows": {"active": 0, "idle": 0, "kept": 0}, "checks": [], "outcome": "committed"});
+        Arc::new(serde_json::from_value(text).unwrap())
+    }
+
+    #[test]
+    fn lines_are_added_once_and_a_torn_one_stands_by_itself() {
+        let folder = std::env::temp_dir().join(format!("hub-switches-{}", std::process::id()));
+        let read = || fs::read_to_string(folder.join(FILE)).unwrap();
+        let mut journal = Journal::new(&folder);
+        journal.append(&[entry("1"), entry("2")]).unwrap();
+        journal.append(&[entry("3")]).unwrap();
+        assert_eq!(read().lines().count(), 3);
+        let torn = format!("{}{{\"id\": \"4", read());
+        fs::write(folder.join(FILE), torn).unwrap();
+        let mut journal = Journal::new(&folder);
+        journal.append(&[entry("3"), entry("4")]).unwrap();
+        let text = read();
+        let ids: Vec<String> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<JournalEntry>(line).ok())
+            .map(|entry| entry.id.0)
+            .collect();
+        assert_eq!((ids.join(","), text.lines().count()), ("1,2,3,4".to_owned(), 5));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
