@@ -170,9 +170,22 @@ fn placed<D>(path: &Path, node: &Node, document: D, (rules, count): (&str, usize
 fn show(path: &Path, text: &str, node: &Node, problem: &Problem) -> Diagnostic {
     let (key, value) = node.find(&problem.pointer);
     let place = if problem.detail.starts_with(UNKNOWN_FIELD) { key.unwrap_or(value) } else { value };
-    // The line would show the secret.
-    let text = if problem.detail.starts_with(SECRET) { "" } else { text };
+    let line = (place.line as usize).checked_sub(1).and_then(|line| text.lines().nth(line));
+    // The line would show the secret, to whoever reads the log.
+    let shows = problem.detail.starts_with(SECRET) || line.is_some_and(has_secret);
+    let text = if shows { "" } else { text };
     Diagnostic::new(path, text, place, &problem.pointer, problem.detail.clone())
+}
+
+/// Whether a line may have a key in it: `private_key` and `preshared_key` have, their files have not.
+fn has_secret(line: &str) -> bool {
+    ["private_key", "preshared_key"].iter().any(|field| {
+        line.match_indices(field).any(|(at, _)| {
+            !line
+                .get(at..)
+                .is_some_and(|rest| rest.get(field.len()..).is_some_and(|rest| rest.starts_with("_file")))
+        })
+    })
 }
 
 fn split_first(pointer: &str) -> (Option<usize>, &str) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::check::Check;
+use super::persona::labels;
 use super::personality::{self, Wanted};
 use super::problems::Problems;
 use super::{names, span};
@@ -18,7 +19,6 @@ const HYSTERESIS: Duration = Duration::from_mins(5);
 const FAILS_FOR: Duration = Duration::from_secs(10);
 const HOLD_DOWN: Duration = Duration::from_mins(1);
 const LEVELS: usize = 16;
-const LABELS: usize = 32;
 
 /// A checked interface record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +81,7 @@ impl InterfaceRecord {
         let default = document.default.as_ref().and_then(|text| wanted(&mut problems, "/default", text));
         let zones = document.zones.as_ref().map(|written| zones(&mut problems, written));
         let failover = document.failover.as_ref().and_then(|written| failover(&mut problems, written));
-        if document.labels.as_ref().is_some_and(|labels| labels.len() > LABELS) {
-            problems.add("/labels", format!("use at most {LABELS} labels"));
-        }
+        labels::check(&mut problems, document.labels.as_ref());
         let inside =
             if document.namespace.is_some() { RoutesDocument::Everything } else { RoutesDocument::Addresses };
         let record = selector.zip(personality).map(|(selector, personality)| Self {

@@ -1,5 +1,6 @@
 //! A persona whose document was checked whole; time and other personas are not asked here.
 
+pub(super) mod labels;
 mod overlap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +39,6 @@ pub const RANGES: usize = 16;
 pub const PEERS: usize = 64;
 /// Lengths in bytes that `mtu` may be.
 const MTU: std::ops::RangeInclusive<u32> = 1_280..=9_216;
-const LABELS: usize = 32;
-const LABEL_BYTES: usize = 256;
 
 /// A checked persona. Source: "a persona is defined by" range, protocols, qos, policies, expiration.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,7 +122,7 @@ impl Persona {
             // RFC 8200 section 5: no IPv6 link may have less than 1280.
             problems.add("/mtu", format!("mtu {mtu}: use {} to {} bytes", MTU.start(), MTU.end()));
         }
-        labels(&mut problems, document);
+        labels::check(&mut problems, document.labels.as_ref());
         let connections = connections::read(&mut problems, "", document.max_connections_per_source);
         super::node::gateway(&mut problems, document);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
@@ -390,17 +389,4 @@ fn peers(problems: &mut Problems, document: &PersonaDocument) -> BTreeSet<String
         }
     }
     written.iter().cloned().collect()
-}
-
-fn labels(problems: &mut Problems, document: &PersonaDocument) {
-    let Some(labels) = &document.labels else { return };
-    if labels.len() > LABELS {
-        problems.add("/labels", format!("{} labels: use at most {LABELS}", labels.len()));
-    }
-    for (key, value) in labels {
-        if key.is_empty() || key.len() > LABEL_BYTES || value.len() > LABEL_BYTES {
-            let pointer = format!("/labels/{}", key.replace('~', "~0").replace('/', "~1"));
-            problems.add(pointer, format!("label: use 1 to {LABEL_BYTES} bytes for key and value"));
-        }
-    }
 }

@@ -49,7 +49,11 @@ impl Switching {
             let record = json!({"name": format!("i{number}"), "interface": "eth0",
                 "namespace": format!("n{number}"), "port": format!("veth{number}"),
                 "personality": format!("p{number}-0")});
-            switching.enlist(with(record, more.clone()));
+            let mut record = with(record, more.clone());
+            if let Some(default) = record.get_mut("default") {
+                *default = json!(format!("p{number}-3"));
+            }
+            switching.enlist(record);
         }
         switching.pass();
         switching

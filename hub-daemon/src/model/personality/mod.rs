@@ -22,7 +22,7 @@ pub use self::route::{Device, Route, RouteKey, Way};
 pub use self::tunnel::{PersonalityTunnel, SECRET};
 pub use self::version::{Digest, Version, Wanted, WantedError, digest};
 use super::application::Applications;
-use super::persona::Persona;
+use super::persona::{Persona, labels};
 use super::problems::Problems;
 use super::{names, prefix};
 use crate::command::Problem;
@@ -75,6 +75,7 @@ impl Personality {
         let servers = servers(&mut problems, document.dns_servers.as_deref().unwrap_or_default());
         let search = search(&mut problems, document.dns_search.as_deref().unwrap_or_default());
         let health = Health::new(&mut problems, document.health.as_ref());
+        labels::check(&mut problems, document.labels.as_ref());
         let drain = Drain::new(&mut problems, document.drain.as_ref());
         let personality = Self {
             document: PersonalityDocument { kind: None, ..document.clone() },

@@ -48,7 +48,10 @@ fn with(path: &[&str], value: Value) -> Value {
             Err(_) => &mut at[*step],
         };
     }
-    at[*last] = value;
+    match last.parse::<usize>() {
+        Ok(index) => at[index] = value,
+        Err(_) => at[*last] = value,
+    }
     document
 }
 
