@@ -18,6 +18,7 @@ mod lay;
 mod life;
 mod lists;
 mod output;
+mod passes;
 mod personalities;
 mod ranges;
 mod records;
@@ -31,7 +32,6 @@ mod templates;
 mod tests;
 pub mod undo;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::Ipv6Net;
@@ -56,8 +56,6 @@ use state::Pending;
 pub const QUARANTINE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a persona that ended stays readable, and its segment keeps dropping the packets of its range.
 pub const TOMBSTONE: SignedDuration = SignedDuration::from_hours(24);
-/// First and longest wait before a persona that the kernel refused is tried again.
-const RETRY: [SignedDuration; 2] = [SignedDuration::from_secs(2), SignedDuration::from_secs(60)];
 
 /// What the hub wants, and for whom.
 #[derive(Clone, Debug)]
@@ -343,51 +341,6 @@ impl Hub {
             }
         }
         self.revision += 1;
-    }
-
-    fn faults(
-        &mut self,
-        revision: u64,
-        mut faults: BTreeMap<PersonaId, Vec<String>>,
-        postponed: &BTreeSet<PersonaId>,
-        now: Timestamp,
-    ) {
-        if postponed.is_empty() {
-            self.passed = Some(revision);
-        }
-        self.revision += 1;
-        self.switches_passed(revision, &faults, postponed, now);
-        let touched = |record: &Record| match record.life {
-            Life::Provisioning => true,
-            Life::Active => record.faults.as_slice() != faults.get(&record.id).map_or(&[][..], Vec::as_slice),
-            Life::Failed { .. } | Life::Elsewhere | Life::Expired { .. } => false,
-        };
-        let those = self.records.values().filter(|record| touched(record));
-        let ids: Vec<PersonaId> = those.map(|record| record.id.clone()).collect();
-        for id in &ids {
-            let Some(record) = self.records.get_mut(id) else { continue };
-            let found = faults.remove(id).unwrap_or_default();
-            match record.life {
-                Life::Provisioning if record.since > revision || postponed.contains(id) => {}
-                // The pass did not know yet what the network has become.
-                Life::Provisioning if !found.is_empty() && self.looked > revision => {}
-                Life::Provisioning if found.is_empty() => {
-                    record.life = Life::Active;
-                    record.attempts = 0;
-                    record.faults.clear();
-                }
-                Life::Provisioning => {
-                    let [first, longest] = RETRY;
-                    let wait = first.saturating_mul(1 << record.attempts.min(5)).min(longest);
-                    record.life = Life::Failed { retry_at: after(now, wait) };
-                    record.attempts = record.attempts.saturating_add(1);
-                    record.faults = found;
-                }
-                Life::Active => record.faults = found,
-                Life::Failed { .. } | Life::Elsewhere | Life::Expired { .. } => {}
-            }
-        }
-        self.settle_takers(&ids, now);
     }
 
     /// The persona with this id or name; a live one before one that ended.

@@ -13,12 +13,14 @@ mod services;
 mod several;
 mod switch;
 mod switch_automatic;
+mod switch_documents;
 mod switch_failures;
 mod switch_groups;
 mod switch_random;
 mod switch_restart;
 mod takeover;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::ToSpan as _;

@@ -1,6 +1,7 @@
 //! Switches that the hub begins by itself, and the four reasons that it has.
 
 use super::switch::*;
+use super::switch_documents::of_interface;
 use super::*;
 use crate::command::switch::{Order, SwitchCommand};
 use crate::desired::SegmentState;
