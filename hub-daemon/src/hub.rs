@@ -192,6 +192,7 @@ impl Hub {
                 self.config = *config;
                 self.shown = None;
                 self.revision += 1;
+                self.lay_anew(now);
                 Ok(Reply::Done)
             }
             // The kernel is asked by who owns the hub.

@@ -52,31 +52,31 @@ impl Source {
     fn add(&mut self, node: Node) -> Result<(), (Node, Vec<Problem>)> {
         let value = node.to_value();
         let path = self.path.as_path();
-        let problems = match value.get("kind").and_then(|kind| kind.as_str()) {
+        match value.get("kind").and_then(|kind| kind.as_str()) {
             Some(PERSONALITY) => match Reading::personality(value).settle() {
                 Ok(document) => {
                     let rules = document.firewall_rules.as_ref().map_or(0, Vec::len);
                     let file = placed(path, &node, document, ("firewall_rules", rules));
-                    return Ok(self.personalities.push((file, node)));
+                    self.personalities.push((file, node));
                 }
-                Err(problems) => problems,
+                Err(problems) => return Err((node, problems)),
             },
             Some(INTERFACE) => match Reading::interface(value).settle() {
                 Ok(document) => {
                     let file = placed(path, &node, document, ("", 0));
-                    return Ok(self.interfaces.push((file, node)));
+                    self.interfaces.push((file, node));
                 }
-                Err(problems) => problems,
+                Err(problems) => return Err((node, problems)),
             },
             _ => match read(path, &node) {
                 Ok(file) if template::is_template(&file.document) => {
-                    return Ok(self.templates.push((file.document, node)));
+                    self.templates.push((file.document, node));
                 }
-                Ok(file) => return Ok(self.documents.push((file, node))),
-                Err(problems) => problems,
+                Ok(file) => self.documents.push((file, node)),
+                Err(problems) => return Err((node, problems)),
             },
-        };
-        Err((node, problems))
+        }
+        Ok(())
     }
 }
 

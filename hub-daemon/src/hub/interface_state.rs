@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, after};
+use crate::command::switch::FlowCount;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
@@ -16,7 +17,7 @@ use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{self, Drain, Personality, Version};
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::{JournalEntry, PhaseDone};
-use crate::systems::personality::switch::{OperationId, Phase, Switch};
+use crate::systems::personality::switch::{Cause, OperationId, Phase, Switch};
 use crate::systems::personality::versions::Kept;
 use crate::systems::personality::{Layout, Level, Record, Standing, Temporary};
 use crate::view::{Condition, Origin};
@@ -104,10 +105,8 @@ pub struct StoredSwitch {
     pub by: String,
     /// Why.
     pub why: String,
-    /// Whether the hub began it by itself.
-    pub automatic: bool,
-    /// Whether there is no way back to what it comes from.
-    pub returns: bool,
+    /// Who began it.
+    pub cause: Cause,
     /// Where it is.
     pub phase: Phase,
     /// When the phase began.
@@ -133,8 +132,7 @@ impl StoredSwitch {
             to: switch.to.clone(),
             by: switch.by.clone(),
             why: switch.why.clone(),
-            automatic: switch.automatic,
-            returns: switch.returns,
+            cause: switch.cause,
             phase: switch.phase,
             phase_at: switch.phase_at,
             began_at: switch.began_at,
@@ -155,8 +153,7 @@ impl StoredSwitch {
             to: self.to,
             by: self.by,
             why: self.why,
-            automatic: self.automatic,
-            returns: self.returns,
+            cause: self.cause,
             drain: Drain::default(),
             urgent: false,
             confirm_within: None,
@@ -173,7 +170,7 @@ impl StoredSwitch {
             baseline: None,
             verified: Vec::new(),
             checks: Vec::new(),
-            flows: Default::default(),
+            flows: FlowCount::default(),
             failure: self.failure,
         }
     }
@@ -297,7 +294,7 @@ impl Hub {
         let layout = record.layout.clone();
         let Some(switch) = &record.switch else {
             // The carrier follows the layout, whatever of it was understood again.
-            if self.lay(name, layout.clone(), now).is_err() {
+            if self.lay(name, layout, now).is_err() {
                 self.forget_other(name, now);
             }
             return;

@@ -10,7 +10,7 @@ use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
 use crate::systems::personality::contribute::{Pair, contribute};
-use crate::systems::personality::switch::{GRACE, Phase};
+use crate::systems::personality::switch::{Cause, GRACE, Phase};
 use crate::systems::personality::{Record, Standing};
 use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView};
 use crate::view::{Condition, Snapshot};
@@ -43,12 +43,17 @@ impl Hub {
     }
 
     /// Adds personalities, interfaces and switches.
-    pub(super) fn show_interfaces(&self, snapshot: &mut Snapshot, now: Timestamp) {
-        let versions = self.interfaces.versions.values();
-        let personalities: Vec<PersonalityView> =
-            versions.filter_map(|kept| self.personality_view(&kept.version)).collect();
-        let named = |view: PersonalityView| (view.version.clone(), Arc::new(view));
-        snapshot.personalities = personalities.into_iter().map(named).collect();
+    pub(super) fn show_interfaces(&mut self, snapshot: &mut Snapshot, now: Timestamp) {
+        snapshot.personalities = if let Some(shown) = &self.interfaces.shown {
+            shown.clone()
+        } else {
+            let versions = self.interfaces.versions.values();
+            let views = versions.filter_map(|kept| self.personality_view(&kept.version));
+            let named = |view: PersonalityView| (view.version.clone(), Arc::new(view));
+            let shown: BTreeMap<_, _> = views.map(named).collect();
+            Arc::make_mut(&mut self.interfaces).shown = Some(shown.clone());
+            shown
+        };
         let mut operations: BTreeMap<_, _> = self
             .interfaces
             .operations
@@ -161,7 +166,7 @@ fn lease(record: &Record) -> Option<Timestamp> {
     let lasts = switch.flipped_at.zip(switch.lasts).and_then(|(at, lasts)| at.checked_add(lasts).ok());
     match switch.phase {
         // The policy beside is the one whose time is over.
-        _ if switch.returns && !switch.phase.is_before_flip() => None,
+        _ if switch.cause == Cause::Returns && !switch.phase.is_before_flip() => None,
         Phase::Prepare | Phase::Preflight | Phase::Drain | Phase::Ready => {
             // What is beside is what the time goes back to, or nothing that anybody agreed to yet.
             let back = record.temporary.as_ref().map(|temporary| &temporary.back);

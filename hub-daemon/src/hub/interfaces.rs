@@ -12,13 +12,14 @@ use crate::command::{Rejection, RejectionKind, Reply};
 use crate::desired::interfaces::Slot;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::model::interface::InterfaceRecord;
-use crate::model::personality::Wanted;
+use crate::model::personality::{Version, Wanted};
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::JournalEntry;
 use crate::systems::personality::switch::OperationId;
 use crate::systems::personality::versions::Versions;
 use crate::systems::personality::{Layout, Record, Standing};
 use crate::view::Origin;
+use crate::view::switch::PersonalityView;
 
 /// Switches that are over and can still be asked for.
 const OPERATIONS: usize = 256;
@@ -38,6 +39,8 @@ pub(super) struct Interfaces {
     pub(super) notices: Vec<(String, String)>,
     /// Whether something changed since it was stored.
     pub(super) unsaved: bool,
+    /// Views of personalities, as long as nothing changed.
+    pub(super) shown: Option<BTreeMap<Version, Arc<PersonalityView>>>,
 }
 
 impl Interfaces {
@@ -63,6 +66,7 @@ impl Hub {
         self.revision += 1;
         let interfaces = Arc::make_mut(&mut self.interfaces);
         interfaces.unsaved = true;
+        interfaces.shown = None;
         interfaces
     }
 
@@ -155,10 +159,7 @@ impl Hub {
     }
 
     /// Every personality that a record speaks of must be there. Returns its first one.
-    pub(super) fn known_personalities(
-        &self,
-        settings: &InterfaceRecord,
-    ) -> Result<crate::model::personality::Version, Rejection> {
+    pub(super) fn known_personalities(&self, settings: &InterfaceRecord) -> Result<Version, Rejection> {
         let levels = settings.zones.iter().flat_map(|zones| &zones.levels).enumerate();
         let levels =
             levels.map(|(index, (_, wanted))| (format!("/zones/levels/{index}/personality"), wanted));

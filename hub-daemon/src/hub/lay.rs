@@ -52,6 +52,21 @@ impl Hub {
         Ok(())
     }
 
+    /// Makes carriers follow a configuration that changed. What does not fit it stays as it is, and is said.
+    pub(super) fn lay_anew(&mut self, now: Timestamp) {
+        let records = self.interfaces.records.iter();
+        let layouts = records.filter(|(_, record)| record.switch.is_none());
+        let layouts: Vec<(String, Layout)> =
+            layouts.map(|(name, record)| (name.clone(), record.layout.clone())).collect();
+        for (name, layout) in layouts {
+            if let Err(rejection) = self.lay(&name, layout, now) {
+                let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
+                let said = format!("it stays as it was before hub.yaml changed: {why}");
+                self.interfaces_mut().notices.push((name, said));
+            }
+        }
+    }
+
     /// Personas of a layout: the one that decides, and the one beside it. Both have the ranges of both.
     fn carriers(
         &self,

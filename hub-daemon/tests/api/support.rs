@@ -336,6 +336,7 @@ impl Task {
                 PersonaDocument { name: "dev".into(), ..PersonaDocument::default() },
             )]
             .into(),
+            ..Snapshot::default()
         }));
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::{Hub, refused};
 use super::after;
 use super::back::back_to;
-use super::begin::{Cause, signed};
+use super::begin::signed;
 use crate::command::switch::Order;
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::document::personality::OnUnhealthyDocument;
@@ -15,6 +15,7 @@ use crate::model::check::CheckResult;
 use crate::model::interface::{Failover, Zones};
 use crate::model::personality::Version;
 use crate::systems::personality::health::{GOOD_AFTER, May};
+use crate::systems::personality::switch::Cause;
 use crate::systems::personality::{Level, Record, Standing, checks};
 
 /// Who orders switches that nobody ordered.

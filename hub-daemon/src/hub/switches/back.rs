@@ -4,12 +4,12 @@ use jiff::Timestamp;
 
 use super::super::{Hub, refused};
 use super::because;
-use super::begin::{Cause, signed};
+use super::begin::signed;
 use crate::command::switch::{Order, Said};
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::Version;
 use crate::systems::personality::operation::Outcome;
-use crate::systems::personality::switch::{APPLY, Phase};
+use crate::systems::personality::switch::{APPLY, Cause, Phase};
 use crate::systems::personality::{Layout, Standing};
 
 impl Hub {
@@ -35,7 +35,7 @@ impl Hub {
             return;
         };
         match switch.phase {
-            _ if switch.returns && switch.phase.goes_on() => self.fall_back(name, now),
+            _ if switch.cause == Cause::Returns && switch.phase.goes_on() => self.fall_back(name, now),
             Phase::Prepare | Phase::Preflight | Phase::Drain | Phase::Ready => {
                 self.forget_other(name, now);
                 self.end_switch(name, Outcome::Aborted, now);
@@ -89,9 +89,9 @@ impl Hub {
         let record = self.interfaces.records.get(name)?;
         let switch = record.switch.as_ref()?;
         let default = self.version(record.settings.default.as_ref()?, "").ok()?;
-        let failed =
-            |version: &Version| *version == switch.to || (*version == switch.from && !switch.returns);
-        (!failed(&default) || (switch.returns && default == switch.from)).then_some(default)
+        let is_over = switch.cause == Cause::Returns;
+        let failed = default == switch.to || (default == switch.from && !is_over);
+        (!failed).then_some(default)
     }
 
     /// Nothing works: packets are refused until somebody switches it.

@@ -10,23 +10,12 @@ use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::{Drain, Wanted};
 use crate::model::problems::Problems;
 use crate::systems::personality::Standing;
-use crate::systems::personality::switch::{APPLY, OperationId, Phase, Switch};
+use crate::systems::personality::switch::{APPLY, Cause, OperationId, Phase, Switch};
 
 /// Switches under way: each has a compiled policy beside the live one.
 const SWITCHES: usize = 1_024;
 /// Longest time that a switch may wait for confirmation, or last.
 const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
-
-/// What the hub itself knows of a switch that it orders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// Somebody orders it.
-    Ordered,
-    /// The hub does.
-    Automatic,
-    /// The time of the one before is over: there is no way back to that.
-    Returns,
-}
 
 impl Hub {
     /// Begins switches: all of them, or none.
@@ -79,8 +68,7 @@ impl Hub {
             to,
             by: order.by.clone(),
             why: order.why.clone(),
-            automatic: cause != Cause::Ordered,
-            returns: cause == Cause::Returns,
+            cause,
             drain,
             urgent: order.urgent,
             confirm_within: order.confirm_within,

@@ -19,6 +19,7 @@ pub(super) struct Switching {
 }
 
 impl Switching {
+    #[expect(clippy::needless_pass_by_value, reason = "scripts read better with `json!` as it stands")]
     pub(super) fn new(interfaces: u8, more: Value) -> Self {
         let mut switching = Self { script: Script::with(config()) };
         for number in 0..4 {
@@ -83,10 +84,9 @@ impl Switching {
     pub(super) fn ask(&mut self, command: SwitchCommand) -> Result<Vec<OperationView>, Rejection> {
         let reply = self.script.hub.handle(Command::Switch(command), self.script.now);
         self.check();
-        match reply? {
-            Reply::Switched(views) => Ok(views),
-            other => panic!("{other:?}"),
-        }
+        let reply = reply?;
+        let Reply::Switched(views) = reply else { panic!("{reply:?}") };
+        Ok(views)
     }
 
     pub(super) fn said(interface: &str) -> Said {

@@ -22,7 +22,7 @@ fn threat(hub: &mut Switching, level: &str) {
 #[test]
 fn a_temporary_switch_goes_back_and_never_forth_again() {
     let mut hub = Switching::new(1, json!({"default": "p0-3"}));
-    let order = Order { lasts: Some(std::time::Duration::from_secs(600)), ..Switching::order("i0", "p0-1") };
+    let order = Order { lasts: Some(std::time::Duration::from_mins(10)), ..Switching::order("i0", "p0-1") };
     hub.start(vec![order.clone()]).unwrap();
     hub.finish("i0");
     let segment = hub.view("i0").segment;

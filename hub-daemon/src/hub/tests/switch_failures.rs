@@ -160,7 +160,7 @@ fn what_fails_after_the_flip_is_rolled_back_and_checked() {
 fn a_confirm_that_runs_out_goes_back() {
     let mut hub = Switching::new(1, json!({}));
     let confirmed = crate::command::switch::Order {
-        confirm_within: Some(std::time::Duration::from_secs(120)),
+        confirm_within: Some(std::time::Duration::from_mins(2)),
         ..Switching::order("i0", "p0-1")
     };
     hub.start(vec![confirmed.clone()]).unwrap();

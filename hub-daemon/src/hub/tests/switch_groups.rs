@@ -9,7 +9,7 @@ use crate::systems::personality::switch::Phase;
 fn began(confirm: bool) -> Switching {
     let mut hub = Switching::new(3, json!({}));
     let order = |name: &str, to: &str| Order {
-        confirm_within: confirm.then_some(std::time::Duration::from_secs(60)),
+        confirm_within: confirm.then_some(std::time::Duration::from_mins(1)),
         ..Switching::order(name, to)
     };
     let views = hub.start(vec![order("i0", "p0-1"), order("i1", "p1-2")]).unwrap();

@@ -41,7 +41,7 @@ fn step(hub: &mut Switching, dice: &mut Dice) -> bool {
         4 if dice.roll(3) == 0 => drop(hub.ask(SwitchCommand::Cancel(Switching::said(&name)))),
         4 => drop(hub.ask(SwitchCommand::Revert(Switching::said(&name)))),
         5 if dice.roll(2) == 0 => hub.pass_with_fault(&name),
-        6 => hub.wait(1 + dice.roll(40) as i64),
+        6 => hub.wait(1 + i64::try_from(dice.roll(40)).unwrap()),
         7 if dice.roll(4) == 0 => {
             hub.restart();
             return true;

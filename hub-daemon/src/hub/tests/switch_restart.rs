@@ -10,7 +10,7 @@ use crate::systems::personality::switch::Phase;
 fn at(phase: Phase) -> Switching {
     let mut hub = Switching::new(1, json!({"default": "p0-3"}));
     let order =
-        Order { confirm_within: Some(std::time::Duration::from_secs(60)), ..Switching::order("i0", "p0-1") };
+        Order { confirm_within: Some(std::time::Duration::from_mins(1)), ..Switching::order("i0", "p0-1") };
     hub.start(vec![order]).unwrap();
     if phase >= Phase::Rollback {
         hub.until("i0", Phase::Verify);
@@ -86,7 +86,7 @@ fn what_was_done_stays_and_so_does_its_way_back() {
 #[test]
 fn a_restart_keeps_the_end_of_a_temporary_switch() {
     let mut hub = Switching::new(1, json!({}));
-    let order = Order { lasts: Some(std::time::Duration::from_secs(1800)), ..Switching::order("i0", "p0-1") };
+    let order = Order { lasts: Some(std::time::Duration::from_mins(30)), ..Switching::order("i0", "p0-1") };
     hub.start(vec![order]).unwrap();
     hub.finish("i0");
     let until = hub.view("i0").until.unwrap();

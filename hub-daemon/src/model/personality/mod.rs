@@ -20,7 +20,7 @@ pub use self::drain::Drain;
 pub use self::health::{Health, target};
 pub use self::route::{Device, Route, RouteKey, Way};
 pub use self::tunnel::{PersonalityTunnel, SECRET};
-pub use self::version::{Digest, Version, Wanted, WantedError, digest};
+pub use self::version::{Digest, Version, Wanted, WantedError, digest, hexadecimal};
 use super::application::Applications;
 use super::persona::{Persona, labels};
 use super::problems::Problems;

@@ -84,5 +84,15 @@ impl Wanted {
 /// The digest of a document; who wrote the same in another order or notation of YAML gets the same.
 pub fn digest(document: &PersonalityDocument) -> Digest {
     let text = serde_json::to_vec(document).unwrap_or_default();
-    Digest(hash(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Digest(hexadecimal(hash(&SHA256, &text).as_ref()))
+}
+
+/// Bytes in hexadecimal digits.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(digit.into(), 16));
+        }
+        text
+    })
 }

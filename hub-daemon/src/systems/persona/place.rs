@@ -170,12 +170,11 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
         desired.ports.insert(port.name.clone(), Port { role: Role::Segment, segment: port.segment, xdp });
         switches(desired, &port.name, v6);
         let behind = |range: &&IpNet| port.prefixes.iter().any(|prefix| prefix::overlaps(prefix, range));
-        let gateways: Vec<IpNet> = match record.persona.carried() {
-            Some(carried) => carried.gateways.iter().map(|gateway| IpNet::from(*gateway)).collect(),
-            None => {
-                let ranges = record.main_ranges().into_iter().filter(|range| behind(&range));
-                ranges.map(|range| with_length(prefix::gateway(&range), &range)).collect()
-            }
+        let gateways: Vec<IpNet> = if let Some(carried) = record.persona.carried() {
+            carried.gateways.iter().map(|gateway| IpNet::from(*gateway)).collect()
+        } else {
+            let ranges = record.main_ranges().into_iter().filter(|range| behind(&range));
+            ranges.map(|range| with_length(prefix::gateway(&range), &range)).collect()
         };
         for gateway in gateways {
             desired.addresses.insert((port.name.clone(), gateway), Address { expires });

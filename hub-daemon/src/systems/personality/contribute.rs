@@ -13,7 +13,7 @@ use crate::desired::interfaces::{
 use crate::desired::{Desired, LINK_PREFIX};
 use crate::document::interface::RoutesDocument;
 use crate::model::SegmentId;
-use crate::model::personality::{Device, Personality, PersonalityTunnel, Way};
+use crate::model::personality::{Device, Personality, PersonalityTunnel, Way, hexadecimal};
 
 /// The personalities of an interface: the one that decides, and the one beside it.
 #[derive(Clone, Copy)]
@@ -91,7 +91,7 @@ pub fn tunnel_name(tunnel: &PersonalityTunnel, segment: SegmentId) -> String {
     }
     let what = format!("{} {:?}", tunnel.private_key_file.display(), tunnel.listen_port);
     let hash = digest(&SHA256, what.as_bytes());
-    let digits: String = hash.as_ref().iter().take(2).map(|byte| format!("{byte:02x}")).collect();
+    let digits = hexadecimal(hash.as_ref().get(..2).unwrap_or_default());
     format!("{LINK_PREFIX}{segment}t{digits}")
 }
 

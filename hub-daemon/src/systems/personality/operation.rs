@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::switch::{OperationId, Phase, Switch};
+use super::switch::{Cause, OperationId, Phase, Switch, micros};
 use crate::command::switch::FlowCount;
 use crate::model::check::CheckResult;
 use crate::model::personality::Version;
@@ -107,21 +107,20 @@ impl JournalEntry {
         now: Timestamp,
     ) -> Self {
         let unblocked = switch.flipped_at.unwrap_or(now);
-        let blocked = switch.blocked_at.map_or(0, |at| unblocked.duration_since(at).as_micros().max(0));
         Self {
             id: switch.id.clone(),
             group: switch.group.clone(),
             interface: interface.to_owned(),
             by: switch.by.clone(),
             why: switch.why.clone(),
-            automatic: switch.automatic,
+            automatic: switch.cause != Cause::Ordered,
             from: switch.from.clone(),
             to: switch.to.clone(),
             differences,
             began_at: switch.began_at,
             ended_at: now,
             phases: switch.done.clone(),
-            blocked_us: blocked as u64,
+            blocked_us: switch.blocked_at.map_or(0, |at| micros(at, unblocked)),
             flows: switch.flows,
             checks: switch.checks.clone(),
             outcome,

@@ -70,13 +70,13 @@ pub fn subnet(personality: &Personality, config: &Config) -> Result<(), Vec<Prob
     let mut problems = Problems::default();
     let subnet = match personality.subnet() {
         None => None,
-        Some(name) => match config.subnets.get(name) {
-            Some(subnet) => Some((name, subnet)),
-            None => {
+        Some(name) => {
+            let found = config.subnets.get(name);
+            if found.is_none() {
                 problems.add("/subnet_id", format!("there is no subnet `{name}` in hub.yaml"));
-                None
             }
-        },
+            found.map(|subnet| (name, subnet))
+        }
     };
     let written = personality.document().ip_addresses.as_deref().unwrap_or_default();
     for (index, written) in written.iter().enumerate() {

@@ -40,10 +40,8 @@ pub struct Switch {
     pub by: String,
     /// Why.
     pub why: String,
-    /// Whether the hub began it by itself.
-    pub automatic: bool,
-    /// Whether there is no way back to what it comes from: its time is over.
-    pub returns: bool,
+    /// Who began it.
+    pub cause: Cause,
     /// How connections end.
     pub drain: Drain,
     /// Whether it flips at once.
@@ -80,6 +78,18 @@ pub struct Switch {
     pub flows: FlowCount,
     /// What went wrong first.
     pub failure: Option<String>,
+}
+
+/// Who began a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Somebody ordered it.
+    Ordered,
+    /// The hub did.
+    Automatic,
+    /// The hub did, for the time of the personality before is over: there is no way back to that.
+    Returns,
 }
 
 /// Where a switch is.
@@ -165,7 +175,12 @@ impl Switch {
 
     /// Notes that the phase is over.
     pub fn leave(&mut self, now: Timestamp) {
-        let took = now.duration_since(self.phase_at).as_micros().max(0);
-        self.done.push(PhaseDone { phase: self.phase, began_at: self.phase_at, took_us: took as u64 });
+        let took_us = micros(self.phase_at, now);
+        self.done.push(PhaseDone { phase: self.phase, began_at: self.phase_at, took_us });
     }
+}
+
+/// Microseconds between two times; none if the clock was set back meanwhile.
+pub(super) fn micros(from: Timestamp, to: Timestamp) -> u64 {
+    u64::try_from(to.duration_since(from).as_micros()).unwrap_or_default()
 }
