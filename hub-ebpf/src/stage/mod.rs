@@ -9,6 +9,7 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
+pub(crate) mod gate;
 pub(crate) mod handshake;
 pub(crate) mod limit;
 pub(crate) mod masquerade;
