@@ -58,8 +58,10 @@ pub struct Desired {
     pub masquerade: bool,
     /// What the data path watches for, by segment.
     pub detectors: BTreeMap<SegmentId, Detectors>,
-    /// What packets of personas get beside a verdict.
+    /// What packets of personas get beside a verdict. A shape comes and goes with the policy.
     pub shapes: BTreeMap<SegmentId, Shape>,
+    /// What they would get with the policies on trial.
+    pub trial_shapes: BTreeMap<SegmentId, Shape>,
     /// Queues that packets wait in.
     pub queues: BTreeMap<QueueKey, Queue>,
     /// What personalities want of interfaces, by name of the record.
@@ -111,6 +113,30 @@ pub struct Segment {
     pub candidate: Option<Trial>,
     /// Differs from before when elements of its sets changed.
     pub set_generation: u32,
+    /// How flows begin while it is about to change over; `None` if it is not.
+    pub transition: Option<Transition>,
+    /// Until when its policy holds; `None` is until another comes.
+    pub lease: Option<Lease>,
+}
+
+/// How flows begin in a segment that is about to change over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transition {
+    /// What begins must pass the policy on trial as well.
+    pub gate: bool,
+    /// Nothing begins.
+    pub refuse_all: bool,
+    /// TCP that is refused is told so.
+    pub reject: bool,
+}
+
+/// The end of a policy that the data path sees to itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// When it ends.
+    pub until: Timestamp,
+    /// What packets are judged by from then on.
+    pub policy: Arc<Policy>,
 }
 
 /// What a segment does with packets.
@@ -182,6 +208,8 @@ pub struct Trial {
     pub policy: Arc<Policy>,
     /// When it began.
     pub began: Timestamp,
+    /// It only waits, compiled, to become the live one: packets are not judged by it, and cost nothing.
+    pub held: bool,
 }
 
 /// A veth pair: one end on the hub, the other in a member's network namespace.

@@ -63,6 +63,7 @@ impl Hub {
                         &guests,
                     ),
                     began: candidate.began,
+                    held: false,
                 }),
                 persona: record.id.clone(),
                 policy: self.policy(
@@ -88,6 +89,8 @@ impl Hub {
                     | connections(record)
                     | if works { shaping::flags(&record.persona) } else { 0 },
                 set_generation: record.lists.generation,
+                transition: None,
+                lease: None,
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.connections.extend(record.persona.rules.connections.map(|most| (record.segment, most)));

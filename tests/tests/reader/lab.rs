@@ -65,7 +65,6 @@ const MAPS: [&str; 28] = [
     "CANDIDATE_LOST",
     "RTTS",
     "SHAPES",
-    "SHAPE_SLOTS",
     "POLICERS",
     "RULE_HITS",
     "SUMS",
