@@ -42,6 +42,8 @@ pub(super) struct Filled {
     class_generation: u32,
 }
 
+/// First slot of policies that are no model's.
+pub const BESIDE: u32 = 2 * (SEGMENTS + 1);
 /// Rule slots that one direction of one policy may take.
 const RULES: u32 = 256;
 /// Cost of a packet that a bucket does not fill again during a test: an hour.
@@ -149,6 +151,13 @@ impl DataPath {
     pub fn bare_port(&mut self, ifindex: u32, role: u32) {
         let port = Port { ifindex, role, flags: PORT_L3_ONLY, ..Port::ZERO };
         self.array::<Port>("PORTS").set(ifindex, port, 0).unwrap();
+    }
+
+    /// Puts a policy beside those of the model, in one of the slots from [`BESIDE`] on, and names it.
+    pub fn put_beside(&mut self, slot: u32, policy: &crate::model::Policy) -> u32 {
+        let word = policy_word(BESIDE + slot, 1);
+        self.fill_policy(BESIDE + slot, word, policy);
+        word
     }
 
     fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) {
