@@ -43,7 +43,7 @@ pub(super) struct Filled {
 }
 
 /// First slot of policies that are no model's.
-pub const BESIDE: u32 = 2 * (SEGMENTS + 1);
+const BESIDE: u32 = 2 * (SEGMENTS + 1);
 /// Rule slots that one direction of one policy may take.
 const RULES: u32 = 256;
 /// Cost of a packet that a bucket does not fill again during a test: an hour.
