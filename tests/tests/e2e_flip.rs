@@ -72,10 +72,8 @@ fn map<V: aya::Pod>(world: &World, name: &str) -> Array<MapData, V> {
 /// Port and code point of a datagram to the member.
 fn mark(frame: &[u8], member: IpAddr) -> Option<(u16, u8)> {
     let IpAddr::V4(member) = member else { return None };
-    let ours = frame.len() >= 42
-        && frame[12..14] == [8, 0]
-        && frame[23] == 17
-        && frame[30..34] == member.octets();
+    let ours =
+        frame.len() >= 42 && frame[12..14] == [8, 0] && frame[23] == 17 && frame[30..34] == member.octets();
     ours.then(|| (u16::from_be_bytes([frame[36], frame[37]]), frame[15] >> 2))
 }
 
@@ -137,7 +135,7 @@ fn every_packet_bears_the_mark_of_the_rules_that_let_it_pass() {
     );
     assert!(mixed.is_empty(), "port and code point of no policy: {mixed:?}\n{seen:?}");
     for mark in &MARKS[..6] {
-        assert!(seen.get(mark).is_some_and(|count| *count > flips), "{mark:?} of {seen:?}");
+        assert!(seen.get(mark).is_some_and(|count| *count > 100), "{mark:?} of {seen:?}");
     }
     assert_eq!(lost, 0);
 }

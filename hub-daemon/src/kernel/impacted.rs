@@ -13,9 +13,7 @@ use aya::maps::IterableMap as _;
 use hub_common::address::Address;
 use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
-use hub_common::rule::{
-    ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule,
-};
+use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
 use ipnet::IpNet;
 use jiff::Timestamp;

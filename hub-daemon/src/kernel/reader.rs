@@ -11,14 +11,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::clock::TickSource;
+use super::impacted::Change;
 use super::maps::Maps;
 use super::netlink::NetlinkError;
 use super::why::Why;
-use super::impacted::Change;
 use super::{candidates, counts, flow_list, impacted, paced, qos, quarantined};
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question, SegmentCounts,
-    Sweep,
+    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
+    SegmentCounts, Sweep,
 };
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};

@@ -23,10 +23,16 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
             let [_, b, c, d] = number.to_be_bytes();
             let source = address([198, 51, b, c].into());
             let port = if number % 4 == 0 { 443 } else { 80 };
-            let (key, from_high) = FlowKey::between(&source, 1_000 + u16::from(d), &address(MEMBER), port, 6, 0);
+            let (key, from_high) =
+                FlowKey::between(&source, 1_000 + u16::from(d), &address(MEMBER), port, 6, 0);
             let from_high = u8::from(from_high);
             let value = Flow {
-                segment: [0, WEB], state: FLOW_TCP_OPEN, last_tick: now, first_tick: now, from_high, ..Flow::ZERO
+                segment: [0, WEB],
+                state: FLOW_TCP_OPEN,
+                last_tick: now,
+                first_tick: now,
+                from_high,
+                ..Flow::ZERO
             };
             flows.insert(key, value, 0).unwrap();
         }
@@ -61,10 +67,18 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
         let cpus = aya::util::nr_cpus().unwrap() as u64;
         assert_eq!(reader.ended(SegmentId(WEB)).unwrap(), cpus * (cpus + 1) / 2);
         let ended = begun.elapsed();
-        figure("S17", &format!("{FLOWS} connections judged in {whole:.1?}, the count of ended ones read in {ended:.1?}"));
+        figure(
+            "S17",
+            &format!(
+                "{FLOWS} connections judged in {whole:.1?}, the count of ended ones read in {ended:.1?}"
+            ),
+        );
         let each = u64::from(FLOWS) / 4;
         assert_eq!((impacts.breaks_active, impacts.survives_active), (each, 3 * each));
-        assert_eq!((impacts.breaks_idle, impacts.survives_idle, impacts.ended), (0, 0, cpus * (cpus + 1) / 2));
+        assert_eq!(
+            (impacts.breaks_idle, impacts.survives_idle, impacts.ended),
+            (0, 0, cpus * (cpus + 1) / 2)
+        );
         assert!(impacts.flows.len() == 10 && impacts.flows.iter().all(|flow| !flow.survives && flow.active));
         assert_eq!((impacts.flows[0].flow.target_port, impacts.flows[0].rule), (443, None));
         assert!(whole < Duration::from_secs(1), "{whole:?}");

@@ -55,7 +55,8 @@ pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_
         let candidate = candidate.map(|candidate| candidate.persona.as_ref());
         // What is on trial has a shape that may become the live one, and no queues yet.
         if let Some(persona) = candidate.filter(|persona| flags(persona) & SEGMENT_SHAPED != 0) {
-            let mut beside = Desired { ports: desired.ports.clone(), peers: desired.peers.clone(), ..Desired::default() };
+            let mut beside =
+                Desired { ports: desired.ports.clone(), peers: desired.peers.clone(), ..Desired::default() };
             let shape = shape(&mut beside, (record, persona), &uplinks, &ports, ground);
             desired.trial_shapes.insert(record.segment, shape);
         }

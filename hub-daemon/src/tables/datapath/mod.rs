@@ -211,11 +211,8 @@ impl Datapath {
         let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);
         self.times.delete(&desired.segments);
-        let retired = [
-            self.segments.has_retired(),
-            self.prefixes.has_retired(),
-            self.detectors.has_retired(),
-        ];
+        let retired =
+            [self.segments.has_retired(), self.prefixes.has_retired(), self.detectors.has_retired()];
         if retired.contains(&true) {
             grace::wait();
             self.segments.reuse();

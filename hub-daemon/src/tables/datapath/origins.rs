@@ -122,7 +122,8 @@ impl Origins {
 
     /// Gives up what no rule of a segment's policies uses.
     pub(crate) fn keep(&mut self, segment: SegmentId, policies: &[(u8, &Policy)]) {
-        let lists = policies.iter().flat_map(|(_, policy)| [(false, &policy.ingress), (true, &policy.egress)]);
+        let lists =
+            policies.iter().flat_map(|(_, policy)| [(false, &policy.ingress), (true, &policy.egress)]);
         let used: BTreeSet<Counted> =
             lists.flat_map(|(egress, rules)| rules.iter().map(move |rule| (egress, rule.identity))).collect();
         if let Some(counters) = self.counters.get_mut(&segment) {
@@ -133,8 +134,7 @@ impl Origins {
                 let limit = policy.terms.get(&found.1).and_then(Terms::limit);
                 limit.is_some_and(|limit| key(*series, found.1, &limit) == *found)
             };
-            let gone =
-                buckets.extract_if(.., |found, _| !policies.iter().any(|policy| says(policy, found)));
+            let gone = buckets.extract_if(.., |found, _| !policies.iter().any(|policy| says(policy, found)));
             self.retired_limits.extend(gone.map(|(_, slot)| slot));
         }
     }

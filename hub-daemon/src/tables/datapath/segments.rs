@@ -202,9 +202,11 @@ impl Segments {
             live.is_none_or(|live| live.persona.as_ref().is_some_and(|persona| *persona != segment.persona));
         let was_used = id.0 < self.unused;
         self.unused = self.unused.max(id.0.saturating_add(1));
-        let begins = segment.candidate.as_ref().is_some_and(|trial| !trial.held) && !wish.same_trial && counted;
+        let begins =
+            segment.candidate.as_ref().is_some_and(|trial| !trial.held) && !wish.same_trial && counted;
         let forgotten = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
-        let ended = forgotten.and_then(|()| old.filter(|_| begins).map_or(Ok(()), |old| self.end_candidate(id, old)));
+        let ended =
+            forgotten.and_then(|()| old.filter(|_| begins).map_or(Ok(()), |old| self.end_candidate(id, old)));
         if let Err(error) = ended.and_then(|()| self.map.set(id.0, entry, 0).map_err(kernel)) {
             built.into_iter().for_each(|slot| self.policies.retire(slot.built));
             return Err(error);
@@ -233,7 +235,13 @@ impl Segments {
     }
 
     /// The entry of a segment with these policies.
-    fn entry(&self, live: Option<&Live>, standing: &Standing, wish: &Wish<'_>, held: &BTreeSet<SegmentId>) -> Entry {
+    fn entry(
+        &self,
+        live: Option<&Live>,
+        standing: &Standing,
+        wish: &Wish<'_>,
+        held: &BTreeSet<SegmentId>,
+    ) -> Entry {
         let Wish { segment, clock, id, .. } = wish;
         let transition = segment.transition.unwrap_or_default();
         let trial = segment.candidate.as_ref();
@@ -263,7 +271,10 @@ impl Segments {
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             set_generation: segment.set_generation,
             lease_policy: standing.lease.as_ref().map_or(0, |slot| slot.built.word),
-            lease_tick: segment.lease.as_ref().map_or(0, |lease| clock.deadline_tick(Some(lease.until)).max(1)),
+            lease_tick: segment
+                .lease
+                .as_ref()
+                .map_or(0, |lease| clock.deadline_tick(Some(lease.until)).max(1)),
         }
     }
 
