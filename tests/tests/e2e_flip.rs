@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, UdpSocket};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -88,18 +87,19 @@ fn every_packet_bears_the_mark_of_the_rules_that_let_it_pass() {
     let _server = world.members[0].serve(&[KEPT]);
     let mut connection = world.outside.connect(member, KEPT);
     let wire = world.members[0].wiretap("eth0");
-    let (seen, done) = (Mutex::new(BTreeMap::<(u16, u8), u64>::new()), AtomicBool::new(false));
+    let done = AtomicBool::new(false);
     let stream = Stream::start(&world.outside, &world.members[0], member, PACED, Duration::from_millis(1));
-    let flips = std::thread::scope(|scope| {
-        let _stop = Stop(&done);
-        scope.spawn(|| {
-            let mut seen = seen.lock().unwrap();
-            wire.find(Duration::from_secs(3_600), |frame| {
+    let (flips, seen) = std::thread::scope(|scope| {
+        let stop = Stop(&done);
+        let watcher = scope.spawn(|| {
+            let mut seen = BTreeMap::<(u16, u8), u64>::new();
+            wire.find(Duration::from_hours(1), |frame| {
                 if let Some(mark) = mark(frame, member) {
                     *seen.entry(mark).or_default() += 1;
                 }
                 done.load(Ordering::Relaxed)
             });
+            seen
         });
         for port in [BOTH, FIRST, SECOND] {
             let socket = world.outside.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
@@ -117,10 +117,10 @@ fn every_packet_bears_the_mark_of_the_rules_that_let_it_pass() {
             assert!(echoes(&mut connection, Duration::from_secs(5)), "after {flips} flips");
             flips += 1;
         }
-        flips
+        drop(stop);
+        (flips, watcher.join().unwrap())
     });
     let stream = stream.finish();
-    let seen = seen.into_inner().unwrap();
     let mixed: Vec<_> = seen.iter().filter(|(mark, _)| !MARKS.contains(mark)).collect();
     let total: u64 = seen.values().sum();
     let lost = stream.sent - stream.arrived.len() as u64;

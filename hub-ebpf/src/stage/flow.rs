@@ -5,25 +5,24 @@ use core::ptr::{read_volatile, write_volatile};
 use hub_common::event::Reason;
 use hub_common::flow::{FLOW_TCP_CLOSED, Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_REJECT,
-    OUTCOME_REOPEN, OUTCOME_RESET_ON, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW,
-    SCRATCH_READ_ONLY, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
-    VERDICT_STACK,
+    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_NEW, OUTCOME_REJECT, OUTCOME_REOPEN,
+    OUTCOME_RESET_ON, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW, SCRATCH_READ_ONLY,
+    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
+    PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    FAILSAFE_MEMBERS, Failsafe, POLICY_AUDIT, POLICY_PRESERVE, POLICY_RESET_CUT, PORT_XDP_TARGET,
-    ROLE_SEGMENT, SEGMENT_DRAIN_REJECT, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED,
+    POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED,
     SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
-use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::pipeline::begin;
 use crate::report::{self, refuse};
+use crate::stage::admit::{admit_new, tells};
 use crate::stage::connections::{hub_cut, hub_ended};
 use crate::stage::filter::{filter, may_talk};
 use crate::stage::limit::hub_limited;
@@ -350,70 +349,4 @@ fn held(scratch: &mut Scratch, flow: &Flow) -> Result<(), Reason> {
 #[inline(always)]
 fn is_watched(word: u32) -> bool {
     POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_AUDIT != 0)
-}
-
-/// Whether a policy of the packet has the ends of TCP told when it is cut.
-#[inline(always)]
-fn tells(outcome: &Outcome) -> bool {
-    let mut side = 0;
-    while side < 2 {
-        let word = outcome.policy[side];
-        if word != 0
-            && POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_RESET_CUT != 0)
-        {
-            return true;
-        }
-        side += 1;
-    }
-    false
-}
-
-/// What may begin a flow at all.
-#[inline(always)]
-fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
-    let packet = &scratch.packet;
-    let outcome = &mut scratch.outcome;
-    let mut side = 0;
-    while side < 2 {
-        let id = outcome.segment[side];
-        if id != 0
-            && let Some(segment) = SEGMENTS.get(id)
-            && segment.drains(scratch.tick)
-        {
-            if segment.flags & SEGMENT_DRAIN_REJECT != 0 && packet.protocol == protocol::TCP {
-                outcome.flags |= OUTCOME_REJECT;
-            }
-            refuse(outcome, Reason::Draining, id, side == 0);
-            return Err(Reason::Draining);
-        }
-        side += 1;
-    }
-    let from_members = outcome.segment[0] != 0;
-    let blame = if from_members { outcome.segment[0] } else { outcome.segment[1] };
-    let icmp = packet.protocol == if packet.has(PACKET_V4) { protocol::ICMP } else { protocol::ICMPV6 };
-    let loose = scratch.tick < settings.loose_tcp_until_tick;
-    let stray_tcp = packet.protocol == protocol::TCP && !is_opening(packet.tcp_flags) && !loose;
-    let stray_reply = icmp && !packet.has(PACKET_ICMP_REQUEST) && packet.kind != packet.icmp_type;
-    if stray_tcp || stray_reply {
-        if stray_tcp && tells(outcome) {
-            outcome.flags |= OUTCOME_REJECT;
-        }
-        refuse(outcome, Reason::NoFlow, blame, from_members);
-        return Err(Reason::NoFlow);
-    }
-    let local = scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0;
-    if local && !icmp && !is_service(packet) {
-        refuse(outcome, Reason::HubLocal, blame, from_members);
-        return Err(Reason::HubLocal);
-    }
-    Ok(())
-}
-
-/// Whether a packet is for a service that the hub offers to members.
-#[inline(always)]
-fn is_service(packet: &Packet) -> bool {
-    let protocol = u32::from(packet.protocol) | FAILSAFE_MEMBERS;
-    let key = Failsafe { protocol, port: u32::from(packet.target_port) };
-    // SAFETY: the value is not looked at.
-    unsafe { FAILSAFE.get(key).is_some() }
 }

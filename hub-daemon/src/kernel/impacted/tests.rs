@@ -35,7 +35,7 @@ fn change<'a>(policy: &'a Policy, failsafe: &'a BTreeSet<(u8, u16)>) -> Change<'
         policy,
         in_set: &|set, address| set == 3 && address == IpAddr::from(REMOTE),
         leaving: &[],
-        idle_cutoff: Duration::from_secs(60),
+        idle_cutoff: Duration::from_mins(1),
         drain_udp: true,
         failsafe,
         exempt: None,

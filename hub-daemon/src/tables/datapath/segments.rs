@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
@@ -144,7 +144,7 @@ impl Segments {
         let turns: Vec<_> = turns.collect();
         let mut took = Vec::new();
         for (id, segment) in turns {
-            let begun = Instant::now();
+            let begun = tokio::time::Instant::now();
             if self.put_one(id, desired, segment, held, clock).is_ok_and(|changed| changed) {
                 took.push((id, begun.elapsed()));
             }
@@ -192,7 +192,7 @@ impl Segments {
             clock,
         };
         let (standing, built) = before.next(&mut self.policies, &wish)?;
-        let entry = self.entry(live, &standing, &wish, held);
+        let entry = compose(live, &standing, &wish, held);
         let same_slots = *before == standing;
         if live.is_some_and(|live| same_slots && wish.same_trial && close(&live.entry, &entry)) {
             return Ok(false);
@@ -208,7 +208,9 @@ impl Segments {
         let ended =
             forgotten.and_then(|()| old.filter(|_| begins).map_or(Ok(()), |old| self.end_candidate(id, old)));
         if let Err(error) = ended.and_then(|()| self.map.set(id.0, entry, 0).map_err(kernel)) {
-            built.into_iter().for_each(|slot| self.policies.retire(slot.built));
+            for slot in built {
+                self.policies.retire(slot.built);
+            }
             return Err(error);
         }
         let flags = if entry.flags & SEGMENT_SHAPED != 0 && !standing.is_shaped() {
@@ -228,54 +230,12 @@ impl Segments {
             flags,
         };
         if let Some(Live { standing: before, .. }) = self.live.get(&id) {
-            before.without(&now.standing).into_iter().for_each(|slot| self.policies.retire(slot.built));
+            for slot in before.without(&now.standing) {
+                self.policies.retire(slot.built);
+            }
         }
         self.live.insert(id, now);
         Ok(true)
-    }
-
-    /// The entry of a segment with these policies.
-    fn entry(
-        &self,
-        live: Option<&Live>,
-        standing: &Standing,
-        wish: &Wish<'_>,
-        held: &BTreeSet<SegmentId>,
-    ) -> Entry {
-        let Wish { segment, clock, id, .. } = wish;
-        let transition = segment.transition.unwrap_or_default();
-        let trial = segment.candidate.as_ref();
-        let candidate = standing.candidate.as_ref().map_or(0, |slot| slot.built.word);
-        let gated = transition.gate && candidate != 0;
-        let is_seen = gated || trial.is_some_and(|trial| !trial.held);
-        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-        let had = |flag: u32| live.map_or(0, |live| live.entry.flags & flag);
-        // What a policy that is leaving has is looked for until no packet is on its way with it.
-        let shaped = flag(standing.is_shaped(), SEGMENT_SHAPED)
-            | flag(live.is_some_and(|live| live.standing.is_shaped()), had(SEGMENT_SHAPED));
-        Entry {
-            candidate: if is_seen { candidate } else { 0 },
-            expires_tick: clock.deadline_tick(segment.expires),
-            policy: standing.live.as_ref().map_or(0, |slot| slot.built.word),
-            state: match segment.state {
-                SegmentState::Active if transition.refuse_all => STATE_DRAIN,
-                SegmentState::Active => STATE_ACTIVE,
-                SegmentState::Drain => STATE_DRAIN,
-                SegmentState::Block => STATE_BLOCK,
-            },
-            flags: segment.flags
-                | shaped
-                | flag(held.contains(id), had(SEGMENT_QUARANTINE))
-                | flag(gated, SEGMENT_GATED)
-                | flag(transition.reject, SEGMENT_DRAIN_REJECT),
-            drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
-            set_generation: segment.set_generation,
-            lease_policy: standing.lease.as_ref().map_or(0, |slot| slot.built.word),
-            lease_tick: segment
-                .lease
-                .as_ref()
-                .map_or(0, |lease| clock.deadline_tick(Some(lease.until)).max(1)),
-        }
     }
 
     /// Makes room for another candidate: no packet is judged by the old one when its counts go.
@@ -331,7 +291,9 @@ impl Segments {
                     self.policies.forget(id);
                     if let Some(Live { standing, .. }) = self.live.remove(&id) {
                         let gone = standing.without(&Standing::default());
-                        gone.into_iter().for_each(|slot| self.policies.retire(slot.built));
+                        for slot in gone {
+                            self.policies.retire(slot.built);
+                        }
                     }
                 }
                 Err(source) => report.failures.push(Failure {
@@ -375,6 +337,41 @@ impl Segments {
                 live.entry = entry;
             }
         }
+    }
+}
+
+/// The entry of a segment with these policies.
+fn compose(live: Option<&Live>, standing: &Standing, wish: &Wish<'_>, held: &BTreeSet<SegmentId>) -> Entry {
+    let Wish { segment, clock, id, .. } = wish;
+    let transition = segment.transition.unwrap_or_default();
+    let trial = segment.candidate.as_ref();
+    let candidate = standing.candidate.as_ref().map_or(0, |slot| slot.built.word);
+    let gated = transition.gate && candidate != 0;
+    let is_seen = gated || trial.is_some_and(|trial| !trial.held);
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let had = |flag: u32| live.map_or(0, |live| live.entry.flags & flag);
+    // What a policy that is leaving has is looked for until no packet is on its way with it.
+    let shaped = flag(standing.is_shaped(), SEGMENT_SHAPED)
+        | flag(live.is_some_and(|live| live.standing.is_shaped()), had(SEGMENT_SHAPED));
+    Entry {
+        candidate: if is_seen { candidate } else { 0 },
+        expires_tick: clock.deadline_tick(segment.expires),
+        policy: standing.live.as_ref().map_or(0, |slot| slot.built.word),
+        state: match segment.state {
+            SegmentState::Active if transition.refuse_all => STATE_DRAIN,
+            SegmentState::Active => STATE_ACTIVE,
+            SegmentState::Drain => STATE_DRAIN,
+            SegmentState::Block => STATE_BLOCK,
+        },
+        flags: segment.flags
+            | shaped
+            | flag(held.contains(id), had(SEGMENT_QUARANTINE))
+            | flag(gated, SEGMENT_GATED)
+            | flag(transition.reject, SEGMENT_DRAIN_REJECT),
+        drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
+        set_generation: segment.set_generation,
+        lease_policy: standing.lease.as_ref().map_or(0, |slot| slot.built.word),
+        lease_tick: segment.lease.as_ref().map_or(0, |lease| clock.deadline_tick(Some(lease.until)).max(1)),
     }
 }
 

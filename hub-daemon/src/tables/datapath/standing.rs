@@ -133,7 +133,9 @@ impl Standing {
         match self.try_next(policies, wish, &mut built) {
             Ok(next) => Ok((next, built)),
             Err(error) => {
-                built.iter().for_each(|slot| policies.retire(slot.built));
+                for slot in &built {
+                    policies.retire(slot.built);
+                }
                 Err(error)
             }
         }
@@ -201,7 +203,7 @@ impl Standing {
         likes: u8,
     ) -> Result<Arc<Slot>, MapFault> {
         let is_free = |series: &u8| self.slots().all(|slot| slot.series != *series);
-        let series = std::iter::once(likes).chain(0..).find(is_free).unwrap_or(likes);
+        let series = std::iter::once(likes).chain(0..4).find(is_free).unwrap_or(likes);
         let ends = Ends::new(policy, wish.clock);
         let site = Site { owner: (wish.id, series), policy, shape, ends: &ends, clock: wish.clock };
         let built = policies.build(&site)?;
