@@ -116,6 +116,8 @@ crate::shared! {
         pub departure_ns: u64,
         /// Segment whose rules are being asked.
         pub asked: u32,
+        /// Sequence number of a packet that is answered with a reset, and 1 if its checksum is left to hardware.
+        pub reset: [u32; 2],
         /// Bits of `set_key` that are looked up.
         pub set_bits: u32,
         /// What is looked up in a set.
@@ -173,6 +175,12 @@ pub const OUTCOME_TRANSLATED: u32 = 1 << 14;
 
 /// One of its segments limits the size of TCP segments.
 pub const OUTCOME_CLAMPED: u32 = 1 << 15;
+
+/// One of its segments is about to change over: what begins must pass the policy to come.
+pub const OUTCOME_GATED: u32 = 1 << 17;
+
+/// The drop of a TCP packet is told to the other end of its connection as well.
+pub const OUTCOME_RESET_ON: u32 = 1 << 16;
 
 /// May leave by a redirect: addressed to this port, TTL above 1, no options, an Ethernet header.
 pub const SCRATCH_REDIRECTABLE: u32 = 1;

@@ -21,14 +21,17 @@ crate::shared! {
         pub state: u32,
         /// `SEGMENT_*` bits: what else to look up for its packets. 0 costs nothing.
         pub flags: u32,
-        /// Policy word of a candidate that is judged beside the live policy, 0 for none.
+        /// Policy word of a candidate that is judged beside the live policy, or with [`SEGMENT_GATED`] before new
+        /// flows begin; 0 for none.
         pub candidate: u32,
         /// From this tick on it refuses flows that are not established yet; 0 is never.
         pub drain_tick: u64,
         /// Bumped when elements of its sets change: flows are judged again.
         pub set_generation: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Policy word that holds instead of `policy` from `lease_tick` on.
+        pub lease_policy: u32,
+        /// When the lease of `policy` ends; 0 is never.
+        pub lease_tick: u64,
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
@@ -134,6 +137,11 @@ pub const SEGMENT_QUARANTINE: u32 = 1 << 7;
 /// Connections to its members are limited by source: look the number up.
 pub const SEGMENT_CONNECTIONS: u32 = 1 << 12;
 
+/// Flows that begin must pass its candidate's rules too; the candidate is not judged beside the live policy.
+pub const SEGMENT_GATED: u32 = 1 << 13;
+/// TCP that it takes no new flows of is told so.
+pub const SEGMENT_DRAIN_REJECT: u32 = 1 << 14;
+
 /// Flows admitted by an older policy stay, whatever the current one says.
 pub const POLICY_PRESERVE: u32 = 1;
 /// The default action tells the sender.
@@ -144,6 +152,9 @@ pub const POLICY_LOG_DEFAULT: u32 = 1 << 2;
 pub const POLICY_AUDIT: u32 = 1 << 3;
 /// Rules and protocols are not asked.
 pub const POLICY_OFF: u32 = 1 << 4;
+
+/// Both ends of TCP that its rules cut off are told, and who goes on speaking of what was cut.
+pub const POLICY_RESET_CUT: u32 = 1 << 5;
 
 /// A port towards the rest of the network.
 pub const ROLE_UPLINK: u32 = 1;
@@ -206,6 +217,22 @@ impl Peer {
 }
 
 impl Segment {
+    /// The word of the policy that packets are judged by.
+    #[inline(always)]
+    pub const fn word(&self, tick: u64) -> u32 {
+        if self.lease_tick != 0 && tick >= self.lease_tick && self.lease_policy != 0 {
+            self.lease_policy
+        } else {
+            self.policy
+        }
+    }
+
+    /// The candidate that is judged beside the live policy, 0 for none.
+    #[inline(always)]
+    pub const fn judged(&self) -> u32 {
+        if self.flags & SEGMENT_GATED != 0 { 0 } else { self.candidate }
+    }
+
     /// Whether it refuses flows that are not established yet.
     #[inline(always)]
     pub const fn drains(&self, tick: u64) -> bool {
@@ -231,6 +258,22 @@ mod tests {
         assert!(!segment(STATE_ACTIVE, 0).drains(u64::MAX));
         let timed = segment(STATE_ACTIVE, 9);
         assert_eq!([timed.drains(8), timed.drains(9)], [false, true]);
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_tick() {
+        let leased = Segment { policy: 7, lease_policy: 8, lease_tick: 5, ..Segment::ZERO };
+        assert_eq!([4, 5, u64::MAX].map(|tick| leased.word(tick)), [7, 8, 8]);
+        assert_eq!(Segment { lease_tick: 0, ..leased }.word(u64::MAX), 7);
+        // A lease that is being taken away: the tick is still there, the word is not.
+        assert_eq!(Segment { lease_policy: 0, ..leased }.word(u64::MAX), 7);
+    }
+
+    #[test]
+    fn a_gate_is_not_judged_beside() {
+        let segment = Segment { candidate: 9, ..Segment::ZERO };
+        assert_eq!(segment.judged(), 9);
+        assert_eq!(Segment { flags: SEGMENT_GATED, ..segment }.judged(), 0);
     }
 
     #[test]

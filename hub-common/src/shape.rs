@@ -5,8 +5,8 @@
 //! time at which it may leave.
 
 crate::shared! {
-    /// What a persona's packets get; never changed once [`ShapeSlot`] points at it. Index 0 is towards
-    /// members, 1 from members.
+    /// What a persona's packets get; it lies at the slot of its policy, and is written before a segment points
+    /// there. Zero for a policy without. Index 0 is towards members, 1 from members.
     pub struct Shape {
         /// Nanoseconds per byte, times 2^[`COST_BITS`]; 0 for no cap.
         pub cost: [u64; 2],
@@ -25,14 +25,6 @@ crate::shared! {
         /// Bits by direction: packets carry the time at which the cap lets them go, and `fq` holds them until
         /// then.
         pub paced: u8,
-    }
-
-    /// Which of the two shapes of a segment is live.
-    pub struct ShapeSlot {
-        /// Index into the shapes, 0 for none.
-        pub index: u32,
-        /// Zero.
-        pub pad: u32,
     }
 
     /// State of a persona's caps: when the bytes that passed would have passed at the rate.

@@ -1,5 +1,6 @@
 //! What the outside may read from the data path: counters, flows, and why a packet would be dropped.
 
+mod impacts;
 pub(crate) mod sweep;
 
 use std::borrow::Cow;
@@ -8,6 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::impacts::{ImpactedFlow, Impacts};
 pub use self::sweep::{FlowCounts, Sweep};
 use crate::model::SegmentId;
 use crate::outputs::alerts::AlertEvent;

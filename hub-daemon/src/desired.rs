@@ -58,8 +58,10 @@ pub struct Desired {
     pub masquerade: bool,
     /// What the data path watches for, by segment.
     pub detectors: BTreeMap<SegmentId, Detectors>,
-    /// What packets of personas get beside a verdict.
+    /// What packets of personas get beside a verdict. A shape comes and goes with the policy.
     pub shapes: BTreeMap<SegmentId, Shape>,
+    /// What they would get with the policies on trial.
+    pub trial_shapes: BTreeMap<SegmentId, Shape>,
     /// Queues that packets wait in.
     pub queues: BTreeMap<QueueKey, Queue>,
     /// What personalities want of interfaces, by name of the record.
@@ -111,29 +113,29 @@ pub struct Segment {
     pub candidate: Option<Trial>,
     /// Differs from before when elements of its sets changed.
     pub set_generation: u32,
-    /// What new flows meet while the candidate is about to become the policy.
+    /// How flows begin while it is about to change over; `None` if it is not.
     pub transition: Option<Transition>,
-    /// From when on packets are judged by another policy, whether or not the hub is there.
+    /// Until when its policy holds; `None` is until another comes.
     pub lease: Option<Lease>,
 }
 
-/// What new flows meet while a segment's candidate is about to become its policy. Those that exist go on.
+/// How flows begin in a segment that is about to change over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Transition {
-    /// New flows must pass the candidate too.
+    /// What begins must pass the policy on trial as well.
     pub gate: bool,
-    /// No new flow passes.
+    /// Nothing begins.
     pub refuse_all: bool,
-    /// Who is refused is told: TCP by a reset.
+    /// TCP that is refused is told so.
     pub reject: bool,
 }
 
-/// A policy that takes over by itself.
+/// The end of a policy that the data path sees to itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
-    /// From when on it decides.
+    /// When it ends.
     pub until: Timestamp,
-    /// What packets are judged by then.
+    /// What packets are judged by from then on.
     pub policy: Arc<Policy>,
 }
 
@@ -206,6 +208,8 @@ pub struct Trial {
     pub policy: Arc<Policy>,
     /// When it began.
     pub began: Timestamp,
+    /// It only waits, compiled, to become the live one: packets are not judged by it, and cost nothing.
+    pub held: bool,
 }
 
 /// A veth pair: one end on the hub, the other in a member's network namespace.

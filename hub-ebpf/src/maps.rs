@@ -20,7 +20,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
-use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
+use hub_common::shape::{Histogram, Policer, Shape};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
@@ -156,9 +156,10 @@ pub(crate) static DETECTIONS: HashMap<
     { BPF_F_NO_PREALLOC as usize },
 > = HashMap::new();
 
-/// Flows begun per segment: towards members, from members. Programs add.
+/// Flows begun per segment, towards members and from members, and connections of TCP of either that ended.
+/// Programs add.
 #[btf_map]
-pub(crate) static FLOWS_BEGUN: PerCpuArray<[u64; 2], { limits::SEGMENTS as usize }> = PerCpuArray::new();
+pub(crate) static FLOWS_BEGUN: PerCpuArray<[u64; 3], { limits::SEGMENTS as usize }> = PerCpuArray::new();
 
 /// Passed and dropped per segment. Programs add, the daemon sums over CPUs.
 #[btf_map]
@@ -241,14 +242,10 @@ pub(crate) static EVENT_GATE: PerCpuArray<u64, { REASON_SLOTS as usize }> = PerC
 #[btf_map]
 pub(crate) static REPLY_GATE: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
-/// Two shapes per segment, of which `SHAPE_SLOTS` names the live one. Daemon writes, programs read, for
-/// segments with `SEGMENT_SHAPED` only.
+/// Shapes by slot of their policies: the store that changes a segment's policy changes its quality of service.
+/// Daemon writes, programs read, for segments with `SEGMENT_SHAPED` only.
 #[btf_map]
-pub(crate) static SHAPES: Array<Shape, { 2 * limits::SEGMENTS as usize }> = Array::new();
-
-/// Live shape by segment. The one store that changes a persona's quality of service.
-#[btf_map]
-pub(crate) static SHAPE_SLOTS: Array<ShapeSlot, { limits::SEGMENTS as usize }> = Array::new();
+pub(crate) static SHAPES: Array<Shape, { limits::POLICIES as usize }> = Array::new();
 
 /// Hard caps by segment: shared by all CPUs, since a cap is one.
 #[btf_map]

@@ -6,6 +6,11 @@
 //!                                                                                      ├▶ route ─ commit ─▶ …
 //!                                                     drop ◀─ failsafe? ◀─ any reason ─┘
 //! ```
+//! A segment's policy is one word, read once per packet: rules, defaults, port sets, limits, code points, classes and
+//! caps follow from it, so that a change over is one store. What does not follow from it: the queues themselves, whose
+//! rates the kernel changes class by class; detectors and elements of sets, which belong to the segment; the state of
+//! its caps, which goes on.
+//!
 //! Everything up to `commit` only reads maps, so XDP can give up at any point and leave the packet to TC,
 //! and `hub_why` can ask without leaving a trace. The one exception is `fast`, which commits by itself.
 

@@ -4,8 +4,8 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_change_tail, bpf_skb_store_bytes};
 use hub_common::address::is_multicast;
 use hub_common::checksum::fold;
-use hub_common::outcome::Scratch;
-use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, TCP_RST, protocol};
+use hub_common::outcome::{OUTCOME_RESET_ON, Scratch};
+use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, TCP_ACK, TCP_RST, protocol};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
 use hub_common::reply::{
     self, ERROR_V4_BYTES, ERROR_V6_BYTES, QUOTE_V4_BYTES, QUOTE_V4_OFFSET, QUOTE_V6_BYTES, QUOTE_V6_OFFSET,
@@ -31,7 +31,9 @@ pub(crate) extern "C" fn hub_reject(skb: *mut __sk_buff, scratch: *mut Scratch) 
         && !packet.has(PACKET_FRAGMENT_LATER)
         && !is_multicast(&packet.source)
         && packet.tcp_flags & TCP_RST == 0;
-    if !answerable || !gate(scratch.tick) {
+    // There are no more of those that both ends are told of than flows.
+    let once = scratch.outcome.flags & OUTCOME_RESET_ON != 0;
+    if !answerable || (!once && !gate(scratch.tick)) {
         return 0;
     }
     let bare = scratch.port.flags & PORT_L3_ONLY != 0;
@@ -75,6 +77,8 @@ pub(crate) extern "C" fn hub_build_reset(skb: *mut __sk_buff, scratch: *mut Scra
     // A checksum field that holds just the pseudo header's sum is one that hardware is to complete.
     let pseudo = reply::pseudo_header(packet, protocol::TCP, segment_bytes);
     let partial = u16::from_be_bytes([header[16], header[17]]) == fold(pseudo);
+    let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    scratch.reset = [sequence, u32::from(partial)];
     reply::reset(packet, &scratch.ethernet, &header, partial, &mut scratch.reply);
     if packet.has(PACKET_V4) { RESET_V4_BYTES as u32 } else { RESET_V6_BYTES as u32 }
 }
@@ -98,6 +102,37 @@ pub(crate) extern "C" fn hub_build_error(skb: *mut __sk_buff, scratch: *mut Scra
         reply::error(&scratch.packet, &scratch.ethernet, &mut scratch.reply);
         ERROR_V6_BYTES as u32
     }
+}
+
+/// Turns an answer that [`hub_reject`] made into the reset for the other end, as its sender would send it: with the
+/// sequence number that is expected there. Returns 0 where that cannot be done.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_reset_on(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let packet = &mut scratch.packet;
+    // The answer to the answer.
+    (packet.source, packet.target) = (packet.target, packet.source);
+    (packet.source_port, packet.target_port) = (packet.target_port, packet.source_port);
+    packet.tcp_flags = TCP_ACK;
+    let mut at = 0;
+    while at < 6 {
+        let byte = scratch.ethernet[at];
+        scratch.ethernet[at] = scratch.ethernet[at + 6];
+        scratch.ethernet[at + 6] = byte;
+        at += 1;
+    }
+    let [from, to] = [packet.source_port.to_be_bytes(), packet.target_port.to_be_bytes()];
+    let sequence = scratch.reset[0].to_be_bytes();
+    let mut header = [0; 20];
+    header[..2].copy_from_slice(&from);
+    header[2..4].copy_from_slice(&to);
+    header[8..12].copy_from_slice(&sequence);
+    let partial = scratch.reset[1] != 0;
+    reply::reset(&scratch.packet, &scratch.ethernet, &header, partial, &mut scratch.reply);
+    let length = if scratch.packet.has(PACKET_V4) { RESET_V4_BYTES } else { RESET_V6_BYTES };
+    send(skb, scratch, length, scratch.port.flags & PORT_L3_ONLY != 0)
 }
 
 #[inline(always)]

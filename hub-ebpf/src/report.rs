@@ -77,6 +77,22 @@ pub(crate) fn begun(sender: u32, receiver: u32) {
     }
 }
 
+/// Counts the end of a connection for its segments.
+#[inline(always)]
+pub(crate) fn ended([a, b]: [u32; 2]) {
+    let mut side = 0;
+    while side < 2 {
+        let id = if side == 0 { a } else { b };
+        if id != 0
+            && let Some(flows) = FLOWS_BEGUN.get_ptr_mut(id)
+        {
+            // SAFETY: a per-CPU element; only this CPU writes it.
+            unsafe { (*flows)[2] += 1 };
+        }
+        side += 1;
+    }
+}
+
 /// Counts a packet that the matcher judged by the rule in `slot`, and that would be dropped for a reason.
 #[inline(always)]
 pub(crate) fn rule_hit(scratch: &Scratch, slot: u32, would: u32) {

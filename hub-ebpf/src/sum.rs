@@ -25,7 +25,7 @@ pub(crate) fn hub_sum(ctx: TcContext) -> i32 {
     *sum = [0; SUM_WORDS];
     match which {
         SUM_COUNTERS => add::<8>((&raw const COUNTERS).cast(), index, sum),
-        SUM_FLOWS_BEGUN => add::<2>((&raw const FLOWS_BEGUN).cast(), index, sum),
+        SUM_FLOWS_BEGUN => add::<3>((&raw const FLOWS_BEGUN).cast(), index, sum),
         SUM_RULE_HITS => add::<3>((&raw const RULE_HITS).cast(), index, sum),
         _ => {}
     }

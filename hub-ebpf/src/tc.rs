@@ -3,15 +3,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes};
+use aya_ebpf::helpers::generated::{
+    bpf_clone_redirect, bpf_jiffies64, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes,
+};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{HEADER_BYTES, Hook, Reason};
 use hub_common::flow::Hop;
 use hub_common::limits;
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
-    VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, OUTCOME_RESET_ON, SCRATCH_REDIRECTABLE, Scratch,
+    VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_VLAN};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
@@ -294,6 +296,12 @@ fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
         let ifindex = reject::hub_reject(skb, scratch);
         if ifindex != 0 {
             report::total(Hook::TcIn as u32, |totals| totals.replied += 1);
+            if scratch.outcome.flags & OUTCOME_RESET_ON != 0 {
+                // SAFETY: the context is the hook's own.
+                unsafe { bpf_clone_redirect(skb, ifindex, 0) };
+                // The kernel knows the way to the other end.
+                return if reject::hub_reset_on(skb, scratch) == 0 { SHOT } else { NEXT };
+            }
             // SAFETY: a helper with plain arguments.
             return (unsafe { bpf_redirect(ifindex, 0) }) as i32;
         }

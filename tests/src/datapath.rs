@@ -202,6 +202,12 @@ impl DataPath {
         sum(map.get(&slot, 0).unwrap().iter().map(|hits| hits.judged))
     }
 
+    /// Connections of a segment that ended, over all CPUs.
+    pub fn flows_ended(&self, segment: u32) -> u64 {
+        let map: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(self.map("FLOWS_BEGUN")).unwrap();
+        map.get(&segment, 0).unwrap().iter().map(|cpu| cpu[2]).sum()
+    }
+
     /// Takes all events out of the ring.
     pub fn events(&mut self) -> Vec<Vec<u8>> {
         let mut ring = RingBuf::try_from(self.map_mut("EVENTS")).unwrap();

@@ -84,6 +84,8 @@ pub enum Done {
 pub struct Pass {
     /// The revision that it made the kernel equal to.
     pub revision: u64,
+    /// Segments that it changed over to policies that waited, with the time that each took.
+    pub flips: Vec<(SegmentId, Duration)>,
     /// What it did, table by table.
     pub reports: Vec<Report>,
     /// What could not be done, by persona.
@@ -190,6 +192,8 @@ impl Applier {
             let is_late = || next_end.zip(over.ok()).is_some_and(|(end, over)| end <= over);
             taken < TAKES_ON_FOR || !(hurry.load(Ordering::Relaxed) || is_late())
         });
+        // Before anything else: the rest of a pass may take its time.
+        let flips = self.datapath.flip(desired, &self.clock);
         self.network.withdraw(desired);
         match Clock::calibrate(&self.pins) {
             Ok(clock) => self.clock = clock,
@@ -220,6 +224,7 @@ impl Applier {
         reports.extend(self.network.reports());
         Pass {
             revision,
+            flips,
             faults: faults(&reports),
             postponed: round.postponed,
             fallbacks: self.datapath.fallbacks().clone(),

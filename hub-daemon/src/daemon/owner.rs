@@ -343,6 +343,9 @@ impl Owner {
 
     fn passed(&mut self, pass: Pass) {
         self.busy = None;
+        for (segment, took) in &pass.flips {
+            tracing::info!(%segment, took_us = took.as_micros(), "changed over to the policy that waited");
+        }
         self.look.end();
         let now = Timestamp::now();
         self.count(&pass, now);

@@ -63,6 +63,7 @@ impl Hub {
                         &guests,
                     ),
                     began: candidate.began,
+                    held: false,
                 }),
                 persona: record.id.clone(),
                 policy: self.policy(

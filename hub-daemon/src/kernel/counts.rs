@@ -74,7 +74,7 @@ pub(crate) fn segments(maps: &Maps, of: &[SegmentId]) -> Result<Sweep, ReadError
         ControlFlow::Continue(())
     };
     batch::entries(maps.drops.map(), note).map_err(|source| ReadError::Map { map: "DROPS", source })?;
-    let note = |index: u32, values: &[[u64; 2]]| {
+    let note = |index: u32, values: &[[u64; 3]]| {
         if let Some(totals) = sweep.totals_mut(SegmentId(index)) {
             totals.flows = begun(values);
         }
@@ -149,8 +149,8 @@ fn passed(values: &[SegmentCounters]) -> [Count; 4] {
     picks.map(|pick| sum(values.iter().map(pick)))
 }
 
-fn begun(values: &[[u64; 2]]) -> FlowsBegun {
-    values.iter().fold(FlowsBegun::default(), |sum, [ingress, egress]| FlowsBegun {
+fn begun(values: &[[u64; 3]]) -> FlowsBegun {
+    values.iter().fold(FlowsBegun::default(), |sum, [ingress, egress, _]| FlowsBegun {
         ingress: sum.ingress + ingress,
         egress: sum.egress + egress,
     })

@@ -43,7 +43,8 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::Expired => "The persona's `expiration` has passed: extend it, or remove the persona",
         Reason::Blocked => "The persona is blocked: nothing passes until it is unblocked",
         Reason::Draining => {
-            "The persona is draining: connections from before go on, and no others begin until draining is ended"
+            "The persona is draining, or about to change over to rules that would refuse this: connections from \
+             before go on, and no others of the kind begin until that is ended"
         }
         Reason::NoPolicy => {
             "The persona has no policy in the data path yet: it is being set up; if this lasts, look at its conditions"

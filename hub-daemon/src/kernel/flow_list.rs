@@ -66,7 +66,8 @@ pub(crate) fn counts(maps: &Maps) -> Result<FlowCounts, ReadError> {
     Ok(FlowCounts { table: FlowTable { established, established_max, opening, opening_max }, personas })
 }
 
-fn view(key: &FlowKey, flow: &Flow, clock: &Clock) -> FlowView {
+/// A flow as the outside sees it.
+pub(crate) fn view(key: &FlowKey, flow: &Flow, clock: &Clock) -> FlowView {
     let (low, high) = ((ip(&key.low), key.low_port), (ip(&key.high), key.high_port));
     let ((source, source_port), (target, target_port)) =
         if flow.from_high == 0 { (low, high) } else { (high, low) };

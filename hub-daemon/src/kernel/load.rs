@@ -25,7 +25,7 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SetKey};
-use hub_common::shape::{Histogram, Policer, ShapeSlot};
+use hub_common::shape::{Histogram, Policer};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
 use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
 use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
@@ -122,7 +122,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 56] {
+    pub(crate) fn maps(&self) -> [Shape; 55] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -170,10 +170,9 @@ impl Capacities {
             ("WATCHES", size_of::<WatchKey>(), size_of::<Watch>(), limits::WATCHES),
             ("BARS", size_of::<BarKey>(), size_of::<Bar>(), limits::BARS),
             ("DETECTIONS", size_of::<DetectionKey>(), size_of::<u64>(), limits::DETECTIONS),
-            ("FLOWS_BEGUN", index, 2 * size_of::<u64>(), segments),
+            ("FLOWS_BEGUN", index, 3 * size_of::<u64>(), segments),
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
-            ("SHAPES", index, size_of::<hub_common::shape::Shape>(), segments.saturating_mul(2)),
-            ("SHAPE_SLOTS", index, size_of::<ShapeSlot>(), segments),
+            ("SHAPES", index, size_of::<hub_common::shape::Shape>(), self.policies()),
             ("POLICERS", index, size_of::<Policer>(), segments),
             ("HANDSHAKES", size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
             ("RTTS", index, size_of::<Histogram>(), segments),

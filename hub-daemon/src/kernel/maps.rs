@@ -13,7 +13,7 @@ use hub_common::outcome::Outcome;
 use hub_common::rule::Rule;
 use hub_common::segment::{Policy, Segment, Settings, policy_slot};
 use hub_common::set::QuarantineKey;
-use hub_common::shape::{Histogram, Policer, Shape, ShapeSlot};
+use hub_common::shape::{Histogram, Policer, Shape};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 use super::batch::from_map;
@@ -31,13 +31,12 @@ pub(crate) struct Maps {
     pub(crate) quarantine: HashMap<MapData, QuarantineKey, u64>,
     pub(crate) times: PerCpuHashMap<MapData, u32, Histogram>,
     pub(crate) shapes: Array<MapData, Shape>,
-    pub(crate) shape_slots: Array<MapData, ShapeSlot>,
     pub(crate) policers: Array<MapData, Policer>,
     pub(crate) totals: PerCpuArray<MapData, HookTotals>,
     pub(crate) reasons: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, Flow>,
     pub(crate) flows_new: HashMap<MapData, FlowKey, Flow>,
-    pub(crate) flows_begun: PerCpuArray<MapData, [u64; 2]>,
+    pub(crate) flows_begun: PerCpuArray<MapData, [u64; 3]>,
     pub(crate) detections: HashMap<MapData, DetectionKey, u64>,
     pub(crate) answer: Array<MapData, Outcome>,
     pub(crate) candidate_hits: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
@@ -55,7 +54,6 @@ impl Maps {
             rule_hits: open(pins, "RULE_HITS")?,
             times: open(pins, "RTTS")?,
             shapes: array(pins, "SHAPES")?,
-            shape_slots: array(pins, "SHAPE_SLOTS")?,
             policers: array(pins, "POLICERS")?,
             quarantine: open(pins, "QUARANTINE")?,
             totals: open(pins, "TOTALS")?,

@@ -13,6 +13,7 @@ pub mod ethtool;
 pub mod events;
 pub mod explain;
 mod flow_list;
+pub mod impacted;
 pub mod inventory;
 pub mod links;
 pub mod load;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hub_common::segment::policy_slot;
 use nix::time::{ClockId, clock_gettime};
 
 use super::maps::{Maps, at};
@@ -18,7 +19,8 @@ pub(crate) fn waits(maps: &Maps, snapshot: &Snapshot) -> Result<BTreeMap<Segment
     }
     let limited = snapshot.personas.values().filter(|persona| persona.definition.qos.is_some());
     for segment in limited.map(|persona| persona.segment) {
-        let slot = at(&maps.shape_slots, "SHAPE_SLOTS", segment.0)?.map_or(0, |slot| slot.index);
+        let word = at(&maps.slots.segments, "SEGMENTS", segment.0)?.map_or(0, |entry| entry.policy);
+        let slot = policy_slot(word);
         let Some(shape) = at(&maps.shapes, "SHAPES", slot)?.filter(|shape| slot != 0 && shape.paced != 0)
         else {
             continue;

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::clock::TickSource;
+use super::impacted::Change;
 use super::maps::Maps;
 use super::netlink::NetlinkError;
 use super::why::Why;
-use super::{candidates, counts, flow_list, paced, qos, quarantined};
+use super::{candidates, counts, flow_list, impacted, paced, qos, quarantined};
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
-    Sweep,
+    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
+    SegmentCounts, Sweep,
 };
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -122,6 +123,17 @@ impl Reader {
     /// Live connections, of one persona or of all, at most `limit`.
     pub fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
         self.live(|live| flow_list::list(&live.maps, &live.ticks.read()?, segment, limit))
+    }
+
+    /// What a change of policy means for the connections of a persona, with at most `limit` of them by name.
+    pub fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
+        self.live(|live| impacted::list(&live.maps, &live.ticks.read()?, change, limit))
+    }
+
+    /// Connections of TCP of a persona that ended so far, which is quick to read: as long as it stands, and no longer
+    /// than a second, [`Self::impacted`] need not be asked again.
+    pub fn ended(&self, segment: SegmentId) -> Result<u64, ReadError> {
+        self.live(|live| impacted::ended(&live.maps, segment))
     }
 
     /// How full the flow table is, and whose connections are in it. Walks all of it.

@@ -52,11 +52,11 @@ fn pairs(words: [u64; SUM_WORDS]) -> [Hits; SUM_WORDS / 2] {
     [(); SUM_WORDS / 2].map(|()| Hits { packets: next(), bytes: next() })
 }
 
-impl Summed for [u64; 2] {
+impl Summed for [u64; 3] {
     const WHICH: u32 = SUM_FLOWS_BEGUN;
 
-    fn of([ingress, egress, ..]: [u64; SUM_WORDS]) -> Self {
-        [ingress, egress]
+    fn of([ingress, egress, ended, ..]: [u64; SUM_WORDS]) -> Self {
+        [ingress, egress, ended]
     }
 }
 

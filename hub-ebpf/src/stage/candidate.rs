@@ -82,7 +82,7 @@ fn asked(scratch: &Scratch, passes: bool) -> u32 {
 /// The candidate of a segment, 0 for none.
 #[inline(always)]
 fn word(segment: u32) -> u32 {
-    if segment == 0 { 0 } else { SEGMENTS.get(segment).map_or(0, |segment| segment.candidate) }
+    if segment == 0 { 0 } else { SEGMENTS.get(segment).map_or(0, hub_common::segment::Segment::judged) }
 }
 
 /// Judges one side and counts the answer. `refused` is 1 where the live policy of this side dropped it.

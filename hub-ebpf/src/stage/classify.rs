@@ -3,12 +3,12 @@
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TIMED, OUTCOME_TRANSLATED,
-    SCRATCH_CANDIDATE, Scratch,
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_GATED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TIMED,
+    OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, Scratch,
 };
 use hub_common::segment::{
-    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED, STATE_BLOCK,
-    STATE_EMPTY,
+    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED,
+    STATE_BLOCK, STATE_EMPTY,
 };
 
 use crate::addresses::{is_local, segment_of};
@@ -58,6 +58,7 @@ const fn features(flags: u32) -> u32 {
         | (if flags & SEGMENT_CLAMPED != 0 { OUTCOME_CLAMPED } else { 0 })
         | (if flags & SEGMENT_SHAPED != 0 { OUTCOME_SHAPED } else { 0 })
         | (if flags & SEGMENT_TIMED != 0 { OUTCOME_TIMED } else { 0 })
+        | (if flags & SEGMENT_GATED != 0 { OUTCOME_GATED } else { 0 })
 }
 
 /// Checks state and deadline of the segments involved and reads their policy words, each once.
@@ -70,17 +71,19 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
     while side < 2 {
         let id = outcome.segment[side];
         if id != 0 {
-            let reason = match SEGMENTS.get(id) {
+            let found = SEGMENTS.get(id);
+            let word = found.map_or(0, |segment| segment.word(tick));
+            let reason = match found {
                 None => Reason::NoPolicy,
-                Some(segment) if segment.state == STATE_EMPTY || segment.policy == 0 => Reason::NoPolicy,
+                Some(segment) if segment.state == STATE_EMPTY || word == 0 => Reason::NoPolicy,
                 Some(segment) if tick >= segment.expires_tick => Reason::Expired,
                 Some(segment) if segment.state == STATE_BLOCK => Reason::Blocked,
                 Some(segment) => {
-                    outcome.policy[side] = segment.policy;
+                    outcome.policy[side] = word;
                     outcome.set_generation[side] = segment.set_generation as u16;
                     plain &= open::is_plain(segment, tick);
                     outcome.flags |= features(segment.flags);
-                    if segment.candidate != 0 {
+                    if segment.judged() != 0 {
                         scratch.flags |= SCRATCH_CANDIDATE;
                     }
                     side += 1;

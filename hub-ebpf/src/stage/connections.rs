@@ -16,6 +16,7 @@ use hub_common::segment::{POLICY_DEFAULT_REJECT, Policy, SEGMENT_CONNECTIONS, po
 
 use crate::atomic;
 use crate::maps::{CONNECTION_MAX, CONNECTIONS, FLOWS, FLOWS_NEW, LIMITS, POLICIES, SEGMENTS, own};
+use crate::report;
 
 /// Whether all connections to members of a segment are counted.
 #[inline(always)]
@@ -35,7 +36,7 @@ pub(crate) extern "C" fn hub_crowded(scratch: *mut Scratch) -> u32 {
     // A candidate has no say in it.
     if scratch.outcome.flags & OUTCOME_NEW == 0
         || segment.flags & SEGMENT_CONNECTIONS == 0
-        || segment.policy != word
+        || segment.word(scratch.tick) != word
     {
         return 0;
     }
@@ -110,6 +111,7 @@ pub(crate) extern "C" fn hub_ended(scratch: *const Scratch, flow: *const Flow, d
     let packet = &scratch.packet;
     let source = if direction == 0 { &packet.source } else { &packet.target };
     count(flow, source, u64::MAX);
+    report::ended(flow.segment);
     0
 }
 

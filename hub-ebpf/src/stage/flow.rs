@@ -5,31 +5,31 @@ use core::ptr::{read_volatile, write_volatile};
 use hub_common::event::Reason;
 use hub_common::flow::{FLOW_TCP_CLOSED, Flow, FlowKey, is_impossible, is_opening, next_state, reopens};
 use hub_common::outcome::{
-    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_LOCAL, OUTCOME_NEW, OUTCOME_REJECT,
-    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW, SCRATCH_READ_ONLY,
+    OUTCOME_AGED, OUTCOME_ESTABLISHED, OUTCOME_HALF_OPEN, OUTCOME_NEW, OUTCOME_REJECT, OUTCOME_REOPEN,
+    OUTCOME_RESET_ON, OUTCOME_RESTAMP, OUTCOME_UNTRACKED, Outcome, SCRATCH_NO_FLOW, SCRATCH_READ_ONLY,
     SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_V4, PACKET_VLAN, Packet, TCP_SYN, protocol,
+    PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    FAILSAFE_MEMBERS, Failsafe, POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, ROLE_SEGMENT,
-    SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK,
-    STATE_EMPTY, Settings, policy_slot,
+    POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED,
+    SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
-use crate::maps::{FAILSAFE, FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
+use crate::maps::{FLOWS, FLOWS_NEW, POLICIES, SEGMENTS};
 use crate::pipeline::begin;
 use crate::report::{self, refuse};
+use crate::stage::admit::{admit_new, tells};
 use crate::stage::connections::{hub_cut, hub_ended};
 use crate::stage::filter::{filter, may_talk};
 use crate::stage::limit::hub_limited;
 use crate::stage::quarantine::hub_isolated;
 use crate::stage::related::related;
 use crate::stage::shape::hub_shape;
-use crate::stage::{candidate, detect, handshake, open, route};
+use crate::stage::{candidate, detect, gate, handshake, open, route};
 
 /// The live entry of a key, and whether it is half-open. A stale entry hides nothing: the connection that
 /// follows on the same ports begins half-open, and takes its place at the first reply.
@@ -159,7 +159,7 @@ fn unchanged(flow: &Flow, packet: &Packet, key: &FlowKey, tick: u64) -> Option<u
         if id != 0 {
             let segment = SEGMENTS.get(id)?;
             let passes = segment.state != STATE_EMPTY && segment.state != STATE_BLOCK;
-            if segment.policy != flow.policy[side]
+            if segment.word(tick) != flow.policy[side]
                 || segment.set_generation as u16 != flow.set_generation[side]
                 || !passes
                 || tick >= segment.expires_tick
@@ -169,7 +169,8 @@ fn unchanged(flow: &Flow, packet: &Packet, key: &FlowKey, tick: u64) -> Option<u
             if segment.flags & SEGMENT_QUARANTINE != 0 && hub_isolated(packet, id, tick) != 0 {
                 return None;
             }
-            if segment.candidate != 0 && !candidate::seen(key, side, segment.candidate) {
+            let judged = segment.judged();
+            if judged != 0 && !candidate::seen(key, side, judged) {
                 return None;
             }
             features |= segment.flags;
@@ -228,6 +229,11 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
         return related(scratch, settings);
     }
     if open::is_untracked(scratch) {
+        let packet = &scratch.packet;
+        // TCP in mid-stream may be older than the gate; what else comes may be the first of its kind.
+        if packet.protocol != protocol::TCP || is_opening(packet.tcp_flags) {
+            gate::pass(scratch)?;
+        }
         scratch.outcome.flags |= OUTCOME_UNTRACKED;
         let sender = scratch.outcome.segment[0];
         let hop = open::shared_hop(&scratch.packet.target, scratch.ingress_ifindex, sender, settings);
@@ -269,7 +275,8 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
     scratch.outcome.flags |= OUTCOME_NEW;
     detect::admit(scratch)?;
     admit_new(scratch, settings)?;
-    filter(scratch, false)
+    filter(scratch, false)?;
+    gate::pass(scratch)
 }
 
 /// A packet of a known flow: passes if nothing changed, else the rules are asked about its first packet.
@@ -297,9 +304,12 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     }
     outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
+    let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
+    if cut && scratch.packet.protocol == protocol::TCP && tells(&scratch.outcome) {
+        scratch.outcome.flags |= OUTCOME_REJECT | OUTCOME_RESET_ON;
+    }
     // XDP leaves a reject to TC, which must find the flow as it was.
     let deferred = scratch.outcome.flags & OUTCOME_REJECT != 0 && route::is_xdp(scratch);
-    let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
     if cut && scratch.flags & SCRATCH_READ_ONLY == 0 && !deferred {
         hub_cut(scratch);
     }
@@ -339,45 +349,4 @@ fn held(scratch: &mut Scratch, flow: &Flow) -> Result<(), Reason> {
 #[inline(always)]
 fn is_watched(word: u32) -> bool {
     POLICIES.get(policy_slot(word)).is_some_and(|policy| policy.flags & POLICY_AUDIT != 0)
-}
-
-/// What may begin a flow at all.
-#[inline(always)]
-fn admit_new(scratch: &mut Scratch, settings: &Settings) -> Result<(), Reason> {
-    let packet = &scratch.packet;
-    let outcome = &mut scratch.outcome;
-    let mut side = 0;
-    while side < 2 {
-        let id = outcome.segment[side];
-        if id != 0 && SEGMENTS.get(id).is_some_and(|segment| segment.drains(scratch.tick)) {
-            refuse(outcome, Reason::Draining, id, side == 0);
-            return Err(Reason::Draining);
-        }
-        side += 1;
-    }
-    let from_members = outcome.segment[0] != 0;
-    let blame = if from_members { outcome.segment[0] } else { outcome.segment[1] };
-    let icmp = packet.protocol == if packet.has(PACKET_V4) { protocol::ICMP } else { protocol::ICMPV6 };
-    let loose = scratch.tick < settings.loose_tcp_until_tick;
-    let stray_tcp = packet.protocol == protocol::TCP && !is_opening(packet.tcp_flags) && !loose;
-    let stray_reply = icmp && !packet.has(PACKET_ICMP_REQUEST) && packet.kind != packet.icmp_type;
-    if stray_tcp || stray_reply {
-        refuse(outcome, Reason::NoFlow, blame, from_members);
-        return Err(Reason::NoFlow);
-    }
-    let local = scratch.port.role == ROLE_SEGMENT && outcome.flags & OUTCOME_LOCAL != 0;
-    if local && !icmp && !is_service(packet) {
-        refuse(outcome, Reason::HubLocal, blame, from_members);
-        return Err(Reason::HubLocal);
-    }
-    Ok(())
-}
-
-/// Whether a packet is for a service that the hub offers to members.
-#[inline(always)]
-fn is_service(packet: &Packet) -> bool {
-    let protocol = u32::from(packet.protocol) | FAILSAFE_MEMBERS;
-    let key = Failsafe { protocol, port: u32::from(packet.target_port) };
-    // SAFETY: the value is not looked at.
-    unsafe { FAILSAFE.get(key).is_some() }
 }

@@ -1,5 +1,6 @@
 //! The stages, one idea each. A stage reads the scratch space and maps, and answers `Ok` or a reason.
 
+pub(crate) mod admit;
 pub(crate) mod candidate;
 pub(crate) mod classify;
 pub(crate) mod commit;
@@ -9,6 +10,7 @@ pub(crate) mod filter;
 pub(crate) mod flow;
 pub(crate) mod fragment;
 pub(crate) mod front;
+pub(crate) mod gate;
 pub(crate) mod handshake;
 pub(crate) mod limit;
 pub(crate) mod masquerade;

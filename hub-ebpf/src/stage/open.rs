@@ -11,16 +11,25 @@ use hub_common::open::{
 };
 use hub_common::outcome::{OUTCOME_PLAIN, Scratch};
 use hub_common::packet::protocol;
-use hub_common::segment::{Policy, SETTINGS_NO_SHARED_HOPS, STATE_ACTIVE, Segment, Settings, policy_slot};
+use hub_common::segment::{
+    Policy, SEGMENT_DRAIN_REJECT, SEGMENT_GATED, SETTINGS_NO_SHARED_HOPS, STATE_ACTIVE, Segment, Settings,
+    policy_slot,
+};
 
 use super::filter::may_talk;
 use crate::atomic;
 use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
 
-/// Whether nothing but a policy must be looked up for the segment's packets.
+/// What is looked up only for packets that begin something.
+const CHANGING: u32 = SEGMENT_GATED | SEGMENT_DRAIN_REJECT;
+
+/// Whether nothing but a policy must be looked up for the segment's packets, once something began.
 #[inline(always)]
 pub(crate) fn is_plain(segment: &Segment, tick: u64) -> bool {
-    segment.state == STATE_ACTIVE && !segment.drains(tick) && segment.flags == 0 && segment.candidate == 0
+    segment.state == STATE_ACTIVE
+        && !segment.drains(tick)
+        && segment.flags & !CHANGING == 0
+        && segment.judged() == 0
 }
 
 /// Whether a set of a policy holds the port.
@@ -89,10 +98,10 @@ fn both_let([sender, receiver]: [u32; 2], tcp: bool, source_port: u16, target_po
 #[inline(always)]
 pub(crate) fn plain_policy(id: u32, tick: u64) -> Option<&'static Policy> {
     let segment = SEGMENTS.get(id)?;
-    if !is_plain(segment, tick) || tick >= segment.expires_tick {
+    if segment.flags != 0 || !is_plain(segment, tick) || tick >= segment.expires_tick {
         return None;
     }
-    POLICIES.get(policy_slot(segment.policy))
+    POLICIES.get(policy_slot(segment.word(tick)))
 }
 
 /// Place of a next hop.

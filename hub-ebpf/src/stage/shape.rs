@@ -11,7 +11,7 @@ use hub_common::segment::{SEGMENT_SHAPED, policy_slot};
 use hub_common::shape::{EGRESS, INGRESS, Shape, admit, cost_ns, leaf};
 
 use crate::atomic;
-use crate::maps::{POLICERS, POLICIES, RULES, SEGMENTS, SHAPE_SLOTS, SHAPES};
+use crate::maps::{POLICERS, POLICIES, RULES, SEGMENTS, SHAPES};
 use crate::report::refuse;
 
 /// Attempts to enter a packet into a cap that other CPUs write as well.
@@ -49,7 +49,7 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
     let (side, direction) = ((side & 1) as usize, (direction & 1) as usize);
     let id = scratch.outcome.segment[side];
-    let Some(shape) = shape_of(id) else { return 0 };
+    let Some(shape) = shape_of(id, scratch.outcome.policy[side]) else { return 0 };
     let cost = shape.cost[direction];
     if cost != 0 {
         let departure = enter(id, direction, cost_ns(cost, scratch.bytes), shape.burst_ns[direction]);
@@ -78,12 +78,11 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
 }
 
 #[inline(always)]
-fn shape_of(id: u32) -> Option<&'static Shape> {
+fn shape_of(id: u32, word: u32) -> Option<&'static Shape> {
     if id == 0 || SEGMENTS.get(id)?.flags & SEGMENT_SHAPED == 0 {
         return None;
     }
-    let slot = SHAPE_SLOTS.get(id)?.index;
-    if slot == 0 { None } else { SHAPES.get(slot) }
+    SHAPES.get(policy_slot(word))
 }
 
 /// Instead of a time: the packet does not fit.

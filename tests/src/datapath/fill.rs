@@ -20,7 +20,7 @@ use hub_common::segment::{
 };
 
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
-use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, ShapeSlot, class};
+use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, class};
 
 use hub_daemon::model::SegmentId;
 use hub_daemon::tables::datapath::nets::Lines;
@@ -42,6 +42,8 @@ pub(super) struct Filled {
     class_generation: u32,
 }
 
+/// First slot of policies that are no model's.
+const BESIDE: u32 = 2 * (SEGMENTS + 1);
 /// Rule slots that one direction of one policy may take.
 const RULES: u32 = 256;
 /// Cost of a packet that a bucket does not fill again during a test: an hour.
@@ -100,7 +102,8 @@ impl DataPath {
             // A shape makes connections be tracked: the others stay as they are.
             let untracked = segment.policy.as_ref().is_some_and(|policy| policy.untracked);
             let classed = number.is_multiple_of(2) && !untracked;
-            entry.flags = self.fill_shape(number, segment.capped, classed);
+            let slot = policy_slot(number, segment);
+            entry.flags = self.fill_shape(number, slot, segment.capped, classed);
             if let Some(most) = segment.connections {
                 let most = u32::try_from(most).unwrap();
                 self.hash::<u32, u32>("CONNECTION_MAX").insert(number, most, 0).unwrap();
@@ -117,7 +120,6 @@ impl DataPath {
                 Life::Block => STATE_BLOCK,
             };
             if let Some(policy) = &segment.policy {
-                let slot = policy_slot(number, segment);
                 entry.policy = policy_word(slot, segment.version);
                 self.fill_policy(slot, entry.policy, policy);
             }
@@ -128,15 +130,13 @@ impl DataPath {
     }
 
     /// Gives a segment a shape: a cap that is used up, or a class and nothing else.
-    fn fill_shape(&mut self, number: u32, capped: bool, classed: bool) -> u32 {
+    fn fill_shape(&mut self, number: u32, slot: u32, capped: bool, classed: bool) -> u32 {
         let shape = Shape {
             cost: [u64::from(capped) << 24; 2],
             class: [class(number, INGRESS), class(number, EGRESS)],
             ..Shape::ZERO
         };
-        self.array::<Shape>("SHAPES").set(2 * number, shape, 0).unwrap();
-        let slot = ShapeSlot { index: 2 * number, ..ShapeSlot::ZERO };
-        self.array::<ShapeSlot>("SHAPE_SLOTS").set(number, slot, 0).unwrap();
+        self.array::<Shape>("SHAPES").set(slot, shape, 0).unwrap();
         let policer = Policer { next_ns: [u64::MAX / 2; 2] };
         self.array::<Policer>("POLICERS").set(number, policer, 0).unwrap();
         if capped || classed { SEGMENT_SHAPED | SEGMENT_TIMED } else { 0 }
@@ -151,6 +151,13 @@ impl DataPath {
     pub fn bare_port(&mut self, ifindex: u32, role: u32) {
         let port = Port { ifindex, role, flags: PORT_L3_ONLY, ..Port::ZERO };
         self.array::<Port>("PORTS").set(ifindex, port, 0).unwrap();
+    }
+
+    /// Puts a policy beside those of the model, in one of the slots from [`BESIDE`] on, and names it.
+    pub fn put_beside(&mut self, slot: u32, policy: &crate::model::Policy) -> u32 {
+        let word = policy_word(BESIDE + slot, 1);
+        self.fill_policy(BESIDE + slot, word, policy);
+        word
     }
 
     fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) {

@@ -73,7 +73,7 @@ fn sums_of_all_cpus_are_those_of_each_element() {
             ingress_dropped: hits(3),
             egress_dropped: hits(4),
         });
-        lab.put_each("FLOWS_BEGUN", LAST, |cpu| [5 + cpu, 6]);
+        lab.put_each("FLOWS_BEGUN", LAST, |cpu| [5 + cpu, 6, 7]);
         for (rule, counter) in (0_u16..).zip([limits::SUMS - 1, limits::SUMS, limits::RULES - 1]) {
             let would_drop = u64::from(rule);
             lab.put_each("RULE_HITS", counter, |_| RuleHits { judged: hits(7 + would_drop), would_drop });

@@ -45,7 +45,7 @@ pub(crate) const MEMBER_PORT: &str = "member0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the BPF file system of a lab is; each lab sees its own there.
 const MOUNT: &str = "/sys/fs/bpf";
-const MAPS: [&str; 28] = [
+const MAPS: [&str; 27] = [
     "SETTINGS",
     "PORTS",
     "SEGMENTS",
@@ -65,7 +65,6 @@ const MAPS: [&str; 28] = [
     "CANDIDATE_LOST",
     "RTTS",
     "SHAPES",
-    "SHAPE_SLOTS",
     "POLICERS",
     "RULE_HITS",
     "SUMS",

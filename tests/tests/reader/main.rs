@@ -6,5 +6,6 @@
 mod collect;
 mod counts;
 mod events;
+mod impacted;
 mod lab;
 mod why;

@@ -50,39 +50,63 @@ pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_
         .collect();
     let ports: BTreeMap<SegmentId, BTreeSet<String>> =
         records.iter().map(|record| (record.segment, members(desired, record, ground))).collect();
-    for record in records.iter().filter(|record| flags(&record.persona) & SEGMENT_SHAPED != 0) {
-        let mut shape = Shape {
-            dscp: record.persona.qos().and_then(|qos| qos.dscp()).map(Dscp::number),
-            priority: record.persona.qos().map(|qos| qos.priority()).unwrap_or_default().number(),
-            has_rules: has_rules(&record.persona),
-            ..Shape::default()
-        };
-        for (index, direction) in [(INGRESS, Direction::Ingress), (EGRESS, Direction::Egress)] {
-            let own = ports.get(&record.segment).cloned().unwrap_or_default();
-            let interfaces = match direction {
-                Direction::Ingress => own,
-                Direction::Egress => {
-                    let peers = peers(desired, record.segment);
-                    let theirs = peers.iter().filter_map(|peer| ports.get(peer)).flatten();
-                    uplinks.iter().chain(theirs).filter(|name| !own.contains(*name)).cloned().collect()
-                }
-            };
-            direct(desired, &mut shape, record, (index, direction), &interfaces, ground);
+    for record in records {
+        let candidate = record.candidate.as_ref().filter(|candidate| !candidate.over);
+        let candidate = candidate.map(|candidate| candidate.persona.as_ref());
+        // What is on trial has a shape that may become the live one, and no queues yet.
+        if let Some(persona) = candidate.filter(|persona| flags(persona) & SEGMENT_SHAPED != 0) {
+            let mut beside =
+                Desired { ports: desired.ports.clone(), peers: desired.peers.clone(), ..Desired::default() };
+            let shape = shape(&mut beside, (record, persona), &uplinks, &ports, ground);
+            desired.trial_shapes.insert(record.segment, shape);
         }
-        desired.shapes.insert(record.segment, shape);
+        if flags(&record.persona) & SEGMENT_SHAPED != 0 {
+            let shape = shape(desired, (record, &record.persona), &uplinks, &ports, ground);
+            desired.shapes.insert(record.segment, shape);
+        }
     }
+}
+
+/// The shape of a persona as it is defined, or as it would be; adds its queues.
+fn shape(
+    desired: &mut Desired,
+    whose: (&Record, &Persona),
+    uplinks: &BTreeSet<String>,
+    ports: &BTreeMap<SegmentId, BTreeSet<String>>,
+    ground: &Ground<'_>,
+) -> Shape {
+    let (record, persona) = whose;
+    let mut shape = Shape {
+        dscp: persona.qos().and_then(|qos| qos.dscp()).map(Dscp::number),
+        priority: persona.qos().map(|qos| qos.priority()).unwrap_or_default().number(),
+        has_rules: has_rules(persona),
+        ..Shape::default()
+    };
+    for (index, direction) in [(INGRESS, Direction::Ingress), (EGRESS, Direction::Egress)] {
+        let own = ports.get(&record.segment).cloned().unwrap_or_default();
+        let interfaces = match direction {
+            Direction::Ingress => own,
+            Direction::Egress => {
+                let peers = peers(desired, record.segment);
+                let theirs = peers.iter().filter_map(|peer| ports.get(peer)).flatten();
+                uplinks.iter().chain(theirs).filter(|name| !own.contains(*name)).cloned().collect()
+            }
+        };
+        direct(desired, &mut shape, whose, (index, direction), &interfaces, ground);
+    }
+    shape
 }
 
 /// Adds what one direction of a persona needs.
 fn direct(
     desired: &mut Desired,
     shape: &mut Shape,
-    record: &Record,
+    (record, persona): (&Record, &Persona),
     (index, direction): (usize, Direction),
     interfaces: &BTreeSet<String>,
     ground: &Ground<'_>,
 ) {
-    let Some((qos, limit)) = record.persona.qos().and_then(|qos| Some((qos, qos.limit(direction)?))) else {
+    let Some((qos, limit)) = persona.qos().and_then(|qos| Some((qos, qos.limit(direction)?))) else {
         return;
     };
     let foreign = |name: &String| ground.inventory.links.get(name).is_some_and(|link| link.queue.is_some());
@@ -107,7 +131,7 @@ fn direct(
         rate_bps: limit.rate.bps(),
         ceil_bps: limit.ceil.bps(),
         latency_us: latency_us(&qos),
-        priorities: priorities(&record.persona),
+        priorities: priorities(persona),
     };
     for name in interfaces.iter().filter(|name| !foreign(name)) {
         let key = |place: QueuePlace| QueueKey { interface: name.clone(), place };

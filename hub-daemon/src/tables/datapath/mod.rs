@@ -23,6 +23,7 @@ pub mod settings;
 pub mod shapes;
 mod slots;
 pub mod small;
+mod standing;
 pub mod traces;
 pub mod translations;
 
@@ -92,7 +93,7 @@ pub struct Datapath {
     quarantine: quarantine::Quarantine,
     traces: traces::Traces,
     detectors: detectors::DetectorMaps,
-    shapes: shapes::Shapes,
+    times: shapes::Times,
     connections: connections::Connections,
 }
 
@@ -110,7 +111,7 @@ impl Datapath {
         let quarantine = quarantine::Quarantine::new(&mut ebpf)?;
         let detectors = detectors::DetectorMaps::new(&mut ebpf, capacities, adopted)?;
         let traces = traces::Traces::new(&mut ebpf)?;
-        let shapes = shapes::Shapes::new(&mut ebpf, capacities, adopted)?;
+        let times = shapes::Times::new(&mut ebpf)?;
         let connections = connections::Connections::new(&mut ebpf)?;
         Ok(Self {
             ebpf,
@@ -125,7 +126,7 @@ impl Datapath {
             quarantine,
             traces,
             detectors,
-            shapes,
+            times,
             connections,
         })
     }
@@ -141,17 +142,11 @@ impl Datapath {
         let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
         reports.push(self.translations.put(desired, inventory));
         reports.push(self.detectors.put(&desired.detectors, clock));
-        // Before the segments that say that there is a shape.
-        reports.push(self.shapes.put(&desired.shapes));
         reports.push(self.connections.put(desired));
         reports.push(self.sets.put(&desired.sets, clock));
         reports.push(self.quarantine.put(&desired.quarantine, clock));
-        let held = if self.segments.stop_quarantine(&desired.segments) {
-            self.quarantine.held(clock.now())
-        } else {
-            BTreeSet::new()
-        };
-        reports.push(self.segments.put(&desired.segments, &held, clock, failed));
+        let held = self.held(desired, clock);
+        reports.push(self.segments.put(desired, &held, clock, failed));
         // A segment that could not be changed goes on as it was, and one that could not be made is not there.
         let live = |id: &SegmentId| {
             let segment = desired.segments.get(id);
@@ -177,6 +172,22 @@ impl Datapath {
         reports
     }
 
+    /// Segments that go on looking for addresses in quarantine.
+    fn held(&mut self, desired: &Desired, clock: &Clock) -> BTreeSet<SegmentId> {
+        if self.segments.stop_quarantine(&desired.segments) {
+            self.quarantine.held(clock.now())
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// Changes over segments whose policies on trial became the wanted ones, before anything else of a pass: one
+    /// store each. Says which, and how long the store took.
+    pub fn flip(&mut self, desired: &Desired, clock: &Clock) -> Vec<(SegmentId, Duration)> {
+        let held = self.held(desired, clock);
+        self.segments.flip(desired, &held, clock)
+    }
+
     /// Which prefixes lead to which segments: those wanted, and for segments whose change failed those that
     /// were there before.
     fn prefixes_of(
@@ -199,21 +210,16 @@ impl Datapath {
         let report = self.segments.delete(&desired.segments);
         let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);
-        let shapes = self.shapes.delete(&desired.shapes, |id| desired.segments.contains_key(id));
-        let retired = [
-            self.segments.has_retired(),
-            self.prefixes.has_retired(),
-            self.detectors.has_retired(),
-            self.shapes.has_retired(),
-        ];
+        self.times.delete(&desired.segments);
+        let retired =
+            [self.segments.has_retired(), self.prefixes.has_retired(), self.detectors.has_retired()];
         if retired.contains(&true) {
             grace::wait();
-            self.shapes.reuse();
             self.segments.reuse();
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, connections, watches, shapes, self.sets.delete(&desired.sets)]
+        vec![report, translations, connections, watches, self.sets.delete(&desired.sets)]
     }
 
     /// Names what is in the maps and wanted by nobody.

@@ -19,8 +19,8 @@ use crate::model::policy::{Policy, Terms};
 
 /// Direction (true is egress) and identity.
 type Counted = (bool, u64);
-/// Identity, then everything that is fixed of a limit.
-type Limited = (u64, u64, u64, u32, u32);
+/// Series and identity, then everything that is fixed of a limit.
+type Limited = (u8, u64, u64, u64, u32, u32);
 
 /// The maps of hit counters and limits.
 pub(crate) struct Origins {
@@ -58,13 +58,18 @@ impl Origins {
     }
 
     /// Takes over what a rule of an earlier run had.
-    pub(crate) fn adopt(&mut self, segment: SegmentId, egress: bool, rule: &Rule) -> Result<(), MapFault> {
+    pub(crate) fn adopt(
+        &mut self,
+        (segment, series): (SegmentId, u8),
+        egress: bool,
+        rule: &Rule,
+    ) -> Result<(), MapFault> {
         if rule.counter != RULE_NONE && self.hit_slots.claim(rule.counter, 1) {
             self.counters.entry(segment).or_default().insert((egress, rule.identity), rule.counter);
         }
         if rule.limit != 0 && self.limit_slots.claim(rule.limit, 1) {
             let limit = self.limits.get(&rule.limit, 0).map_err(|source| kernel("LIMITS", source))?;
-            self.buckets.entry(segment).or_default().insert(key(rule.identity, &limit), rule.limit);
+            self.buckets.entry(segment).or_default().insert(key(series, rule.identity, &limit), rule.limit);
         }
         Ok(())
     }
@@ -91,10 +96,16 @@ impl Origins {
         Ok(slot)
     }
 
-    /// The limit of a rule: the one that it had before, if it says the same, or one whose bucket is full.
-    pub(crate) fn limit(&mut self, segment: SegmentId, rule: &Rule, limit: Limit) -> Result<u32, MapFault> {
+    /// The limit of a rule: the one that it had before, if it says the same, or one whose bucket is full. Policies
+    /// that stand side by side are of different series: what one lets pass takes nothing from the other.
+    pub(crate) fn limit(
+        &mut self,
+        (segment, series): (SegmentId, u8),
+        rule: &Rule,
+        limit: Limit,
+    ) -> Result<u32, MapFault> {
         let known = self.buckets.entry(segment).or_default();
-        let key = key(rule.identity, &limit);
+        let key = key(series, rule.identity, &limit);
         if let Some(slot) = known.get(&key) {
             if !limit.has_rate() {
                 // One word of it may have changed, which packets read by itself.
@@ -109,21 +120,21 @@ impl Origins {
         Ok(slot)
     }
 
-    /// Gives up what no rule of a segment's new policy uses.
-    pub(crate) fn keep(&mut self, segment: SegmentId, policy: &Policy) {
-        let lists = [(false, &policy.ingress), (true, &policy.egress)];
-        let used: BTreeSet<Counted> = lists
-            .into_iter()
-            .flat_map(|(egress, rules)| rules.iter().map(move |rule| (egress, rule.identity)))
-            .collect();
+    /// Gives up what no rule of a segment's policies uses.
+    pub(crate) fn keep(&mut self, segment: SegmentId, policies: &[(u8, &Policy)]) {
+        let lists =
+            policies.iter().flat_map(|(_, policy)| [(false, &policy.ingress), (true, &policy.egress)]);
+        let used: BTreeSet<Counted> =
+            lists.flat_map(|(egress, rules)| rules.iter().map(move |rule| (egress, rule.identity))).collect();
         if let Some(counters) = self.counters.get_mut(&segment) {
             self.retired.extend(counters.extract_if(.., |key, _| !used.contains(key)).map(|(_, slot)| slot));
         }
         if let Some(buckets) = self.buckets.get_mut(&segment) {
-            let limits = |identity: &u64| policy.terms.get(identity).and_then(Terms::limit);
-            let gone = buckets.extract_if(.., |found, _| {
-                limits(&found.0).is_none_or(|limit| key(found.0, &limit) != *found)
-            });
+            let says = |(series, policy): &(u8, &Policy), found: &Limited| {
+                let limit = policy.terms.get(&found.1).and_then(Terms::limit);
+                limit.is_some_and(|limit| key(*series, found.1, &limit) == *found)
+            };
+            let gone = buckets.extract_if(.., |found, _| !policies.iter().any(|policy| says(policy, found)));
             self.retired_limits.extend(gone.map(|(_, slot)| slot));
         }
     }
@@ -150,10 +161,10 @@ impl Origins {
     }
 }
 
-fn key(identity: u64, limit: &Limit) -> Limited {
+fn key(series: u8, identity: u64, limit: &Limit) -> Limited {
     // Connections that exist go on counting when their number changes.
     let connections = if limit.has_rate() { limit.connections } else { 0 };
-    (identity, limit.cost, limit.tolerance, limit.flags, connections)
+    (series, identity, limit.cost, limit.tolerance, limit.flags, connections)
 }
 
 fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {

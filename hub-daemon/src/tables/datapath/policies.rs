@@ -1,11 +1,12 @@
 //! Policies as immutable values: built into free slots, named by one word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use aya::maps::{Array, IterableMap as _, MapData, MapError};
-use hub_common::rule::{RULE_NONE, Rule};
+use hub_common::rule::Rule;
 use hub_common::segment::{Policy as Compiled, policy_slot, policy_word};
+use hub_common::shape::Shape;
 
 use super::ends::Ends;
 use super::origins::Origins;
@@ -30,6 +31,7 @@ pub struct Built {
 /// The policy and rule maps.
 pub struct Policies {
     map: Array<MapData, Compiled>,
+    shapes: Array<MapData, Shape>,
     rules: Array<MapData, Rule>,
     origins: Origins,
     port_sets: PortSets,
@@ -37,23 +39,28 @@ pub struct Policies {
     rule_slots: Slots,
     /// Version of the last content of each slot that was used.
     versions: BTreeMap<u32, u32>,
+    /// Slots whose shape is not zero.
+    shaped: BTreeSet<u32>,
     retired: Vec<Built>,
 }
 
-/// What a policy is built from beside itself.
-struct Site<'a> {
-    /// Whose live policy it is; `None` for one on trial.
-    segment: Option<SegmentId>,
-    policy: &'a Policy,
-    ends: &'a Ends,
-    clock: &'a Clock,
+/// What a policy is built from.
+pub(crate) struct Site<'a> {
+    /// Whose it is, and the series of its limits: policies that stand side by side have different ones.
+    pub(crate) owner: (SegmentId, u8),
+    pub(crate) policy: &'a Policy,
+    /// What packets get beside a verdict; zero for nothing.
+    pub(crate) shape: &'a Shape,
+    pub(crate) ends: &'a Ends,
+    pub(crate) clock: &'a Clock,
 }
 
 impl Policies {
-    /// Takes the maps of an object; `live` are the words that segments of an earlier run point with.
+    /// Takes the maps of an object; `live` are the words that segments of an earlier run point with, and the series
+    /// of what hangs on them.
     pub fn new(
         ebpf: &mut Ebpf,
-        live: impl Iterator<Item = (SegmentId, u32)>,
+        live: impl Iterator<Item = ((SegmentId, u8), u32)>,
         adopted: bool,
     ) -> Result<Self, MapFault> {
         let policies: Array<_, Compiled> = take(ebpf, "POLICIES")?;
@@ -63,6 +70,8 @@ impl Policies {
             policy_slots: Slots::new(1, policies.len()),
             rule_slots: Slots::new(0, rules.len()),
             versions: BTreeMap::new(),
+            shaped: BTreeSet::new(),
+            shapes: take(ebpf, "SHAPES")?,
             retired: Vec::new(),
             origins: Origins::new(ebpf, adopted)?,
             port_sets: PortSets::new(ebpf)?,
@@ -77,14 +86,15 @@ impl Policies {
 
     /// Claims the slots of live policies, and notes the version of every slot ever used, so that a flow
     /// stamped with an old word never meets that word again.
-    fn adopt(&mut self, live: impl Iterator<Item = (SegmentId, u32)>) -> Result<(), MapFault> {
+    fn adopt(&mut self, live: impl Iterator<Item = ((SegmentId, u8), u32)>) -> Result<(), MapFault> {
         for slot in 1..self.map.len() {
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             if policy.word != 0 {
                 self.versions.insert(slot, policy.word >> hub_common::limits::POLICY_SLOT_BITS);
+                self.shaped.insert(slot);
             }
         }
-        for (segment, word) in live {
+        for (owner, word) in live {
             let slot = policy_slot(word);
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
             self.policy_slots.claim(slot, 1);
@@ -98,7 +108,7 @@ impl Policies {
             for (egress, (first, count)) in [false, true].into_iter().zip(runs) {
                 for slot in first..first.saturating_add(count) {
                     let rule = self.rules.get(&slot, 0).map_err(|source| kernel("RULES", source))?;
-                    self.origins.adopt(segment, egress, &rule)?;
+                    self.origins.adopt(owner, egress, &rule)?;
                 }
             }
         }
@@ -116,26 +126,13 @@ impl Policies {
         })
     }
 
+    /// Gives up the counters and limits that no rule of a segment's policies uses.
+    pub(crate) fn keep(&mut self, segment: SegmentId, policies: &[(u8, &Policy)]) {
+        self.origins.keep(segment, policies);
+    }
+
     /// Writes a policy into free slots. Nothing points at it yet; on an error nothing is kept.
-    pub(crate) fn build(
-        &mut self,
-        segment: SegmentId,
-        policy: &Policy,
-        ends: &Ends,
-        clock: &Clock,
-    ) -> Result<Built, MapFault> {
-        let built = self.place(&Site { segment: Some(segment), policy, ends, clock })?;
-        self.origins.keep(segment, policy);
-        Ok(built)
-    }
-
-    /// As [`Self::build`], for a policy that decides nothing: its rules are not counted, and its limits
-    /// always have room.
-    pub(crate) fn build_on_trial(&mut self, policy: &Policy, clock: &Clock) -> Result<Built, MapFault> {
-        self.place(&Site { segment: None, policy, ends: &Ends::new(policy, clock), clock })
-    }
-
-    fn place(&mut self, site: &Site<'_>) -> Result<Built, MapFault> {
+    pub(crate) fn build(&mut self, site: &Site<'_>) -> Result<Built, MapFault> {
         let full = |slots: &Slots, map| MapFault::Full { map, capacity: slots.capacity() };
         let slot = self.policy_slots.take(1).ok_or_else(|| full(&self.policy_slots, "POLICIES"))?;
         let version = self.versions.get(&slot).copied().unwrap_or_default().wrapping_add(1);
@@ -173,7 +170,23 @@ impl Policies {
             flags: policy.flags,
             word: built.word,
         };
+        self.write_shape(policy_slot(built.word), site.shape)?;
         self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
+    }
+
+    /// Most policies have no shape, and most slots had none before.
+    fn write_shape(&mut self, slot: u32, shape: &Shape) -> Result<(), MapFault> {
+        let is_none = *shape == Shape::ZERO;
+        if is_none && !self.shaped.contains(&slot) {
+            return Ok(());
+        }
+        self.shapes.set(slot, shape, 0).map_err(|source| kernel("SHAPES", source))?;
+        if is_none {
+            self.shaped.remove(&slot);
+        } else {
+            self.shaped.insert(slot);
+        }
+        Ok(())
     }
 
     fn write_rules(&mut self, site: &Site<'_>, egress: bool, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
@@ -194,13 +207,8 @@ impl Policies {
         let terms = site.policy.terms.get(&rule.identity);
         let limit = terms.and_then(Terms::limit);
         let quarantine = terms.and_then(|terms| terms.quarantine).map_or(0, |time| site.clock.ticks(time));
-        let (counter, limit) = match site.segment {
-            Some(segment) => (
-                self.origins.counter(segment, egress, rule)?,
-                limit.map_or(Ok(0), |limit| self.origins.limit(segment, rule, limit))?,
-            ),
-            None => (RULE_NONE, 0),
-        };
+        let counter = self.origins.counter(site.owner.0, egress, rule)?;
+        let limit = limit.map_or(Ok(0), |limit| self.origins.limit(site.owner, rule, limit))?;
         Ok(Rule {
             counter,
             limit,

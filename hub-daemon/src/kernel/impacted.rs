@@ -1,0 +1,223 @@
+//! What a change of policy means for the connections that there are: which go on, which end, and which of those are
+//! waited for.
+//!
+//! The rules are asked as the data path asks them when it judges a flow again: about its first packet, by the same
+//! matcher. Limits have room. Addresses are those that the hub knows, also where members know others.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use aya::maps::IterableMap as _;
+use hub_common::address::Address;
+use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
+use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
+use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
+use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::batch;
+use super::clock::Clock;
+use super::counts::SYNTHETIC;
+use super::flow_list::view;
+use super::maps::{Maps, at, present};
+use super::names::ip;
+use super::reader::ReadError;
+use crate::datapath_view::{ImpactedFlow, Impacts};
+use crate::model::SegmentId;
+use crate::model::policy::Policy;
+
+/// UDP and others count if their last packet is this young.
+const TWO_WAY_CUTOFF: Duration = Duration::from_secs(10);
+
+/// A policy to come, and which connections are waited for.
+pub struct Change<'a> {
+    /// Whose connections.
+    pub segment: SegmentId,
+    /// What they will be judged by.
+    pub policy: &'a Policy,
+    /// Whether a set of the segment, by number, will hold an address.
+    pub in_set: &'a dyn Fn(u32, IpAddr) -> bool,
+    /// Addresses of the segment that go away: what uses them ends.
+    pub leaving: &'a [IpNet],
+    /// TCP that is silent for longer is not waited for.
+    pub idle_cutoff: Duration,
+    /// Whether UDP and others are waited for at all.
+    pub drain_udp: bool,
+    /// Protocols and ports of the host that stay reachable: nobody waits for connections to them.
+    pub failsafe: &'a BTreeSet<(u8, u16)>,
+    /// Both ends of the one connection, of TCP, that is not waited for: who ordered the change.
+    pub exempt: Option<[(IpAddr, u16); 2]>,
+    /// When the change is to be.
+    pub now: Timestamp,
+}
+
+/// What the policy to come says of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fate {
+    survives: bool,
+    /// Position of the rule of the document that said so.
+    rule: Option<u16>,
+}
+
+impl Change<'_> {
+    /// Whether a connection is waited for.
+    fn is_active(&self, key: &FlowKey, flow: &Flow, idle: Duration) -> bool {
+        let ends = [(ip(&key.low), key.low_port), (ip(&key.high), key.high_port)];
+        let (_, target_port) = if flow.from_high == 0 { ends[1] } else { ends[0] };
+        if self.failsafe.contains(&(key.protocol, target_port)) {
+            return false;
+        }
+        match key.protocol {
+            protocol::TCP => {
+                let ordered = self.exempt.is_some_and(|[a, b]| ends == [a, b] || ends == [b, a]);
+                flow.state != FLOW_TCP_CLOSED && idle <= self.idle_cutoff && !ordered
+            }
+            protocol::ICMP | protocol::ICMPV6 => false,
+            _ => self.drain_udp && flow.state == FLOW_TWO_WAY && idle <= TWO_WAY_CUTOFF,
+        }
+    }
+
+    fn fate(&self, key: &FlowKey, flow: &Flow) -> Fate {
+        let first = first_packet(key, flow);
+        let own = [(0, &first.source), (1, &first.target)];
+        let mut rule = None;
+        for (side, address) in own {
+            if flow.segment.get(side) != Some(&self.segment.0) {
+                continue;
+            }
+            let address = ip(address);
+            if self.leaving.iter().any(|range| range.contains(&address)) {
+                return Fate { survives: false, rule: None };
+            }
+            let fate = self.asked(&first, side == 0);
+            if !fate.survives {
+                return fate;
+            }
+            rule = rule.or(fate.rule);
+        }
+        Fate { survives: true, rule }
+    }
+
+    /// What the rules of one direction say.
+    fn asked(&self, first: &Packet, egress: bool) -> Fate {
+        let policy = self.policy;
+        if policy.flags & (POLICY_OFF | POLICY_AUDIT | POLICY_PRESERVE) != 0 {
+            return Fate { survives: true, rule: None };
+        }
+        if !has_protocol(&policy.protocols, first.protocol) {
+            return Fate { survives: false, rule: None };
+        }
+        let (rules, default) = if egress {
+            (&policy.egress, &policy.egress_default)
+        } else {
+            (&policy.ingress, &policy.ingress_default)
+        };
+        let mut passed_on = false;
+        for rule in rules {
+            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !self.matches(rule, first) {
+                continue;
+            }
+            match rule.action {
+                ACTION_LOG => {}
+                ACTION_PASS_ON => passed_on = true,
+                action => {
+                    let survives = action == ACTION_ALLOW || action == ACTION_RATE_LIMIT;
+                    let written = rule.index != SYNTHETIC && rule.flags & RULE_BASELINE == 0;
+                    return Fate { survives, rule: written.then_some(rule.index) };
+                }
+            }
+        }
+        Fate { survives: has_protocol(default, first.protocol), rule: None }
+    }
+
+    fn matches(&self, rule: &Rule, first: &Packet) -> bool {
+        let ends = self.policy.terms.get(&rule.identity).and_then(|terms| terms.ends);
+        if ends.is_some_and(|end| end <= self.now) {
+            return false;
+        }
+        let until = |set: u32, address: &Address| if (self.in_set)(set, ip(address)) { u64::MAX } else { 0 };
+        // Compiled in user space, a rule has no tick: its end was looked at above.
+        rule.matches(first, 0, until) != 0
+    }
+}
+
+/// The first packet of a flow, as well as it is known.
+fn first_packet(key: &FlowKey, flow: &Flow) -> Packet {
+    let ((source, source_port), (target, target_port)) = if flow.from_high == 0 {
+        ((key.low, key.low_port), (key.high, key.high_port))
+    } else {
+        ((key.high, key.high_port), (key.low, key.low_port))
+    };
+    Packet {
+        source,
+        target,
+        source_port,
+        target_port,
+        protocol: key.protocol,
+        kind: key.kind,
+        icmp_type: key.kind,
+        tcp_flags: if key.protocol == protocol::TCP { TCP_SYN } else { 0 },
+        flags: if ip(&source).is_ipv4() { PACKET_V4 } else { PACKET_V6 },
+        ..Packet::ZERO
+    }
+}
+
+/// The connections of a segment and what a change means for them, at most `limit` of them by name, those that end
+/// first.
+pub(crate) fn list(
+    maps: &Maps,
+    clock: &Clock,
+    change: &Change<'_>,
+    limit: usize,
+) -> Result<Impacts, ReadError> {
+    let mut impacts = Impacts { ended: ended(maps, change.segment)?, ..Impacts::default() };
+    let mut going_on = Vec::new();
+    walk(maps, clock, change, |key, flow, active, fate| {
+        impacts.note(active, fate.survives);
+        let list = if fate.survives { &mut going_on } else { &mut impacts.flows };
+        if list.len() < limit {
+            let flow = view(key, flow, clock);
+            list.push(ImpactedFlow { flow, active, survives: fate.survives, rule: fate.rule });
+        }
+    })?;
+    let room = limit.saturating_sub(impacts.flows.len());
+    impacts.flows.extend(going_on.into_iter().take(room));
+    Ok(impacts)
+}
+
+/// Calls `each` with every connection of the segment that is not over.
+fn walk(
+    maps: &Maps,
+    clock: &Clock,
+    change: &Change<'_>,
+    mut each: impl FnMut(&FlowKey, &Flow, bool, Fate),
+) -> Result<(), ReadError> {
+    let timeouts = at(&maps.settings, "SETTINGS", 0)?.map(|settings| settings.timeout_ticks);
+    let timeout_ticks = timeouts.unwrap_or_default();
+    let mut note = |key: &FlowKey, values: &[Flow]| {
+        let own = values.iter().filter(|flow| flow.segment.contains(&change.segment.0));
+        let live = own.filter(|flow| !flow.is_stale(clock.tick(), &timeout_ticks));
+        for flow in live.filter(|flow| key.protocol != protocol::TCP || flow.state != FLOW_TCP_CLOSED) {
+            let idle = clock.seconds(clock.tick().saturating_sub(flow.last_tick));
+            let idle = Duration::try_from_secs_f64(idle).unwrap_or(Duration::MAX);
+            each(key, flow, change.is_active(key, flow, idle), change.fate(key, flow));
+        }
+        ControlFlow::Continue(())
+    };
+    for (name, map) in [("FLOWS", &maps.flows), ("FLOWS_NEW", &maps.flows_new)] {
+        batch::entries(map.map(), &mut note).map_err(|source| ReadError::Map { map: name, source })?;
+    }
+    Ok(())
+}
+
+/// Connections of TCP of a segment that ended so far: while it stands, no more of them have.
+pub(crate) fn ended(maps: &Maps, segment: SegmentId) -> Result<u64, ReadError> {
+    let values = present(maps.flows_begun.get(&segment.0, 0), "FLOWS_BEGUN")?;
+    Ok(values.map_or(0, |values| values.iter().map(|[_, _, ended]| ended).sum()))
+}
+
+#[cfg(test)]
+mod tests;

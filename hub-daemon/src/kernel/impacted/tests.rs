@@ -1,0 +1,115 @@
+use std::collections::BTreeMap;
+
+use hub_common::address::mapped;
+use hub_common::flow::{FLOW_ICMP, FLOW_ONE_WAY, FLOW_TCP_CLOSING, FLOW_TCP_OPEN, FLOW_TCP_OPENING};
+use hub_common::rule::{ACTION_DENY, RULE_PROTOCOL, RULE_SOURCE_SET, RULE_TARGET_PORT};
+
+use super::*;
+use crate::model::policy::Terms;
+
+const OWN: u32 = 7;
+const MEMBER: [u8; 4] = [10, 0, 0, 9];
+const REMOTE: [u8; 4] = [192, 0, 2, 1];
+
+fn rule(index: u16, port: u16, action: u8) -> Rule {
+    let flags = RULE_PROTOCOL | RULE_TARGET_PORT;
+    Rule { protocol: 6, target_port: [port; 2], action, flags, index, identity: index.into(), ..Rule::ZERO }
+}
+
+fn policy(ingress: Vec<Rule>) -> Policy {
+    Policy {
+        protocols: [u32::MAX; 8],
+        ingress_default: [0; 8],
+        egress_default: [u32::MAX; 8],
+        ingress,
+        egress: Vec::new(),
+        flags: 0,
+        open: Default::default(),
+        terms: BTreeMap::new(),
+    }
+}
+
+fn change<'a>(policy: &'a Policy, failsafe: &'a BTreeSet<(u8, u16)>) -> Change<'a> {
+    Change {
+        segment: SegmentId(OWN),
+        policy,
+        in_set: &|set, address| set == 3 && address == IpAddr::from(REMOTE),
+        leaving: &[],
+        idle_cutoff: Duration::from_mins(1),
+        drain_udp: true,
+        failsafe,
+        exempt: None,
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// A connection from outside to the member.
+fn flow(port: u16, number: u8, state: u8) -> (FlowKey, Flow) {
+    let (key, from_high) = FlowKey::between(&mapped(REMOTE), 4_000, &mapped(MEMBER), port, number, 0);
+    (key, Flow { segment: [0, OWN], state, from_high: u8::from(from_high), ..Flow::ZERO })
+}
+
+#[test]
+fn what_counts_is_what_is_alive() {
+    let (policy, failsafe) = (policy(Vec::new()), BTreeSet::from([(6, 22)]));
+    let change = change(&policy, &failsafe);
+    let active = |port, number, state, idle| {
+        let (key, flow) = flow(port, number, state);
+        change.is_active(&key, &flow, Duration::from_secs(idle))
+    };
+    for state in [FLOW_TCP_OPENING, FLOW_TCP_OPEN, FLOW_TCP_CLOSING] {
+        assert_eq!([60, 61].map(|idle| active(80, 6, state, idle)), [true, false]);
+    }
+    assert!(!active(80, 6, FLOW_TCP_CLOSED, 0) && !active(22, 6, FLOW_TCP_OPEN, 0));
+    assert_eq!([10, 11].map(|idle| active(53, 17, FLOW_TWO_WAY, idle)), [true, false]);
+    assert!(!active(53, 17, FLOW_ONE_WAY, 0) && !active(0, 1, FLOW_ICMP, 0));
+    let (key, udp) = flow(53, 17, FLOW_TWO_WAY);
+    assert!(!Change { drain_udp: false, ..change }.is_active(&key, &udp, Duration::ZERO));
+}
+
+#[test]
+fn who_ordered_the_change_is_not_waited_for() {
+    let (policy, failsafe) = (policy(Vec::new()), BTreeSet::new());
+    let (key, tcp) = flow(443, 6, FLOW_TCP_OPEN);
+    let ends = [(MEMBER.into(), 443), (REMOTE.into(), 4_000)];
+    let [one, other] = ends;
+    for exempt in [[one, other], [other, one]] {
+        let change = Change { exempt: Some(exempt), ..change(&policy, &failsafe) };
+        assert!(!change.is_active(&key, &tcp, Duration::ZERO));
+        let (key, tcp) = flow(444, 6, FLOW_TCP_OPEN);
+        assert!(change.is_active(&key, &tcp, Duration::ZERO));
+    }
+}
+
+#[test]
+fn rules_are_asked_about_the_first_packet() {
+    let failsafe = BTreeSet::new();
+    let from_set = Rule { source_set: 3, flags: RULE_SOURCE_SET, ..rule(2, 0, ACTION_ALLOW) };
+    let mut ended = policy(vec![rule(0, 80, ACTION_ALLOW), rule(1, 443, ACTION_DENY), from_set]);
+    let fate = |policy: &Policy, port, number| {
+        let (key, flow) = flow(port, number, FLOW_TCP_OPEN);
+        let fate = change(policy, &failsafe).fate(&key, &flow);
+        (fate.survives, fate.rule)
+    };
+    assert_eq!(fate(&ended, 80, 6), (true, Some(0)));
+    assert_eq!(fate(&ended, 443, 6), (false, Some(1)));
+    assert_eq!(fate(&ended, 8_080, 6), (true, Some(2)));
+    assert_eq!(fate(&policy(Vec::new()), 80, 6), (false, None));
+    ended.terms.insert(1, Terms { ends: Some(Timestamp::UNIX_EPOCH), ..Terms::default() });
+    assert_eq!(fate(&ended, 443, 6), (true, Some(2)), "the rule has ended");
+    ended.protocols = [0; 8];
+    assert_eq!(fate(&ended, 80, 6), (false, None));
+    ended.flags = POLICY_PRESERVE;
+    assert_eq!(fate(&ended, 80, 6), (true, None));
+}
+
+#[test]
+fn what_uses_an_address_that_goes_away_ends() {
+    let (policy, failsafe) = (policy(vec![rule(0, 80, ACTION_ALLOW)]), BTreeSet::new());
+    let (key, tcp) = flow(80, 6, FLOW_TCP_OPEN);
+    for (range, survives) in [("10.0.0.9/32", false), ("192.0.2.0/24", true)] {
+        let leaving = [range.parse().unwrap()];
+        let change = Change { leaving: &leaving, ..change(&policy, &failsafe) };
+        assert_eq!(change.fate(&key, &tcp).survives, survives, "{range}");
+    }
+}
