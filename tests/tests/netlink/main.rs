@@ -5,7 +5,10 @@
 #![expect(clippy::print_stderr, reason = "tests that are left out say so, measurements are shown")]
 
 mod endpoints;
+mod interfaces;
 mod lab;
 mod monitor;
+mod resolved;
+mod resolvers;
 mod tables;
 mod teardown;
