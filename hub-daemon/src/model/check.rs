@@ -1,5 +1,6 @@
 //! Health checks: what is asked of an interface before and after its personality is switched, and what came of it.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -53,6 +54,29 @@ pub enum Check {
     Tcp(SocketAddr),
     /// A URL answers with a status below 400.
     Http(String),
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Carrier => formatter.write_str("carrier"),
+            Self::Addresses(nets) => {
+                let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+                write!(formatter, "addresses {}", nets.join(", "))
+            }
+            Self::Applied => formatter.write_str("applied"),
+            Self::Neighbour(address) => write!(formatter, "neighbour {address}"),
+            Self::Ping(address) => write!(formatter, "ping {address}"),
+            Self::Route { target, device: None } => write!(formatter, "route {target}"),
+            Self::Route { target, device: Some(device) } => write!(formatter, "route {target} by {device}"),
+            Self::Dns { server, name } => write!(formatter, "dns {name} at {server}"),
+            Self::Handshake { link, within } => {
+                write!(formatter, "handshake of {link} within {} s", within.as_secs())
+            }
+            Self::Tcp(to) => write!(formatter, "tcp {to}"),
+            Self::Http(url) => write!(formatter, "http {url}"),
+        }
+    }
 }
 
 /// A check with whether it must pass.

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "what the kernel does by itself takes real time")]
 #![expect(clippy::print_stderr, reason = "tests that are left out say so, measurements are shown")]
 
+mod checks;
 mod endpoints;
 mod interfaces;
 mod lab;
