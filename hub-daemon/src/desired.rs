@@ -230,7 +230,7 @@ pub struct Endpoint {
 }
 
 /// A network namespace that somebody else made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
     /// `/run/netns/NAME`, or an absolute path.
@@ -282,6 +282,8 @@ pub enum Via {
     Unreachable,
     /// Nowhere, in silence.
     Blackhole,
+    /// Nowhere; the sender is told that it is forbidden.
+    Prohibit,
 }
 
 /// A policy rule: packets that come in by an interface use a table.
@@ -310,6 +312,9 @@ pub struct Settings {
 
 /// Routing protocol number that marks routes and rules as the hub's.
 pub const PROTOCOL: u8 = 177;
+/// Address protocol number that marks addresses of interfaces with a personality: an interface may have addresses
+/// of a persona or of an endpoint as well, and those are another table's.
+pub const INTERFACE_PROTOCOL: u8 = 178;
 /// Priorities of the hub's policy rules.
 pub const RULE_PRIORITIES: std::ops::Range<u32> = 17_700..17_800;
 /// Priority of the rules that close a gate: before all other rules of the hub.

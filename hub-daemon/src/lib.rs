@@ -1,6 +1,7 @@
 //! The hub's daemon as a library: `hubd`, `hubctl` and the tests are made of it.
 
 pub mod check;
+pub mod checks;
 pub mod cli;
 pub mod command;
 pub mod compile;

@@ -143,6 +143,9 @@ pub(super) enum Verb {
         /// Where the daemon keeps its lock and the switches of before
         #[arg(long, default_value = "/run/hub", value_name = "PATH")]
         runtime_dir: PathBuf,
+        /// Where the daemon keeps its state, and the name servers of before
+        #[arg(long, default_value = "/var/lib/hub", value_name = "PATH")]
+        state_dir: PathBuf,
     },
     /// Print completions for a shell
     Completions {

@@ -12,9 +12,9 @@ use super::exit::Failure;
 use super::output::Output;
 use crate::kernel::down::down;
 
-pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path) -> Result<(), Failure> {
+pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path, state_dir: &Path) -> Result<(), Failure> {
     let _lock = lock(runtime_dir)?;
-    let teardown = down(bpffs, runtime_dir);
+    let teardown = down(bpffs, runtime_dir, state_dir);
     if output.format() == Format::Table {
         for object in &teardown.removed {
             output.line(&format!("removed {object}"))?;

@@ -81,7 +81,9 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Apply { files, confirm } => apply::apply(&client()?, output, &files, confirm).await?,
         Verb::Confirm => apply::confirm(&client()?, output).await?,
         Verb::Revert => apply::revert(&client()?, output).await?,
-        Verb::Down { bpffs, runtime_dir } => down::run(output, &bpffs, &runtime_dir)?,
+        Verb::Down { bpffs, runtime_dir, state_dir } => {
+            down::run(output, &bpffs, &runtime_dir, &state_dir)?;
+        }
         Verb::Completions { shell } => generate::completions(output, shell)?,
         Verb::Man { directory } => generate::man(&directory)?,
     }

@@ -206,14 +206,16 @@ impl Applier {
         {
             inventory = Arc::new(fresh);
         }
+        self.network.prepare_interfaces(desired);
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
+        self.network.switch(desired);
         let attachments = self.datapath.attachments();
         let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);
         let closed = desired.gates.iter().filter(|name| !judged(name)).cloned().collect();
         self.network.close_gates(&closed);
         self.network.put_paths(desired, &mut round);
         self.network.undo(desired, &round.failed);
-        self.network.delete_paths();
+        self.network.delete_paths(desired);
         reports.extend(self.datapath.delete(desired));
         self.network.delete_links();
         if self.sweep_at.is_none_or(|at| at <= begun) {

@@ -50,6 +50,7 @@ use crate::store::{Store, StoreError};
 use crate::tables::datapath::{Datapath, MapFault};
 use crate::tables::network::Network;
 use crate::tables::pins::Pins;
+use crate::tables::resolvers::Roots;
 use crate::view::Snapshot;
 
 /// Requests that wait for their turn before senders wait.
@@ -143,7 +144,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         datapath.loose_tcp_for(config.loose_tcp, &clock);
     }
     let applier = Applier {
-        network: Network::open(&config.runtime_dir)?,
+        network: Network::open(&config.runtime_dir, Roots::of_machine(&config.state_dir))?,
         datapath,
         leftovers: Tracked::new(Pins::new(&config.bpffs)),
         netlink: Netlink::open()?,

@@ -5,20 +5,21 @@
 //! meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Namespace;
+use super::{Namespace, Via};
 use crate::model::PersonaId;
 
 /// First of the routing tables of interfaces: slot S of the interface of segment N is this plus 2 × N + S.
 pub const INTERFACE_TABLE_BASE: u32 = 17_800_000;
-/// Priorities of the rules that choose a slot, the first slot's and the second's: where both are there, the
-/// second slot's rule comes first.
-pub const SLOT_PRIORITIES: [u32; 2] = [17_711, 17_710];
+/// Priorities of the rules that choose a slot: see `tables::interfaces::rules`.
+pub const SLOT_PRIORITIES: RangeInclusive<u32> = 17_710..=17_714;
 
 /// Which interface is meant, and in which network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +40,21 @@ pub enum Selector {
     Mac([u8; 6]),
     /// Another name that it was given (`ip link property add altname`).
     AltName(String),
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(formatter, "`{name}`"),
+            Self::Mac(mac) => write!(formatter, "with the MAC {}", mac_text(*mac)),
+            Self::AltName(name) => write!(formatter, "with the other name `{name}`"),
+        }
+    }
+}
+
+/// A hardware address as people write it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Which of the two slots of an interface.
@@ -167,7 +183,42 @@ pub enum InterfaceVia {
     Prohibit,
 }
 
-/// A WireGuard tunnel.
+impl InterfaceVia {
+    /// The way as the routing tables hold it, for an interface of this name.
+    pub fn on(&self, interface: &str) -> Via {
+        let device = |device: &Option<String>| device.clone().unwrap_or_else(|| interface.to_owned());
+        match self {
+            Self::Link(other) => Via::Interface(device(other)),
+            Self::Gateway { gateway, device: other } => {
+                Via::Gateway { gateway: *gateway, interface: Some(device(other)) }
+            }
+            Self::Blackhole => Via::Blackhole,
+            Self::Unreachable => Via::Unreachable,
+            Self::Prohibit => Via::Prohibit,
+        }
+    }
+}
+
+/// The routes of somebody who reaches everything through a gateway: the gateway alone is on the link, all else is
+/// behind it, neighbours in the same range too.
+pub fn through_gateway(gateway: IpAddr, source: Option<IpAddr>) -> [(InterfaceRouteKey, InterfaceRoute); 2] {
+    let key = |target| InterfaceRouteKey { target, metric: 0 };
+    let route = |via| InterfaceRoute { via, source };
+    [
+        (key(IpNet::from(gateway)), route(InterfaceVia::Link(None))),
+        (key(everything(gateway)), route(InterfaceVia::Gateway { gateway, device: None })),
+    ]
+}
+
+/// The default route's target in the family of an address.
+pub fn everything(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    }
+}
+
+/// A `WireGuard` tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Where the device is; its outer packets use the same namespace.

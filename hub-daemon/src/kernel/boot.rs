@@ -35,7 +35,8 @@ fn is_over_at(deadline: &Deadline, boot_id: &str, boot_ns: u64, now: Timestamp) 
     deadline.boot_id != boot_id || boot_ns >= deadline.boot_ns
 }
 
-fn boot_id() -> String {
+/// What tells this run of the kernel from others; empty where that is not known.
+pub fn boot_id() -> String {
     fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 

@@ -7,12 +7,13 @@ use super::netlink::Netlink;
 use super::{clsact, load};
 use crate::reconcile::Failure;
 use crate::tables::network::{Network, Teardown};
+use crate::tables::resolvers::Roots;
 
-/// Removes routes, rules, addresses and endpoints first, so that traffic is judged as long as it comes,
+/// Puts name servers back and removes routes, rules, addresses and endpoints first, so that traffic is judged as long as it comes,
 /// then programs and maps. Goes on when something fails.
-pub fn down(bpffs: &Path, runtime_dir: &Path) -> Teardown {
+pub fn down(bpffs: &Path, runtime_dir: &Path, state_dir: &Path) -> Teardown {
     let failure = |object: &str, error: String| Failure { object: object.to_owned(), error, persona: None };
-    let mut teardown = match Network::open(runtime_dir) {
+    let mut teardown = match Network::open(runtime_dir, Roots::of_machine(state_dir)) {
         Ok(mut network) => network.teardown(),
         Err(error) => {
             Teardown { failures: vec![failure("netlink", error.to_string())], ..Teardown::default() }

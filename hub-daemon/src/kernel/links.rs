@@ -5,11 +5,15 @@ use std::fmt::Display;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
 };
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
+use crate::desired::interfaces::Selector;
+
+/// Kinds of links that are made on top of others and have their MAC.
+const STACKED: [&str; 6] = ["vlan", "bridge", "bond", "team", "macvlan", "ipvlan"];
 
 /// One link of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +38,50 @@ pub struct FoundLink {
     pub group: u32,
     /// Text that somebody attached to it.
     pub alias: String,
+    /// Other names that it was given.
+    pub other_names: Vec<String>,
+}
+
+/// Why no link, or no single one, is meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// None fits.
+    #[error("there is no interface {0}")]
+    None(String),
+    /// Several fit.
+    #[error("interfaces {} are all {selector}: name the one that is meant", names.join(", "))]
+    Several {
+        /// What was looked for.
+        selector: String,
+        /// Their names.
+        names: Vec<String>,
+    },
+}
+
+/// The link that is meant.
+pub fn select<'a>(links: &'a [FoundLink], selector: &Selector) -> Result<&'a FoundLink, SelectError> {
+    let fits = |link: &&FoundLink| match selector {
+        Selector::Name(name) => link.name == *name,
+        Selector::Mac(mac) => link.mac == *mac,
+        Selector::AltName(name) => link.other_names.contains(name),
+    };
+    let mut found: Vec<&FoundLink> = links.iter().filter(fits).collect();
+    if found.len() > 1 {
+        // Links on top of a device (VLANs, bridges) take its MAC.
+        let is_lower = |link: &&FoundLink| !STACKED.contains(&link.kind.as_str());
+        let lower: Vec<&FoundLink> = found.iter().copied().filter(is_lower).collect();
+        if lower.len() == 1 {
+            found = lower;
+        }
+    }
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(SelectError::None(selector.to_string())),
+        several => Err(SelectError::Several {
+            selector: selector.to_string(),
+            names: several.iter().map(|link| link.name.clone()).collect(),
+        }),
+    }
 }
 
 impl From<LinkMessage> for FoundLink {
@@ -58,12 +106,18 @@ impl From<LinkMessage> for FoundLink {
                 link.group = group;
             } else if let LinkAttribute::IfAlias(alias) = attribute {
                 link.alias = alias;
+            } else if let LinkAttribute::PropList(list) = attribute {
+                link.other_names = list.into_iter().filter_map(other_name).collect();
             } else if let LinkAttribute::LinkInfo(info) = attribute {
                 link.kind = info.iter().find_map(kind).unwrap_or_default();
             }
         }
         link
     }
+}
+
+fn other_name(property: Prop) -> Option<String> {
+    if let Prop::AltIfName(name) = property { Some(name) } else { None }
 }
 
 fn kind(info: &LinkInfo) -> Option<String> {
@@ -140,6 +194,14 @@ impl Netlink {
         self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
     }
 
+    /// Sets the largest packet of a link.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32, intent: impl Display) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes.push(LinkAttribute::Mtu(mtu));
+        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+    }
+
     /// Moves a link to another group; success if it is gone.
     pub fn set_group(&mut self, name: &str, group: u32) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
@@ -183,4 +245,37 @@ fn question() -> LinkMessage {
 
 fn link(message: RouteNetlinkMessage) -> Option<FoundLink> {
     if let RouteNetlinkMessage::NewLink(message) = message { Some(message.into()) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, kind: &str, mac: u8, other: &[&str]) -> FoundLink {
+        FoundLink {
+            name: name.into(),
+            kind: kind.into(),
+            mac: [2, 0, 0, 0, 0, mac],
+            other_names: other.iter().map(ToString::to_string).collect(),
+            ..FoundLink::default()
+        }
+    }
+
+    #[test]
+    fn links_are_known_by_name_mac_and_other_name() {
+        let links =
+            [link("eth0", "", 1, &["uplink"]), link("eth0.5", "vlan", 1, &[]), link("eth1", "veth", 2, &[])];
+        let name = |selector| select(&links, &selector).map(|link| link.name.clone());
+        assert_eq!(name(Selector::Name("eth1".into())).unwrap(), "eth1");
+        assert_eq!(name(Selector::AltName("uplink".into())).unwrap(), "eth0");
+        assert_eq!(name(Selector::Mac([2, 0, 0, 0, 0, 1])).unwrap(), "eth0", "not what is on top of it");
+        let error = name(Selector::AltName("eth1".into())).unwrap_err();
+        assert_eq!(error.to_string(), "there is no interface with the other name `eth1`");
+        let twins = [link("a", "veth", 1, &[]), link("b", "veth", 1, &[])];
+        let error = select(&twins, &Selector::Mac([2, 0, 0, 0, 0, 1])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "interfaces a, b are all with the MAC 02:00:00:00:00:01: name the one that is meant"
+        );
+    }
 }

@@ -6,7 +6,6 @@
 //! when the endpoint changes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::link::LinkAttribute;
@@ -14,6 +13,7 @@ use netlink_packet_route::link::LinkAttribute;
 use super::ethtool::{self, EthtoolError};
 use super::netlink::{Netlink, NetlinkError};
 use super::sysctl;
+use crate::desired::interfaces::through_gateway;
 use crate::desired::{Address, Endpoint, RouteKey, Via};
 use crate::reconcile::Table as _;
 use crate::tables::addresses::Addresses;
@@ -117,27 +117,18 @@ fn put_routes(endpoint: &Endpoint) -> Result<(), MemberError> {
 
 /// Per family the gateway alone on the link, then everything else through it.
 fn routes(endpoint: &Endpoint) -> BTreeMap<RouteKey, Via> {
-    let key = |target| read_back(&RouteKey { table: MAIN_TABLE, target, metric: 0 });
-    let link = |&gateway: &IpAddr| (key(IpNet::from(gateway)), Via::Interface(endpoint.interface.clone()));
-    let default = |&gateway: &IpAddr| {
-        let interface = Some(endpoint.interface.clone());
-        (key(everything(gateway)), Via::Gateway { gateway, interface })
-    };
-    endpoint.gateways.iter().map(link).chain(endpoint.gateways.iter().map(default)).collect()
-}
-
-/// The default route's target in the family of an address.
-fn everything(address: IpAddr) -> IpNet {
-    match address {
-        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
-    }
+    let ways = endpoint.gateways.iter().flat_map(|gateway| through_gateway(*gateway, None));
+    ways.map(|(key, route)| {
+        let key = RouteKey { table: MAIN_TABLE, target: key.target, metric: key.metric };
+        (read_back(&key), route.via.on(&endpoint.interface))
+    })
+    .collect()
 }
 
 /// The interface that a route leaves by.
 fn interface(via: &Via) -> Option<&str> {
     match via {
         Via::Interface(interface) | Via::Gateway { interface: Some(interface), .. } => Some(interface),
-        Via::Gateway { interface: None, .. } | Via::Unreachable | Via::Blackhole => None,
+        Via::Gateway { interface: None, .. } | Via::Unreachable | Via::Blackhole | Via::Prohibit => None,
     }
 }

@@ -61,6 +61,7 @@ pub enum NamespaceError {
 pub struct OpenNamespace {
     file: File,
     path: PathBuf,
+    identity: (u64, u64),
 }
 
 impl OpenNamespace {
@@ -74,7 +75,12 @@ impl OpenNamespace {
         if found == own {
             return Err(NamespaceError::Own { path });
         }
-        Ok(Self { file, path })
+        Ok(Self { file, path, identity: found })
+    }
+
+    /// What tells it apart from others that exist at the same time.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// The file that stands for the namespace.

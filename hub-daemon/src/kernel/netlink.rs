@@ -5,6 +5,7 @@
 //! of their own. A socket stays in the network namespace of the thread that opened it. It never sees
 //! changes that others make: that is [`super::monitor`]'s task.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 
@@ -128,6 +129,61 @@ impl Netlink {
         self.exchange(message, flags | NLM_F_ACK).map(drop).map_err(|failure| failure.with(intent))
     }
 
+    /// Asks for several changes in one system call, which the kernel works on one after the other; what became of
+    /// each.
+    pub fn change_all(
+        &mut self,
+        changes: Vec<(RouteNetlinkMessage, u16, String)>,
+    ) -> Vec<Result<(), NetlinkError>> {
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        let mut intents = Vec::new();
+        for (message, flags, intent) in changes {
+            let message = self.request(message, flags | NLM_F_ACK);
+            let start = bytes.len().next_multiple_of(4);
+            bytes.resize(start + message.buffer_len(), 0);
+            message.serialize(bytes.get_mut(start..).unwrap_or_default());
+            intents.push(intent);
+        }
+        if intents.is_empty() {
+            return Vec::new();
+        }
+        let last = self.sequence;
+        let mut answers = BTreeMap::new();
+        let mut broken = self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).err();
+        while broken.is_none() && !answers.contains_key(&last) {
+            broken = self.acknowledgements(&mut answers).err();
+        }
+        let answer = |(sequence, intent): (u32, String)| {
+            if let Some(answer) = answers.remove(&sequence) {
+                return answer.map_err(|failure: Failure| failure.with(intent));
+            }
+            let kind = broken.as_ref().map_or(io::ErrorKind::UnexpectedEof, io::Error::kind);
+            Err(NetlinkError::Socket { intent, source: kind.into() })
+        };
+        (0..).map(|n| first.wrapping_add(n)).zip(intents).map(answer).collect()
+    }
+
+    /// Reads one datagram of acknowledgements.
+    fn acknowledgements(&mut self, answers: &mut BTreeMap<u32, Result<(), Failure>>) -> io::Result<()> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+        }
+        for packet in packets(&self.buffer) {
+            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(packet) else { continue };
+            let (header, payload) = message.into_parts();
+            if let NetlinkPayload::Error(error) = payload {
+                let answer = if error.code.is_none() { Ok(()) } else { Err(refusal(&error)) };
+                answers.insert(header.sequence_number, answer);
+            }
+        }
+        Ok(())
+    }
+
     /// Asks for one object.
     pub fn get(
         &mut self,
@@ -158,16 +214,21 @@ impl Netlink {
         message: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Vec<RouteNetlinkMessage>, Failure> {
+        let request = self.request(message, flags);
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(Failure::Socket)?;
+        self.answer()
+    }
+
+    fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         let mut request = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(Failure::Socket)?;
-        self.answer()
+        request
     }
 
     /// Reads until the acknowledgement or the end of the dump.

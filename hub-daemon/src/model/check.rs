@@ -57,22 +57,24 @@ pub enum Check {
 }
 
 impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Carrier => f.write_str("carrier"),
-            Self::Addresses(addresses) => {
-                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                write!(f, "addresses {}", addresses.join(", "))
+            Self::Carrier => formatter.write_str("carrier"),
+            Self::Addresses(nets) => {
+                let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+                write!(formatter, "addresses {}", nets.join(", "))
             }
-            Self::Applied => f.write_str("kernel state"),
-            Self::Neighbour(address) => write!(f, "neighbour {address}"),
-            Self::Ping(address) => write!(f, "ping {address}"),
-            Self::Route { target, device: None } => write!(f, "route to {target}"),
-            Self::Route { target, device: Some(device) } => write!(f, "route to {target} by {device}"),
-            Self::Dns { server, name } => write!(f, "dns {server} {name}"),
-            Self::Handshake { link, .. } => write!(f, "handshake of {link}"),
-            Self::Tcp(address) => write!(f, "tcp {address}"),
-            Self::Http(url) => f.write_str(url),
+            Self::Applied => formatter.write_str("applied"),
+            Self::Neighbour(address) => write!(formatter, "neighbour {address}"),
+            Self::Ping(address) => write!(formatter, "ping {address}"),
+            Self::Route { target, device: None } => write!(formatter, "route {target}"),
+            Self::Route { target, device: Some(device) } => write!(formatter, "route {target} by {device}"),
+            Self::Dns { server, name } => write!(formatter, "dns {name} at {server}"),
+            Self::Handshake { link, within } => {
+                write!(formatter, "handshake of {link} within {} s", within.as_secs())
+            }
+            Self::Tcp(to) => write!(formatter, "tcp {to}"),
+            Self::Http(url) => write!(formatter, "http {url}"),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
 
 /// A lifetime that never ends.
-const FOREVER: u32 = u32::MAX;
+pub(crate) const FOREVER: u32 = u32::MAX;
 /// The kernel removes an address this long after its end. Routes that go with an IPv4 address go without a word
 /// to those who listen, such as routing daemons: the daemon, who removes routes first, should come before.
 const GRACE_SECONDS: u32 = 1;
@@ -53,23 +53,44 @@ impl Addresses {
 
     fn found(&self, message: &AddressMessage, now: Timestamp) -> Option<((String, IpNet), Address)> {
         let interface = self.names.name(message.header.index)?.to_owned();
-        let (mut address, mut local, mut expires, mut ours) = (None, None, None, false);
+        let found = Found::read(message)?;
+        let ends = |seconds: u32| now.checked_add(SignedDuration::from_secs(seconds.into())).ok();
+        let expires = found.valid_seconds.and_then(ends);
+        (found.protocol == PROTOCOL).then_some(((interface, found.net), Address { expires }))
+    }
+}
+
+/// An address as the kernel tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) net: IpNet,
+    /// Who put it; 0 where nobody said.
+    pub(crate) protocol: u8,
+    pub(crate) flags: AddressFlags,
+    /// How long it will be there, unless for good.
+    valid_seconds: Option<u32>,
+}
+
+impl Found {
+    pub(crate) fn read(message: &AddressMessage) -> Option<Self> {
+        let (mut address, mut local, mut protocol, mut valid_seconds) = (None, None, 0, None);
+        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
         for attribute in &message.attributes {
             if let AddressAttribute::Address(found) = attribute {
                 address = Some(*found);
             } else if let AddressAttribute::Local(found) = attribute {
                 local = Some(*found);
-            } else if let AddressAttribute::Protocol(protocol) = attribute {
-                ours = *protocol == AddressProtocol::Other(PROTOCOL);
-            } else if let AddressAttribute::CacheInfo(lifetime) = attribute
-                && lifetime.ifa_valid != FOREVER
-            {
-                expires = now.checked_add(SignedDuration::from_secs(lifetime.ifa_valid.into())).ok();
+            } else if let AddressAttribute::Protocol(found) = attribute {
+                protocol = u8::from(*found);
+            } else if let AddressAttribute::Flags(found) = attribute {
+                flags = *found;
+            } else if let AddressAttribute::CacheInfo(lifetime) = attribute {
+                valid_seconds = (lifetime.ifa_valid != FOREVER).then_some(lifetime.ifa_valid);
             }
         }
         // On a point-to-point address IFA_ADDRESS is the other end.
         let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-        ours.then_some(((interface, net), Address { expires }))
+        Some(Self { net, protocol, flags, valid_seconds })
     }
 }
 
@@ -101,7 +122,7 @@ impl Table for Addresses {
 
     fn put(&mut self, key: &(String, IpNet), value: &Address) -> Result<(), NetlinkError> {
         let intent = format!("put {}", Self::describe(key));
-        let mut message = message(key, self.index(&intent, &key.0)?);
+        let mut message = message(key.1, self.index(&intent, &key.0)?);
         let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad;
         message.attributes.push(AddressAttribute::Flags(flags));
         message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
@@ -115,7 +136,7 @@ impl Table for Addresses {
     fn delete(&mut self, key: &(String, IpNet)) -> Result<(), NetlinkError> {
         // An address goes with its interface.
         let Some(link) = self.netlink.link(&key.0)? else { return Ok(()) };
-        let message = RouteNetlinkMessage::DelAddress(message(key, link.index));
+        let message = RouteNetlinkMessage::DelAddress(message(key.1, link.index));
         match self.netlink.change(message, 0, format_args!("delete {}", Self::describe(key))) {
             Err(error) if !error.is(Errno::EADDRNOTAVAIL) => Err(error),
             Ok(()) | Err(_) => {
@@ -138,7 +159,7 @@ impl Table for Addresses {
 }
 
 /// The parts of an address that identify it.
-fn message((_, net): &(String, IpNet), index: u32) -> AddressMessage {
+pub(crate) fn message(net: IpNet, index: u32) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family::of(net.addr());
     message.header.prefix_len = net.prefix_len();

@@ -6,7 +6,9 @@ use std::path::Path;
 use super::addresses::Addresses;
 use super::endpoints::Endpoints;
 use super::gates::{self, Gates};
+use super::interfaces::Interfaces;
 use super::queues::{self, Queues};
+use super::resolvers::{self, Resolvers, Roots};
 use super::routes::{self, Routes};
 use super::rules::{self, Rules};
 use super::sysctls::{self, Scope, Sysctls};
@@ -25,6 +27,8 @@ pub struct Network {
     routes: Tracked<Routes>,
     rules: Tracked<Rules>,
     gates: Tracked<Gates>,
+    interfaces: Interfaces,
+    resolvers: Tracked<Resolvers>,
     against: Against,
 }
 
@@ -40,7 +44,7 @@ pub struct Teardown {
 impl Network {
     /// The tables of the namespace that the calling thread is in. Values of switches from before are kept
     /// in `runtime_dir`.
-    pub fn open(runtime_dir: &Path) -> Result<Self, NetlinkError> {
+    pub fn open(runtime_dir: &Path, roots: Roots) -> Result<Self, NetlinkError> {
         Ok(Self {
             host_switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Host)),
             endpoints: Tracked::new(Endpoints::new(Netlink::open()?)),
@@ -50,6 +54,8 @@ impl Network {
             routes: Tracked::new(Routes::new(Netlink::open()?)),
             rules: Tracked::new(Rules::new(Netlink::open()?)),
             gates: Tracked::new(Gates::new(Netlink::open()?)),
+            interfaces: Interfaces::new(runtime_dir),
+            resolvers: Tracked::new(Resolvers::new(roots)),
             against: Against::Kernel,
         })
     }
@@ -59,9 +65,11 @@ impl Network {
         let mut round = Round::new(desired, || true);
         self.withdraw(desired);
         self.put_links(desired, Against::Kernel, &mut round);
+        self.prepare_interfaces(desired);
+        self.switch(desired);
         self.put_paths(desired, &mut round);
         self.undo(desired, &round.failed);
-        self.delete();
+        self.delete(desired);
         self.reports()
     }
 
@@ -89,6 +97,17 @@ impl Network {
         self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), round);
     }
 
+    /// Puts addresses of interfaces with a personality and both slots of their routing tables, of which none comes
+    /// into use by it. What fails of an interface takes nothing of its persona back.
+    pub fn prepare_interfaces(&mut self, desired: &Desired) {
+        self.interfaces.prepare(desired, self.against);
+    }
+
+    /// Makes interfaces use the slots that are wanted; belongs right after the data path was changed.
+    pub fn switch(&mut self, desired: &Desired) {
+        self.interfaces.flip_all(desired);
+    }
+
     /// Puts addresses, routes and rules: what brings packets to the data path. Forwarding is switched on
     /// here, so that a host which did not forward before does not begin until programs judge its ports.
     pub fn put_paths(&mut self, desired: &Desired, round: &mut Round<'_>) {
@@ -98,6 +117,9 @@ impl Network {
         self.addresses.put_against(against, &desired.addresses, owner, round);
         self.routes.put_against(against, &routes::wanted(desired), |key| route_owner(desired, key), round);
         self.rules.put_against(against, &rules::wanted(desired), |rule| rule_owner(desired, rule), round);
+        // Like other things of interfaces, what fails of it takes nothing of the persona back.
+        let owner = |record: &String| resolvers::owner(desired, record);
+        self.resolvers.put_against(against, &desired.resolvers, owner, &mut Round::default());
     }
 
     /// Closes the gates of ports without programs. Those of ports with programs are opened with the next
@@ -117,13 +139,15 @@ impl Network {
     }
 
     /// Deletes what nobody wants, paths first.
-    pub fn delete(&mut self) {
-        self.delete_paths();
+    pub fn delete(&mut self, desired: &Desired) {
+        self.delete_paths(desired);
         self.delete_links();
     }
 
     /// Opens gates; deletes rules, routes and addresses that nobody wants.
-    pub fn delete_paths(&mut self) {
+    pub fn delete_paths(&mut self, desired: &Desired) {
+        self.resolvers.delete();
+        self.interfaces.retire(desired);
         self.gates.delete();
         self.rules.delete();
         self.routes.delete();
@@ -145,6 +169,8 @@ impl Network {
         orphans.extend(self.addresses.orphans(&desired.addresses));
         orphans.extend(self.routes.orphans(&routes::wanted(desired)));
         orphans.extend(self.rules.orphans(&rules::wanted(desired)));
+        orphans.extend(self.interfaces.orphans(desired));
+        orphans.extend(self.resolvers.orphans(&desired.resolvers));
         orphans
     }
 
@@ -159,6 +185,8 @@ impl Network {
             self.routes.report(),
             self.rules.report(),
             self.gates.report(),
+            self.interfaces.report(),
+            self.resolvers.report(),
         ]
     }
 
@@ -166,6 +194,8 @@ impl Network {
     pub fn teardown(&mut self) -> Teardown {
         let mut teardown = Teardown::default();
         for (removed, failures) in [
+            self.resolvers.teardown(),
+            self.interfaces.teardown(),
             self.gates.teardown(),
             self.rules.teardown(),
             self.routes.teardown(),

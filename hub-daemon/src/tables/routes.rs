@@ -16,6 +16,7 @@ use netlink_packet_route::route::{
 use nix::errno::Errno;
 
 use super::family;
+use crate::desired::interfaces::INTERFACE_TABLE_BASE;
 use crate::desired::{Desired, PROTOCOL, RouteKey, Via};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -61,11 +62,12 @@ impl Routes {
             }
             Via::Unreachable => message.header.kind = RouteType::Unreachable,
             Via::Blackhole => message.header.kind = RouteType::BlackHole,
+            Via::Prohibit => message.header.kind = RouteType::Prohibit,
         }
         Ok(())
     }
 
-    fn found(&self, message: &RouteMessage) -> Option<(RouteKey, Option<Via>)> {
+    fn found(&self, message: &RouteMessage) -> Option<(RouteKey, Option<Way>)> {
         let header = &message.header;
         // Exceptions that the kernel learned (path MTU, redirects) come with the route they belong to.
         if header.protocol != RouteProtocol::Other(PROTOCOL) || header.flags.contains(RouteFlags::Cloned) {
@@ -74,7 +76,8 @@ impl Routes {
         let mut table = u32::from(header.table);
         let mut metric = 0;
         let mut target = family::unspecified(header.address_family)?;
-        let (mut gateway, mut interface, mut strange) = (None, None, header.tos != 0);
+        let (mut gateway, mut interface, mut source) = (None, None, None);
+        let mut strange = header.tos != 0;
         for attribute in &message.attributes {
             if let RouteAttribute::Table(number) = attribute {
                 table = *number;
@@ -86,13 +89,14 @@ impl Routes {
                 gateway = family::ip(address);
             } else if let RouteAttribute::Oif(index) = attribute {
                 interface = Some(self.names.name(*index).map_or_else(|| format!("#{index}"), str::to_owned));
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                source = family::ip(address);
             } else if matches!(
                 attribute,
                 RouteAttribute::MultiPath(_)
                     | RouteAttribute::Encap(_)
                     | RouteAttribute::Via(_)
                     | RouteAttribute::Source(_)
-                    | RouteAttribute::PrefSource(_)
                     | RouteAttribute::NhId(_)
             ) {
                 strange = true;
@@ -100,19 +104,11 @@ impl Routes {
         }
         let via = via(header.kind, gateway, interface).filter(|_| !strange);
         let target = IpNet::new(target, header.destination_prefix_length).ok()?;
-        Some((RouteKey { table, target, metric }, via))
+        Some((RouteKey { table, target, metric }, via.map(|via| Way { via, source })))
     }
-}
 
-impl Table for Routes {
-    type Key = RouteKey;
-    type Value = Via;
-    /// `None`: a route of ours in a shape that the hub never puts.
-    type Found = Option<Via>;
-    type Error = NetlinkError;
-    const NAME: &'static str = "routes";
-
-    fn list(&mut self) -> Result<BTreeMap<RouteKey, Option<Via>>, NetlinkError> {
+    /// Every route of ours, those of interfaces with a personality too.
+    pub(crate) fn every(&mut self) -> Result<BTreeMap<RouteKey, Option<Way>>, NetlinkError> {
         self.names = self.netlink.link_names()?;
         let mut found = BTreeMap::new();
         for family in family::FAMILIES {
@@ -129,15 +125,44 @@ impl Table for Routes {
         Ok(found)
     }
 
-    fn put(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
+    /// Makes a route be as given.
+    pub(crate) fn put_way(&mut self, key: &RouteKey, way: &Way) -> Result<(), NetlinkError> {
         let mut message = message(key);
-        self.hop(key, via, &mut message)?;
+        self.hop(key, &way.via, &mut message)?;
+        message.attributes.extend(way.source.map(|source| RouteAttribute::PrefSource(source.into())));
         // Without EXCL or REPLACE, IPv6 makes a multipath route of the old next hop and the new one.
         let flag = if self.ours.contains(key) { NLM_F_REPLACE } else { NLM_F_EXCL };
-        let intent = format_args!("put {}", Self::describe(key));
+        let intent = format!("put {}", Self::describe(key));
         self.netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, intent)?;
         self.ours.insert(key.clone());
         Ok(())
+    }
+}
+
+/// A way, and the address that packets of the namespace itself get as their source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) via: Via,
+    pub(crate) source: Option<IpAddr>,
+}
+
+impl Table for Routes {
+    type Key = RouteKey;
+    type Value = Via;
+    /// `None`: a route of ours in a shape that the hub never puts.
+    type Found = Option<Via>;
+    type Error = NetlinkError;
+    const NAME: &'static str = "routes";
+
+    fn list(&mut self) -> Result<BTreeMap<RouteKey, Option<Via>>, NetlinkError> {
+        // Those of interfaces are another table's. No other one says a source.
+        let via = |way: Option<Way>| way.filter(|way| way.source.is_none()).map(|way| way.via);
+        let every = self.every()?.into_iter().filter(|(key, _)| key.table < INTERFACE_TABLE_BASE);
+        Ok(every.map(|(key, way)| (key, via(way))).collect())
+    }
+
+    fn put(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
+        self.put_way(key, &Way { via: via.clone(), source: None })
     }
 
     fn delete(&mut self, key: &RouteKey) -> Result<(), NetlinkError> {
@@ -200,6 +225,8 @@ fn via(kind: RouteType, gateway: Option<IpAddr>, interface: Option<String>) -> O
         Some(Via::Unreachable)
     } else if kind == RouteType::BlackHole {
         Some(Via::Blackhole)
+    } else if kind == RouteType::Prohibit {
+        Some(Via::Prohibit)
     } else if kind != RouteType::Unicast {
         None
     } else if let Some(gateway) = gateway {

@@ -13,6 +13,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 use nix::errno::Errno;
 
 use super::family;
+use crate::desired::interfaces::SLOT_PRIORITIES;
 use crate::desired::{Desired, PROTOCOL, Rule};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -121,5 +122,7 @@ fn rule(message: &RuleMessage) -> Option<Rule> {
         }
     }
     let source = IpNet::new(source, header.src_len).ok()?;
+    // Those of interfaces are another table's.
+    ours &= !SLOT_PRIORITIES.contains(&priority);
     (ours && plain).then_some(Rule { priority, source, table })
 }

@@ -8,10 +8,9 @@ use hub_daemon::kernel::namespace::OpenNamespace;
 use hub_daemon::kernel::netlink::Netlink;
 use hub_daemon::model::PersonaId;
 use hub_daemon::reconcile::{Report, faults};
-use hub_daemon::tables::network::Network;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lab::{Folder, Member, add_persona, ip, lab, wait_until};
+use crate::lab::{Folder, Member, add_persona, ip, lab, open, wait_until};
 
 /// A persona with one endpoint, and everything that makes it reachable.
 fn member(desired: &mut Desired, id: &str, number: u8, namespace: Namespace) {
@@ -57,7 +56,7 @@ fn work(reports: &[Report]) -> usize {
 fn member_reaches_its_gateway() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         member(&mut desired, "red", 1, red.namespace());
         let reports = network.apply(&desired);
@@ -83,7 +82,7 @@ fn member_reaches_its_gateway() {
         assert!(inside.run(|| ethtool::gro("eth0")).unwrap().unwrap());
         // Neither this process nor another one finds anything to do.
         assert_eq!(work(&network.apply(&desired)), 0);
-        assert_eq!(work(&Network::open(folder.path()).unwrap().apply(&desired)), 0);
+        assert_eq!(work(&open(&folder).apply(&desired)), 0);
     });
 }
 
@@ -97,7 +96,7 @@ fn members_reach_each_other_through_the_hub() {
         }
         member(&mut desired, "red", 1, red.namespace());
         member(&mut desired, "blue", 2, blue.namespace());
-        all_well(&Network::open(folder.path()).unwrap().apply(&desired));
+        all_well(&open(&folder).apply(&desired));
         for target in ["10.1.2.5", "fd01:0:0:2::5"] {
             let (reached, output) = red.run(&format!("ping -c 1 -W 2 {target}"));
             assert!(reached, "{output}");
@@ -109,7 +108,7 @@ fn members_reach_each_other_through_the_hub() {
 fn endpoint_changes_in_place() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         member(&mut desired, "red", 1, red.namespace());
         all_well(&network.apply(&desired));
@@ -146,7 +145,7 @@ fn failed_persona_leaves_nothing_and_others_work() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
         let links = ip("link show");
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         member(&mut desired, "lost", 1, Namespace::Name("hub-test-there-is-none".into()));
         let reports = network.apply(&desired);
@@ -176,7 +175,7 @@ fn persona_is_taken_back_when_its_last_step_fails() {
         let route = Route { via: Via::Interface("gone".into()), persona: PersonaId("red".into()) };
         desired.routes.insert(key, route);
         let before = (ip("link show"), ip("route show table all"), ip("address show"));
-        let reports = Network::open(folder.path()).unwrap().apply(&desired);
+        let reports = open(&folder).apply(&desired);
         assert_eq!(faults(&reports).len(), 1);
         assert_eq!(work(&reports), 0);
         assert_eq!((ip("link show"), ip("route show table all"), ip("address show")), before);
@@ -188,7 +187,7 @@ fn persona_is_taken_back_when_its_last_step_fails() {
 fn endpoint_that_fails_inside_the_namespace_is_undone() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         member(&mut desired, "red", 1, red.namespace());
         let links = ip("link show");
@@ -221,7 +220,7 @@ fn own_namespace_is_refused() {
         let own = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
         member(&mut desired, "red", 1, Namespace::Name(own));
         let before = ip("route show table all");
-        let message = faults(&Network::open(folder.path()).unwrap().apply(&desired));
+        let message = faults(&open(&folder).apply(&desired));
         assert!(message.into_values().next().unwrap()[0].contains("is the hub's own"));
         assert_eq!(ip("route show table all"), before);
     });
@@ -234,7 +233,7 @@ fn foreign_interface_of_our_name_is_left_alone() {
         ip("link add hubred type bridge");
         let mut desired = Desired::default();
         member(&mut desired, "red", 1, red.namespace());
-        let message = faults(&Network::open(folder.path()).unwrap().apply(&desired));
+        let message = faults(&open(&folder).apply(&desired));
         assert!(message.into_values().next().unwrap()[0].contains("that the hub did not make"));
         assert!(ip("-d link show hubred").contains("bridge"));
     });
@@ -244,7 +243,7 @@ fn foreign_interface_of_our_name_is_left_alone() {
 fn unfinished_endpoint_is_made_anew() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         // What a daemon leaves that is killed after its first step.
         ip("link add hubred group 177 type veth peer name left0");
@@ -265,7 +264,7 @@ fn unfinished_endpoint_is_made_anew() {
 fn endpoint_of_a_namespace_that_went_is_reported() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = Desired::default();
         member(&mut desired, "red", 1, red.namespace());
         all_well(&network.apply(&desired));
@@ -312,7 +311,7 @@ fn namespace_is_found_by_name_and_by_process() {
         wait_until("the process enters", || {
             std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|entered| entered != own)
         });
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         for namespace in [Namespace::Name(named.name.clone()), Namespace::Pid(pid)] {
             let mut desired = Desired::default();
             member(&mut desired, "red", 1, namespace);

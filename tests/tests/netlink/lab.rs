@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use hub_daemon::desired::{Desired, Namespace, Port, Role, Segment, SegmentState, Xdp};
 use hub_daemon::model::policy::Policy;
 use hub_daemon::model::{PersonaId, SegmentId};
+use hub_daemon::tables::network::Network;
+use hub_daemon::tables::resolvers::Roots;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, getpid, gettid};
 
@@ -119,6 +121,18 @@ pub(crate) fn ip(arguments: &str) -> String {
     let output = run(&format!("ip {arguments}"));
     assert!(output.status.success(), "ip {arguments}: {}", text(&output));
     text(&output)
+}
+
+/// The tables of the calling thread's namespace, with everything that is kept in a folder.
+pub(crate) fn open(folder: &Folder) -> Network {
+    let below = |name: &str| folder.path().join(name);
+    let roots = Roots {
+        kept: below("state/resolvers.json"),
+        netns: below("netns"),
+        resolv_conf: below("resolv.conf"),
+        bus: Some(format!("unix:path={}", below("bus").display())),
+    };
+    Network::open(folder.path(), roots).unwrap()
 }
 
 /// Waits until something is so.

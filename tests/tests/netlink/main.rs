@@ -4,8 +4,12 @@
 #![expect(clippy::disallowed_methods, reason = "what the kernel does by itself takes real time")]
 #![expect(clippy::print_stderr, reason = "tests that are left out say so, measurements are shown")]
 
+mod checks;
 mod endpoints;
+mod interfaces;
 mod lab;
 mod monitor;
+mod resolved;
+mod resolvers;
 mod tables;
 mod teardown;

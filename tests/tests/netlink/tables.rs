@@ -8,12 +8,11 @@ use hub_daemon::kernel::netlink::Netlink;
 use hub_daemon::kernel::{ethtool, sysctl};
 use hub_daemon::reconcile::{Report, Table as _, Tracked, reconcile};
 use hub_daemon::tables::addresses::Addresses;
-use hub_daemon::tables::network::Network;
 use hub_daemon::tables::routes::{Routes, read_back};
 use hub_daemon::tables::rules::Rules;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::lab::{Folder, ip, lab, wait_until};
+use crate::lab::{Folder, ip, lab, open, wait_until};
 
 fn key(target: &str, metric: u32, table: u32) -> RouteKey {
     RouteKey { table, target: target.parse().unwrap(), metric }
@@ -257,11 +256,11 @@ fn switches_go_back_to_what_they_were() {
         let desired = Desired { sysctls: sysctls.into(), ..Desired::default() };
         let total =
             |reports: Vec<Report>| reports.iter().map(|report| report.put + report.deleted).sum::<usize>();
-        assert_eq!(total(Network::open(folder.path()).unwrap().apply(&desired)), 2);
+        assert_eq!(total(open(&folder).apply(&desired)), 2);
         assert_eq!((sysctl::read(host).unwrap(), sysctl::read(single).unwrap()), ("1".into(), "2".into()));
         // Another daemon remembers what the first one found.
-        assert_eq!(total(Network::open(folder.path()).unwrap().apply(&desired)), 0);
-        assert_eq!(total(Network::open(folder.path()).unwrap().apply(&Desired::default())), 2);
+        assert_eq!(total(open(&folder).apply(&desired)), 0);
+        assert_eq!(total(open(&folder).apply(&Desired::default())), 2);
         assert_eq!((sysctl::read(host).unwrap(), sysctl::read(single).unwrap()), before);
     });
 }
@@ -305,7 +304,7 @@ fn the_next_route_takes_over_without_a_gap() {
             desired
         };
         let folder = Folder::new();
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let (both, one) = (wanted(&[(1000, "b0"), (1010, "a1")]), wanted(&[(1000, "a1")]));
         network.apply(&both);
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

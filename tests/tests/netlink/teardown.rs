@@ -3,9 +3,8 @@
 use hub_daemon::desired::{Address, Desired, Endpoint, Route, RouteKey, Rule, Via};
 use hub_daemon::kernel::sysctl;
 use hub_daemon::model::PersonaId;
-use hub_daemon::tables::network::Network;
 
-use crate::lab::{Folder, Member, add_persona, ip, lab};
+use crate::lab::{Folder, Member, add_persona, ip, lab, open};
 
 #[test]
 fn teardown_removes_what_is_ours_alone() {
@@ -48,10 +47,10 @@ fn teardown_removes_what_is_ours_alone() {
         let rule = Rule { priority: 17_700, source: "10.1.0.0/24".parse().unwrap(), table: 17_700_001 };
         desired.rules.insert(rule);
         desired.sysctls.insert("net/ipv4/ip_forward".into(), "1".into());
-        let reports = Network::open(folder.path()).unwrap().apply(&desired);
+        let reports = open(&folder).apply(&desired);
         assert!(reports.iter().all(|report| report.failures.is_empty()), "{reports:?}");
 
-        let teardown = Network::open(folder.path()).unwrap().teardown();
+        let teardown = open(&folder).teardown();
         assert_eq!(teardown.failures, []);
         assert_eq!(
             teardown.removed,
@@ -68,7 +67,7 @@ fn teardown_removes_what_is_ours_alone() {
         );
         assert_eq!(state(), before);
         assert_eq!(sysctl::read("net/ipv4/ip_forward").unwrap(), "0");
-        assert!(Network::open(folder.path()).unwrap().teardown().removed.is_empty());
+        assert!(open(&folder).teardown().removed.is_empty());
     });
 }
 
@@ -80,14 +79,14 @@ fn many_endpoints_go_at_once_and_foreign_links_of_any_group_stay() {
             ip(&format!("link add hub{n} group 177 type veth peer name p{n}"));
         }
         ip("link add own0 group 177 type bridge");
-        let teardown = Network::open(folder.path()).unwrap().teardown();
+        let teardown = open(&folder).teardown();
         assert_eq!((teardown.removed.len(), teardown.failures), (40, vec![]));
         // Somebody else uses the group that links are deleted by.
         ip("link add own1 group 177177 type bridge");
         for n in 0..3 {
             ip(&format!("link add hub{n} group 177 type veth peer name p{n}"));
         }
-        let teardown = Network::open(folder.path()).unwrap().teardown();
+        let teardown = open(&folder).teardown();
         assert_eq!((teardown.removed.len(), teardown.failures), (3, vec![]));
         let links = ip("-br link show");
         assert!(links.lines().count() == 3 && links.contains("own0") && links.contains("own1"), "{links}");

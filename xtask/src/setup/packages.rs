@@ -20,10 +20,12 @@ struct Program {
 }
 
 /// Every program that tests and demonstrations may run.
-const PROGRAMS: [Program; 21] = [
+const PROGRAMS: [Program; 23] = [
     Program { name: "bird", package: "bird2" },
     Program { name: "bpftool", package: "bpftool" },
     Program { name: "curl", package: "curl" },
+    Program { name: "dbus-daemon", package: "dbus-daemon" },
+    Program { name: "dnsmasq", package: "dnsmasq-base" },
     Program { name: "ethtool", package: "ethtool" },
     Program { name: "ip", package: "iproute2" },
     Program { name: "iperf3", package: "iperf3" },

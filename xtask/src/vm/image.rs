@@ -21,9 +21,30 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Tools of this machine that tests run; everything else is busybox.
-const TOOLS: [&str; 21] = [
-    "bash", "bpftool", "curl", "dash", "ethtool", "ip", "iperf3", "jq", "nc", "nft", "nmap", "nsenter",
-    "nstat", "ping", "socat", "ss", "strace", "sysctl", "tc", "tcpdump", "unshare",
+const TOOLS: [&str; 23] = [
+    "bash",
+    "bpftool",
+    "curl",
+    "dash",
+    "dbus-daemon",
+    "dnsmasq",
+    "ethtool",
+    "ip",
+    "iperf3",
+    "jq",
+    "nc",
+    "nft",
+    "nmap",
+    "nsenter",
+    "nstat",
+    "ping",
+    "socat",
+    "ss",
+    "strace",
+    "sysctl",
+    "tc",
+    "tcpdump",
+    "unshare",
 ];
 
 /// Tables that nmap reads before it scans.

@@ -1,0 +1,164 @@
+//! Health checks: questions to the network, asked from where an interface is.
+//!
+//! All checks of an interface run beside each other on a thread of their own, which enters the interface's network
+//! namespace and has a runtime of its own there; no thread of the daemon's runtime ever leaves the hub's namespace.
+//! A check is tried once a second until it passed twice in a row, or the phase is over.
+
+mod dns;
+mod http;
+mod link;
+mod ping;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::desired::interfaces::Place;
+use crate::kernel::namespace::OpenNamespace;
+use crate::model::check::{Check, CheckAsked, CheckResult, INTERVAL, PASSES, PHASE, TIMEOUT};
+
+/// How often and for how long checks are tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Time between two tries.
+    pub interval: Duration,
+    /// How long one try may take.
+    pub timeout: Duration,
+    /// Tries in a row that must succeed.
+    pub passes: u32,
+    /// When all is given up.
+    pub phase: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { interval: INTERVAL, timeout: TIMEOUT, passes: PASSES, phase: PHASE }
+    }
+}
+
+/// How long ago the last handshake of a tunnel was, by name of the link.
+pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
+
+/// What checks need to know that the network does not tell.
+#[derive(Clone)]
+pub struct Tools {
+    /// How often and for how long.
+    pub pace: Pace,
+    /// Who is asked for names in URLs; without any the host's own resolver.
+    pub servers: Vec<IpAddr>,
+    /// How long ago the last handshake of a tunnel was, by name of the link.
+    pub handshake: Arc<Handshake>,
+    /// What the hub's passes leave undone for the interface.
+    pub applied: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+}
+
+/// Asks all questions at once from where the interface is; one result for each, in the same order.
+pub async fn run(asked: &[CheckAsked], place: &Place, tools: &Tools) -> Vec<CheckResult> {
+    let checks: Vec<Check> = asked.iter().map(|asked| asked.check.clone()).collect();
+    let failed = |reason: &str| {
+        let result = |check: &Check| CheckResult {
+            check: check.to_string(),
+            passed: false,
+            detail: reason.to_owned(),
+            tries: 0,
+        };
+        checks.iter().map(result).collect()
+    };
+    let (answer, answered) = oneshot::channel();
+    let (inner, place, tools) = (checks.clone(), place.clone(), tools.clone());
+    let thread = std::thread::Builder::new().name("checks".to_owned());
+    let started = thread.spawn(move || {
+        // Who asked may have gone.
+        drop(answer.send(inside(&inner, &place, &tools)));
+    });
+    if let Err(error) = started {
+        return failed(&format!("no thread could be started: {error}"));
+    }
+    match answered.await {
+        Ok(Ok(results)) => results,
+        Ok(Err(reason)) => failed(&reason),
+        Err(_) => failed("the thread of checks ended early"),
+    }
+}
+
+fn inside(checks: &[Check], place: &Place, tools: &Tools) -> Result<Vec<CheckResult>, String> {
+    let work = || -> io::Result<Vec<CheckResult>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let results = checks.iter().map(|check| judge(check, place, tools));
+        let results = runtime.block_on(join_all(results));
+        // Nothing that was left waiting is waited for.
+        runtime.shutdown_background();
+        Ok(results)
+    };
+    let worked = match &place.namespace {
+        None => work(),
+        Some(namespace) => {
+            let namespace = OpenNamespace::open(namespace).map_err(|error| error.to_string())?;
+            namespace.run(work).map_err(|error| error.to_string())?
+        }
+    };
+    worked.map_err(|error| format!("checks cannot be run: {error}"))
+}
+
+/// Tries a check until it passed often enough in a row, or the phase is over.
+async fn judge(check: &Check, place: &Place, tools: &Tools) -> CheckResult {
+    let pace = &tools.pace;
+    let begun = Instant::now();
+    let is_dns = matches!(check, Check::Dns { .. });
+    let limit = if is_dns { dns::LONGEST.max(pace.timeout) } else { pace.timeout };
+    let (mut tries, mut passes) = (0, 0);
+    loop {
+        let tried_at = Instant::now();
+        tries += 1;
+        let (passed, detail) = match timeout(limit, ask(check, place, tools, limit)).await {
+            Ok(Ok(seen)) => (true, format!("{seen} in {:.1} ms", tried_at.elapsed().as_secs_f64() * 1000.0)),
+            Ok(Err(reason)) => (false, reason),
+            Err(_) => (false, format!("no answer within {limit:?}")),
+        };
+        passes = if passed { passes + 1 } else { 0 };
+        let next = tried_at + pace.interval;
+        if passes >= pace.passes || next.duration_since(begun) >= pace.phase {
+            let passed = passes >= pace.passes;
+            let detail = if passed || passes == 0 {
+                detail
+            } else {
+                format!("passed {passes} of {} times in a row when time was over", pace.passes)
+            };
+            return CheckResult { check: check.to_string(), passed, detail, tries };
+        }
+        sleep(next.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+/// One try: what was seen, or why the check does not pass.
+async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Result<String, String> {
+    match check {
+        Check::Carrier => link::carrier(&place.selector),
+        Check::Addresses(wanted) => link::addresses(&place.selector, wanted),
+        Check::Applied => (tools.applied)().map(|()| "nothing left to do".to_owned()),
+        Check::Neighbour(address) => link::neighbour(&place.selector, *address, limit).await,
+        Check::Ping(address) => ping::ping(*address).await,
+        Check::Route { target, device } => link::route(&place.selector, *target, device.as_deref()),
+        Check::Dns { server, name } => dns::check(*server, name).await,
+        Check::Handshake { link, within } => match (tools.handshake)(link) {
+            Some(age) if age <= *within => Ok(format!("handshake {} s ago, seen", age.as_secs())),
+            Some(age) => Err(format!(
+                "the last handshake of {link} was {} s ago, more than {} s",
+                age.as_secs(),
+                within.as_secs()
+            )),
+            None => Err(format!("{link} had no handshake yet")),
+        },
+        Check::Tcp(to) => match TcpStream::connect(to).await {
+            Ok(_) => Ok("connected".to_owned()),
+            Err(error) => Err(format!("{to} does not take connections: {error}")),
+        },
+        Check::Http(url) => http::get(url, &tools.servers).await,
+    }
+}

@@ -1,0 +1,213 @@
+//! Health checks from inside a resource's namespace, against real servers beside the hub.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hub_daemon::checks::{Pace, Tools, run};
+use hub_daemon::desired::interfaces::{Place, Selector};
+use hub_daemon::model::check::{Check, CheckAsked, CheckResult};
+
+use crate::interfaces::{inside, resource};
+use crate::lab::{Member, ip, lab, wait_until};
+
+fn tools() -> Tools {
+    let pace = Pace {
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(2),
+        passes: 2,
+        phase: Duration::from_secs(3),
+    };
+    Tools {
+        pace,
+        servers: vec![address("10.1.0.1")],
+        handshake: Arc::new(|link| (link == "wg0").then_some(Duration::from_secs(12))),
+        applied: Arc::new(|| Ok(())),
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
+    let place = Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) };
+    let asked: Vec<_> = checks.into_iter().map(|check| CheckAsked { check, named: false }).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(run(&asked, &place, tools))
+}
+
+fn connected() -> Member {
+    let red = resource();
+    for command in ["ip address add 10.1.0.5/24 dev eth0", "ip address add fd01::5/64 dev eth0 nodad"] {
+        inside(&red, command);
+    }
+    red
+}
+
+/// A real DNS server beside the hub.
+struct Dnsmasq(Child);
+
+impl Dnsmasq {
+    fn start() -> Self {
+        let mut command = Command::new("dnsmasq");
+        command.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--no-resolv",
+            "--no-hosts",
+        ]);
+        command.args(["--user=root", "--bind-interfaces", "--interface=hubred", "--local=/example/"]);
+        command.args(["--address=/host.example/10.1.0.1"]).stderr(Stdio::null());
+        Self(command.spawn().expect("dnsmasq is installed"))
+    }
+}
+
+impl Drop for Dnsmasq {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Answers every request with a status, as long as the test runs.
+fn web(address: &str, status: &'static str) {
+    let listener = TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut bytes = [0; 1024];
+            if stream.read(&mut bytes).is_ok_and(|length| length > 0) {
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).ok();
+            }
+        }
+    });
+}
+
+#[test]
+fn what_works_passes_in_both_families() {
+    lab(|| {
+        let red = connected();
+        let _dns = Dnsmasq::start();
+        web("10.1.0.1:8080", "204 No Content");
+        web("[fd01::1]:8080", "302 Found");
+        let name = |name: &str, server: &str| Check::Dns { server: address(server), name: name.into() };
+        let checks = vec![
+            Check::Carrier,
+            Check::Addresses(vec!["10.1.0.5/24".parse().unwrap(), "fd01::5/64".parse().unwrap()]),
+            Check::Applied,
+            Check::Neighbour(address("10.1.0.1")),
+            Check::Neighbour(address("fd01::1")),
+            Check::Ping(address("10.1.0.1")),
+            Check::Ping(address("fd01::1")),
+            Check::Route { target: address("10.1.0.77"), device: None },
+            Check::Route { target: address("fd01::77"), device: Some("eth0".into()) },
+            name("host.example", "10.1.0.1"),
+            name("nobody.example", "fd01::1"),
+            Check::Handshake { link: "wg0".into(), within: Duration::from_mins(3) },
+            Check::Tcp("10.1.0.1:8080".parse().unwrap()),
+            Check::Tcp("[fd01::1]:8080".parse().unwrap()),
+            Check::Http("http://host.example:8080/health".into()),
+            Check::Http("http://[fd01::1]:8080/".into()),
+        ];
+        let count = checks.len();
+        let results = ask(&red, checks, &tools());
+        assert_eq!(results.len(), count);
+        for result in &results {
+            assert!(result.passed && result.tries >= 2, "{result:?}");
+        }
+        assert_eq!(results[5].check, "ping 10.1.0.1");
+        assert!(results[5].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[5]);
+        assert!(results[10].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[10]);
+    });
+}
+
+#[test]
+fn what_does_not_work_says_why_in_words() {
+    lab(|| {
+        let red = connected();
+        let _dns = Dnsmasq::start();
+        web("10.1.0.1:8080", "503 Service Unavailable");
+        let mut tools = tools();
+        tools.pace.phase = Duration::from_millis(300);
+        tools.applied = Arc::new(|| Err("route 10.2.0.0/24: there is no interface `eth7`".into()));
+        let told = |check: Check| {
+            let [result] = ask(&red, vec![check], &tools).try_into().unwrap();
+            assert!(!result.passed, "{result:?}");
+            result.detail
+        };
+        let both = |nets: &[&str]| Check::Addresses(nets.iter().map(|net| net.parse().unwrap()).collect());
+        assert_eq!(told(both(&["10.1.0.5/24", "10.1.0.6/24"])), "eth0 does not have 10.1.0.6/24");
+        assert_eq!(told(Check::Neighbour(address("10.1.0.99"))), "10.1.0.99 does not answer ARP on eth0");
+        assert_eq!(
+            told(Check::Neighbour(address("fd01::99"))),
+            "fd01::99 does not answer neighbour solicitations on eth0"
+        );
+        assert_eq!(told(Check::Ping(address("192.0.2.1"))), "there is no route to 192.0.2.1");
+        assert_eq!(
+            told(Check::Route { target: address("10.1.0.1"), device: Some("wg0".into()) }),
+            "packets to 10.1.0.1 leave by eth0, not by wg0"
+        );
+        assert_eq!(
+            told(Check::Route { target: address("fd02::1"), device: None }),
+            "there is no route to fd02::1"
+        );
+        let refused = Check::Dns { server: address("10.1.0.1"), name: "elsewhere.test".into() };
+        assert_eq!(told(refused), "10.1.0.1 answers REFUSED for elsewhere.test");
+        let nobody = Check::Dns { server: address("10.1.0.5"), name: ".".into() };
+        assert_eq!(told(nobody), "nobody answers DNS at 10.1.0.5");
+        let stale = Check::Handshake { link: "wg0".into(), within: Duration::from_secs(5) };
+        assert_eq!(told(stale), "the last handshake of wg0 was 12 s ago, more than 5 s");
+        assert!(told(Check::Tcp("10.1.0.1:9".parse().unwrap())).contains("does not take connections"));
+        assert_eq!(
+            told(Check::Http("http://10.1.0.1:8080/".into())),
+            "http://10.1.0.1:8080/ answers 503 Service Unavailable"
+        );
+        assert_eq!(told(Check::Applied), "route 10.2.0.0/24: there is no interface `eth7`");
+        ip("link set hubred down");
+        wait_until("the carrier to go", || inside(&red, "ip link show dev eth0").contains("NO-CARRIER"));
+        assert_eq!(told(Check::Carrier), "eth0 has no carrier");
+        inside(&red, "ip link set eth0 down");
+        assert_eq!(told(Check::Carrier), "eth0 is down");
+    });
+}
+
+#[test]
+fn a_duplicate_address_that_the_kernel_found_fails() {
+    lab(|| {
+        let red = resource();
+        ip("address add fd01::6/64 dev hubred nodad");
+        inside(&red, "sysctl -qw net.ipv6.conf.eth0.accept_dad=1");
+        inside(&red, "ip address add fd01::6/64 dev eth0");
+        wait_until("duplicate detection", || inside(&red, "ip address show dev eth0").contains("dadfailed"));
+        let mut tools = tools();
+        tools.pace.phase = Duration::from_millis(100);
+        let [result] = ask(&red, vec![Check::Addresses(vec!["fd01::6/64".parse().unwrap()])], &tools)
+            .try_into()
+            .unwrap();
+        assert_eq!(result.detail, "another host on the link of eth0 has fd01::6");
+    });
+}
+
+#[test]
+fn a_gateway_that_comes_back_is_found_and_one_that_left_is_missed() {
+    lab(|| {
+        let red = connected();
+        let tools = tools();
+        let gateway = || {
+            let check = Check::Neighbour(address("10.1.0.1"));
+            let [result] = ask(&red, vec![check], &tools).try_into().unwrap();
+            result.passed
+        };
+        assert!(gateway());
+        // The kernel would believe what it knows for half a minute.
+        ip("address del 10.1.0.1/24 dev hubred");
+        assert!(!gateway());
+        ip("address add 10.1.0.1/24 dev hubred");
+        assert!(gateway());
+    });
+}
