@@ -202,7 +202,7 @@ pub struct Endpoint {
 }
 
 /// A network namespace that somebody else made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
     /// `/run/netns/NAME`, or an absolute path.

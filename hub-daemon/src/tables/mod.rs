@@ -11,3 +11,4 @@ pub mod queues;
 pub mod routes;
 pub mod rules;
 pub mod sysctls;
+pub mod tunnels;
