@@ -216,11 +216,8 @@ impl Device {
         for peer in changes.peers {
             self.change_peer(peer, buffers)?;
         }
-        self.routes = self
-            .peers
-            .iter()
-            .flat_map(|(key, peer)| peer.allowed.iter().map(|net| (*net, *key)))
-            .collect();
+        self.routes =
+            self.peers.iter().flat_map(|(key, peer)| peer.allowed.iter().map(|net| (*net, *key))).collect();
         self.routes.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
         Ok(())
     }
@@ -273,7 +270,11 @@ impl Device {
         for net in changes.allowed {
             // An address belongs to one peer: to the one that was given it last.
             for (other, peer) in &mut self.peers {
-                if *other == public { peer.allowed.insert(net) } else { peer.allowed.remove(&net) };
+                if *other == public {
+                    peer.allowed.insert(net)
+                } else {
+                    peer.allowed.remove(&net)
+                };
             }
         }
         let Some(peer) = self.peers.get_mut(&public) else { return Ok(()) };
@@ -281,7 +282,7 @@ impl Device {
         if let Some(seconds) = changes.keepalive_seconds {
             let was = std::mem::replace(&mut peer.keepalive, Duration::from_secs(seconds.into()));
             if was.is_zero() && seconds != 0 {
-                peer.send(&[], &self.sockets, &mut buffers.work);
+                peer.greet(&self.sockets, &mut buffers.work);
             }
         }
         Ok(())

@@ -86,6 +86,20 @@ impl Peer {
         }
     }
 
+    /// Sends an empty packet, or begins a handshake, also where one waits for its next try.
+    pub(crate) fn greet(&mut self, sockets: &Sockets, buffer: &mut [u8]) {
+        if self.tunn.time_since_last_handshake().is_some() {
+            return self.send(&[], sockets, buffer);
+        }
+        if let TunnResult::WriteToNetwork(bytes) = self.tunn.format_handshake_initiation(buffer, true)
+            && let Some(endpoint) = self.endpoint
+        {
+            sockets.send(bytes, endpoint);
+            self.sent = clock::now();
+            self.sent_bytes += bytes.len() as u64;
+        }
+    }
+
     /// Decrypts a datagram. The packet in it goes to `deliver` if its sender's address is the peer's.
     pub(crate) fn receive(
         &mut self,

@@ -39,5 +39,5 @@ mod sums;
 pub mod sysctl;
 mod traced;
 mod ways;
-pub mod wireguard;
 mod why;
+pub mod wireguard;

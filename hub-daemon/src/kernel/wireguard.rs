@@ -28,6 +28,8 @@ use crate::desired::Namespace;
 const LOOK: Duration = Duration::from_millis(20);
 /// A session lives this long: a handshake that is younger counts (WireGuard's `Reject-After-Time`).
 pub const SESSION: Duration = Duration::from_secs(180);
+/// Time between packets that ask for one.
+const NUDGE: Duration = Duration::from_secs(1);
 /// Keepalive that is set for a moment to make a peer speak.
 const NUDGE_SECONDS: u16 = 25;
 
@@ -266,24 +268,27 @@ impl Place {
         }
     }
 
-    /// Has every peer whose endpoint is known shake hands and waits for that; the oldest handshake's age.
-    /// Blocks for `within` at most.
+    /// Has every peer whose endpoint is known shake hands and waits for that; where none is known, for all of them
+    /// to call. The oldest handshake's age. Blocks for `within` at most.
     pub fn shake_hands(&self, within: Duration) -> Result<Duration, WireguardError> {
         let deadline = Instant::now() + within;
-        self.nudge()?;
+        let mut nudge_at = Instant::now();
         loop {
+            if nudge_at <= Instant::now() {
+                // Again and again: the other end may be made only now.
+                self.nudge()?;
+                nudge_at = Instant::now() + NUDGE;
+            }
             let peers = self.status()?.peers;
-            let reachable = || peers.iter().filter(|(_, peer)| peer.endpoint.is_some());
-            let silent = |peer: &Peer| peer.handshake_age.is_none_or(|age| age >= SESSION);
-            if reachable().all(|(_, peer)| !silent(peer)) {
+            let all_call = peers.values().all(|peer| peer.endpoint.is_none());
+            let asked = peers.iter().filter(|(_, peer)| all_call || peer.endpoint.is_some());
+            let silent: Vec<_> =
+                asked.filter(|(_, peer)| peer.handshake_age.is_none_or(|age| age >= SESSION)).collect();
+            if silent.is_empty() {
                 return Ok(peers.values().filter_map(|peer| peer.handshake_age).max().unwrap_or_default());
             }
             if Instant::now() >= deadline {
-                let named = |(key, peer): (&Key, &Peer)| {
-                    let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
-                    format!("{} at {endpoint}", keys::base64(key))
-                };
-                let peers = reachable().filter(|(_, peer)| silent(peer)).map(named).collect();
+                let peers = silent.into_iter().map(|(key, peer)| named(key, peer)).collect();
                 return Err(WireguardError::NoHandshake { link: self.link.clone(), within, peers });
             }
             std::thread::sleep(LOOK);
@@ -307,6 +312,14 @@ impl Place {
         self.change(&all(|_| 0))?;
         self.change(&all(|seconds| if seconds == 0 { NUDGE_SECONDS } else { seconds }))?;
         self.change(&all(|seconds| seconds))
+    }
+}
+
+/// A peer in messages.
+fn named(key: &Key, peer: &Peer) -> String {
+    match peer.endpoint {
+        Some(endpoint) => format!("{} at {endpoint}", keys::base64(key)),
+        None => keys::base64(key),
     }
 }
 

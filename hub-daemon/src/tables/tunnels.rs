@@ -133,8 +133,10 @@ impl Tunnels {
             self.remove(&place.link)?;
         }
         record::write(&self.runtime_dir, &place.link, tunnel.namespace.as_ref())?;
-        self.create(place, tunnel.backend)?;
-        Ok(true)
+        match self.create(place, tunnel.backend) {
+            Ok(()) => Ok(true),
+            Err(error) => Err(self.give_up(&place.link, error)),
+        }
     }
 
     fn create(&mut self, place: &Place, backend: TunnelBackend) -> Result<(), WireguardError> {
@@ -146,7 +148,11 @@ impl Tunnels {
             })?;
             match made {
                 Err(error) if error.is(Errno::EOPNOTSUPP) => {}
-                other => return Ok(other?),
+                other => {
+                    other?;
+                    tracing::info!(tunnel = place.link, "the kernel encrypts");
+                    return Ok(());
+                }
             }
             if backend == TunnelBackend::Kernel {
                 return Err(WireguardError::NoKernel(place.link.clone()));
@@ -218,6 +224,14 @@ impl Tunnels {
         record::remove(&self.runtime_dir, name)
     }
 
+    /// Takes back a tunnel that could not be made whole.
+    fn give_up(&mut self, name: &str, error: WireguardError) -> WireguardError {
+        if let Err(undo) = self.remove(name) {
+            tracing::warn!(tunnel = name, error = %undo, "what was made of it is left behind");
+        }
+        error
+    }
+
     /// Has the end of a tunnel's process told, once.
     fn watch(&mut self, place: &Place) {
         let (Some(told), Some(found)) = (&self.told, process::find(&place.file("sock"))) else { return };
@@ -226,7 +240,9 @@ impl Tunnels {
             return;
         }
         // Nobody listens any more when the daemon ends.
-        let watched = found.watch(move || drop(told.blocking_send(Change::Links)));
+        let watched = found.watch(move || {
+            told.blocking_send(Change::Links).ok();
+        });
         if let Err(error) = watched {
             tracing::warn!(tunnel = place.link, %error, "the end of its process is seen late");
         }
@@ -263,12 +279,7 @@ impl Table for Tunnels {
         let place = self.place(name, tunnel.namespace.as_ref());
         let is_new = self.make(&place, tunnel);
         let put = is_new.and_then(|is_new| match Self::configure(&place, tunnel) {
-            Err(error) if is_new => {
-                self.remove(name)
-                    .inspect_err(|undo| tracing::warn!(tunnel = name, %undo, "left behind"))
-                    .ok();
-                Err(error)
-            }
+            Err(error) if is_new => Err(self.give_up(name, error)),
             other => other,
         });
         self.watch(&place);
@@ -302,7 +313,6 @@ impl Table for Tunnels {
         format!("tunnel {name}")
     }
 }
-
 
 fn end(place: &Place, running: process::Found) -> Result<(), WireguardError> {
     let failed = |source| WireguardError::Ask { intent: "end the process", link: place.link.clone(), source };

@@ -9,3 +9,4 @@ mod lab;
 mod monitor;
 mod tables;
 mod teardown;
+mod tunnels;

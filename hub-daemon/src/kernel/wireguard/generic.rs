@@ -141,7 +141,11 @@ impl Generic {
                 let body = packet.get(HEADER_BYTES..).unwrap_or_default();
                 if matches!(kind, Some(ERROR | DONE)) {
                     let code = fixed(body).map_or(0, i32::from_ne_bytes);
-                    return if code == 0 { Ok(messages) } else { Err(io::Error::from_raw_os_error(code.abs())) };
+                    return if code == 0 {
+                        Ok(messages)
+                    } else {
+                        Err(io::Error::from_raw_os_error(code.abs()))
+                    };
                 }
                 messages.push(body.get(GENERIC_BYTES..).unwrap_or_default().to_vec());
             }
@@ -273,7 +277,8 @@ fn attributes(link: &str, changes: &Changes) -> Attributes {
 fn peer_attributes(peer: &PeerChanges) -> Attributes {
     let mut whole = Attributes::default();
     whole.put(PUBLIC_KEY, &peer.public_key);
-    let flags = if peer.remove { REMOVE } else { 0 } | if peer.allowed.is_some() { REPLACE_ALLOWED } else { 0 };
+    let flags =
+        if peer.remove { REMOVE } else { 0 } | if peer.allowed.is_some() { REPLACE_ALLOWED } else { 0 };
     whole.put(FLAGS, &flags.to_ne_bytes());
     if peer.remove {
         return whole;

@@ -49,7 +49,9 @@ pub fn start(place: &Place) -> Result<Child, WireguardError> {
     let mut child = place.within(|| command.spawn())?.map_err(failed)?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if place.status().is_ok() && number(&socket).is_some_and(|pid| pid.as_raw_nonzero().get().cast_unsigned() == child.id()) {
+        if place.status().is_ok()
+            && number(&socket).is_some_and(|pid| pid.as_raw_nonzero().get().cast_unsigned() == child.id())
+        {
             return Ok(child);
         }
         match child.try_wait() {

@@ -29,12 +29,7 @@ pub(super) fn change(socket: &Path, link: &str, changes: &Changes) -> Result<(),
     ask(socket, link, "change the configuration", &request(changes)).map(drop)
 }
 
-fn ask(
-    socket: &Path,
-    link: &str,
-    intent: &'static str,
-    request: &str,
-) -> Result<String, WireguardError> {
+fn ask(socket: &Path, link: &str, intent: &'static str, request: &str) -> Result<String, WireguardError> {
     let exchange = || {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -46,8 +41,7 @@ fn ask(
         Ok(text)
     };
     let link = || link.to_owned();
-    let text: String =
-        exchange().map_err(|source| WireguardError::Ask { intent, link: link(), source })?;
+    let text: String = exchange().map_err(|source| WireguardError::Ask { intent, link: link(), source })?;
     match text.lines().find_map(|line| line.strip_prefix("errno=")).map(str::parse) {
         Some(Ok(0)) => Ok(text),
         Some(Ok(number)) => {
@@ -112,7 +106,8 @@ fn of_peer(peer: &mut Peer, key: &str, value: &str, now: Duration) {
 /// Writes a request. It may hold private keys.
 fn request(changes: &Changes) -> Zeroizing<String> {
     // Room for all, so that no copy of a key stays behind where the text grew.
-    let room = 512 + changes.peers.iter().map(|peer| 512 + 64 * peer.allowed.iter().flatten().count()).sum::<usize>();
+    let room = 512
+        + changes.peers.iter().map(|peer| 512 + 64 * peer.allowed.iter().flatten().count()).sum::<usize>();
     let mut text = Zeroizing::new(String::with_capacity(room));
     text.push_str("set=1\n");
     if let Some(key) = &changes.private_key {

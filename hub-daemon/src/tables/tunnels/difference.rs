@@ -22,7 +22,8 @@ pub(super) fn read(tunnel: &Tunnel) -> Result<Wanted<'_>, KeyError> {
     let mut peers = BTreeMap::new();
     for (public, peer) in &tunnel.peers {
         // Zeros are no key.
-        let preshared = peer.preshared_key_file.as_deref().map_or_else(|| Ok(Zeroizing::default()), keys::read)?;
+        let preshared =
+            peer.preshared_key_file.as_deref().map_or_else(|| Ok(Zeroizing::default()), keys::read)?;
         peers.insert(keys::parse(public)?, (peer, preshared));
     }
     Ok(Wanted { tunnel, private_key, peers })
@@ -50,13 +51,13 @@ pub(super) fn changes(wanted: &Wanted<'_>, device: &Device, written: bool) -> Ch
     let mark = tunnel.mark.unwrap_or_default();
     let gone = device.peers.keys().filter(|key| !wanted.peers.contains_key(*key));
     // Those that go come first: addresses of theirs may be another's from here on.
-    let mut peers: Vec<PeerChanges> = gone
-        .map(|&public_key| PeerChanges { public_key, remove: true, ..PeerChanges::default() })
-        .collect();
+    let mut peers: Vec<PeerChanges> =
+        gone.map(|&public_key| PeerChanges { public_key, remove: true, ..PeerChanges::default() }).collect();
     for (&public_key, (peer, preshared)) in &wanted.peers {
         let found = device.peers.get(&public_key);
         let tell = found.is_none() || !written;
-        let endpoint = peer.endpoint.filter(|endpoint| tell && found.and_then(|peer| peer.endpoint) != Some(*endpoint));
+        let endpoint =
+            peer.endpoint.filter(|endpoint| tell && found.and_then(|peer| peer.endpoint) != Some(*endpoint));
         let allowed = found.is_none_or(|found| found.allowed != peer.allowed);
         let keepalive = found.is_none_or(|found| found.keepalive_seconds != peer.keepalive_seconds);
         if tell || allowed || keepalive {
@@ -88,9 +89,7 @@ pub(super) fn alias(tunnel: &Tunnel, backend: Backend) -> String {
 pub(super) fn is_written(tunnel: &Tunnel, backend: Backend, found: &str) -> bool {
     let (configuration, files) = fingerprints(tunnel);
     let begin = format!("hub wireguard {} {configuration:016x} ", backend.name());
-    found
-        .strip_prefix(&begin)
-        .is_some_and(|found| files.is_none_or(|files| found == format!("{files:016x}")))
+    found.strip_prefix(&begin).is_some_and(|found| files.is_none_or(|files| found == format!("{files:016x}")))
 }
 
 fn fingerprints(tunnel: &Tunnel) -> (u64, Option<u64>) {

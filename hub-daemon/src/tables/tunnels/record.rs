@@ -71,7 +71,9 @@ pub(super) fn write(
 pub(super) fn remove(runtime_dir: &Path, name: &str) -> Result<(), WireguardError> {
     let path = file(runtime_dir, name);
     match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WireguardError::Record { path, source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(WireguardError::Record { path, source })
+        }
         Ok(()) | Err(_) => {
             // The last one turns out the light.
             fs::remove_dir(runtime_dir.join(TUNNELS)).ok();
