@@ -83,11 +83,11 @@ fn expect_policy(world: &World, tunnel: &str) {
     for v4 in FAMILIES {
         let (there, out) = (member_at(0, v4), outside_at(v4));
         world.outside.expect_tcp(there, 80, Answered);
-        let before = world.dropped("p0", "default");
+        let before = world.dropped("p0", "default_deny");
         world.outside.expect_tcp(there, 81, Silent);
-        assert!(world.dropped("p0", "default") > before, "what is dropped is counted");
+        assert!(world.dropped("p0", "default_deny") > before, "what is dropped is counted");
         world.outside.expect_tcp(there, 82, Refused);
-        world.outside.expect_ping(there, Silent);
+        world.outside.expect_ping(there, Answered);
         member.expect_tcp(out, 80, Answered);
         member.expect_ping(out, Answered);
         // The hub itself, through its port.
