@@ -49,16 +49,16 @@ pub(crate) fn serve(listener: UnixListener) -> io::Result<Requests> {
     std::thread::Builder::new().name("socket".into()).spawn(move || {
         for client in listener.incoming().flatten() {
             // A client that went away needs no answer.
-            drop(answer(client, &sender, &mut rope));
+            drop(answer(&client, &sender, &mut rope));
         }
     })?;
     Ok(Requests { bell, asked })
 }
 
-fn answer(client: UnixStream, sender: &Sender<Asked>, rope: &mut UnixStream) -> io::Result<()> {
+fn answer(mut client: &UnixStream, sender: &Sender<Asked>, rope: &mut UnixStream) -> io::Result<()> {
     client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
-    let text = read(&client)?;
+    let text = read(client)?;
     let said = match parse(&text) {
         Err(errno) => errno_line(Some(errno)),
         Ok(request) => {
@@ -70,7 +70,7 @@ fn answer(client: UnixStream, sender: &Sender<Asked>, rope: &mut UnixStream) -> 
             answered.recv_timeout(PATIENCE).unwrap_or_else(|_late| errno_line(Some(Errno::EIO)))
         }
     };
-    (&client).write_all(said.as_bytes())
+    client.write_all(said.as_bytes())
 }
 
 /// Lines up to the empty one. They may hold a private key.

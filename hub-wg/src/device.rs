@@ -82,10 +82,10 @@ impl Device {
         let (mut ticked, mut counted) = (clock::now(), clock::now());
         loop {
             self.wait(ticked).context("wait for packets")?;
-            if !self.from_host(&mut buffers).context("read the TUN device")? {
+            if !self.take_from_host(&mut buffers).context("read the TUN device")? {
                 return Ok(());
             }
-            self.from_network(&mut buffers);
+            self.take_from_network(&mut buffers);
             self.answer(&mut buffers);
             if ticked.elapsed() >= TICK {
                 ticked = clock::now();
@@ -118,7 +118,7 @@ impl Device {
     }
 
     /// Sends packets of the host; whether the device is still there.
-    fn from_host(&mut self, buffers: &mut Buffers) -> io::Result<bool> {
+    fn take_from_host(&mut self, buffers: &mut Buffers) -> io::Result<bool> {
         for _ in 0..BATCH {
             let packet = match self.tun.read(&mut buffers.packet) {
                 Ok(Some(packet)) => packet,
@@ -138,7 +138,7 @@ impl Device {
     }
 
     /// Takes packets of peers.
-    fn from_network(&mut self, buffers: &mut Buffers) {
+    fn take_from_network(&mut self, buffers: &mut Buffers) {
         let Some(key) = &self.key else { return };
         for socket in self.sockets.each() {
             for _ in 0..BATCH {

@@ -27,7 +27,7 @@ use crate::desired::Namespace;
 /// Time between looks for a handshake.
 const LOOK: Duration = Duration::from_millis(20);
 /// A session lives this long: a handshake that is younger counts (WireGuard's `Reject-After-Time`).
-pub const SESSION: Duration = Duration::from_secs(180);
+pub const SESSION: Duration = Duration::from_mins(3);
 /// Time between packets that ask for one.
 const NUDGE: Duration = Duration::from_secs(1);
 /// Keepalive that is set for a moment to make a peer speak.
@@ -324,9 +324,10 @@ fn named(key: &Key, peer: &Peer) -> String {
 }
 
 /// What a refusal usually means.
-const fn hint(errno: Errno) -> &'static str {
-    match errno {
-        Errno::EADDRINUSE => " (another process has the UDP port: choose another `listen_port`)",
-        _ => "",
+fn hint(errno: Errno) -> &'static str {
+    if errno == Errno::EADDRINUSE {
+        " (another process has the UDP port: choose another `listen_port`)"
+    } else {
+        ""
     }
 }

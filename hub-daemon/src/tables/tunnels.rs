@@ -81,7 +81,7 @@ impl Tunnels {
     fn places(&mut self) -> Result<BTreeMap<String, Place>, WireguardError> {
         let mut places: BTreeMap<String, Place> = record::all(&self.runtime_dir)?
             .into_iter()
-            .map(|(name, namespace)| (name.clone(), self.place(&name, namespace.as_ref())))
+            .map(|(name, record)| (name.clone(), self.place(&name, record.namespace.as_ref())))
             .collect();
         for link in self.netlink.links()? {
             if looks_ours(&link) && !places.contains_key(&link.name) {
@@ -119,7 +119,7 @@ impl Tunnels {
             if !(looks_ours(link) || recorded.is_some() && is_tunnel(link)) {
                 return Err(WireguardError::Foreign(place.link.clone()));
             }
-            if recorded.as_ref().is_none_or(|namespace| *namespace == tunnel.namespace)
+            if recorded.as_ref().is_none_or(|record| record.namespace == tunnel.namespace)
                 && suits(tunnel.backend, backend_of(&link.kind))
             {
                 if backend_of(&link.kind) == Backend::Userspace && place.status().is_err() {
@@ -201,7 +201,7 @@ impl Tunnels {
 
     /// Removes a tunnel, its process and what is remembered of it.
     fn remove(&mut self, name: &str) -> Result<(), WireguardError> {
-        let namespace = record::find(&self.runtime_dir, name)?.flatten();
+        let namespace = record::find(&self.runtime_dir, name)?.and_then(|record| record.namespace);
         let place = self.place(name, namespace.as_ref());
         if let Some(running) = process::find(&place.file("sock")) {
             end(&place, running)?;

@@ -11,14 +11,15 @@ use crate::desired::Namespace;
 use crate::kernel::wireguard::WireguardError;
 use crate::kernel::wireguard::process::TUNNELS;
 
+/// One tunnel.
 #[derive(Serialize, Deserialize)]
-struct Record {
+pub(super) struct Record {
     /// Where the tunnel is; `None` is the hub's own namespace.
-    namespace: Option<Namespace>,
+    pub(super) namespace: Option<Namespace>,
 }
 
-/// Namespaces of all tunnels that are remembered.
-pub(super) fn all(runtime_dir: &Path) -> Result<BTreeMap<String, Option<Namespace>>, WireguardError> {
+/// All tunnels that are remembered.
+pub(super) fn all(runtime_dir: &Path) -> Result<BTreeMap<String, Record>, WireguardError> {
     let folder = runtime_dir.join(TUNNELS);
     let entries = match fs::read_dir(&folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
@@ -31,23 +32,22 @@ pub(super) fn all(runtime_dir: &Path) -> Result<BTreeMap<String, Option<Namespac
     });
     let mut found = BTreeMap::new();
     for name in names {
-        if let Some(namespace) = find(runtime_dir, &name)? {
-            found.insert(name, namespace);
+        if let Some(record) = find(runtime_dir, &name)? {
+            found.insert(name, record);
         }
     }
     Ok(found)
 }
 
-/// The namespace of a tunnel that is remembered.
-pub(super) fn find(runtime_dir: &Path, name: &str) -> Result<Option<Option<Namespace>>, WireguardError> {
+/// A tunnel, if it is remembered.
+pub(super) fn find(runtime_dir: &Path, name: &str) -> Result<Option<Record>, WireguardError> {
     let path = file(runtime_dir, name);
     let text = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|source| WireguardError::Record { path: path.clone(), source })?,
     };
-    let record: Record = serde_json::from_slice(&text)
-        .map_err(|error| WireguardError::Record { path, source: error.into() })?;
-    Ok(Some(record.namespace))
+    let record = serde_json::from_slice(&text);
+    record.map(Some).map_err(|error| WireguardError::Record { path, source: error.into() })
 }
 
 /// Remembers a tunnel. Whole or not at all: a hub that dies meanwhile leaves no half of a file.
