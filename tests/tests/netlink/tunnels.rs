@@ -112,14 +112,11 @@ fn pings(count: u32, target: &str) -> Child {
 /// How many were sent and how many were not answered.
 fn lost(ping: Child) -> (u32, u32) {
     let said = String::from_utf8(ping.wait_with_output().unwrap().stdout).unwrap();
-    let numbers: Vec<u32> = said
-        .lines()
-        .find(|line| line.contains("packets transmitted"))
-        .unwrap_or_else(|| panic!("{said}"))
-        .split(' ')
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    (numbers[0], numbers[0] - numbers[1])
+    let line = said.lines().find(|line| line.contains("packets transmitted"));
+    let mut numbers =
+        line.iter().flat_map(|line| line.split(' ')).filter_map(|word| word.parse::<u32>().ok());
+    let (Some(sent), Some(back)) = (numbers.next(), numbers.next()) else { panic!("{said}") };
+    (sent, sent - back)
 }
 
 fn index(link: &str) -> String {
@@ -170,7 +167,7 @@ fn a_tunnel_is_made_carries_packets_and_leaves_nothing() {
             assert_eq!(status.backend, wanted);
             let peer = status.peers.values().next().unwrap();
             assert!(peer.received_bytes > 40 * 64 && peer.sent_bytes > 40 * 64, "{peer:?}");
-            assert!(peer.handshake_age.unwrap() < Duration::from_secs(60), "{peer:?}");
+            assert!(peer.handshake_age.unwrap() < Duration::from_mins(1), "{peer:?}");
             let shown = ip(&format!("-d link show {HERE}"));
             assert!(shown.contains("mtu 1340") && shown.contains("alias hub wireguard "), "{shown}");
             let pids: Vec<u32> = [&here, &there].into_iter().filter_map(pid).collect();
@@ -339,7 +336,7 @@ fn wrong_keys_and_bad_files_are_told_with_what_would_be_right() {
         let peers = &mut desired.tunnels.get_mut(HERE).unwrap().peers;
         let right = peers.pop_first().unwrap();
         let (_, wrong) = key(folder.path(), 9);
-        peers.insert(wrong.clone(), right.1.clone());
+        peers.insert(wrong.clone(), right.1);
         all_well(&network.apply(&desired));
         let here = Place::new(folder.path(), HERE, None);
         let said = here.shake_hands(Duration::from_secs(1)).unwrap_err().to_string();
