@@ -14,6 +14,7 @@ mod space;
 pub mod speed;
 mod stream;
 mod traffic;
+pub mod tunnel;
 mod wire;
 pub mod world;
 

@@ -34,7 +34,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
 pub(crate) fn build(places: &Places, release: bool) -> Result<ExitStatus> {
     object::build(places)?;
     let mut build = cargo(places);
-    build.args(["build", "--package", "hub-daemon"]);
+    build.args(["build", "--package", "hub-daemon", "--package", "hub-wg"]);
     if release {
         build.arg("--release");
     }

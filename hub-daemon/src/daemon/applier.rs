@@ -200,8 +200,10 @@ impl Applier {
             Err(error) => tracing::warn!(%error, "deadlines are kept by the clock as it was"),
         }
         self.network.put_links(desired, against, &mut round);
-        // Endpoints that were just made have an index only now.
-        if desired.endpoints.keys().any(|name| !inventory.links.contains_key(name))
+        // Endpoints and tunnels that were just made have an index only now.
+        let tunnels = desired.tunnels.iter().filter(|(_, tunnel)| tunnel.namespace.is_none());
+        let mut made = desired.endpoints.keys().chain(tunnels.map(|(name, _)| name));
+        if made.any(|name| !inventory.links.contains_key(name))
             && let Ok(fresh) = self.netlink.inventory()
         {
             inventory = Arc::new(fresh);

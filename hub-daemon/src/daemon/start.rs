@@ -300,7 +300,7 @@ struct Receivers {
 fn wire(
     config: &Config,
     pins: &Path,
-    applier: Applier,
+    mut applier: Applier,
 ) -> Result<(HubHandle, Watcher, Channels, Receivers), StartError> {
     let (command_sender, commands) = mpsc::channel(QUEUE);
     let (snapshot, snapshots) = watch::channel(Arc::new(Snapshot::default()));
@@ -312,6 +312,7 @@ fn wire(
     let (jobs, work) = blocking::channel();
     let (done_sender, done) = mpsc::unbounded_channel();
     let hurry = Arc::clone(&applier.hurry);
+    applier.network.tell(change_sender.clone());
     std::thread::Builder::new()
         .name("applier".to_owned())
         .spawn(move || applier.work(&work, &done_sender))?;

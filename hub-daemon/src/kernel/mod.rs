@@ -43,3 +43,4 @@ pub mod sysctl;
 mod traced;
 mod ways;
 mod why;
+pub mod wireguard;

@@ -6,6 +6,7 @@
 //! brings a route for its prefix: the routes table says where packets go. IPv6 duplicate detection is off,
 //! since the hub is the only other end.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -18,7 +19,7 @@ use netlink_packet_route::address::{
 use nix::errno::Errno;
 
 use super::family;
-use crate::desired::{Address, PROTOCOL};
+use crate::desired::{Address, Desired, PROTOCOL};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -156,6 +157,16 @@ impl Table for Addresses {
     fn describe((interface, net): &(String, IpNet)) -> String {
         format!("address {net} on {interface}")
     }
+}
+
+/// Addresses wanted in the hub's namespace: those of its tunnels there, too.
+pub(super) fn wanted(desired: &Desired) -> Cow<'_, BTreeMap<(String, IpNet), Address>> {
+    let mut wanted = Cow::Borrowed(&desired.addresses);
+    for (name, tunnel) in desired.tunnels.iter().filter(|(_, tunnel)| tunnel.namespace.is_none()) {
+        let addresses = tunnel.addresses.iter().map(|net| ((name.clone(), *net), Address { expires: None }));
+        wanted.to_mut().extend(addresses);
+    }
+    wanted
 }
 
 /// The parts of an address that identify it.

@@ -249,7 +249,7 @@ fn alias(endpoint: &Endpoint) -> String {
 }
 
 /// FNV-1a: the same in every build, which `std` promises of none of its hashers.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(super) fn fnv(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

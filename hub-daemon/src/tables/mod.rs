@@ -13,3 +13,4 @@ pub mod resolvers;
 pub mod routes;
 pub mod rules;
 pub mod sysctls;
+pub mod tunnels;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::addresses::Addresses;
+use super::addresses::{self, Addresses};
 use super::endpoints::Endpoints;
 use super::gates::{self, Gates};
 use super::interfaces::Interfaces;
@@ -12,15 +12,19 @@ use super::resolvers::{self, Resolvers, Roots};
 use super::routes::{self, Routes};
 use super::rules::{self, Rules};
 use super::sysctls::{self, Scope, Sysctls};
+use super::tunnels::Tunnels;
 use crate::desired::{Desired, RouteKey, Rule, TABLE_BASE};
+use crate::kernel::monitor::Change;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::model::{PersonaId, SegmentId, prefix};
 use crate::reconcile::{Against, Failure, Report, Round, Tracked};
+use tokio::sync::mpsc::Sender;
 
 /// Links, queues, addresses, routes, rules and switches of one network namespace.
 pub struct Network {
     host_switches: Tracked<Sysctls>,
     endpoints: Tracked<Endpoints>,
+    tunnels: Tracked<Tunnels>,
     queues: Tracked<Queues>,
     switches: Tracked<Sysctls>,
     addresses: Tracked<Addresses>,
@@ -48,6 +52,7 @@ impl Network {
         Ok(Self {
             host_switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Host)),
             endpoints: Tracked::new(Endpoints::new(Netlink::open()?)),
+            tunnels: Tracked::new(Tunnels::new(Netlink::open()?, runtime_dir)),
             queues: Tracked::new(Queues::new(Netlink::open()?)),
             switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Interface)),
             addresses: Tracked::new(Addresses::new(Netlink::open()?)),
@@ -58,6 +63,11 @@ impl Network {
             resolvers: Tracked::new(Resolvers::new(roots)),
             against: Against::Kernel,
         })
+    }
+
+    /// Has the ends of processes that encrypt told, as changes of links.
+    pub fn tell(&mut self, changes: Sender<Change>) {
+        self.tunnels.table().tell(changes);
     }
 
     /// A whole pass, where nothing comes between links and paths.
@@ -83,16 +93,18 @@ impl Network {
         self.routes.withdraw(&routes::wanted(desired), routes::takes_over);
     }
 
-    /// Puts endpoints, queues and the switches of interfaces: what ports of the data path refer to. Where one
+    /// Puts endpoints, tunnels, queues and the switches of interfaces: what ports of the data path refer to. Where one
     /// of them changes, the whole pass reads the kernel: what refers to interfaces must know them.
     pub fn put_links(&mut self, desired: &Desired, against: Against, round: &mut Round<'_>) {
         let wanted = sysctls::wanted(desired, Scope::Interface);
         let same = self.endpoints.left(&desired.endpoints)
+            && self.tunnels.left(&desired.tunnels)
             && self.queues.left(&desired.queues)
             && self.switches.left(&wanted);
         self.against = if same { against } else { Against::Kernel };
         let against = self.against;
         self.endpoints.put_against(against, &desired.endpoints, |name| port_owner(desired, name), round);
+        self.tunnels.put_against(against, &desired.tunnels, |name| tunnel_owner(desired, name), round);
         self.queues.put_against(against, &desired.queues, |key| queues::owner(desired, key), round);
         self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), round);
     }
@@ -113,8 +125,8 @@ impl Network {
     pub fn put_paths(&mut self, desired: &Desired, round: &mut Round<'_>) {
         let against = self.against;
         self.host_switches.put_against(against, &sysctls::wanted(desired, Scope::Host), |_| None, round);
-        let owner = |(name, _): &(String, _)| port_owner(desired, name);
-        self.addresses.put_against(against, &desired.addresses, owner, round);
+        let owner = |(name, _): &(String, _)| address_owner(desired, name);
+        self.addresses.put_against(against, &addresses::wanted(desired), owner, round);
         self.routes.put_against(against, &routes::wanted(desired), |key| route_owner(desired, key), round);
         self.rules.put_against(against, &rules::wanted(desired), |rule| rule_owner(desired, rule), round);
         // Like other things of interfaces, what fails of it takes nothing of the persona back.
@@ -132,9 +144,10 @@ impl Network {
     pub fn undo(&mut self, desired: &Desired, failed: &BTreeSet<PersonaId>) {
         self.rules.undo(|rule| rule_owner(desired, rule), failed);
         self.routes.undo(|key| route_owner(desired, key), failed);
-        self.addresses.undo(|(name, _)| port_owner(desired, name), failed);
+        self.addresses.undo(|(name, _)| address_owner(desired, name), failed);
         self.switches.undo(|key| switch_owner(desired, key), failed);
         self.queues.undo(|key| queues::owner(desired, key), failed);
+        self.tunnels.undo(|name| tunnel_owner(desired, name), failed);
         self.endpoints.undo(|name| port_owner(desired, name), failed);
     }
 
@@ -154,10 +167,11 @@ impl Network {
         self.addresses.delete();
     }
 
-    /// Deletes endpoints and puts switches back that nobody wants.
+    /// Deletes endpoints and tunnels and puts switches back that nobody wants.
     pub fn delete_links(&mut self) {
         self.switches.delete();
         self.queues.delete();
+        self.tunnels.delete();
         self.endpoints.delete();
         self.host_switches.delete();
     }
@@ -165,8 +179,9 @@ impl Network {
     /// Names what is ours in the kernel and wanted by nobody.
     pub fn orphans(&mut self, desired: &Desired) -> Vec<String> {
         let mut orphans = self.endpoints.orphans(&desired.endpoints);
+        orphans.extend(self.tunnels.orphans(&desired.tunnels));
         orphans.extend(self.switches.orphans(&sysctls::wanted(desired, Scope::Interface)));
-        orphans.extend(self.addresses.orphans(&desired.addresses));
+        orphans.extend(self.addresses.orphans(&addresses::wanted(desired)));
         orphans.extend(self.routes.orphans(&routes::wanted(desired)));
         orphans.extend(self.rules.orphans(&rules::wanted(desired)));
         orphans.extend(self.interfaces.orphans(desired));
@@ -179,6 +194,7 @@ impl Network {
         vec![
             self.host_switches.report(),
             self.endpoints.report(),
+            self.tunnels.report(),
             self.queues.report(),
             self.switches.report(),
             self.addresses.report(),
@@ -202,6 +218,7 @@ impl Network {
             self.addresses.teardown(),
             self.switches.teardown(),
             self.queues.teardown(),
+            self.tunnels.teardown(),
             self.endpoints.teardown(),
             self.host_switches.teardown(),
         ] {
@@ -216,6 +233,14 @@ impl Network {
 fn port_owner(desired: &Desired, port: &str) -> Option<PersonaId> {
     let segment = desired.ports.get(port)?.segment?;
     Some(desired.segments.get(&segment)?.persona.clone())
+}
+
+fn tunnel_owner(desired: &Desired, tunnel: &str) -> Option<PersonaId> {
+    Some(desired.tunnels.get(tunnel)?.persona.clone())
+}
+
+fn address_owner(desired: &Desired, interface: &str) -> Option<PersonaId> {
+    tunnel_owner(desired, interface).or_else(|| port_owner(desired, interface))
 }
 
 fn switch_owner(desired: &Desired, key: &str) -> Option<PersonaId> {

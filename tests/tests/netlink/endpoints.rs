@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::lab::{Folder, Member, add_persona, ip, lab, open, wait_until};
 
 /// A persona with one endpoint, and everything that makes it reachable.
-fn member(desired: &mut Desired, id: &str, number: u8, namespace: Namespace) {
+pub(crate) fn member(desired: &mut Desired, id: &str, number: u8, namespace: Namespace) {
     let name = format!("hub{id}");
     add_persona(desired, id, number.into(), &name);
     let endpoint = Endpoint {

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hub_daemon::desired::{Desired, Namespace, Port, Role, Segment, SegmentState, Xdp};
+use hub_daemon::kernel::wireguard::process;
 use hub_daemon::model::policy::Policy;
 use hub_daemon::model::{PersonaId, SegmentId};
 use hub_daemon::tables::network::Network;
@@ -102,6 +103,10 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        // Processes of tunnels outlive whoever started them, a test that failed too.
+        for file in std::fs::read_dir(self.0.join(process::TUNNELS)).into_iter().flatten().flatten() {
+            process::find(&file.path()).map(process::Found::end);
+        }
         std::fs::remove_dir_all(&self.0).ok();
     }
 }

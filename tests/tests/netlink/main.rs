@@ -13,3 +13,4 @@ mod resolved;
 mod resolvers;
 mod tables;
 mod teardown;
+mod tunnels;

@@ -43,7 +43,7 @@ pub(super) fn stage(places: &Places, binaries: &Path, root: &Path, architecture:
     for entry in fs::read_dir(places.root().join("config/examples"))?.flatten() {
         put(&entry.path(), &root.join("usr/share/doc/hub/examples").join(entry.file_name()), 0o644)?;
     }
-    for (name, folder) in [("hubd", "usr/sbin"), ("hubctl", "usr/bin")] {
+    for (name, folder) in [("hubd", "usr/sbin"), ("hubctl", "usr/bin"), ("hub-wg", "usr/libexec/hub")] {
         let target = root.join(folder).join(name);
         fs::create_dir_all(root.join(folder))?;
         run(Command::new("strip").arg("-o").arg(&target).arg(binaries.join(name)))?;

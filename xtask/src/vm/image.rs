@@ -77,7 +77,7 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
         suite::strip(&step.program, &root.join("hub").join(&step.name))?;
         programs.insert(step.program.clone());
     }
-    for name in ["hubd", "hubctl"] {
+    for name in ["hubd", "hubctl", "hub-wg"] {
         let program = build::binaries(places, false).join(name);
         suite::strip(&program, &root.join("hub").join(name))?;
         programs.insert(program);
