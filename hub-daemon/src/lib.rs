@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod cli;
+mod client;
 pub mod command;
 pub mod compile;
 pub mod daemon;

@@ -29,7 +29,6 @@ mod redact;
 mod status;
 mod table;
 mod template;
-mod tls;
 mod top;
 mod trace;
 mod why;

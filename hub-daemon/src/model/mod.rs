@@ -32,6 +32,7 @@ pub mod set;
 pub mod span;
 pub mod tcp_flags;
 pub mod translation;
+pub mod url;
 pub mod webhook;
 
 pub use id::{PersonaId, SegmentId};
