@@ -22,7 +22,7 @@ use crate::systems::persona::Record;
 use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{condition, shaping, translate, view};
-use crate::view::{PersonaView, Snapshot};
+use crate::view::{NodeView, PersonaView, Snapshot};
 
 /// The feature bit of a persona with detectors.
 fn watched(record: &Record) -> u32 {
@@ -151,7 +151,16 @@ impl Hub {
             pools: self.pools(),
             qos: self.config.qos,
             templates: self.templates.clone(),
+            node: self.node(),
+            nodes: Arc::clone(&self.config.nodes),
+            one_sided: BTreeMap::new(),
         }
+    }
+
+    /// What this hub is among several, and how full.
+    fn node(&self) -> NodeView {
+        let (personas, promised_bps) = self.claims.promised();
+        self.config.node.view(self.is_ready(), self.config.limits.personas, personas, promised_bps)
     }
 
     /// One persona as the outside sees it.

@@ -15,6 +15,7 @@ pub mod id;
 pub mod life;
 pub mod names;
 pub mod node;
+pub mod nodes;
 pub mod persona;
 pub mod policy;
 pub mod pool;

@@ -332,6 +332,8 @@ impl Task {
                 PersonaDocument { name: "dev".into(), ..PersonaDocument::default() },
             )]
             .into(),
+            one_sided: [(SegmentId(1), 4)].into(),
+            ..Snapshot::default()
         }));
     }
 }
