@@ -28,6 +28,19 @@ pub(super) struct Step {
     pub(super) arguments: Vec<String>,
 }
 
+/// The step that is no test: what the programs cost the verifier.
+const BUDGET: &str = "budget";
+
+impl Step {
+    /// Whether its figures need a machine whose time is even.
+    pub(super) fn is_measured(&self) -> bool {
+        EVEN.contains(&self.name.as_str())
+    }
+}
+
+/// Test files whose figures hold in a machine with even time.
+const EVEN: [&str; 1] = ["e2e_edt"];
+
 /// Test files of the short form, with the tests in them; none means all. Each test loads the programs, which
 /// takes an emulated machine several seconds.
 const QUICK: [(&str, &[&str]); 5] = [
@@ -59,17 +72,10 @@ const MEASURED: [&str; 4] = [
 pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Result<Vec<Step>> {
     object::build(places)?;
     run(cargo(places).args(["build", "--bins"])).context("build hubd, hubctl and xtask")?;
-    say("vm", "building the tests");
-    let built = text(cargo(places).args([
-        "test",
-        "--package",
-        "hub-tests",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]))?;
+    let built = programs(places, filters)?;
     let object = places.object().display().to_string();
     let mut steps = vec![Step {
-        name: "budget".to_owned(),
+        name: BUDGET.to_owned(),
         program: build::binaries(places, false).join("xtask"),
         arguments: vec!["budget".to_owned(), "--object".to_owned(), object],
     }];
@@ -90,6 +96,23 @@ pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Resu
         filters.is_empty() || filters.iter().any(|filter| step.name.contains(filter.as_str()))
     });
     Ok(steps)
+}
+
+/// What cargo says of the test programs whose names fit, which it builds if need be.
+fn programs(places: &Places, filters: &[String]) -> Result<String> {
+    let wanted: Vec<String> = filters
+        .iter()
+        .filter(|filter| !BUDGET.contains(filter.as_str()))
+        .map(|name| format!("*{name}*"))
+        .collect();
+    if wanted.is_empty() && !filters.is_empty() {
+        return Ok(String::new());
+    }
+    say("vm", "building the tests");
+    let mut build = cargo(places);
+    build.args(["test", "--package", "hub-tests", "--no-run", "--message-format=json-render-diagnostics"]);
+    build.args(wanted.iter().flat_map(|pattern| ["--test", pattern]));
+    text(&mut build)
 }
 
 /// Name and file of a test program among cargo's messages.
@@ -113,8 +136,8 @@ pub(super) fn end(line: &str) -> Option<(&str, bool)> {
 }
 
 /// Lines of the list that the machine's first program reads: a name, then a command line.
-pub(super) fn list(steps: &[Step]) -> String {
-    let line = |step: &Step| {
+pub(super) fn list(steps: &[&Step]) -> String {
+    let line = |step: &&Step| {
         let mut words = vec![step.name.clone(), inside(step)];
         words.extend(step.arguments.iter().cloned());
         words.join(" ") + "\n"
