@@ -71,7 +71,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         bail!("no test file fits {:?}: `cargo xtask vm` alone runs all", options.filters);
     }
     let base = image::base(places, &suite)?;
-    let measured = suite.iter().filter(|step| step.is_measured()).count();
+    let measured = suite.iter().filter(|step| step.is_measured).count();
     let boots = [
         Boot { expected: suite.len() - measured, time: Time::Clock, log: "log", more: "" },
         Boot { expected: measured, time: Time::Instructions, log: "measured.log", more: MEASURED },
