@@ -132,6 +132,32 @@ pub struct Deadline {
     pub boot_ns: u64,
 }
 
+/// How far the wall clock is before the boot clock; another difference in the same run of the kernel means that
+/// somebody set the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clocks {
+    /// The run of the kernel that the boot clock belongs to; empty if it is not known.
+    pub boot_id: String,
+    /// The wall clock less the boot clock, in nanoseconds.
+    pub wall_before_boot_ns: i64,
+}
+
+impl Clocks {
+    /// A difference that is a step of the wall clock: both clocks run as fast as each other, but are not read at the
+    /// same moment.
+    pub const STEP_NS: i64 = 500_000_000;
+
+    /// By how much the wall clock was set from here until then, if it was and there is a way to tell.
+    pub fn step_until(&self, then: &Self) -> Option<SignedDuration> {
+        if then.boot_id.is_empty() || self.boot_id != then.boot_id {
+            return None;
+        }
+        let by = then.wall_before_boot_ns.saturating_sub(self.wall_before_boot_ns);
+        (by.saturating_abs() >= Self::STEP_NS).then_some(SignedDuration::from_nanos(by))
+    }
+}
+
 /// A change of a set.
 #[derive(Clone, Debug)]
 pub enum Elements {

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use ipnet::Ipv6Net;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
+use crate::command::{Clocks, Command, Inventory, Problem, Rejection, RejectionKind, Reply};
 use crate::document::template::Templates;
 use crate::model::PersonaId;
 use crate::model::config::Config;
@@ -64,6 +64,8 @@ pub struct Hub {
     /// Where virtual IPv6 ranges come from.
     unique_local: Ipv6Net,
     ranges: Ranges,
+    /// The clocks that times of the records are by.
+    clocks: Option<Clocks>,
     inventory: Inventory,
     conditions: Vec<Condition>,
     /// Templates of the documents folder.
@@ -97,6 +99,7 @@ impl Hub {
             segments,
             unique_local,
             ranges: Ranges::default(),
+            clocks: None,
             inventory: Inventory::default(),
             conditions: Vec::new(),
             templates: Templates::default(),

@@ -261,12 +261,17 @@ impl Owner {
         if unconfirmed || self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
             self.dirty = true;
-            if let Err(error) = self.store.keep(&mut self.hub) {
-                tracing::error!(%error, "state cannot be stored");
-                self.hub.set_condition("StateNotStored", Some(error.to_string()));
-            }
+            self.keep();
             self.publish();
             self.begin_pass();
+        }
+    }
+
+    /// Stores what time changed. Nobody asked for it who could be refused.
+    fn keep(&mut self) {
+        if let Err(error) = self.store.keep(&mut self.hub) {
+            tracing::error!(%error, "state cannot be stored");
+            self.hub.set_condition("StateNotStored", Some(error.to_string()));
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::state::{State, StoredPersona, stored};
+use crate::command::Clocks;
 use crate::model::{PersonaId, SegmentId};
 
 /// The difference between two stored forms of a hub.
@@ -24,6 +25,9 @@ pub struct Changes {
     pub resting: Rest<SegmentId>,
     /// Ranges out of pools that rest.
     pub resting_ranges: Rest<IpNet>,
+    /// The clocks that its times are by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<Clocks>,
 }
 
 /// What began to rest, and what rests no longer.
@@ -81,6 +85,7 @@ impl Hub {
             unique_local: Some(self.unique_local),
             resting: Rest::between(&resting.segments, self.segments.resting()),
             resting_ranges: Rest::between(&resting.ranges, self.ranges.resting()),
+            clocks: self.clocks.clone(),
             ..Changes::default()
         };
         for id in self.records.unsaved() {
@@ -115,6 +120,7 @@ impl State {
             }
             personas.extend(changes.personas.into_iter().map(|persona| (persona.id.clone(), persona)));
             self.unique_local = changes.unique_local.or(self.unique_local);
+            self.clocks = changes.clocks.or(self.clocks.take());
             changes.resting.apply(&mut self.resting);
             changes.resting_ranges.apply(&mut self.resting_ranges);
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Hub;
 use super::admit::Author;
 use super::draft::{Draft, rule_ends};
-use crate::command::{Deadline, Rejection};
+use crate::command::{Clocks, Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
@@ -47,6 +47,9 @@ pub struct State {
     /// Ranges out of pools that rest, until when.
     #[serde(default)]
     pub resting_ranges: BTreeMap<IpNet, Timestamp>,
+    /// The clocks that its times are by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<Clocks>,
     /// A change that waits for confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Box<Pending>>,
@@ -144,6 +147,7 @@ impl Hub {
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
             resting_ranges: self.ranges.resting().clone(),
+            clocks: self.clocks.clone(),
             pending: self.pending.as_deref().cloned().map(Box::new),
         }
     }
@@ -160,6 +164,7 @@ impl Hub {
         for (range, until) in state.resting_ranges {
             hub.ranges.rest(range, until);
         }
+        hub.clocks = state.clocks;
         hub.pending = state.pending.map(|pending| Arc::new(*pending));
         if let Some(deadline) = hub.pending().cloned() {
             hub.announce_pending(&deadline);
