@@ -10,6 +10,7 @@ pub mod changes;
 mod documents;
 mod draft;
 mod elsewhere;
+mod kept;
 mod life;
 mod lists;
 mod output;
@@ -38,8 +39,10 @@ use crate::model::id::IdSource;
 use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
+use kept::Kept;
+use output::Shown;
 use ranges::Ranges;
-use records::{Records, Shown};
+use records::Records;
 use segments::Segments;
 use state::Pending;
 
@@ -77,8 +80,10 @@ pub struct Hub {
     /// Revision with the network as it is.
     looked: u64,
     revision: u64,
-    /// The ground that views were made on last; `None` if all are to be made anew.
+    /// The views that were shown last; `None` if all are to be made anew.
     shown: Option<Shown>,
+    /// What was wanted last; `None` if all of it is to be made anew.
+    kept: Option<Kept>,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
 }
@@ -107,6 +112,7 @@ impl Hub {
             looked: 0,
             revision: 0,
             shown: None,
+            kept: None,
             pending: None,
         }
     }
@@ -168,7 +174,7 @@ impl Hub {
             }
             Command::Configure(config) => {
                 self.config = *config;
-                self.shown = None;
+                (self.shown, self.kept) = (None, None);
                 self.revision += 1;
                 Ok(Reply::Done)
             }
@@ -191,8 +197,10 @@ impl Hub {
         let others = self.inventory.others().ne(inventory.others())
             || self.inventory.foreign_routes != inventory.foreign_routes
             || self.inventory.foreign_rules != inventory.foreign_rules;
+        if !self.inventory.is_ground_of(&inventory) {
+            (self.shown, self.kept) = (None, None);
+        }
         self.inventory = inventory;
-        self.shown = None;
         self.revision += 1;
         if !others {
             return;

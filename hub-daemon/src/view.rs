@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
+use crate::desired::shared_map::SharedMap;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;
@@ -20,7 +21,7 @@ use crate::systems::persona::lists::Lists;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Personas by id.
-    pub personas: BTreeMap<PersonaId, Arc<PersonaView>>,
+    pub personas: SharedMap<PersonaId, Arc<PersonaView>>,
     /// Conditions of the hub itself: fall-backs taken, faults.
     pub conditions: Vec<Condition>,
     /// When the documents were last read without error.

@@ -77,8 +77,8 @@ impl<K: Ord, V> SharedMap<K, V> {
     }
 
     /// The entries from a key on, in order.
-    pub fn from(&self, first: &K) -> impl Iterator<Item = (&K, &V)> {
-        let leaf = self.leaf_of(first).unwrap_or_default();
+    pub fn range_from(&self, first: &K) -> impl Iterator<Item = (&K, &V)> {
+        let leaf = self.leaf_of::<K>(first).unwrap_or_default();
         let entries = self.leaves.iter().skip(leaf).flat_map(|leaf| leaf.iter());
         entries.map(|(key, value)| (key, value)).skip_while(move |(key, _)| *key < first)
     }
@@ -96,16 +96,19 @@ impl<K: Ord, V> SharedMap<K, V> {
 
 impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     /// The value of a key, to change it.
-    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         let index = self.leaf_of(key)?;
         let leaf = self.leaves.get_mut(index)?;
-        let place = leaf.binary_search_by(|(held, _)| held.cmp(key)).ok()?;
+        let place = leaf.binary_search_by(|(held, _)| held.borrow().cmp(key)).ok()?;
         Arc::make_mut(leaf).get_mut(place).map(|(_, value)| value)
     }
 
     /// Puts a value; returns the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let index = self.leaf_of(&key).unwrap_or_default();
+        let index = self.leaf_of::<K>(&key).unwrap_or_default();
         let last = index + 1 >= self.leaves.len();
         let Some(leaf) = self.leaves.get_mut(index) else {
             self.leaves.push(Arc::new(vec![(key, value)]));
@@ -138,10 +141,13 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
     }
 
     /// Removes a key; returns its value.
-    pub fn remove(&mut self, key: &K) -> Option<V> {
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         let index = self.leaf_of(key)?;
         let leaf = self.leaves.get_mut(index)?;
-        let place = leaf.binary_search_by(|(held, _)| held.cmp(key)).ok()?;
+        let place = leaf.binary_search_by(|(held, _)| held.borrow().cmp(key)).ok()?;
         let leaf = Arc::make_mut(leaf);
         let (_, value) = leaf.remove(place);
         self.length -= 1;
@@ -296,7 +302,7 @@ mod tests {
             walk(&mut map, &mut model, &then);
             for (map, model) in [(&map, &model), (&old, &old_model)] {
                 prop_assert!(map.iter().eq(model.iter()) && map.len() == model.len());
-                prop_assert!(map.from(&from).eq(model.range(from..)));
+                prop_assert!(map.range_from(&from).eq(model.range(from..)));
                 prop_assert!((0..600).all(|key| map.get(&key) == model.get(&key)));
                 prop_assert!(map.leaves.iter().all(|leaf| !leaf.is_empty() && leaf.len() <= LEAF));
             }

@@ -285,7 +285,7 @@ fn wants_xdp(name: &str, port: &Port, link: &Link) -> bool {
 fn is_translated(port: &Port, desired: &Desired) -> bool {
     let known = |segment: SegmentId, view: View| {
         let first = Translation { segment, view, other: IpNet::default() };
-        let next = desired.translations.from(&first).next();
+        let next = desired.translations.range_from(&first).next();
         next.is_some_and(|(key, _)| key.segment == segment && key.view == view)
     };
     match port.role {

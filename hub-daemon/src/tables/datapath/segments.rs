@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{
@@ -18,6 +18,7 @@ use super::policies::{Built, Policies};
 use super::{MapFault, grace, take};
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Segment, SegmentState, Trial};
+use crate::kernel::batch::Store;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::policy::Policy;
@@ -44,6 +45,8 @@ struct Live {
 /// The segment map with the policies behind it.
 pub struct Segments {
     map: Array<MapData, Entry>,
+    /// Packets follow a word of an entry, so its words are written in order behind what they lead to.
+    store: Store<Entry>,
     counters: PerCpuArray<MapData, SegmentCounters>,
     drops: PerCpuHashMap<MapData, DropKey, Hits>,
     flows_begun: PerCpuArray<MapData, [u64; 2]>,
@@ -91,7 +94,8 @@ impl Segments {
         let answers = take(ebpf, "CANDIDATE_HITS")?;
         let unused = if adopted { u32::MAX } else { 0 };
         let settled = None;
-        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, settled, unused, cpus })
+        let store = Store::open(map.map());
+        Ok(Self { map, store, counters, drops, flows_begun, answers, policies, live, settled, unused, cpus })
     }
 
     /// Segments that are no longer to look for addresses in quarantine.
@@ -204,7 +208,7 @@ impl Segments {
         self.unused = self.unused.max(id.0.saturating_add(1));
         let counted = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
         let stored = counted.and_then(|()| {
-            self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })
+            self.set(id, entry)
         });
         if let Err(error) = stored {
             let unused = [built.filter(|_| !same_policy), candidate.filter(|_| !same_candidate)];
@@ -227,6 +231,11 @@ impl Segments {
         Ok(true)
     }
 
+    fn set(&self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
+        let stored = self.store.set(self.map.map(), id.0, &[entry]);
+        stored.map_err(|error| MapFault::Kernel { map: "SEGMENTS", source: MapError::IoError(error) })
+    }
+
     /// Builds a policy on trial. Without room there is no trial, and the persona is as well off as before.
     fn build_candidate(&mut self, id: SegmentId, policy: &Policy, clock: &Clock) -> Option<Built> {
         self.policies
@@ -239,7 +248,7 @@ impl Segments {
     fn end_candidate(&mut self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
         if entry.candidate != 0 {
             let without = Entry { candidate: 0, ..entry };
-            self.map.set(id.0, without, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+            self.set(id, without)?;
             grace::wait();
         }
         self.forget_answers(id);
@@ -286,7 +295,7 @@ impl Segments {
         }
         let gone: Vec<SegmentId> = self.live.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
-            match self.map.set(id.0, Entry::ZERO, 0) {
+            match self.set(id, Entry::ZERO) {
                 Ok(()) => {
                     report.deleted += 1;
                     self.policies.forget(id);
@@ -295,9 +304,9 @@ impl Segments {
                         gone.for_each(|built| self.policies.retire(built));
                     }
                 }
-                Err(source) => report.failures.push(Failure {
+                Err(error) => report.failures.push(Failure {
                     object: format!("segment {id}"),
-                    error: MapFault::Kernel { map: "SEGMENTS", source }.to_string(),
+                    error: error.to_string(),
                     persona: None,
                 }),
             }
