@@ -55,10 +55,10 @@ fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
         let v6 = format!("fd00:{range_number}::/64");
         return match name % 6 {
             0 => document,
-            1 => with(document, json!({"ip_range": [range, v6], "nat": "masquerade"})),
+            1 => with(document, json!({"ip_range": [range, v6], "egress": {"nat": "masquerade"}})),
             2 => with(document, json!({"endpoints": [{"name": "e", "pid": u32::from(name) + 1}]})),
             3 => with(document, json!({"interfaces": ["lan"]})),
-            4 => with(document, json!({"ip_range": [range, v6], "detect": {"port_scan": true}})),
+            4 => with(document, json!({"ip_range": [range, v6], "detectors": "default"})),
             _ => with(document, json!({"egress": {"next_hop": "192.0.2.1"}})),
         };
     }
