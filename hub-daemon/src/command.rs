@@ -177,7 +177,15 @@ impl Inventory {
         let same = |one: &Link, other: &Link| {
             let Link { ifindex, up, kind, mtu, l3_only, mac, addresses: _, queue } = one;
             (ifindex, up, kind, mtu, l3_only, mac, queue)
-                == (&other.ifindex, &other.up, &other.kind, &other.mtu, &other.l3_only, &other.mac, &other.queue)
+                == (
+                    &other.ifindex,
+                    &other.up,
+                    &other.kind,
+                    &other.mtu,
+                    &other.l3_only,
+                    &other.mac,
+                    &other.queue,
+                )
         };
         self.links.len() == other.links.len()
             && self.links.iter().zip(&other.links).all(|(one, two)| one.0 == two.0 && same(one.1, two.1))

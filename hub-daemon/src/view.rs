@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::desired::shared_map::SharedMap;
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
-use crate::desired::shared_map::SharedMap;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::persona::lists::Lists;

@@ -88,8 +88,7 @@ impl<K: Ord, V> SharedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let begins_before =
-            |leaf: &Leaf<K, V>| leaf.first().is_some_and(|(first, _)| first.borrow() <= key);
+        let begins_before = |leaf: &Leaf<K, V>| leaf.first().is_some_and(|(first, _)| first.borrow() <= key);
         self.leaves.partition_point(begins_before).checked_sub(1)
     }
 }
@@ -257,7 +256,8 @@ impl<K: Ord + Clone, V: Clone, const N: usize> From<[(K, V); N]> for SharedMap<K
 
 impl<K: Ord + Clone, V: Clone> IntoIterator for SharedMap<K, V> {
     type Item = (K, V);
-    type IntoIter = std::iter::FlatMap<std::vec::IntoIter<Leaf<K, V>>, Vec<(K, V)>, fn(Leaf<K, V>) -> Vec<(K, V)>>;
+    type IntoIter =
+        std::iter::FlatMap<std::vec::IntoIter<Leaf<K, V>>, Vec<(K, V)>, fn(Leaf<K, V>) -> Vec<(K, V)>>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.leaves.into_iter().flat_map(Arc::unwrap_or_clone)

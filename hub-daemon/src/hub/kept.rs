@@ -109,8 +109,12 @@ impl Hub {
         let ranges: usize = holders.map(|was| was.record.persona.ranges().len()).sum();
         let shared = self.ground().shared;
         // Where a range is there twice, one of its owners hides another.
-        self.kept = (ranges == desired.prefixes.len())
-            .then(|| Kept { desired: desired.clone(), records, counts, shared });
+        self.kept = (ranges == desired.prefixes.len()).then(|| Kept {
+            desired: desired.clone(),
+            records,
+            counts,
+            shared,
+        });
         desired
     }
 

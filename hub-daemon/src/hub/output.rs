@@ -124,12 +124,7 @@ impl Hub {
             }),
             persona: record.id.clone(),
             policy: self.policy(
-                &Source {
-                    record,
-                    persona: &record.persona,
-                    policy: &record.policy,
-                    ends: &record.rule_ends,
-                },
+                &Source { record, persona: &record.persona, policy: &record.policy, ends: &record.rule_ends },
                 peers,
                 guests,
             ),

@@ -197,5 +197,4 @@ impl Records {
     pub(super) fn take_unseen(&mut self) -> BTreeSet<PersonaId> {
         std::mem::take(&mut self.unseen)
     }
-
 }

@@ -78,7 +78,8 @@ fn what_the_hub_does_itself_is_told_apart() {
             let (sender, mut changes) = channel(64);
             let test = async {
                 let mut routes = Routes::new(own);
-                let key = |target: &str| RouteKey { table: 254, target: target.parse().unwrap(), metric: 1_000 };
+                let key =
+                    |target: &str| RouteKey { table: 254, target: target.parse().unwrap(), metric: 1_000 };
                 for target in ["10.2.0.0/24", "fd02::/64"] {
                     routes.lead(&key(target), &Via::Blackhole).unwrap();
                     assert_eq!(heard(&mut changes).await, [Change::Own].into(), "{target} was put");

@@ -44,8 +44,11 @@ const LONE: u8 = 12;
 fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
     let range_number = range;
     // Ranges 8 and 9 hold the others: overlaps are common.
-    let range =
-        if range < 8 || name >= LONE { format!("10.0.{range}.0/24") } else { format!("10.0.{}.0/22", (range - 8) * 4) };
+    let range = if range < 8 || name >= LONE {
+        format!("10.0.{range}.0/24")
+    } else {
+        format!("10.0.{}.0/22", (range - 8) * 4)
+    };
     let mut document = persona(&format!("n{name}"), &range);
     if let Some(ttl) = ttl {
         document = with(document, json!({"ttl": format!("{ttl}s")}));

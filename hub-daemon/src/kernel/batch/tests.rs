@@ -101,7 +101,8 @@ fn elements_that_are_stored_are_there_and_no_others() {
         let mut sum = [0; 5];
         for index in 0..3_000_u32 {
             let found: [u64; 5] = map.get(&index, 0).unwrap();
-            let stored = index.checked_sub(1_700).filter(|index| *index < 200).map_or([0; 5], |i| [i.into(); 5]);
+            let stored =
+                index.checked_sub(1_700).filter(|index| *index < 200).map_or([0; 5], |i| [i.into(); 5]);
             assert_eq!(found, if index == 2_999 { [7, 8, 9, 10, 11] } else { stored }, "flags {flags}");
             sum.iter_mut().zip(found).for_each(|(sum, word)| *sum += word);
         }
@@ -130,7 +131,11 @@ fn stores_take_less_time_than_calls() {
         };
         (0..5).map(|_| write()).min().unwrap()
     });
-    println!("80,000 rules of 10,000 policies: {} us by calls, {} us by stores", times[0] / 1_000, times[1] / 1_000);
+    println!(
+        "80,000 rules of 10,000 policies: {} us by calls, {} us by stores",
+        times[0] / 1_000,
+        times[1] / 1_000
+    );
     assert!(times[1] < times[0], "{times:?}");
 }
 

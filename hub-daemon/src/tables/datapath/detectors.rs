@@ -14,8 +14,8 @@ use hub_common::limits::DETECTOR_SETS;
 
 use super::slots::Slots;
 use super::{MapFault, failure, take};
-use crate::desired::shared_map::SharedMap;
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;

@@ -37,8 +37,8 @@ use hub_common::trace::TraceFilter;
 use ipnet::IpNet;
 
 use crate::command::Inventory;
-use crate::desired::shared_map::SharedMap;
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};

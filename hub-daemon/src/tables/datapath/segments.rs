@@ -207,9 +207,7 @@ impl Segments {
         let was_used = id.0 < self.unused;
         self.unused = self.unused.max(id.0.saturating_add(1));
         let counted = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
-        let stored = counted.and_then(|()| {
-            self.set(id, entry)
-        });
+        let stored = counted.and_then(|()| self.set(id, entry));
         if let Err(error) = stored {
             let unused = [built.filter(|_| !same_policy), candidate.filter(|_| !same_candidate)];
             unused.into_iter().flatten().for_each(|built| self.policies.retire(built));

@@ -10,8 +10,8 @@ use aya::maps::{Array, MapData, PerCpuHashMap};
 use hub_common::shape::{self, Histogram, SHAPED_SEGMENTS, Shape as Entry, ShapeSlot};
 
 use super::{MapFault, failure, take};
-use crate::desired::shared_map::SharedMap;
 use crate::desired::queues::Shape;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
