@@ -131,12 +131,7 @@ fn stores_take_less_time_than_calls() {
         };
         (0..5).map(|_| write()).min().unwrap()
     });
-    println!(
-        "80,000 rules of 10,000 policies: {} us by calls, {} us by stores",
-        times[0] / 1_000,
-        times[1] / 1_000
-    );
-    assert!(times[1] < times[0], "{times:?}");
+    assert!(times[1] < times[0], "ns by calls and by stores: {times:?}");
 }
 
 /// CPU time of the thread in nanoseconds: others work on the machine, too.
