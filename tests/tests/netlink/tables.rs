@@ -303,7 +303,7 @@ fn the_next_route_takes_over_without_a_gap() {
             let mut desired = Desired::default();
             for target in targets {
                 for (metric, via) in ranked {
-                    let route = Route { via: interface(via), persona: PersonaId((*via).into()) };
+                    let route = Route { persona: PersonaId((*via).into()), ..interface(via) };
                     desired.routes.insert(key(target, *metric, 254), route);
                 }
             }
