@@ -197,6 +197,26 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Whether what personas contribute is the same on another state of the network: addresses and foreign
+    /// routes do not matter to it.
+    pub fn is_ground_of(&self, other: &Self) -> bool {
+        let same = |one: &Link, other: &Link| {
+            let Link { ifindex, up, kind, mtu, l3_only, mac, addresses: _, queue } = one;
+            (ifindex, up, kind, mtu, l3_only, mac, queue)
+                == (
+                    &other.ifindex,
+                    &other.up,
+                    &other.kind,
+                    &other.mtu,
+                    &other.l3_only,
+                    &other.mac,
+                    &other.queue,
+                )
+        };
+        self.links.len() == other.links.len()
+            && self.links.iter().zip(&other.links).all(|(one, two)| one.0 == two.0 && same(one.1, two.1))
+    }
+
     /// Links that are not the hub's endpoints.
     pub fn others(&self) -> impl Iterator<Item = (&String, &Link)> {
         self.links.iter().filter(|(name, _)| !name.starts_with(LINK_PREFIX))

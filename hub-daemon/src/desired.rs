@@ -4,8 +4,9 @@
 //! numbers: an interface is known by name here, and its index is the kernel side's business.
 
 pub mod queues;
+pub mod shared_map;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,49 +18,50 @@ use crate::model::policy::Policy;
 use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
 use queues::{Queue, QueueKey, Shape};
+use shared_map::SharedMap;
 
 /// Everything the hub wants the kernel to hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Personas in the data path.
-    pub segments: BTreeMap<SegmentId, Segment>,
+    pub segments: SharedMap<SegmentId, Segment>,
     /// Which segment an address belongs to, longest prefix first.
-    pub prefixes: BTreeMap<IpNet, SegmentId>,
+    pub prefixes: SharedMap<IpNet, SegmentId>,
     /// Elements of sets by segment and number, with the end of each.
-    pub sets: BTreeMap<(SegmentId, u32), Arc<Elements>>,
+    pub sets: SharedMap<(SegmentId, u32), Arc<Elements>>,
     /// Addresses that operators keep out of segments, with the end of each.
-    pub quarantine: BTreeMap<(SegmentId, IpAddr), Timestamp>,
+    pub quarantine: SharedMap<(SegmentId, IpAddr), Timestamp>,
     /// Segments that may talk to each other; the smaller id first.
     pub peers: BTreeSet<(SegmentId, SegmentId)>,
     /// Interfaces with our programs on them, by name.
-    pub ports: BTreeMap<String, Port>,
+    pub ports: SharedMap<String, Port>,
     /// Veth pairs that the hub makes, by the name of the hub's end.
-    pub endpoints: BTreeMap<String, Endpoint>,
+    pub endpoints: SharedMap<String, Endpoint>,
     /// Addresses that the hub puts on interfaces.
-    pub addresses: BTreeMap<(String, IpNet), Address>,
+    pub addresses: SharedMap<(String, IpNet), Address>,
     /// Routes with protocol 177.
-    pub routes: BTreeMap<RouteKey, Route>,
+    pub routes: SharedMap<RouteKey, Route>,
     /// Policy rules (`ip rule`) with protocol 177.
     pub rules: BTreeSet<Rule>,
     /// Ports towards members that others make, by name, there or not: nothing is forwarded from one that has
     /// no programs.
     pub gates: BTreeSet<String>,
     /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
-    pub sysctls: BTreeMap<String, String>,
+    pub sysctls: SharedMap<String, String>,
     /// Ranges that are known by another one in the hub, with that one; both are equally long.
-    pub translations: BTreeMap<Translation, IpNet>,
+    pub translations: SharedMap<Translation, IpNet>,
     /// Largest packet of segments whose TCP is to know it, in bytes.
-    pub mtus: BTreeMap<SegmentId, u32>,
+    pub mtus: SharedMap<SegmentId, u32>,
     /// Connections that a source may have with members of segments, where that is limited.
-    pub connections: BTreeMap<SegmentId, u32>,
+    pub connections: SharedMap<SegmentId, u32>,
     /// Whether connections leave uplinks with the hub's address.
     pub masquerade: bool,
     /// What the data path watches for, by segment.
-    pub detectors: BTreeMap<SegmentId, Detectors>,
+    pub detectors: SharedMap<SegmentId, Detectors>,
     /// What packets of personas get beside a verdict.
-    pub shapes: BTreeMap<SegmentId, Shape>,
+    pub shapes: SharedMap<SegmentId, Shape>,
     /// Queues that packets wait in.
-    pub queues: BTreeMap<QueueKey, Queue>,
+    pub queues: SharedMap<QueueKey, Queue>,
     /// Numbers of the data path.
     pub settings: Settings,
 }

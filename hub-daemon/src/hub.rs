@@ -10,8 +10,10 @@ pub mod changes;
 mod documents;
 mod draft;
 mod elsewhere;
+mod kept;
 mod life;
 mod lists;
+mod look;
 mod output;
 mod ranges;
 mod records;
@@ -38,8 +40,10 @@ use crate::model::id::IdSource;
 use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
+use kept::Kept;
+use output::Shown;
 use ranges::Ranges;
-use records::{Records, Shown};
+use records::Records;
 use segments::Segments;
 use state::Pending;
 
@@ -79,8 +83,10 @@ pub struct Hub {
     /// Revision with the network as it is.
     looked: u64,
     revision: u64,
-    /// The ground that views were made on last; `None` if all are to be made anew.
+    /// The views that were shown last; `None` if all are to be made anew.
     shown: Option<Shown>,
+    /// What was wanted last; `None` if all of it is to be made anew.
+    kept: Option<Kept>,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
 }
@@ -110,6 +116,7 @@ impl Hub {
             looked: 0,
             revision: 0,
             shown: None,
+            kept: None,
             pending: None,
         }
     }
@@ -171,40 +178,13 @@ impl Hub {
             }
             Command::Configure(config) => {
                 self.config = *config;
-                self.shown = None;
+                (self.shown, self.kept) = (None, None);
                 self.revision += 1;
                 Ok(Reply::Done)
             }
             // The kernel is asked by who owns the hub.
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
             Command::ClockSet(_) | Command::Tick => Ok(Reply::Done),
-        }
-    }
-
-    /// Takes note of the kernel's state. A range that somebody else routes is no longer a tombstone's.
-    fn look(&mut self, inventory: Inventory, now: Timestamp) {
-        if self.inventory == inventory {
-            return;
-        }
-        for route in &inventory.foreign_routes {
-            for (_, grave) in self.graves.overlapping(route) {
-                self.release(&grave, now);
-            }
-        }
-        let others = self.inventory.others().ne(inventory.others())
-            || self.inventory.foreign_routes != inventory.foreign_routes
-            || self.inventory.foreign_rules != inventory.foreign_rules;
-        self.inventory = inventory;
-        self.shown = None;
-        self.revision += 1;
-        if !others {
-            return;
-        }
-        self.looked = self.revision;
-        // What failed may have failed for what has changed. What passes made and took back is no such change.
-        for record in self.records.select_mut(|record| matches!(record.life, Life::Failed { .. })) {
-            record.life = Life::Provisioning;
-            record.since = self.revision;
         }
     }
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::desired::shared_map::SharedMap;
 use crate::document::node::NodeRole;
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
@@ -22,7 +23,7 @@ use crate::systems::persona::lists::Lists;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Personas by id.
-    pub personas: BTreeMap<PersonaId, Arc<PersonaView>>,
+    pub personas: SharedMap<PersonaId, Arc<PersonaView>>,
     /// Conditions of the hub itself: fall-backs taken, faults.
     pub conditions: Vec<Condition>,
     /// When the documents were last read without error.

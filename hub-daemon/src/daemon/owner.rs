@@ -232,6 +232,8 @@ impl Owner {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
+            // What the hub did is known.
+            Change::Own => self.send(Job::RoutesChanged),
             // Ways stay as they are.
             Change::Queues => self.look_soon(),
             Change::Links => {
@@ -289,7 +291,7 @@ impl Owner {
         let now = Timestamp::now();
         let revision = self.hub.revision();
         self.hub.begin_pass();
-        let desired = Box::new(self.hub.desired(now));
+        let desired = Box::new(self.hub.wanted(now));
         self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
         let against = if std::mem::take(&mut self.whole) { Against::Kernel } else { Against::Memory };

@@ -3,6 +3,7 @@
 mod ground;
 mod past;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -157,6 +158,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
 
+    let own = applier.network.ports();
     let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
@@ -169,7 +171,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         receivers.reloads,
         receivers.refused,
     ));
-    let monitor = tokio::spawn(watch_kernel(receivers.changes));
+    let monitor = tokio::spawn(watch_kernel(receivers.changes, own));
     let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
     let alerts = tokio::spawn(watcher.run());
@@ -315,13 +317,13 @@ fn wire(
 }
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.
-async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
+async fn watch_kernel(changes: mpsc::Sender<monitor::Change>, own: BTreeSet<u32>) {
     let mut is_anew = false;
     while !changes.is_closed() {
         let ended = match Monitor::open(monitor::BUFFER_BYTES) {
             // Only now: what happens from here on is told, and what happened before is read.
             Ok(_) if is_anew && changes.send(monitor::Change::Resync).await.is_err() => return,
-            Ok(monitor) => monitor.run(changes.clone()).await,
+            Ok(monitor) => monitor.knowing(own.clone()).run(changes.clone()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {

@@ -16,7 +16,8 @@ use netlink_packet_route::route::{
 use nix::errno::Errno;
 
 use super::family;
-use crate::desired::{Desired, PROTOCOL, RouteKey, Via};
+use crate::desired::shared_map::SharedMap;
+use crate::desired::{Desired, PROTOCOL, Route, RouteKey, Via};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -65,6 +66,18 @@ impl Routes {
         Ok(())
     }
 
+    /// Makes a route lead somewhere.
+    pub fn lead(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
+        let mut message = message(key);
+        self.hop(key, via, &mut message)?;
+        // Without EXCL or REPLACE, IPv6 makes a multipath route of the old next hop and the new one.
+        let flag = if self.ours.contains(key) { NLM_F_REPLACE } else { NLM_F_EXCL };
+        let intent = format_args!("put {}", Self::describe(key));
+        self.netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, intent)?;
+        self.ours.insert(key.clone());
+        Ok(())
+    }
+
     fn found(&self, message: &RouteMessage) -> Option<(RouteKey, Option<Via>)> {
         let header = &message.header;
         // Exceptions that the kernel learned (path MTU, redirects) come with the route they belong to.
@@ -106,7 +119,7 @@ impl Routes {
 
 impl Table for Routes {
     type Key = RouteKey;
-    type Value = Via;
+    type Value = Route;
     /// `None`: a route of ours in a shape that the hub never puts.
     type Found = Option<Via>;
     type Error = NetlinkError;
@@ -129,15 +142,8 @@ impl Table for Routes {
         Ok(found)
     }
 
-    fn put(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
-        let mut message = message(key);
-        self.hop(key, via, &mut message)?;
-        // Without EXCL or REPLACE, IPv6 makes a multipath route of the old next hop and the new one.
-        let flag = if self.ours.contains(key) { NLM_F_REPLACE } else { NLM_F_EXCL };
-        let intent = format_args!("put {}", Self::describe(key));
-        self.netlink.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flag, intent)?;
-        self.ours.insert(key.clone());
-        Ok(())
+    fn put(&mut self, key: &RouteKey, route: &Route) -> Result<(), NetlinkError> {
+        self.lead(key, &route.via)
     }
 
     fn delete(&mut self, key: &RouteKey) -> Result<(), NetlinkError> {
@@ -153,15 +159,8 @@ impl Table for Routes {
         }
     }
 
-    fn holds(wanted: &Via, found: &Option<Via>) -> bool {
-        match (wanted, found) {
-            // The kernel tells the interface that it chose.
-            (
-                Via::Gateway { gateway: wanted, interface: None },
-                Some(Via::Gateway { gateway: found, interface: _ }),
-            ) => wanted == found,
-            (wanted, found) => found.as_ref() == Some(wanted),
-        }
+    fn holds(wanted: &Route, found: &Option<Via>) -> bool {
+        leads(&wanted.via, found)
     }
 
     fn describe(key: &RouteKey) -> String {
@@ -170,8 +169,23 @@ impl Table for Routes {
 }
 
 /// The routes wanted, under the keys that the kernel reads back.
-pub fn wanted(desired: &Desired) -> BTreeMap<RouteKey, Via> {
-    desired.routes.iter().map(|(key, route)| (read_back(key), route.via.clone())).collect()
+pub fn wanted(desired: &Desired) -> SharedMap<RouteKey, Route> {
+    if desired.routes.keys().all(|key| read_back(key) == *key) {
+        return desired.routes.clone();
+    }
+    desired.routes.iter().map(|(key, route)| (read_back(key), route.clone())).collect()
+}
+
+/// Whether a route that was found leads where it should.
+pub fn leads(wanted: &Via, found: &Option<Via>) -> bool {
+    match (wanted, found) {
+        // The kernel tells the interface that it chose.
+        (
+            Via::Gateway { gateway: wanted, interface: None },
+            Some(Via::Gateway { gateway: found, interface: _ }),
+        ) => wanted == found,
+        (wanted, found) => found.as_ref() == Some(wanted),
+    }
 }
 
 /// Whether packets of a route that goes are to take one that is still to come: one to the same target, or to

@@ -38,6 +38,7 @@ use ipnet::IpNet;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};
@@ -146,10 +147,10 @@ impl Datapath {
         reports.push(self.connections.put(desired));
         reports.push(self.sets.put(&desired.sets, clock));
         reports.push(self.quarantine.put(&desired.quarantine, clock));
-        let held = if self.segments.stop_quarantine(&desired.segments) {
-            self.quarantine.held(clock.now())
-        } else {
+        let held = if self.segments.stop_quarantine(&desired.segments).is_empty() {
             BTreeSet::new()
+        } else {
+            self.quarantine.held(clock.now())
         };
         reports.push(self.segments.put(&desired.segments, &held, clock, failed));
         // A segment that could not be changed goes on as it was, and one that could not be made is not there.
@@ -184,7 +185,10 @@ impl Datapath {
         desired: &Desired,
         failed: &BTreeSet<PersonaId>,
         live: impl Fn(&SegmentId) -> bool,
-    ) -> BTreeMap<IpNet, SegmentId> {
+    ) -> SharedMap<IpNet, SegmentId> {
+        if failed.is_empty() {
+            return desired.prefixes.clone();
+        }
         let stuck = desired.segments.iter().filter(|(id, s)| failed.contains(&s.persona) && live(id));
         let held = stuck.filter_map(|(id, _)| Some((*id, self.prefixes.of(*id)?)));
         let held: BTreeMap<SegmentId, Vec<IpNet>> = held.collect();
@@ -193,13 +197,18 @@ impl Datapath {
         kept.chain(wanted.map(|(net, id)| (*net, *id))).collect()
     }
 
-    /// Deletes what is no longer wanted and waits until no packet can see freed slots.
+    /// Deletes what is no longer wanted. [`Self::reuse`] comes before the next pass.
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
         let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);
         let shapes = self.shapes.delete(&desired.shapes, |id| desired.segments.contains_key(id));
+        vec![report, translations, connections, watches, shapes, self.sets.delete(&desired.sets)]
+    }
+
+    /// Waits until no packet can see what passes took out of use, so that the next may use it again.
+    pub fn reuse(&mut self) {
         let retired = [
             self.segments.has_retired(),
             self.prefixes.has_retired(),
@@ -213,7 +222,6 @@ impl Datapath {
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, connections, watches, shapes, self.sets.delete(&desired.sets)]
     }
 
     /// Names what is in the maps and wanted by nobody.

@@ -12,7 +12,7 @@ use super::origins::Origins;
 use super::port_sets::PortSets;
 use super::slots::Slots;
 use super::{MapFault, take};
-use crate::kernel::batch;
+use crate::kernel::batch::Store;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::model::policy::{Policy, Terms};
@@ -31,6 +31,8 @@ pub struct Built {
 pub struct Policies {
     map: Array<MapData, Compiled>,
     rules: Array<MapData, Rule>,
+    /// Both are written where nobody looks yet.
+    stores: (Store<Compiled>, Store<Rule>),
     origins: Origins,
     port_sets: PortSets,
     policy_slots: Slots,
@@ -66,6 +68,7 @@ impl Policies {
             retired: Vec::new(),
             origins: Origins::new(ebpf, adopted)?,
             port_sets: PortSets::new(ebpf)?,
+            stores: (Store::open(policies.map()), Store::open(rules.map())),
             map: policies,
             rules,
         };
@@ -173,17 +176,18 @@ impl Policies {
             flags: policy.flags,
             word: built.word,
         };
-        self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
+        let stored = self.stores.0.set(self.map.map(), policy_slot(built.word), &[compiled]);
+        stored.map_err(|error| kernel("POLICIES", MapError::IoError(error)))
     }
 
     fn write_rules(&mut self, site: &Site<'_>, egress: bool, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
         let capacity = self.rule_slots.capacity();
         let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
-        let finished = (first..).zip(rules).map(|(slot, rule)| Ok((slot, self.finish(site, egress, rule)?)));
-        let written = finished.collect::<Result<Vec<(u32, Rule)>, MapFault>>().and_then(|rules| {
-            let (_, result) = batch::put(self.rules.map(), &rules);
-            result.map_err(|error| kernel("RULES", MapError::IoError(error)))
+        let finished = rules.iter().map(|rule| self.finish(site, egress, rule));
+        let written = finished.collect::<Result<Vec<Rule>, MapFault>>().and_then(|rules| {
+            let stored = self.stores.1.set(self.rules.map(), first, &rules);
+            stored.map_err(|error| kernel("RULES", MapError::IoError(error)))
         });
         written.inspect_err(|_| self.rule_slots.give(first, count))?;
         Ok((first, count))

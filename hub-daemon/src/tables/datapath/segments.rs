@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{
     SEGMENT_QUARANTINE, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry,
 };
 use hub_common::stats::{DropKey, Hits, SegmentCounters, WOULD_DROP};
+use jiff::Timestamp;
 
 use super::ends::Ends;
 use super::policies::{Built, Policies};
 use super::{MapFault, grace, take};
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Segment, SegmentState, Trial};
+use crate::kernel::batch::Store;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::policy::Policy;
@@ -23,6 +26,8 @@ use crate::model::{PersonaId, SegmentId};
 use crate::reconcile::{Failure, Report};
 
 const NAME: &str = "segments";
+/// A far moment in seconds since 1970, whose tick says whether the wall clock was set.
+const MARK_SECONDS: i64 = 7_258_118_400;
 
 /// What a segment's entry holds.
 struct Live {
@@ -40,12 +45,16 @@ struct Live {
 /// The segment map with the policies behind it.
 pub struct Segments {
     map: Array<MapData, Entry>,
+    /// Packets follow a word of an entry, so its words are written in order behind what they lead to.
+    store: Store<Entry>,
     counters: PerCpuArray<MapData, SegmentCounters>,
     drops: PerCpuHashMap<MapData, DropKey, Hits>,
     flows_begun: PerCpuArray<MapData, [u64; 2]>,
     answers: PerCpuHashMap<MapData, CandidateKey, CandidateHits>,
     policies: Policies,
     live: BTreeMap<SegmentId, Live>,
+    /// What every segment was made equal to, and the clock's mark then; `None` if one of them was not.
+    settled: Option<(SharedMap<SegmentId, Segment>, u64)>,
     /// Every number from here on was never a segment's, so nothing was counted for it.
     unused: u32,
     cpus: usize,
@@ -84,29 +93,42 @@ impl Segments {
         let (drops, flows_begun) = (take(ebpf, "DROPS")?, take(ebpf, "FLOWS_BEGUN")?);
         let answers = take(ebpf, "CANDIDATE_HITS")?;
         let unused = if adopted { u32::MAX } else { 0 };
-        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, unused, cpus })
+        let settled = None;
+        let store = Store::open(map.map());
+        Ok(Self { map, store, counters, drops, flows_begun, answers, policies, live, settled, unused, cpus })
     }
 
-    /// Whether a segment is no longer to look for addresses in quarantine.
-    pub fn stop_quarantine(&self, wanted: &BTreeMap<SegmentId, Segment>) -> bool {
+    /// Segments that are no longer to look for addresses in quarantine.
+    pub fn stop_quarantine(&self, wanted: &SharedMap<SegmentId, Segment>) -> BTreeSet<SegmentId> {
         let asks = |flags: u32| flags & SEGMENT_QUARANTINE != 0;
-        self.live.iter().any(|(id, live)| {
-            asks(live.entry.flags) && wanted.get(id).is_some_and(|segment| !asks(segment.flags))
-        })
+        let looking = self.live.iter().filter(|(_, live)| asks(live.entry.flags)).map(|(id, _)| *id);
+        looking.filter(|id| wanted.get(id).is_some_and(|segment| !asks(segment.flags))).collect()
     }
 
     /// Puts segments that are missing or different. One store changes a segment's policy. Segments in `held`
-    /// have addresses in quarantine, and go on looking for them whatever their rules say by now.
+    /// have addresses in quarantine, and go on looking for them whatever their rules say by now. Those that are
+    /// as the last pass wanted them are looked at only if the clock was set since.
     pub fn put(
         &mut self,
-        wanted: &BTreeMap<SegmentId, Segment>,
+        wanted: &SharedMap<SegmentId, Segment>,
         held: &BTreeSet<SegmentId>,
         clock: &Clock,
         failed: &mut BTreeSet<PersonaId>,
     ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
+        let mark = clock.deadline_tick(Timestamp::from_second(MARK_SECONDS).ok());
+        let settled = self.settled.take().filter(|(_, before)| before.abs_diff(mark) <= 1);
+        let mark = settled.as_ref().map_or(mark, |(_, before)| *before);
+        let mut order: Vec<_> = match &settled {
+            None => wanted.iter().collect(),
+            Some((before, _)) => {
+                let changed = before.changes(wanted).filter_map(|(id, _, segment)| Some((id, segment?)));
+                let stopping = self.stop_quarantine(wanted);
+                let stopping = wanted.iter().filter(|(id, _)| !stopping.is_empty() && stopping.contains(id));
+                changed.chain(stopping).collect()
+            }
+        };
         // What ends first has the least time to lose.
-        let mut order: Vec<_> = wanted.iter().collect();
         order.sort_by_key(|(_, segment)| (segment.expires.is_none(), segment.expires));
         for (id, segment) in order {
             let kept = if held.contains(id) { self.quarantine_flag(*id) } else { 0 };
@@ -122,6 +144,7 @@ impl Segments {
                 }
             }
         }
+        self.settled = report.failures.is_empty().then(|| (wanted.clone(), mark));
         report
     }
 
@@ -184,9 +207,7 @@ impl Segments {
         let was_used = id.0 < self.unused;
         self.unused = self.unused.max(id.0.saturating_add(1));
         let counted = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
-        let stored = counted.and_then(|()| {
-            self.map.set(id.0, entry, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })
-        });
+        let stored = counted.and_then(|()| self.set(id, entry));
         if let Err(error) = stored {
             let unused = [built.filter(|_| !same_policy), candidate.filter(|_| !same_candidate)];
             unused.into_iter().flatten().for_each(|built| self.policies.retire(built));
@@ -208,6 +229,11 @@ impl Segments {
         Ok(true)
     }
 
+    fn set(&self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
+        let stored = self.store.set(self.map.map(), id.0, &[entry]);
+        stored.map_err(|error| MapFault::Kernel { map: "SEGMENTS", source: MapError::IoError(error) })
+    }
+
     /// Builds a policy on trial. Without room there is no trial, and the persona is as well off as before.
     fn build_candidate(&mut self, id: SegmentId, policy: &Policy, clock: &Clock) -> Option<Built> {
         self.policies
@@ -220,7 +246,7 @@ impl Segments {
     fn end_candidate(&mut self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
         if entry.candidate != 0 {
             let without = Entry { candidate: 0, ..entry };
-            self.map.set(id.0, without, 0).map_err(|source| MapFault::Kernel { map: "SEGMENTS", source })?;
+            self.set(id, without)?;
             grace::wait();
         }
         self.forget_answers(id);
@@ -259,11 +285,15 @@ impl Segments {
     }
 
     /// Empties segments that are no longer wanted.
-    pub fn delete(&mut self, wanted: &BTreeMap<SegmentId, Segment>) -> Report {
+    pub fn delete(&mut self, wanted: &SharedMap<SegmentId, Segment>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
+        // Every segment that is wanted is there after a pass without failures.
+        if self.settled.is_some() && self.live.len() == wanted.len() {
+            return report;
+        }
         let gone: Vec<SegmentId> = self.live.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
-            match self.map.set(id.0, Entry::ZERO, 0) {
+            match self.set(id, Entry::ZERO) {
                 Ok(()) => {
                     report.deleted += 1;
                     self.policies.forget(id);
@@ -272,9 +302,9 @@ impl Segments {
                         gone.for_each(|built| self.policies.retire(built));
                     }
                 }
-                Err(source) => report.failures.push(Failure {
+                Err(error) => report.failures.push(Failure {
                     object: format!("segment {id}"),
-                    error: MapFault::Kernel { map: "SEGMENTS", source }.to_string(),
+                    error: error.to_string(),
                     persona: None,
                 }),
             }
@@ -288,7 +318,7 @@ impl Segments {
     }
 
     /// Names segments that nobody wants.
-    pub fn orphans(&self, wanted: &BTreeMap<SegmentId, Segment>) -> Vec<String> {
+    pub fn orphans(&self, wanted: &SharedMap<SegmentId, Segment>) -> Vec<String> {
         let unwanted = self.live.keys().filter(|id| !wanted.contains_key(id));
         unwanted.map(|id| format!("segment {id}")).collect()
     }

@@ -11,6 +11,7 @@ use hub_common::shape::{self, Histogram, SHAPED_SEGMENTS, Shape as Entry, ShapeS
 
 use super::{MapFault, failure, take};
 use crate::desired::queues::Shape;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
@@ -45,7 +46,7 @@ impl Shapes {
     }
 
     /// Puts shapes that are missing or different.
-    pub fn put(&mut self, wanted: &BTreeMap<SegmentId, Shape>) -> Report {
+    pub fn put(&mut self, wanted: &SharedMap<SegmentId, Shape>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         for (id, shape) in wanted {
             let entry = entry(*id, shape);
@@ -70,7 +71,7 @@ impl Shapes {
     /// Takes shapes away that are no longer wanted. Times of handshakes stay as long as a segment.
     pub fn delete(
         &mut self,
-        wanted: &BTreeMap<SegmentId, Shape>,
+        wanted: &SharedMap<SegmentId, Shape>,
         segments: impl Fn(&SegmentId) -> bool,
     ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
