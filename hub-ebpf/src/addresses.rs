@@ -79,11 +79,24 @@ pub(crate) fn segment_of_v4([a, b, c, d]: [u8; 4]) -> u32 {
 /// Whether the address is the hub's own.
 #[inline(always)]
 pub(crate) fn is_local(address: &Address) -> bool {
-    const BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
-    let place = hub_common::address::scatter(address, BITS);
-    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
-        // SAFETY: the value is not looked at.
+    // SAFETY: the value is not looked at.
+    may_be_local(hub_common::address::scatter(address, LOCAL_BITS_BITS))
         && unsafe { LOCALS.get(*address) }.is_some()
+}
+
+/// Whether the IPv4 address is the hub's own.
+#[inline(always)]
+pub(crate) fn is_local_v4(address: [u8; 4]) -> bool {
+    may_be_local(hub_common::address::scatter_v4(address, LOCAL_BITS_BITS))
+        // SAFETY: the value is not looked at.
+        && unsafe { LOCALS.get(hub_common::address::mapped(address)) }.is_some()
+}
+
+const LOCAL_BITS_BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
+
+#[inline(always)]
+fn may_be_local(place: u32) -> bool {
+    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
 }
 
 /// Follows an entry that names a block; any other entry is its own answer.

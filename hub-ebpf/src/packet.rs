@@ -63,6 +63,12 @@ impl Frame {
             return false;
         }
         let mut done = 0;
+        while done + 4 <= N {
+            let word = [bytes[done], bytes[done + 1], bytes[done + 2], bytes[done + 3]];
+            // SAFETY: as in `read`; the program owns the packet while it runs.
+            unsafe { *((at + done) as *mut u32) = u32::from_ne_bytes(word) };
+            done += 4;
+        }
         while done + 2 <= N {
             // SAFETY: as in `read`; the program owns the packet while it runs.
             unsafe { *((at + done) as *mut u16) = u16::from_ne_bytes([bytes[done], bytes[done + 1]]) };

@@ -14,7 +14,7 @@ use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Pack
 use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT, SETTINGS_ONE_BUFFER};
 
-use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
+use crate::express::{Arrival, Lane, NO_EXPRESS, express};
 use crate::headers::{REASON_BASE, number};
 use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
@@ -27,9 +27,6 @@ use crate::{pipeline, rewrite};
 /// Judges what comes in on a port before the kernel makes an skb of it.
 #[xdp(frags)]
 pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::XdpIn as u32) else { return xdp_action::XDP_PASS };
-    // SAFETY: a per-CPU element of this hook; the hook does not nest.
-    let scratch = unsafe { &mut *scratch };
     let ifindex = ctx.ingress_ifindex() as u32;
     // A port that is not in the table is being set up: TC decides.
     let Some(port) = PORTS.get(ifindex % limits::PORTS) else { return xdp_action::XDP_PASS };
@@ -44,12 +41,15 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
         // Broadcast, multicast, or another host's: the kernel's business.
         return xdp_action::XDP_PASS;
     }
+    let action = hub_express_xdp(ctx.ctx, port);
+    if action != NO_EXPRESS {
+        return action;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::XdpIn as u32) else { return xdp_action::XDP_PASS };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without arguments.
     scratch.tick = unsafe { bpf_jiffies64() };
-    let version = hub_express_xdp(ctx.ctx, scratch, port);
-    if version != NO_EXPRESS {
-        return send(frame(ctx.ctx, 0), ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
-    }
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
@@ -98,21 +98,27 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     }
 }
 
-/// The express lane with XDP's context: one of `EXPRESS_*`.
+/// The express lane with XDP's context: what XDP is to do, or [`NO_EXPRESS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, port: *const Port) -> u32 {
+pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, port: *const Port) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_EXPRESS };
-    // SAFETY: as above.
     let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
     let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
     // SAFETY: a field of the context.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
+    // SAFETY: a helper without arguments.
+    let tick = unsafe { bpf_jiffies64() };
     let frame = frame(ctx, 0);
-    let arrival =
-        Arrival { frame, port, ifindex, gso_bytes: 0, packets: 1, hook: Hook::XdpIn, tick: scratch.tick };
-    express(&arrival, settings, &mut scratch.outcome.hop)
+    let arrival = Arrival { frame, port, ifindex, gso_bytes: 0, packets: 1, hook: Hook::XdpIn, tick };
+    match express(&arrival, settings) {
+        Lane::Stages => NO_EXPRESS,
+        Lane::Leaves(hop, v4) => send(frame, ETHERNET_BYTES, v4, &hop),
+        Lane::Drop(reason) => {
+            report::bare_drop(Hook::XdpIn as u32, reason);
+            xdp_action::XDP_DROP
+        }
+    }
 }
 
 /// Parses; a frame in several buffers is measured whole only when its headers ask for it. False if it is one that

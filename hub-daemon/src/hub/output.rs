@@ -88,6 +88,7 @@ impl Hub {
                     | connections(record)
                     | if works { shaping::flags(&record.persona) } else { 0 },
                 set_generation: record.lists.generation,
+                routed: !record.persona.next_hops().is_empty(),
             };
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.connections.extend(record.persona.rules.connections.map(|most| (record.segment, most)));

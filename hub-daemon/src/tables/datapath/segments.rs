@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
+use hub_common::open::OPEN_NONE;
 use hub_common::segment::{
     SEGMENT_QUARANTINE, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry,
 };
@@ -173,8 +174,10 @@ impl Segments {
             flags: segment.flags | kept_flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             set_generation: segment.set_generation,
+            routed: u32::from(segment.routed),
             ..Entry::ZERO
-        };
+        }
+        .with_open(built.map_or([OPEN_NONE; 4], |built| built.open));
         let live = self.live.get(&id);
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
             return Ok(false);
@@ -312,8 +315,12 @@ impl Segments {
 /// Whether two entries mean the same. Deadlines are recomputed from two clocks at every pass and may differ
 /// by the tick in which they were read.
 fn close(a: &Entry, b: &Entry) -> bool {
-    let rest =
-        |entry: &Entry| Entry { expires_tick: 0, drain_tick: u64::from(entry.drain_tick != 0), ..*entry };
+    let rest = |entry: &Entry| Entry {
+        expires_tick: 0,
+        open_until_tick: 0,
+        drain_tick: u64::from(entry.drain_tick != 0),
+        ..*entry
+    };
     rest(a) == rest(b)
         && a.expires_tick.abs_diff(b.expires_tick) <= 1
         && a.drain_tick.abs_diff(b.drain_tick) <= 1
