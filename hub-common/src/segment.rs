@@ -18,9 +18,9 @@ crate::shared! {
         pub expires_tick: u64,
         /// [`policy_word`] of the live policy, 0 for none. Packets read it once.
         pub policy: u32,
-        /// Port sets of that policy, by `open::OPEN_*` place, where ports are all that its packets are judged
-        /// by; see [`Segment::with_open`]. One word with `policy`.
-        pub open: [u8; 4],
+        /// Port sets of that policy, a byte for each `open::OPEN_*` place from the lowest on, where ports are all
+        /// that its packets are judged by; see [`Segment::with_open`]. One word, read once.
+        pub open: u32,
         /// The tick until which `open` decides; 0 is never.
         pub open_until_tick: u64,
         /// One of `STATE_*`.
@@ -234,7 +234,7 @@ impl Segment {
         let drains = if self.drain_tick == 0 { u64::MAX } else { self.drain_tick };
         let until = if drains < self.expires_tick { drains } else { self.expires_tick };
         let plain = self.state == STATE_ACTIVE && self.flags == 0 && self.candidate == 0;
-        (self.open, self.open_until_tick) = if plain { (sets, until) } else { ([0; 4], 0) };
+        (self.open, self.open_until_tick) = if plain { (u32::from_le_bytes(sets), until) } else { (0, 0) };
         self
     }
 }
@@ -276,7 +276,7 @@ mod tests {
                     for tick in 0..12 {
                         let decides = tick < open.open_until_tick;
                         assert_eq!(decides, segment.is_plain(tick) && tick < expires_tick, "{open:?}");
-                        assert!(!decides || open.open == sets);
+                        assert!(!decides || open.open.to_le_bytes() == sets);
                     }
                 }
             }

@@ -8,7 +8,7 @@
 
 use hub_common::address::{is_martian_v4, is_martian_v6, mapped};
 use hub_common::event::{Hook, Reason};
-use hub_common::flow::{Hop, is_impossible};
+use hub_common::flow::is_impossible;
 use hub_common::limits;
 use hub_common::packet::protocol;
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
@@ -18,6 +18,7 @@ use crate::addresses::{is_local, is_local_v4, segment_of, segment_of_v4};
 use crate::maps::PORTS;
 use crate::packet::Frame;
 use crate::report;
+use crate::rewrite::Exit;
 use crate::stage::adjacency;
 use crate::stage::filter::may_talk;
 use crate::stage::open::{open_segment, shared_hop};
@@ -44,8 +45,8 @@ pub(crate) struct Arrival<'a> {
 pub(crate) enum Lane {
     /// The stages decide.
     Stages,
-    /// It was counted, and leaves by the hop; IPv4 or not.
-    Leaves(Hop, bool),
+    /// It was counted, and leaves this way; IPv4 or not.
+    Leaves(Exit, bool),
     /// No header of it can be believed.
     Drop(Reason),
 }
@@ -81,31 +82,26 @@ pub(crate) fn express(arrival: &Arrival<'_>, settings: &Settings) -> Lane {
     if translated || settings.traces != 0 || port.flags & PORT_L3_ONLY != 0 {
         return Lane::Stages;
     }
-    let Some([high, low, version, _]) = arrival.frame.read::<4>(12) else { return Lane::Stages };
-    match [high, low] {
-        [8, 0] => v4(arrival, settings),
-        [0x86, 0xdd] if version >> 4 == 6 => {
-            v6(arrival, settings).map_or(Lane::Stages, |hop| Lane::Leaves(hop, false))
-        }
+    match arrival.frame.read::<2>(12) {
+        Some([8, 0]) => v4(arrival, settings),
+        Some([0x86, 0xdd]) => v6(arrival, settings).map_or(Lane::Stages, |exit| Lane::Leaves(exit, false)),
         _ => Lane::Stages,
     }
 }
 
 #[inline(always)]
 fn v4(arrival: &Arrival<'_>, settings: &Settings) -> Lane {
-    let Some(header) = arrival.frame.read::<V4_BYTES>(ETHERNET_BYTES) else { return Lane::Stages };
-    let length = u32::from(u16::from_be_bytes([header[2], header[3]]));
-    if header[0] != 0x45 || length < V4_BYTES as u32 {
-        return malformed_v4(arrival, header[0], length);
+    let Some(header) = arrival.frame.words::<{ V4_BYTES / 4 }>(ETHERNET_BYTES) else { return Lane::Stages };
+    let [first, fragment, life, source, target] = header.map(u32::from_be);
+    let (version, length) = ((first >> 24) as u8, first & 0xffff);
+    if version != 0x45 || length < V4_BYTES as u32 {
+        return malformed_v4(arrival, version, length);
     }
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    let source = [header[12], header[13], header[14], header[15]];
-    if fragment != 0 || header[8] <= 1 || is_martian_v4(source, true) {
+    if fragment & 0x3fff != 0 || life >> 24 <= 1 || is_martian_v4(source.to_be_bytes(), true) {
         return Lane::Stages;
     }
-    let target = [header[16], header[17], header[18], header[19]];
-    between_v4(arrival, settings, (header[9], length), source, target)
-        .map_or(Lane::Stages, |hop| Lane::Leaves(hop, true))
+    between_v4(arrival, settings, ((life >> 16) as u8, length), source, target)
+        .map_or(Lane::Stages, |exit| Lane::Leaves(exit, true))
 }
 
 /// Drops a packet whose header says that it is not one, as the parser does; what the parser may accept, and what
@@ -127,9 +123,9 @@ fn between_v4(
     arrival: &Arrival<'_>,
     settings: &Settings,
     (protocol, length_bytes): (u8, u32),
-    source: [u8; 4],
-    target: [u8; 4],
-) -> Option<Hop> {
+    source: u32,
+    target: u32,
+) -> Option<Exit> {
     let ends = ends(&arrival.frame, protocol, length_bytes, V4_BYTES)?;
     if source == target {
         return None;
@@ -138,21 +134,25 @@ fn between_v4(
     if is_local_v4(source) {
         return None;
     }
-    let number = u32::from_be_bytes(target);
-    let found = if sides.routed_alike { adjacency::find(number, arrival.ifindex, settings) } else { None };
-    let hop = match found {
-        Some(hop) => hop,
-        None => shared_hop(&mapped(target), arrival.ifindex, sides.sender, settings)?,
+    let found = if sides.routed_alike { adjacency::find(target, arrival.ifindex, settings) } else { None };
+    let exit = match found {
+        Some(exit) => exit,
+        None => shared_hop(&mapped(target.to_be_bytes()), arrival.ifindex, sides.sender, settings)?,
     };
-    leave(arrival, settings, &ends, &sides, hop)
+    leave(arrival, settings, &ends, &sides, exit)
 }
 
 #[inline(always)]
-fn v6(arrival: &Arrival<'_>, settings: &Settings) -> Option<Hop> {
+fn v6(arrival: &Arrival<'_>, settings: &Settings) -> Option<Exit> {
     let header = arrival.frame.read::<V6_BYTES>(ETHERNET_BYTES)?;
     let [source, target] = [arrival.frame.read::<16>(22)?, arrival.frame.read::<16>(38)?];
     let payload = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    if payload == 0 || header[7] <= 1 || is_martian_v6(&source, true) || source == target {
+    if header[0] >> 4 != 6
+        || payload == 0
+        || header[7] <= 1
+        || is_martian_v6(&source, true)
+        || source == target
+    {
         return None;
     }
     let ends = ends(&arrival.frame, header[6], payload + V6_BYTES as u32, V6_BYTES)?;
@@ -160,8 +160,8 @@ fn v6(arrival: &Arrival<'_>, settings: &Settings) -> Option<Hop> {
     if is_local(&source) {
         return None;
     }
-    let hop = shared_hop(&target, arrival.ifindex, sides.sender, settings)?;
-    leave(arrival, settings, &ends, &sides, hop)
+    let exit = shared_hop(&target, arrival.ifindex, sides.sender, settings)?;
+    leave(arrival, settings, &ends, &sides, exit)
 }
 
 /// Reads ports and checks lengths; `None` for what the parser would refuse, or call anything but plain.
@@ -172,21 +172,21 @@ fn ends(frame: &Frame, protocol: u8, length_bytes: u32, l3_bytes: usize) -> Opti
     if length_bytes > (frame.bytes as u32).wrapping_sub(ETHERNET_BYTES as u32) {
         return None;
     }
-    let ports = frame.read::<6>(at)?;
+    let [ports, second] = frame.words::<2>(at)?.map(u32::from_be);
     let header_bytes = match protocol {
         protocol::UDP => {
-            let said = u16::from_be_bytes([ports[4], ports[5]]);
+            let said = second >> 16;
             if said != 0 && said < 8 {
                 return None;
             }
             8
         }
         protocol::TCP => {
-            let rest = frame.read::<2>(at + 12)?;
-            if is_impossible(rest[1]) || rest[0] >> 4 < 5 {
+            let [rest] = frame.words::<1>(at + 12)?.map(u32::from_be);
+            if is_impossible((rest >> 16) as u8) || rest >> 28 < 5 {
                 return None;
             }
-            u32::from(rest[0] >> 4) * 4
+            (rest >> 28) * 4
         }
         _ => return None,
     };
@@ -195,8 +195,8 @@ fn ends(frame: &Frame, protocol: u8, length_bytes: u32, l3_bytes: usize) -> Opti
     }
     Some(Ends {
         protocol,
-        source_port: u16::from_be_bytes([ports[0], ports[1]]),
-        target_port: u16::from_be_bytes([ports[2], ports[3]]),
+        source_port: (ports >> 16) as u16,
+        target_port: ports as u16,
         length_bytes,
         header_bytes: least + header_bytes,
     })
@@ -224,21 +224,21 @@ fn judge(arrival: &Arrival<'_>, ends: &Ends, [source, receiver]: [u32; 2]) -> Op
     may_talk(sides.sender, receiver).then_some(sides)
 }
 
-/// Checks that the packet may leave by the hop, and counts it.
+/// Checks that the packet may leave this way, and counts it.
 #[inline(always)]
-fn leave(arrival: &Arrival<'_>, settings: &Settings, ends: &Ends, sides: &Sides, hop: Hop) -> Option<Hop> {
+fn leave(arrival: &Arrival<'_>, settings: &Settings, ends: &Ends, sides: &Sides, exit: Exit) -> Option<Exit> {
     let wire_bytes =
         if arrival.gso_bytes == 0 { ends.length_bytes } else { arrival.gso_bytes + ends.header_bytes };
-    if hop.is_old(arrival.tick, settings) || wire_bytes > hop.mtu_bytes {
+    if exit.is_old(arrival.tick, settings) || wire_bytes > exit.mtu_bytes {
         return None;
     }
     if matches!(arrival.hook, Hook::XdpIn) {
-        let leaves_by = PORTS.get(hop.ifindex % limits::PORTS)?;
-        if leaves_by.ifindex != hop.ifindex || leaves_by.flags & PORT_XDP_TARGET == 0 {
+        let leaves_by = PORTS.get(exit.ifindex % limits::PORTS)?;
+        if leaves_by.ifindex != exit.ifindex || leaves_by.flags & PORT_XDP_TARGET == 0 {
             return None;
         }
     }
     let bytes = ends.length_bytes.wrapping_add((arrival.packets - 1).wrapping_mul(ends.header_bytes));
     report::passed((arrival.packets, bytes), sides.sender, sides.receiver);
-    Some(hop)
+    Some(exit)
 }

@@ -56,6 +56,8 @@ impl Bytes for Frame {
 
 impl Frame {
     /// Overwrites `N` bytes, an even number, at `offset`; false where the readable part ends before them.
+    ///
+    /// In words as programs read them: a processor hands on what was stored just before only to a read of no more.
     #[inline(always)]
     pub(crate) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> bool {
         let at = self.start + offset;

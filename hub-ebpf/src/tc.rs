@@ -7,7 +7,6 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_skb_load_byt
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{HEADER_BYTES, Hook, Reason};
-use hub_common::flow::Hop;
 use hub_common::limits;
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP,
@@ -22,6 +21,7 @@ use crate::headers::{frame, read};
 use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
+use crate::rewrite::Exit;
 use crate::stage::commit::hub_commit;
 use crate::stage::detect;
 use crate::stage::route::route;
@@ -87,7 +87,8 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         VERDICT_REDIRECT => {
             mark::into(skb, scratch);
             let packet = &scratch.packet;
-            send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
+            let exit = Exit::from(&scratch.outcome.hop);
+            send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &exit)
         }
         VERDICT_SKIP => {
             report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
@@ -248,9 +249,9 @@ pub(crate) extern "C" fn hub_express_tc(skb: *mut __sk_buff, port: *const Port) 
     let arrival = Arrival { frame: frame(skb), port, ifindex, gso_bytes, packets, hook: Hook::TcIn, tick };
     match express(&arrival, settings) {
         Lane::Stages => NO_EXPRESS,
-        Lane::Leaves(hop, v4) => {
+        Lane::Leaves(exit, v4) => {
             mark::none(skb);
-            send(skb, ETHERNET_BYTES, v4, &hop).cast_unsigned()
+            send(skb, ETHERNET_BYTES, v4, &exit).cast_unsigned()
         }
         Lane::Drop(reason) => {
             report::bare_drop(Hook::TcIn as u32, reason);
@@ -260,9 +261,9 @@ pub(crate) extern "C" fn hub_express_tc(skb: *mut __sk_buff, port: *const Port) 
 }
 
 #[inline(always)]
-fn send(skb: *mut __sk_buff, l3: usize, v4: bool, hop: &Hop) -> i32 {
+fn send(skb: *mut __sk_buff, l3: usize, v4: bool, exit: &Exit) -> i32 {
     let frame = frame(skb);
-    if !rewrite::forward(&frame, l3, v4, hop) {
+    if !rewrite::forward(&frame, l3, v4, exit) {
         report::bare_drop(Hook::TcIn as u32, Reason::Internal);
         return SHOT;
     }
@@ -272,7 +273,7 @@ fn send(skb: *mut __sk_buff, l3: usize, v4: bool, hop: &Hop) -> i32 {
     }
     report::total(Hook::TcIn as u32, |totals| totals.redirected += 1);
     // SAFETY: a helper with plain arguments.
-    (unsafe { bpf_redirect(hop.ifindex, 0) }) as i32
+    (unsafe { bpf_redirect(exit.ifindex, 0) }) as i32
 }
 
 /// Lowers the hop limit so that a checksum over the packet stays right.

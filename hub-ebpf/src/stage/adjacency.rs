@@ -13,25 +13,25 @@ use hub_common::segment::Settings;
 
 use crate::atomic;
 use crate::maps::{ADJACENCIES, V4_HOPS};
+use crate::rewrite::Exit;
 
 /// Lines that are tried for a neighbour.
 const TRIES: u32 = 4;
 
 /// The next hop towards an IPv4 address, if it is of this generation; it may be old.
 #[inline(always)]
-pub(crate) fn find(target: u32, ingress: u32, settings: &Settings) -> Option<Hop> {
+pub(crate) fn find(target: u32, ingress: u32, settings: &Settings) -> Option<Exit> {
     let generation = settings.route_generation;
     let word = V4_HOPS.get_ptr(place(target, ingress))?;
     // SAFETY: a map value; one word.
     let number = line(unsafe { read_volatile(word) }, target, generation)?;
     let line = ADJACENCIES.get_ptr(number)?;
-    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it before
-    // and after the copy finds a copy that was overtaken by a writer.
-    let (before, hop, after) = unsafe {
-        let generation = &raw const (*line).hop.generation;
-        (read_volatile(generation), (*line).hop, read_volatile(generation))
-    };
-    (before == generation && after == generation && hop.ingress_ifindex == ingress).then_some(hop)
+    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it first
+    // and last finds a copy that was overtaken by a writer.
+    let (exit, after) =
+        unsafe { (Exit::read(&raw const (*line).hop), read_volatile(&raw const (*line).hop.generation)) };
+    let fits = exit.generation == generation && after == generation && exit.ingress_ifindex == ingress;
+    fits.then_some(exit)
 }
 
 /// Notes the next hop that was found for a packet to an IPv4 address. False where its neighbour has no line:

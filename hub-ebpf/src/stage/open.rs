@@ -3,7 +3,7 @@
 use core::ptr::{read_volatile, write_volatile};
 
 use hub_common::address::{Address, fold, is_v4};
-use hub_common::flow::{Hop, SharedHop};
+use hub_common::flow::SharedHop;
 use hub_common::limits;
 use hub_common::open::{
     OPEN_ALL, OPEN_FIRST, OPEN_NONE, OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS,
@@ -17,6 +17,7 @@ use super::adjacency;
 use super::filter::may_talk;
 use crate::atomic;
 use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
+use crate::rewrite::Exit;
 
 /// Whether a set of a policy holds the port.
 #[inline(always)]
@@ -83,11 +84,11 @@ fn both_let([sender, receiver]: [u32; 2], tcp: bool, source_port: u16, target_po
 #[inline(always)]
 pub(crate) fn open_segment(id: u32, tick: u64, tcp: bool, away: u16, home: u16) -> Option<&'static Segment> {
     let segment = SEGMENTS.get(id)?;
-    // SAFETY: fields of a map value. Each is read once.
+    // SAFETY: fields of a map value. The four names are one word, so that they are of one policy.
     let (until, open) = unsafe {
         (read_volatile(&raw const segment.open_until_tick), read_volatile(&raw const segment.open))
     };
-    (tick < until && lets(open, tcp, away, home)).then_some(segment)
+    (tick < until && lets(open.to_le_bytes(), tcp, away, home)).then_some(segment)
 }
 
 /// Whether packets of a segment's members take the same routes as all others'.
@@ -104,7 +105,7 @@ fn v4(address: &Address) -> u32 {
 
 /// The next hop of the packet's connection, if it is of this generation; it may be old.
 #[inline(always)]
-pub(crate) fn next_hop(scratch: &Scratch, settings: &Settings) -> Option<Hop> {
+pub(crate) fn next_hop(scratch: &Scratch, settings: &Settings) -> Option<Exit> {
     let (target, ingress) = (&scratch.packet.target, scratch.ingress_ifindex);
     let sender = scratch.outcome.segment[0];
     let found = if is_v4(target) && is_routed_alike(sender) {
@@ -123,22 +124,31 @@ fn place(target: &Address, ingress_ifindex: u32, sender: u32) -> u32 {
     fold(target, BITS).wrapping_add(others >> (32 - BITS)) & (limits::HOPS - 1)
 }
 
+/// An address in words, as they lie in a map.
+#[inline(always)]
+fn words(address: &Address) -> [u64; 2] {
+    let whole = u128::from_le_bytes(*address);
+    [(whole as u64).to_le(), ((whole >> 64) as u64).to_le()]
+}
+
 /// The shared next hop towards an address, if it is of this generation; it may be old.
 #[inline(always)]
-pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Hop> {
+pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Exit> {
     let entry = HOPS.get_ptr(place(target, ingress, sender))?;
-    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it before
-    // and after the copy finds a copy that was overtaken by a writer.
-    let (before, copy, after) = unsafe {
-        let generation = &raw const (*entry).hop.generation;
-        (read_volatile(generation), *entry, read_volatile(generation))
+    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it first
+    // and last finds a copy that was overtaken by a writer.
+    let (exit, copy, after) = unsafe {
+        let exit = Exit::read(&raw const (*entry).hop);
+        let sender = read_volatile(&raw const (*entry).sender);
+        // The target is what an entry begins with.
+        let target = read_volatile(entry.cast::<[u64; 2]>());
+        (exit, (sender, target), read_volatile(&raw const (*entry).hop.generation))
     };
-    let fits = before == settings.route_generation
-        && after == before
-        && copy.sender == sender
-        && copy.hop.ingress_ifindex == ingress
-        && copy.target == *target;
-    fits.then_some(copy.hop)
+    let fits = exit.generation == settings.route_generation
+        && after == exit.generation
+        && copy == (sender, words(target))
+        && exit.ingress_ifindex == ingress;
+    fits.then_some(exit)
 }
 
 /// Shares the next hop that was found for the packet.

@@ -162,6 +162,9 @@ impl Segments {
             (_, Some(trial)) => self.build_candidate(id, &trial.policy, clock),
             (_, None) => None,
         };
+        // Its rule is taken away after this, and maps of an earlier run may be behind its rules.
+        let same = live.filter(|live| live.persona.as_ref().is_none_or(|held| *held == segment.persona));
+        let kept_routed = same.map_or(0, |live| live.entry.routed);
         let entry = Entry {
             candidate: candidate.map_or(0, |built| built.word),
             expires_tick: clock.deadline_tick(segment.expires),
@@ -174,7 +177,7 @@ impl Segments {
             flags: segment.flags | kept_flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             set_generation: segment.set_generation,
-            routed: u32::from(segment.routed),
+            routed: u32::from(segment.routed) | kept_routed,
             ..Entry::ZERO
         }
         .with_open(built.map_or([OPEN_NONE; 4], |built| built.open));
