@@ -130,6 +130,13 @@ impl Segments {
         self.live.get(&id).map_or(0, |live| live.entry.flags & SEGMENT_QUARANTINE)
     }
 
+    /// Whether a persona had routes of its own: its rule is taken away after its segment changed, and until then
+    /// packets of its members say nothing about the routes of others.
+    fn kept_routed(&self, id: SegmentId, persona: &PersonaId) -> u32 {
+        let same = |live: &&Live| live.persona.as_ref().is_none_or(|held| held == persona);
+        self.live.get(&id).filter(same).map_or(0, |live| live.entry.routed)
+    }
+
     fn put_one(
         &mut self,
         id: SegmentId,
@@ -162,9 +169,6 @@ impl Segments {
             (_, Some(trial)) => self.build_candidate(id, &trial.policy, clock),
             (_, None) => None,
         };
-        // Its rule is taken away after this, and maps of an earlier run may be behind its rules.
-        let same = live.filter(|live| live.persona.as_ref().is_none_or(|held| *held == segment.persona));
-        let kept_routed = same.map_or(0, |live| live.entry.routed);
         let entry = Entry {
             candidate: candidate.map_or(0, |built| built.word),
             expires_tick: clock.deadline_tick(segment.expires),
@@ -177,7 +181,7 @@ impl Segments {
             flags: segment.flags | kept_flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             set_generation: segment.set_generation,
-            routed: u32::from(segment.routed) | kept_routed,
+            routed: u32::from(segment.routed) | self.kept_routed(id, &segment.persona),
             ..Entry::ZERO
         }
         .with_open(built.map_or([OPEN_NONE; 4], |built| built.open));
