@@ -105,6 +105,8 @@ pub struct Segment {
     pub candidate: Option<Trial>,
     /// Differs from before when elements of its sets changed.
     pub set_generation: u32,
+    /// Whether its members' packets have routes of their own.
+    pub routed: bool,
 }
 
 /// What a segment does with packets.

@@ -141,6 +141,7 @@ impl Hub {
                 | connections(record)
                 | if works { shaping::flags(&record.persona) } else { 0 },
             set_generation: record.lists.generation,
+            routed: !record.persona.next_hops().is_empty(),
         }
     }
 

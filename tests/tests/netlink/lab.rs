@@ -151,6 +151,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         flags: 0,
         candidate: None,
         set_generation: 0,
+        routed: false,
     };
     desired.segments.insert(SegmentId(segment), value);
     let port_value = Port { role: Role::Segment, segment: Some(SegmentId(segment)), xdp: Xdp::Off };

@@ -24,7 +24,8 @@ pub struct Built {
     pub word: u32,
     ingress: (u32, u32),
     egress: (u32, u32),
-    open: [u32; 4],
+    /// Names of its port sets, by `hub_common::open::OPEN_*` place.
+    pub(super) open: [u8; 4],
 }
 
 /// The policy and rule maps.
@@ -175,6 +176,7 @@ impl Policies {
             egress_count: built.egress.1,
             flags: policy.flags,
             word: built.word,
+            pad: 0,
         };
         let stored = self.stores.0.set(self.map.map(), policy_slot(built.word), &[compiled]);
         stored.map_err(|error| kernel("POLICIES", MapError::IoError(error)))

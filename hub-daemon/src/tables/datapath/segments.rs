@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
+use hub_common::open::OPEN_NONE;
 use hub_common::segment::{
     SEGMENT_QUARANTINE, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment as Entry,
 };
@@ -152,6 +153,13 @@ impl Segments {
         self.live.get(&id).map_or(0, |live| live.entry.flags & SEGMENT_QUARANTINE)
     }
 
+    /// Whether a persona had routes of its own: its rule is taken away after its segment changed, and until then
+    /// packets of its members say nothing about the routes of others.
+    fn kept_routed(&self, id: SegmentId, persona: &PersonaId) -> u32 {
+        let same = |live: &&Live| live.persona.as_ref().is_none_or(|held| held == persona);
+        self.live.get(&id).filter(same).map_or(0, |live| live.entry.routed)
+    }
+
     fn put_one(
         &mut self,
         id: SegmentId,
@@ -196,8 +204,10 @@ impl Segments {
             flags: segment.flags | kept_flags,
             drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
             set_generation: segment.set_generation,
+            routed: u32::from(segment.routed) | self.kept_routed(id, &segment.persona),
             ..Entry::ZERO
-        };
+        }
+        .with_open(built.map_or([OPEN_NONE; 4], |built| built.open));
         let live = self.live.get(&id);
         if live.is_some_and(|live| same_policy && close(&live.entry, &entry)) {
             return Ok(false);
@@ -342,8 +352,12 @@ impl Segments {
 /// Whether two entries mean the same. Deadlines are recomputed from two clocks at every pass and may differ
 /// by the tick in which they were read.
 fn close(a: &Entry, b: &Entry) -> bool {
-    let rest =
-        |entry: &Entry| Entry { expires_tick: 0, drain_tick: u64::from(entry.drain_tick != 0), ..*entry };
+    let rest = |entry: &Entry| Entry {
+        expires_tick: 0,
+        open_until_tick: 0,
+        drain_tick: u64::from(entry.drain_tick != 0),
+        ..*entry
+    };
     rest(a) == rest(b)
         && a.expires_tick.abs_diff(b.expires_tick) <= 1
         && a.drain_tick.abs_diff(b.drain_tick) <= 1
