@@ -39,8 +39,18 @@ pub fn fold(address: &Address, bits: u32) -> u32 {
 #[inline(always)]
 pub fn scatter(address: &Address, bits: u32) -> u32 {
     let (high, low) = halves(address);
-    let mixed = (low ^ high.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (64 - bits)) as u32
+    spread(low ^ high.rotate_left(32), bits)
+}
+
+/// As [`scatter`], of an IPv4 address as a number.
+#[inline(always)]
+pub const fn scatter_v4(address: u32, bits: u32) -> u32 {
+    spread(0xffff << 32 | address as u64, bits)
+}
+
+#[inline(always)]
+const fn spread(number: u64, bits: u32) -> u32 {
+    (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
 }
 
 /// Whether `address` lies in `prefix/bits`; `bits` counts from the mapped start (IPv4 /24 is 120).
@@ -111,6 +121,13 @@ mod tests {
             b[flip as usize / 8] ^= 0x80 >> (flip % 8);
             prop_assert_eq!(in_prefix(&a, &b, bits), flip >= bits);
             prop_assert!(in_prefix(&a, &a, bits));
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_has_one_place() {
+        for address in [[10, 0, 0, 1], [255; 4], [0; 4], [192, 0, 2, 7]] {
+            assert_eq!(scatter_v4(u32::from_be_bytes(address), 20), scatter(&mapped(address), 20));
         }
     }
 

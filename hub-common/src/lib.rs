@@ -12,6 +12,7 @@
 #![expect(clippy::cast_lossless, reason = "`From` is not const, and most functions here are")]
 
 pub mod address;
+pub mod adjacency;
 pub mod bench;
 pub mod candidate;
 pub mod checksum;

@@ -1,6 +1,6 @@
 //! Every capacity, with its reason. The daemon may raise those marked *default* at load time.
 
-/// Most personas at once; default. A segment costs 32 bytes plus 64 bytes of counters per CPU.
+/// Most personas at once; default. A segment costs 64 bytes plus 64 bytes of counters per CPU.
 pub const SEGMENTS: u32 = 16_384;
 /// Most segments that `limits` may ask for: 100,000 personas and some head room.
 pub const SEGMENTS_MAX: u32 = 131_072;
@@ -36,8 +36,17 @@ pub const NET_LINES: u32 = 16_384;
 /// Next hops shared by connections without flows, 64 bytes each; a power of two. Four times the goal's
 /// "64k endpoints": an address seen from two ports has two entries, and ranges are sparse.
 pub const HOPS: u32 = 262_144;
-/// Different port sets of policies that track only what needs it, 8 KiB each.
-pub const PORT_SETS: u32 = 256;
+/// Next hops of IPv4 targets that lead to a neighbour of [`ADJACENCIES`], 8 bytes each; a power of two. Eight
+/// addresses that follow each other share a cache line.
+pub const V4_HOPS: u32 = 1 << V4_HOP_BITS;
+/// Bits of a place among them.
+pub const V4_HOP_BITS: u32 = 18;
+/// Neighbours that next hops lead to, by the port that packets come in on, 64 bytes each; a power of two. More
+/// have a place in [`HOPS`] for each target.
+pub const ADJACENCIES: u32 = 4_096;
+/// Different port sets of policies that track only what needs it, 8 KiB each. With two names for none and all
+/// a byte names them.
+pub const PORT_SETS: u32 = 254;
 /// Words of 64 bits in the filter before the hub's own addresses: 1 bit in 20 is set when they are at most.
 pub const LOCAL_WORDS: u32 = 16_384;
 /// The hub's own addresses.
@@ -97,7 +106,7 @@ pub const VLAN_TAGS: usize = 2;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{detect, flow, limit, nets, open, packet, rule, segment, set, shape, stats};
+    use crate::{adjacency, detect, flow, limit, nets, open, packet, rule, segment, set, shape, stats};
 
     #[test]
     fn default_maps_fit_in_192_mebibytes_on_two_cpus() {
@@ -112,6 +121,8 @@ mod tests {
             + V4_BLOCKS as usize * 1_024
             + NET_LINES as usize * size_of::<nets::NetLine>()
             + HOPS as usize * size_of::<flow::SharedHop>()
+            + V4_HOPS as usize * size_of::<u64>()
+            + ADJACENCIES as usize * size_of::<adjacency::Adjacency>()
             + PORT_SETS as usize * size_of::<open::PortSet>()
             + WATCHES as usize * (size_of::<detect::WatchKey>() + size_of::<detect::Watch>() + per_entry)
             + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>()
@@ -130,7 +141,7 @@ mod tests {
     fn policy_slots_fit_their_bits() {
         const { assert!(2 * SEGMENTS_MAX <= 1 << POLICY_SLOT_BITS) };
         const { assert!(PORTS.is_power_of_two() && EVENT_BYTES.is_power_of_two()) };
-        const { assert!(SUMS.is_power_of_two()) };
+        const { assert!(SUMS.is_power_of_two() && ADJACENCIES.is_power_of_two()) };
         const { assert!(HOPS.is_power_of_two() && LOCAL_WORDS.is_power_of_two() && NET_LINES.is_power_of_two()) };
     }
 }

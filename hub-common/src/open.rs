@@ -17,11 +17,11 @@ crate::shared! {
 /// Words of a port set.
 pub const PORT_SET_WORDS: usize = 1_024;
 /// No port is open: rules must be asked.
-pub const OPEN_NONE: u32 = 0;
+pub const OPEN_NONE: u8 = 0;
 /// All ports are open.
-pub const OPEN_ALL: u32 = 1;
+pub const OPEN_ALL: u8 = 1;
 /// The set in slot N of the table is named by this plus N.
-pub const OPEN_FIRST: u32 = 2;
+pub const OPEN_FIRST: u8 = 2;
 
 /// Place in [`crate::segment::Policy::open`] of TCP towards members.
 pub const OPEN_TCP_INGRESS: usize = 0;

@@ -36,8 +36,8 @@ crate::shared! {
         pub would: [u32; 2],
         /// Limits that count the flow among its source's connections, 0 for none.
         pub counted: [u16; 2],
-        /// Zero.
-        pub pad: u32,
+        /// IPv4 address of the neighbour that `hop` leads to, 0 where it is none; bytes as in a packet.
+        pub neighbour: u32,
         /// Ticks that a dropped packet's source is kept out of `blame`, 0 for none.
         pub quarantine_ticks: u32,
         /// When the first of the rules that decided ends.

@@ -11,12 +11,18 @@
 use crate::limits::POLICY_SLOT_BITS;
 
 crate::shared! {
-    /// One persona in the data path; index 0 is never used.
+    /// One persona in the data path; index 0 is never used. One cache line: of most packets without flows
+    /// `open` and `open_until_tick` are all that is read.
     pub struct Segment {
         /// No packet passes at or after this tick; `u64::MAX` is never.
         pub expires_tick: u64,
         /// [`policy_word`] of the live policy, 0 for none. Packets read it once.
         pub policy: u32,
+        /// Port sets of that policy, a byte for each `open::OPEN_*` place from the lowest on, where ports are all
+        /// that its packets are judged by; see [`Segment::with_open`]. One word, read once.
+        pub open: u32,
+        /// The tick until which `open` decides; 0 is never.
+        pub open_until_tick: u64,
         /// One of `STATE_*`.
         pub state: u32,
         /// `SEGMENT_*` bits: what else to look up for its packets. 0 costs nothing.
@@ -24,20 +30,22 @@ crate::shared! {
         /// Policy word of a candidate that is judged beside the live policy, or with [`SEGMENT_GATED`] before new
         /// flows begin; 0 for none.
         pub candidate: u32,
-        /// From this tick on it refuses flows that are not established yet; 0 is never.
-        pub drain_tick: u64,
         /// Bumped when elements of its sets change: flows are judged again.
         pub set_generation: u32,
-        /// Policy word that holds instead of `policy` from `lease_tick` on.
-        pub lease_policy: u32,
         /// When the lease of `policy` ends; 0 is never.
         pub lease_tick: u64,
+        /// From this tick on it refuses flows that are not established yet; 0 is never.
+        pub drain_tick: u64,
+        /// Policy word that holds instead of `policy` from `lease_tick` on.
+        pub lease_policy: u32,
+        /// 1 where routes of its members' packets depend on their source.
+        pub routed: u32,
     }
 
     /// Compiled rules of one persona, never changed once a segment points at it.
     pub struct Policy {
         /// Port sets that decide without flows, by `open::OPEN_*` place; `OPEN_NONE` asks flows and rules.
-        pub open: [u32; 4],
+        pub open: [u8; 4],
         /// `POLICY_*` bits.
         pub flags: u32,
         /// The policy word that names this value.
@@ -56,6 +64,8 @@ crate::shared! {
         pub egress_first: u32,
         /// Number of egress rules.
         pub egress_count: u32,
+        /// Zero: two cache lines.
+        pub pad: u32,
     }
 
     /// One interface that the hub's programs are attached to.
@@ -238,6 +248,25 @@ impl Segment {
     pub const fn drains(&self, tick: u64) -> bool {
         self.state == STATE_DRAIN || (self.drain_tick != 0 && tick >= self.drain_tick)
     }
+
+    /// Whether nothing but a policy must be looked up for its packets, once something began.
+    #[inline(always)]
+    pub const fn is_plain(&self, tick: u64) -> bool {
+        const BEGINNING: u32 = SEGMENT_GATED | SEGMENT_DRAIN_REJECT;
+        self.state == STATE_ACTIVE && !self.drains(tick) && self.flags & !BEGINNING == 0 && self.judged() == 0
+    }
+
+    /// The same with these port sets of its policy to judge by, if its packets may be judged by ports alone.
+    #[must_use]
+    pub const fn with_open(mut self, sets: [u8; 4]) -> Self {
+        let drains = if self.drain_tick == 0 { u64::MAX } else { self.drain_tick };
+        let leased = if self.lease_tick == 0 { u64::MAX } else { self.lease_tick };
+        let ends = if drains < leased { drains } else { leased };
+        let until = if ends < self.expires_tick { ends } else { self.expires_tick };
+        let plain = self.state == STATE_ACTIVE && self.flags == 0 && self.candidate == 0;
+        (self.open, self.open_until_tick) = if plain { (u32::from_le_bytes(sets), until) } else { (0, 0) };
+        self
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +303,30 @@ mod tests {
         let segment = Segment { candidate: 9, ..Segment::ZERO };
         assert_eq!(segment.judged(), 9);
         assert_eq!(Segment { flags: SEGMENT_GATED, ..segment }.judged(), 0);
+    }
+
+    #[test]
+    fn what_packets_read_lies_in_whole_cache_lines() {
+        assert_eq!((size_of::<Segment>(), size_of::<Policy>()), (64, 128));
+    }
+
+    #[test]
+    fn ports_decide_as_long_as_nothing_else_must_be_asked() {
+        let sets = [1, 2, 3, 4];
+        for state in [STATE_EMPTY, STATE_ACTIVE, STATE_DRAIN, STATE_BLOCK] {
+            for (flags, candidate) in [(0, 0), (SEGMENT_SHAPED, 0), (0, 7)] {
+                for (expires_tick, drain_tick) in [(u64::MAX, 0), (9, 0), (u64::MAX, 5), (9, 5), (5, 9)] {
+                    let segment =
+                        Segment { expires_tick, state, flags, candidate, drain_tick, ..Segment::ZERO };
+                    let open = segment.with_open(sets);
+                    for tick in 0..12 {
+                        let decides = tick < open.open_until_tick;
+                        assert_eq!(decides, segment.is_plain(tick) && tick < expires_tick, "{open:?}");
+                        assert!(!decides || open.open.to_le_bytes() == sets);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

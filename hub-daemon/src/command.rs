@@ -153,6 +153,32 @@ pub struct Deadline {
     pub boot_ns: u64,
 }
 
+/// How far the wall clock is before the boot clock; another difference in the same run of the kernel means that
+/// somebody set the wall clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clocks {
+    /// The run of the kernel that the boot clock belongs to; empty if it is not known.
+    pub boot_id: String,
+    /// The wall clock less the boot clock, in nanoseconds.
+    pub wall_before_boot_ns: i64,
+}
+
+impl Clocks {
+    /// A difference that is a step of the wall clock: both clocks run as fast as each other, but are not read at the
+    /// same moment.
+    pub const STEP_NS: i64 = 500_000_000;
+
+    /// By how much the wall clock was set from here until then, if it was and there is a way to tell.
+    pub fn step_until(&self, then: &Self) -> Option<SignedDuration> {
+        if then.boot_id.is_empty() || self.boot_id != then.boot_id {
+            return None;
+        }
+        let by = then.wall_before_boot_ns.saturating_sub(self.wall_before_boot_ns);
+        (by.saturating_abs() >= Self::STEP_NS).then_some(SignedDuration::from_nanos(by))
+    }
+}
+
 /// A change of a set.
 #[derive(Clone, Debug)]
 pub enum Elements {
@@ -222,6 +248,26 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Whether what personas contribute is the same on another state of the network: addresses and foreign
+    /// routes do not matter to it.
+    pub fn is_ground_of(&self, other: &Self) -> bool {
+        let same = |one: &Link, other: &Link| {
+            let Link { ifindex, up, kind, mtu, l3_only, mac, addresses: _, queue } = one;
+            (ifindex, up, kind, mtu, l3_only, mac, queue)
+                == (
+                    &other.ifindex,
+                    &other.up,
+                    &other.kind,
+                    &other.mtu,
+                    &other.l3_only,
+                    &other.mac,
+                    &other.queue,
+                )
+        };
+        self.links.len() == other.links.len()
+            && self.links.iter().zip(&other.links).all(|(one, two)| one.0 == two.0 && same(one.1, two.1))
+    }
+
     /// Links that are not the hub's endpoints.
     pub fn others(&self) -> impl Iterator<Item = (&String, &Link)> {
         self.links.iter().filter(|(name, _)| !name.starts_with(LINK_PREFIX))

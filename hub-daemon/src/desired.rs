@@ -5,6 +5,7 @@
 
 pub mod interfaces;
 pub mod queues;
+pub mod shared_map;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,57 +20,58 @@ use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
 use interfaces::{Interface, Resolver, Tunnel};
 use queues::{Queue, QueueKey, Shape};
+use shared_map::SharedMap;
 
 /// Everything the hub wants the kernel to hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Personas in the data path.
-    pub segments: BTreeMap<SegmentId, Segment>,
+    pub segments: SharedMap<SegmentId, Segment>,
     /// Which segment an address belongs to, longest prefix first.
-    pub prefixes: BTreeMap<IpNet, SegmentId>,
+    pub prefixes: SharedMap<IpNet, SegmentId>,
     /// Elements of sets by segment and number, with the end of each.
-    pub sets: BTreeMap<(SegmentId, u32), Arc<Elements>>,
+    pub sets: SharedMap<(SegmentId, u32), Arc<Elements>>,
     /// Addresses that operators keep out of segments, with the end of each.
-    pub quarantine: BTreeMap<(SegmentId, IpAddr), Timestamp>,
+    pub quarantine: SharedMap<(SegmentId, IpAddr), Timestamp>,
     /// Segments that may talk to each other; the smaller id first.
     pub peers: BTreeSet<(SegmentId, SegmentId)>,
     /// Interfaces with our programs on them, by name.
-    pub ports: BTreeMap<String, Port>,
+    pub ports: SharedMap<String, Port>,
     /// Veth pairs that the hub makes, by the name of the hub's end.
-    pub endpoints: BTreeMap<String, Endpoint>,
+    pub endpoints: SharedMap<String, Endpoint>,
     /// Addresses that the hub puts on interfaces.
-    pub addresses: BTreeMap<(String, IpNet), Address>,
+    pub addresses: SharedMap<(String, IpNet), Address>,
     /// Routes with protocol 177.
-    pub routes: BTreeMap<RouteKey, Route>,
+    pub routes: SharedMap<RouteKey, Route>,
     /// Policy rules (`ip rule`) with protocol 177.
     pub rules: BTreeSet<Rule>,
     /// Ports towards members that others make, by name, there or not: nothing is forwarded from one that has
     /// no programs.
     pub gates: BTreeSet<String>,
     /// Switches of the kernel (`/proc/sys/net/…`), by path below `/proc/sys`, with the value wanted.
-    pub sysctls: BTreeMap<String, String>,
+    pub sysctls: SharedMap<String, String>,
     /// Ranges that are known by another one in the hub, with that one; both are equally long.
-    pub translations: BTreeMap<Translation, IpNet>,
+    pub translations: SharedMap<Translation, IpNet>,
     /// Largest packet of segments whose TCP is to know it, in bytes.
-    pub mtus: BTreeMap<SegmentId, u32>,
+    pub mtus: SharedMap<SegmentId, u32>,
     /// Connections that a source may have with members of segments, where that is limited.
-    pub connections: BTreeMap<SegmentId, u32>,
+    pub connections: SharedMap<SegmentId, u32>,
     /// Whether connections leave uplinks with the hub's address.
     pub masquerade: bool,
     /// What the data path watches for, by segment.
-    pub detectors: BTreeMap<SegmentId, Detectors>,
+    pub detectors: SharedMap<SegmentId, Detectors>,
     /// What packets of personas get beside a verdict. A shape comes and goes with the policy.
-    pub shapes: BTreeMap<SegmentId, Shape>,
+    pub shapes: SharedMap<SegmentId, Shape>,
     /// What they would get with the policies on trial.
-    pub trial_shapes: BTreeMap<SegmentId, Shape>,
+    pub trial_shapes: SharedMap<SegmentId, Shape>,
     /// Queues that packets wait in.
-    pub queues: BTreeMap<QueueKey, Queue>,
+    pub queues: SharedMap<QueueKey, Queue>,
     /// What personalities want of interfaces, by name of the record.
     pub interfaces: BTreeMap<String, Interface>,
     /// Tunnels of personalities, by name of the link.
-    pub tunnels: BTreeMap<String, Tunnel>,
+    pub tunnels: SharedMap<String, Tunnel>,
     /// Resolvers of personalities, by name of the interface record.
-    pub resolvers: BTreeMap<String, Resolver>,
+    pub resolvers: SharedMap<String, Resolver>,
     /// Numbers of the data path.
     pub settings: Settings,
 }
@@ -113,6 +115,8 @@ pub struct Segment {
     pub candidate: Option<Trial>,
     /// Differs from before when elements of its sets changed.
     pub set_generation: u32,
+    /// Whether its members' packets have routes of their own.
+    pub routed: bool,
     /// How flows begin while it is about to change over; `None` if it is not.
     pub transition: Option<Transition>,
     /// Until when its policy holds; `None` is until another comes.

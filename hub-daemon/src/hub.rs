@@ -14,9 +14,11 @@ mod interface_documents;
 pub mod interface_state;
 mod interface_views;
 mod interfaces;
+mod kept;
 mod lay;
 mod life;
 mod lists;
+mod look;
 mod output;
 mod passes;
 mod personalities;
@@ -37,7 +39,7 @@ use std::sync::Arc;
 use ipnet::Ipv6Net;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
+use crate::command::{Clocks, Command, Inventory, Problem, Rejection, RejectionKind, Reply};
 use crate::document::template::Templates;
 use crate::model::PersonaId;
 use crate::model::config::Config;
@@ -46,8 +48,10 @@ use crate::systems::persona::claims::{Claims, Prefixes};
 use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
 use interfaces::Interfaces;
+use kept::Kept;
+use output::Shown;
 use ranges::Ranges;
-use records::{Records, Shown};
+use records::Records;
 use segments::Segments;
 use state::Pending;
 
@@ -70,6 +74,8 @@ pub struct Hub {
     /// Where virtual IPv6 ranges come from.
     unique_local: Ipv6Net,
     ranges: Ranges,
+    /// The clocks that times of the records are by.
+    clocks: Option<Clocks>,
     inventory: Inventory,
     conditions: Vec<Condition>,
     /// Templates of the documents folder.
@@ -83,8 +89,10 @@ pub struct Hub {
     /// Revision with the network as it is.
     looked: u64,
     revision: u64,
-    /// The ground that views were made on last; `None` if all are to be made anew.
+    /// The views that were shown last; `None` if all are to be made anew.
     shown: Option<Shown>,
+    /// What was wanted last; `None` if all of it is to be made anew.
+    kept: Option<Kept>,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
     /// Personalities and the interfaces that have them.
@@ -105,6 +113,7 @@ impl Hub {
             segments,
             unique_local,
             ranges: Ranges::default(),
+            clocks: None,
             inventory: Inventory::default(),
             conditions: Vec::new(),
             templates: Templates::default(),
@@ -115,6 +124,7 @@ impl Hub {
             looked: 0,
             revision: 0,
             shown: None,
+            kept: None,
             pending: None,
             interfaces: Arc::default(),
         }
@@ -190,7 +200,7 @@ impl Hub {
             }
             Command::Configure(config) => {
                 self.config = *config;
-                self.shown = None;
+                (self.shown, self.kept) = (None, None);
                 self.revision += 1;
                 self.lay_anew(now);
                 Ok(Reply::Done)
@@ -198,33 +208,6 @@ impl Hub {
             // The kernel is asked by who owns the hub.
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
             Command::ClockSet(_) | Command::Tick => Ok(Reply::Done),
-        }
-    }
-
-    /// Takes note of the kernel's state. A range that somebody else routes is no longer a tombstone's.
-    fn look(&mut self, inventory: Inventory, now: Timestamp) {
-        if self.inventory == inventory {
-            return;
-        }
-        for route in &inventory.foreign_routes {
-            for (_, grave) in self.graves.overlapping(route) {
-                self.release(&grave, now);
-            }
-        }
-        let others = self.inventory.others().ne(inventory.others())
-            || self.inventory.foreign_routes != inventory.foreign_routes
-            || self.inventory.foreign_rules != inventory.foreign_rules;
-        self.inventory = inventory;
-        self.shown = None;
-        self.revision += 1;
-        if !others {
-            return;
-        }
-        self.looked = self.revision;
-        // What failed may have failed for what has changed. What passes made and took back is no such change.
-        for record in self.records.select_mut(|record| matches!(record.life, Life::Failed { .. })) {
-            record.life = Life::Provisioning;
-            record.since = self.revision;
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod checks;
 pub mod cli;
+mod client;
 pub mod command;
 pub mod compile;
 pub mod daemon;

@@ -22,6 +22,7 @@ mod round;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use crate::desired::shared_map::SharedMap;
 use crate::model::PersonaId;
 pub use round::Round;
 
@@ -83,7 +84,7 @@ pub struct Difference<K, V> {
 
 /// Compares wanted with found.
 pub fn difference<T: Table>(
-    wanted: &BTreeMap<T::Key, T::Value>,
+    wanted: &SharedMap<T::Key, T::Value>,
     found: &BTreeMap<T::Key, T::Found>,
 ) -> Difference<T::Key, T::Value> {
     Difference {
@@ -137,7 +138,7 @@ pub fn faults(reports: &[Report]) -> BTreeMap<PersonaId, Vec<String>> {
 pub struct Tracked<T: Table> {
     table: T,
     /// What the last pass left right; `None` before the first.
-    last: Option<BTreeMap<T::Key, T::Value>>,
+    last: Option<SharedMap<T::Key, T::Value>>,
     /// Left to delete in this pass.
     delete: Vec<T::Key>,
     /// Put in this pass.
@@ -163,16 +164,18 @@ impl<T: Table> Tracked<T> {
     /// that is still to be put takes over from has to stay until then: `succeeds(coming, gone)`.
     pub fn withdraw(
         &mut self,
-        wanted: &BTreeMap<T::Key, T::Value>,
+        wanted: &SharedMap<T::Key, T::Value>,
         succeeds: impl Fn(&BTreeSet<&T::Key>, &T::Key) -> bool,
     ) {
         let Some(last) = &self.last else { return };
-        let mut gone: Vec<T::Key> = last.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
-        if gone.is_empty() {
-            return;
+        let (mut gone, mut coming) = (Vec::new(), BTreeSet::new());
+        for (key, _, value) in last.changes(wanted) {
+            if value.is_some() {
+                coming.insert(key);
+            } else {
+                gone.push(key.clone());
+            }
         }
-        let coming = wanted.iter().filter(|(key, value)| last.get(key) != Some(value));
-        let coming: BTreeSet<&T::Key> = coming.map(|(key, _)| key).collect();
         gone.retain(|key| !succeeds(&coming, key));
         let failed: BTreeSet<T::Key> = self.table.delete_all(&gone).into_iter().map(|(key, _)| key).collect();
         // What failed is found and deleted again at the end of the pass, which then says why.
@@ -183,7 +186,7 @@ impl<T: Table> Tracked<T> {
     }
 
     /// Whether the last pass left exactly this.
-    pub fn left(&self, wanted: &BTreeMap<T::Key, T::Value>) -> bool {
+    pub fn left(&self, wanted: &SharedMap<T::Key, T::Value>) -> bool {
         self.last.as_ref() == Some(wanted)
     }
 
@@ -192,7 +195,7 @@ impl<T: Table> Tracked<T> {
     pub fn put_against(
         &mut self,
         against: Against,
-        wanted: &BTreeMap<T::Key, T::Value>,
+        wanted: &SharedMap<T::Key, T::Value>,
         owner: impl Fn(&T::Key) -> Option<PersonaId>,
         round: &mut Round<'_>,
     ) {
@@ -200,21 +203,18 @@ impl<T: Table> Tracked<T> {
             return self.put(wanted, owner, round);
         };
         self.delete.clear();
-        if last == wanted {
-            return;
+        let (mut put, mut known) = (Vec::new(), BTreeSet::new());
+        for (key, before, value) in last.changes(wanted) {
+            let Some(value) = value else {
+                self.delete.push(key.clone());
+                continue;
+            };
+            if before.is_some() {
+                known.insert(key.clone());
+            }
+            put.push((key.clone(), value.clone()));
         }
-        let put: Vec<(T::Key, T::Value)> = wanted
-            .iter()
-            .filter(|(key, value)| last.get(*key) != Some(*value))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let known: BTreeSet<T::Key> =
-            put.iter().map(|(key, _)| key).filter(|key| last.contains_key(*key)).cloned().collect();
-        self.delete = last.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
-        for key in &self.delete {
-            last.remove(key);
-        }
-        last.extend(put.iter().cloned());
+        *last = wanted.clone();
         self.put_in_order(put, |key| known.contains(key), owner, round);
     }
 
@@ -222,7 +222,7 @@ impl<T: Table> Tracked<T> {
     /// the personas of which something has failed in this `round`.
     pub fn put(
         &mut self,
-        wanted: &BTreeMap<T::Key, T::Value>,
+        wanted: &SharedMap<T::Key, T::Value>,
         owner: impl Fn(&T::Key) -> Option<PersonaId>,
         round: &mut Round<'_>,
     ) {
@@ -237,10 +237,7 @@ impl<T: Table> Tracked<T> {
             let added = delete.iter().filter(|key| !last.contains_key(key)).count();
             self.report.drift += lost + added;
         }
-        // Only a value that differs costs a copy of the whole.
-        if self.last.as_ref() != Some(wanted) {
-            self.last = Some(wanted.clone());
-        }
+        self.last = Some(wanted.clone());
         self.delete = delete;
         self.put_in_order(put, |key| found.contains_key(key), owner, round);
     }
@@ -318,7 +315,7 @@ impl<T: Table> Tracked<T> {
     }
 
     /// Names what is ours and not wanted, or says why that is not known.
-    pub fn orphans(&mut self, wanted: &BTreeMap<T::Key, T::Value>) -> Vec<String> {
+    pub fn orphans(&mut self, wanted: &SharedMap<T::Key, T::Value>) -> Vec<String> {
         match self.table.list() {
             Ok(found) => found.keys().filter(|key| !wanted.contains_key(key)).map(T::describe).collect(),
             Err(error) => vec![format!("{}: {error}", T::NAME)],
@@ -327,7 +324,7 @@ impl<T: Table> Tracked<T> {
 
     /// Deletes everything of ours; goes on when something fails. Names what it deleted.
     pub fn teardown(&mut self) -> (Vec<String>, Vec<Failure>) {
-        self.put(&BTreeMap::new(), |_| None, &mut Round::default());
+        self.put(&SharedMap::new(), |_| None, &mut Round::default());
         let names = self.delete.iter().map(T::describe).collect::<BTreeSet<_>>();
         self.delete();
         let failures = self.report().failures;
@@ -348,7 +345,7 @@ impl<T: Table> Tracked<T> {
 }
 
 /// A whole pass over one table that no persona owns entries of.
-pub fn reconcile<T: Table>(table: &mut Tracked<T>, wanted: &BTreeMap<T::Key, T::Value>) -> Report {
+pub fn reconcile<T: Table>(table: &mut Tracked<T>, wanted: &SharedMap<T::Key, T::Value>) -> Report {
     table.put(wanted, |_| None, &mut Round::default());
     table.delete();
     table.report()

@@ -12,8 +12,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::desired::shared_map::SharedMap;
+use crate::document::node::NodeRole;
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
+use crate::model::nodes::OtherNode;
 use crate::model::personality::Version;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
@@ -25,7 +28,7 @@ use switch::{InterfaceView, OperationView, PersonalityView};
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Personas by id.
-    pub personas: BTreeMap<PersonaId, Arc<PersonaView>>,
+    pub personas: SharedMap<PersonaId, Arc<PersonaView>>,
     /// Conditions of the hub itself: fall-backs taken, faults.
     pub conditions: Vec<Condition>,
     /// When the documents were last read without error.
@@ -46,6 +49,12 @@ pub struct Snapshot {
     pub interfaces: BTreeMap<String, Arc<InterfaceView>>,
     /// Switches, under way and over, the last ones of them.
     pub operations: BTreeMap<OperationId, Arc<OperationView>>,
+    /// What this hub is, and how full.
+    pub node: NodeView,
+    /// The other hubs.
+    pub nodes: Arc<[OtherNode]>,
+    /// TCP connections that pass the hub in one direction only, by segment, where there are any.
+    pub one_sided: BTreeMap<SegmentId, u64>,
 }
 
 impl Snapshot {
@@ -53,6 +62,42 @@ impl Snapshot {
     pub fn segments(&self) -> Vec<SegmentId> {
         self.personas.values().map(|persona| persona.segment).collect()
     }
+}
+
+/// What a hub is among several, and how full.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeView {
+    /// `node.name`; a hub without one cannot be chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Whether personas may choose it.
+    pub role: NodeRole,
+    /// What personas choose it by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its kernel holds what its documents say.
+    pub ready: bool,
+    /// How much it takes on.
+    pub capacity: NodeRoom,
+    /// How much lives there.
+    pub used: NodeRoom,
+    /// How much more it takes on.
+    pub free: NodeRoom,
+    /// State there of the persona that was asked for by name, if it knows one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persona: Option<PersonaState>,
+}
+
+/// An amount of what hubs take on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeRoom {
+    /// Personas that live there.
+    pub personas: u64,
+    /// Sum of their `qos.bandwidth` towards members, bits per second; absent where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_bps: Option<u64>,
+    /// Sum of their `qos.bandwidth` from members, bits per second; absent where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_bps: Option<u64>,
 }
 
 /// Prefixes that ranges are taken from, and what was taken.

@@ -17,7 +17,7 @@ pub(crate) fn segment_of(address: &Address) -> u32 {
         let low = address.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         return hub_segment_v6(nets::network(address), low);
     }
-    segment_of_v4([address[12], address[13], address[14], address[15]])
+    segment_of_v4(u32::from_be_bytes([address[12], address[13], address[14], address[15]]))
 }
 
 /// The segment of an IPv6 address in two halves, 0 for none.
@@ -70,20 +70,32 @@ fn kept(key: u64) -> u32 {
 
 /// The segment of an IPv4 address, 0 for none.
 #[inline(always)]
-pub(crate) fn segment_of_v4([a, b, c, d]: [u8; 4]) -> u32 {
-    let root = u32::from(a) << 8 | u32::from(b);
-    let Some(entry) = V4_ROOT.get(root) else { return 0 };
-    block_entry(block_entry(*entry, c), d)
+pub(crate) fn segment_of_v4(address: u32) -> u32 {
+    let Some(entry) = V4_ROOT.get(address >> 16) else { return 0 };
+    block_entry(block_entry(*entry, (address >> 8) as u8), address as u8)
 }
 
 /// Whether the address is the hub's own.
 #[inline(always)]
 pub(crate) fn is_local(address: &Address) -> bool {
-    const BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
-    let place = hub_common::address::scatter(address, BITS);
-    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
-        // SAFETY: the value is not looked at.
+    // SAFETY: the value is not looked at.
+    may_be_local(hub_common::address::scatter(address, LOCAL_BITS_BITS))
         && unsafe { LOCALS.get(*address) }.is_some()
+}
+
+/// Whether the IPv4 address is the hub's own.
+#[inline(always)]
+pub(crate) fn is_local_v4(address: u32) -> bool {
+    may_be_local(hub_common::address::scatter_v4(address, LOCAL_BITS_BITS))
+        // SAFETY: the value is not looked at.
+        && unsafe { LOCALS.get(hub_common::address::mapped(address.to_be_bytes())) }.is_some()
+}
+
+const LOCAL_BITS_BITS: u32 = limits::LOCAL_WORDS.trailing_zeros() + 6;
+
+#[inline(always)]
+fn may_be_local(place: u32) -> bool {
+    LOCAL_BITS.get(place >> 6).is_some_and(|word| word >> (place & 63) & 1 == 1)
 }
 
 /// Follows an entry that names a block; any other entry is its own answer.

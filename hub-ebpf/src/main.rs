@@ -30,6 +30,7 @@ mod stage;
 mod sum;
 mod tc;
 mod why;
+mod words;
 mod xdp;
 
 /// The kernel gives helpers such as `bpf_fib_lookup` to GPL-compatible programs only.

@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
+use hub_common::adjacency::Adjacency;
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
@@ -34,7 +35,7 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub(crate) static PORTS: Array<Port, { limits::PORTS as usize }> = Array::new();
 
-/// Segments by number. The policy word in it is the one store that changes a persona's rules.
+/// Segments by number. The policy word and its port sets are the one store that changes a persona's rules.
 #[btf_map]
 pub(crate) static SEGMENTS: Array<Segment, { limits::SEGMENTS as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
@@ -52,11 +53,25 @@ pub(crate) static RULES: Array<Rule, { limits::RULES as usize }, { BPF_F_MMAPABL
 #[btf_map]
 pub(crate) static PORT_SETS: Array<PortSet, { limits::PORT_SETS as usize }> = Array::new();
 
-/// Next hops of connections without flows: one place per address, ingress port and sender's segment; a
-/// newcomer takes the place. Programs write and read; generations make old entries void.
+/// Next hops of connections without flows that `V4_HOPS` has no word for: one place per address, ingress port
+/// and sender's segment; a newcomer takes the place. Programs write and read; generations make old entries void.
 #[btf_map]
 pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
+
+/// Next hops of IPv4 targets, for senders without routes of their own: a word per target and ingress port, see
+/// [`hub_common::adjacency`]; a newcomer takes the place. Programs write and read.
+#[btf_map]
+pub(crate) static V4_HOPS: Array<u64, { limits::V4_HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+
+/// Neighbours that those words name. Programs write and read; a later generation may take a line.
+#[btf_map]
+pub(crate) static ADJACENCIES: Array<
+    Adjacency,
+    { limits::ADJACENCIES as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
 
 /// One bit per place of a hub's own address; a clear bit says that the address is not the hub's. Asked
 /// before `LOCALS` where every nanosecond counts.
@@ -67,9 +82,11 @@ pub(crate) static LOCAL_BITS: Array<u64, { limits::LOCAL_WORDS as usize }> = Arr
 #[btf_map]
 pub(crate) static V4_ROOT: Array<u32, 65_536> = Array::new();
 
-/// Second and third level: an entry per /24 or per address.
+/// Second and third level: an entry per /24 or per address. Whole pages, so that sixteen addresses in a row share
+/// a cache line.
 #[btf_map]
-pub(crate) static V4_BLOCKS: Array<[u32; 256], { limits::V4_BLOCKS as usize }> = Array::new();
+pub(crate) static V4_BLOCKS: Array<[u32; 256], { limits::V4_BLOCKS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// /64 and /48 prefixes to segments, by hash; the last line is the header. Whole pages, so that a line is one
 /// cache line. Daemon writes.

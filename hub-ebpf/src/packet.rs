@@ -56,6 +56,8 @@ impl Bytes for Frame {
 
 impl Frame {
     /// Overwrites `N` bytes, an even number, at `offset`; false where the readable part ends before them.
+    ///
+    /// In words as programs read them: a processor hands on what was stored just before only to a read of no more.
     #[inline(always)]
     pub(crate) fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> bool {
         let at = self.start + offset;
@@ -63,6 +65,12 @@ impl Frame {
             return false;
         }
         let mut done = 0;
+        while done + 4 <= N {
+            let word = [bytes[done], bytes[done + 1], bytes[done + 2], bytes[done + 3]];
+            // SAFETY: as in `read`; the program owns the packet while it runs.
+            unsafe { *((at + done) as *mut u32) = u32::from_ne_bytes(word) };
+            done += 4;
+        }
         while done + 2 <= N {
             // SAFETY: as in `read`; the program owns the packet while it runs.
             unsafe { *((at + done) as *mut u16) = u16::from_ne_bytes([bytes[done], bytes[done + 1]]) };

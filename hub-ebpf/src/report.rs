@@ -205,6 +205,13 @@ fn gate(reason: u32, tick: u64) -> bool {
     open
 }
 
+/// Whether a drop for this reason was reported in this tick, so that another would not be.
+#[inline(always)]
+pub(crate) fn is_told(reason: Reason, tick: u64) -> bool {
+    // SAFETY: a per-CPU element; only this CPU writes it.
+    EVENT_GATE.get_ptr(reason as u32).is_some_and(|last| unsafe { *last } == tick)
+}
+
 /// Where a packet's headers begin in its frame of so many bytes, and how many bytes of them an event has.
 #[inline(always)]
 pub(crate) fn headers(scratch: &Scratch, frame_bytes: u32) -> (u32, u32) {

@@ -1,18 +1,67 @@
 //! The only code that writes packet bytes on the forwarding path: MAC addresses, TTL, header checksum.
 
+use core::ptr::read_volatile;
+
 use hub_common::checksum::replace;
 use hub_common::flow::Hop;
 use hub_common::packet::Packet;
 use hub_common::parse::Bytes as _;
+use hub_common::segment::Settings;
 
 use crate::packet::Frame;
 
-/// Makes the frame one that leaves for `hop`. False where bytes could not be reached; then the packet must
+/// A [`Hop`] in words, as they lie there: the compiler takes byte by byte what it takes for bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Exit {
+    /// As in the hop.
+    pub(crate) generation: u32,
+    /// As in the hop.
+    pub(crate) ifindex: u32,
+    /// As in the hop.
+    pub(crate) checked_tick: u32,
+    /// As in the hop.
+    pub(crate) mtu_bytes: u32,
+    /// MAC of the next hop and that of the port, as a frame begins.
+    macs: [u32; 3],
+    /// As in the hop.
+    pub(crate) ingress_ifindex: u32,
+}
+
+impl Exit {
+    /// Reads a hop, each word once and the generation first.
+    ///
+    /// # Safety
+    /// The pointer is one to a hop that lives, in a map or on the stack.
+    #[inline(always)]
+    pub(crate) unsafe fn read(hop: *const Hop) -> Self {
+        const { assert!(size_of::<Hop>() == size_of::<[u32; 8]>()) };
+        // SAFETY: the caller's promise; a hop is aligned to words and is all integers.
+        let [generation, ifindex, checked_tick, mtu_bytes, a, b, c, ingress_ifindex] =
+            unsafe { read_volatile(hop.cast::<[u32; 8]>()) };
+        Self { generation, ifindex, checked_tick, mtu_bytes, macs: [a, b, c], ingress_ifindex }
+    }
+
+    /// As [`Hop::is_old`].
+    #[inline(always)]
+    pub(crate) const fn is_old(&self, tick: u64, settings: &Settings) -> bool {
+        (tick as u32).wrapping_sub(self.checked_tick) > settings.hop_ticks
+    }
+}
+
+impl From<&Hop> for Exit {
+    #[inline(always)]
+    fn from(hop: &Hop) -> Self {
+        // SAFETY: a reference is a pointer to what lives.
+        unsafe { Self::read(hop) }
+    }
+}
+
+/// Makes the frame one that leaves by `exit`. False where bytes could not be reached; then the packet must
 /// not leave.
 ///
 /// IPv6 hop limits are left to [`hop_limit`] or to TC's own helper.
 #[inline(always)]
-pub(crate) fn forward(frame: &Frame, l3: usize, v4: bool, hop: &Hop) -> bool {
+pub(crate) fn forward(frame: &Frame, l3: usize, v4: bool, exit: &Exit) -> bool {
     if v4 {
         let Some([ttl, protocol, high, low]) = frame.read::<4>(l3 + 8) else { return false };
         let old = u16::from_be_bytes([ttl, protocol]);
@@ -23,8 +72,7 @@ pub(crate) fn forward(frame: &Frame, l3: usize, v4: bool, hop: &Hop) -> bool {
             return false;
         }
     }
-    let (t, s) = (&hop.target_mac, &hop.source_mac);
-    frame.write::<12>(0, [t[0], t[1], t[2], t[3], t[4], t[5], s[0], s[1], s[2], s[3], s[4], s[5]])
+    frame.put_words(0, exit.macs)
 }
 
 /// Lowers the hop limit of an IPv6 packet by one.

@@ -9,7 +9,6 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::{HEADER_BYTES, Hook, Reason};
-use hub_common::flow::Hop;
 use hub_common::limits;
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, OUTCOME_RESET_ON, SCRATCH_REDIRECTABLE, Scratch,
@@ -19,11 +18,12 @@ use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_VLAN};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
 use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, Port, ROLE_UPLINK};
 
-use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
+use crate::express::{Arrival, Lane, NO_EXPRESS, express};
 use crate::headers::{frame, read};
 use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
+use crate::rewrite::Exit;
 use crate::stage::commit::hub_commit;
 use crate::stage::detect;
 use crate::stage::route::route;
@@ -42,25 +42,27 @@ pub(crate) const RECOMPUTE_CSUM: u64 = 1;
 #[classifier]
 pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::TcIn as u32) else { return SHOT };
-    // SAFETY: a per-CPU element of this hook; the hook does not nest.
-    let scratch = unsafe { &mut *scratch };
     // SAFETY: fields of the context.
     let (ifindex, pkt_type) = unsafe { ((*skb).ifindex, (*skb).pkt_type) };
     if pkt_type == PACKET_OTHERHOST {
         report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
         return NEXT;
     }
-    start(scratch, Hook::TcIn as u32, ifindex);
-    let Some(port) = port(ifindex) else { return drop_early(scratch, Reason::NoPort) };
+    let Some(port) = port(ifindex) else {
+        report::bare_drop(Hook::TcIn as u32, Reason::NoPort);
+        return SHOT;
+    };
     // SAFETY: a field of the context.
     if pkt_type == 0 && unsafe { (*skb).vlan_present } == 0 {
-        let version = hub_express_tc(skb, scratch, port);
-        if version != NO_EXPRESS {
-            mark::none(skb);
-            return send(skb, ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
+        let verdict = hub_express_tc(skb, port);
+        if verdict != NO_EXPRESS {
+            return verdict.cast_signed();
         }
     }
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::TcIn as u32) else { return SHOT };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
+    start(scratch, Hook::TcIn as u32, ifindex);
     scratch.port = *port;
     read(skb, scratch);
     if scratch.port.flags & PORT_TRANSLATED != 0 && scratch.parse_reason == 0 {
@@ -87,7 +89,8 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         VERDICT_REDIRECT => {
             mark::into(skb, scratch);
             let packet = &scratch.packet;
-            send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
+            let exit = Exit::from(&scratch.outcome.hop);
+            send(skb, rewrite::l3(packet), packet.has(PACKET_V4), &exit)
         }
         VERDICT_SKIP => {
             report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
@@ -233,38 +236,36 @@ pub(crate) extern "C" fn hub_route_tc(skb: *mut __sk_buff, scratch: *mut Scratch
     0
 }
 
-/// The express lane with TC's context: one of `EXPRESS_*`.
+/// The express lane with TC's context: a verdict of TC, or [`NO_EXPRESS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_express_tc(
-    skb: *mut __sk_buff,
-    scratch: *mut Scratch,
-    port: *const Port,
-) -> u32 {
+pub(crate) extern "C" fn hub_express_tc(skb: *mut __sk_buff, port: *const Port) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_EXPRESS };
-    // SAFETY: as above.
     let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
     let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
     // SAFETY: fields of the context.
     let (ifindex, gso_bytes, segments) = unsafe { ((*skb).ifindex, (*skb).gso_size, (*skb).gso_segs) };
     let packets = segments.max(1);
-    let arrival = Arrival {
-        frame: frame(skb),
-        port,
-        ifindex,
-        gso_bytes,
-        packets,
-        hook: Hook::TcIn,
-        tick: scratch.tick,
-    };
-    express(&arrival, settings, &mut scratch.outcome.hop)
+    // SAFETY: a helper without arguments.
+    let tick = unsafe { bpf_jiffies64() };
+    let arrival = Arrival { frame: frame(skb), port, ifindex, gso_bytes, packets, hook: Hook::TcIn, tick };
+    match express(&arrival, settings) {
+        Lane::Stages => NO_EXPRESS,
+        Lane::Leaves(exit, v4) => {
+            mark::none(skb);
+            send(skb, ETHERNET_BYTES, v4, &exit).cast_unsigned()
+        }
+        Lane::Drop(reason) => {
+            report::bare_drop(Hook::TcIn as u32, reason);
+            SHOT.cast_unsigned()
+        }
+    }
 }
 
 #[inline(always)]
-fn send(skb: *mut __sk_buff, l3: usize, v4: bool, hop: &Hop) -> i32 {
+fn send(skb: *mut __sk_buff, l3: usize, v4: bool, exit: &Exit) -> i32 {
     let frame = frame(skb);
-    if !rewrite::forward(&frame, l3, v4, hop) {
+    if !rewrite::forward(&frame, l3, v4, exit) {
         report::bare_drop(Hook::TcIn as u32, Reason::Internal);
         return SHOT;
     }
@@ -274,7 +275,7 @@ fn send(skb: *mut __sk_buff, l3: usize, v4: bool, hop: &Hop) -> i32 {
     }
     report::total(Hook::TcIn as u32, |totals| totals.redirected += 1);
     // SAFETY: a helper with plain arguments.
-    (unsafe { bpf_redirect(hop.ifindex, 0) }) as i32
+    (unsafe { bpf_redirect(exit.ifindex, 0) }) as i32
 }
 
 /// Lowers the hop limit so that a checksum over the packet stays right.
@@ -334,10 +335,4 @@ pub(crate) extern "C" fn hub_tell_tc(skb: *mut __sk_buff, scratch: *mut Scratch)
         } == 0;
     report::hub_events(scratch, if read { length } else { 0 });
     0
-}
-
-#[inline(always)]
-fn drop_early(scratch: &Scratch, reason: Reason) -> i32 {
-    report::bare_drop(scratch.hook, reason);
-    SHOT
 }

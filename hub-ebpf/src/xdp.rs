@@ -7,18 +7,18 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_redirect, bpf_xdp_get_buff
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use hub_common::event::{HEADER_BYTES, Hook, Reason};
-use hub_common::flow::Hop;
 use hub_common::limits::{self, EXTENSION_HEADERS};
 use hub_common::outcome::{SCRATCH_REDIRECTABLE, Scratch, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE};
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_V6, PACKET_VLAN, Packet};
-use hub_common::parse::{self, Bytes as _, ETHERNET_BYTES};
+use hub_common::parse::{self, ETHERNET_BYTES};
 use hub_common::segment::{PORT_TRANSLATED, Port, ROLE_SEGMENT, SETTINGS_ONE_BUFFER};
 
-use crate::express::{Arrival, EXPRESS_V4, NO_EXPRESS, express};
+use crate::express::{Arrival, Lane, NO_EXPRESS, express};
 use crate::headers::{REASON_BASE, number};
 use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
+use crate::rewrite::Exit;
 use crate::stage::commit::hub_commit;
 use crate::stage::detect;
 use crate::stage::route::route;
@@ -27,9 +27,6 @@ use crate::{pipeline, rewrite};
 /// Judges what comes in on a port before the kernel makes an skb of it.
 #[xdp(frags)]
 pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::XdpIn as u32) else { return xdp_action::XDP_PASS };
-    // SAFETY: a per-CPU element of this hook; the hook does not nest.
-    let scratch = unsafe { &mut *scratch };
     let ifindex = ctx.ingress_ifindex() as u32;
     // A port that is not in the table is being set up: TC decides.
     let Some(port) = PORTS.get(ifindex % limits::PORTS) else { return xdp_action::XDP_PASS };
@@ -38,18 +35,19 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     if port.ifindex != ifindex || translated {
         return xdp_action::XDP_PASS;
     }
-    let raw = frame(ctx.ctx, 0);
-    let Some(target) = raw.read::<6>(0) else { return xdp_action::XDP_PASS };
-    if target != port.mac {
+    if !frame(ctx.ctx, 0).is_to(&port.mac) {
         // Broadcast, multicast, or another host's: the kernel's business.
         return xdp_action::XDP_PASS;
     }
+    let action = hub_express_xdp(ctx.ctx, port);
+    if action != NO_EXPRESS {
+        return action;
+    }
+    let Some(scratch) = SCRATCH.get_ptr_mut(Hook::XdpIn as u32) else { return xdp_action::XDP_PASS };
+    // SAFETY: a per-CPU element of this hook; the hook does not nest.
+    let scratch = unsafe { &mut *scratch };
     // SAFETY: a helper without arguments.
     scratch.tick = unsafe { bpf_jiffies64() };
-    let version = hub_express_xdp(ctx.ctx, scratch, port);
-    if version != NO_EXPRESS {
-        return send(frame(ctx.ctx, 0), ETHERNET_BYTES, version == EXPRESS_V4, &scratch.outcome.hop);
-    }
     scratch.hook = Hook::XdpIn as u32;
     scratch.ingress_ifindex = ifindex;
     scratch.flags = 0;
@@ -88,7 +86,8 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     match verdict {
         VERDICT_REDIRECT => {
             let packet = &scratch.packet;
-            send(frame(ctx.ctx, 0), rewrite::l3(packet), packet.has(PACKET_V4), &scratch.outcome.hop)
+            let exit = Exit::from(&scratch.outcome.hop);
+            send(frame(ctx.ctx, 0), rewrite::l3(packet), packet.has(PACKET_V4), &exit)
         }
         VERDICT_DROP => {
             report::total(Hook::XdpIn as u32, |totals| totals.dropped += 1);
@@ -98,21 +97,27 @@ pub(crate) fn hub_xdp_in(ctx: XdpContext) -> u32 {
     }
 }
 
-/// The express lane with XDP's context: one of `EXPRESS_*`.
+/// The express lane with XDP's context: what XDP is to do, or [`NO_EXPRESS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, scratch: *mut Scratch, port: *const Port) -> u32 {
+pub(crate) extern "C" fn hub_express_xdp(ctx: *mut xdp_md, port: *const Port) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
-    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return NO_EXPRESS };
-    // SAFETY: as above.
     let Some(port) = (unsafe { port.as_ref() }) else { return NO_EXPRESS };
     let Some(settings) = SETTINGS.get(0) else { return NO_EXPRESS };
     // SAFETY: a field of the context.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
+    // SAFETY: a helper without arguments.
+    let tick = unsafe { bpf_jiffies64() };
     let frame = frame(ctx, 0);
-    let arrival =
-        Arrival { frame, port, ifindex, gso_bytes: 0, packets: 1, hook: Hook::XdpIn, tick: scratch.tick };
-    express(&arrival, settings, &mut scratch.outcome.hop)
+    let arrival = Arrival { frame, port, ifindex, gso_bytes: 0, packets: 1, hook: Hook::XdpIn, tick };
+    match express(&arrival, settings) {
+        Lane::Stages => NO_EXPRESS,
+        Lane::Leaves(exit, v4) => send(frame, ETHERNET_BYTES, v4, &exit),
+        Lane::Drop(reason) => {
+            report::bare_drop(Hook::XdpIn as u32, reason);
+            xdp_action::XDP_DROP
+        }
+    }
 }
 
 /// Parses; a frame in several buffers is measured whole only when its headers ask for it. False if it is one that
@@ -246,13 +251,13 @@ pub(crate) extern "C" fn hub_tell_xdp(ctx: *mut xdp_md, scratch: *mut Scratch) -
 }
 
 #[inline(always)]
-fn send(frame: Frame, l3: usize, v4: bool, hop: &Hop) -> u32 {
-    if !rewrite::forward(&frame, l3, v4, hop) || !(v4 || rewrite::hop_limit(&frame, l3)) {
+fn send(frame: Frame, l3: usize, v4: bool, exit: &Exit) -> u32 {
+    if !rewrite::forward(&frame, l3, v4, exit) || !(v4 || rewrite::hop_limit(&frame, l3)) {
         report::bare_drop(Hook::XdpIn as u32, Reason::Internal);
         return xdp_action::XDP_DROP;
     }
     report::total(Hook::XdpIn as u32, |totals| totals.redirected += 1);
     // SAFETY: a helper with plain arguments.
-    let action = unsafe { bpf_redirect(hop.ifindex, 0) };
+    let action = unsafe { bpf_redirect(exit.ifindex, 0) };
     u32::try_from(action).unwrap_or(xdp_action::XDP_ABORTED)
 }

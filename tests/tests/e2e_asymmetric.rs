@@ -22,6 +22,13 @@ fn said(world: &World) -> String {
     all.filter(|one| one["reason"] == "AsymmetricReturn").map(Value::to_string).collect()
 }
 
+/// What Prometheus is told of persona `p0`, if anything.
+fn measured(world: &World) -> Option<u64> {
+    let metrics = world.router.sh("curl --silent --max-time 5 http://127.0.0.1:9178/metrics");
+    let line = metrics.lines().find(|line| line.starts_with("hub_persona_asymmetric_flows{persona=\"p0\"}"));
+    line.map(|line| line.split_whitespace().last().unwrap().parse().unwrap())
+}
+
 fn prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
@@ -49,6 +56,7 @@ fn answers_by_another_way_are_reported_until_they_come_back() {
         (&world.members[0], "side", &["172.31.0.2/30", "fd31::2/64"]),
     );
     assert_eq!(said(&world), "", "what came through the hub is no cause");
+    assert_eq!(measured(&world), None);
     let routes = [(true, "172.31.0.2"), (false, "fd31::2")]
         .map(|(v4, via)| format!("{} via {via} dev side", prefix(member_at(0, v4))));
     for route in &routes {
@@ -57,9 +65,11 @@ fn answers_by_another_way_are_reported_until_they_come_back() {
     let held = FAMILIES.map(open);
     wait_until("both families are counted", PATIENCE, || said(&world).contains("`p0`: 8 TCP connections"));
     assert!(said(&world).contains("masquerade"));
+    assert_eq!(measured(&world), Some(8));
     for route in &routes {
         world.outside.ip(&format!("route del {route}"));
     }
     drop(held);
     wait_until("it is over", PATIENCE, || said(&world).is_empty());
+    assert_eq!(measured(&world), None);
 }

@@ -75,6 +75,8 @@ pub(super) enum Format {
 pub(super) enum Verb {
     /// Show the hub's own condition: personas, conditions, programs, tables
     Status,
+    /// List this hub and the others of `nodes` with what is free
+    Node,
     /// List, show, create, edit, extend or delete personas
     #[command(subcommand)]
     Persona(PersonaVerb),
@@ -277,6 +279,15 @@ pub(super) struct CreateAsked {
     /// Label; may be given several times
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     pub(super) labels: Vec<String>,
+    /// Hub that it lives on
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["node_labels", "choose"])]
+    pub(super) node: Option<String>,
+    /// Label that the gateways which it lives on have; may be given several times
+    #[arg(long = "node-label", value_name = "KEY=VALUE")]
+    pub(super) node_labels: Vec<String>,
+    /// Let the hub choose one of these gateways; free: the one of which the largest part stays free
+    #[arg(long, value_name = "HOW")]
+    pub(super) choose: Option<String>,
     /// Life from here on, as 4h or 2d12h
     #[arg(long, conflicts_with = "until")]
     pub(super) ttl: Option<String>,

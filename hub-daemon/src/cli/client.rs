@@ -1,23 +1,21 @@
 //! Talks to the hub: HTTP/1 over the unix socket, or over TCP with a token or certificates.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::arguments::Connection;
 use super::exit::Failure;
-use super::tls;
+use crate::client::tls::Connector;
+use crate::client::{self, NoAnswer, Target};
 use crate::inputs::rest::problem::ProblemDetails;
+use crate::model::url::Url;
 
 /// Most time for one answer; the hub itself gives up after ten seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -27,12 +25,6 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 pub(super) struct Client {
     target: Target,
     authorization: Option<HeaderValue>,
-}
-
-#[derive(Debug)]
-enum Target {
-    Unix(PathBuf),
-    Tcp { host: String, port: u16, tls: Option<tls::Connector> },
 }
 
 /// An answer with its headers.
@@ -95,7 +87,8 @@ impl Client {
         body: Option<&Value>,
         if_match: Option<HeaderValue>,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::builder().method(&method).uri(path).header(header::HOST, self.host());
+        let mut request =
+            Request::builder().method(&method).uri(path).header(header::HOST, self.target.host());
         if let Some(authorization) = &self.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
@@ -112,7 +105,11 @@ impl Client {
             }
         };
         let request = request.body(Full::new(bytes)).map_err(|error| Failure::Usage(error.to_string()))?;
-        let response = self.exchange(request).await?;
+        let response = self.target.send(request).await.map_err(|reason| match reason {
+            NoAnswer::Unreachable(source) => self.unreachable(source),
+            NoAnswer::Refused => Failure::Forbidden { place: self.target.host() },
+            NoAnswer::Broken(error) => Failure::answer(error),
+        })?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -121,62 +118,10 @@ impl Client {
         Err(Failure::Problem(Box::new(problem(status, &bytes))))
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        match &self.target {
-            Target::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|error| self.unreachable(error))?;
-                self.exchange_on(stream, request).await
-            }
-            Target::Tcp { host, port, tls } => {
-                let stream = TcpStream::connect((host.as_str(), *port))
-                    .await
-                    .map_err(|error| self.unreachable(error))?;
-                match tls {
-                    None => self.exchange_on(stream, request).await,
-                    Some(connector) => {
-                        let stream = connector.connect(host, stream).await;
-                        self.exchange_on(stream.map_err(|error| self.unreachable(error))?, request).await
-                    }
-                }
-            }
-        }
-    }
-
-    async fn exchange_on<S>(
-        &self,
-        stream: S,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, Failure>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(Failure::answer)?;
-        tokio::spawn(async move {
-            // The same error reaches whoever reads the answer.
-            drop(connection.await);
-        });
-        sender.send_request(request).await.map_err(|error| {
-            if tls::refused(&error) {
-                Failure::Forbidden { place: self.host() }
-            } else {
-                Failure::answer(error)
-            }
-        })
-    }
-
-    fn host(&self) -> String {
-        match &self.target {
-            Target::Unix(_) => "localhost".to_owned(),
-            Target::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
-            Target::Tcp { host, port, .. } => format!("{host}:{port}"),
-        }
-    }
-
     fn unreachable(&self, source: std::io::Error) -> Failure {
         let place = match &self.target {
             Target::Unix(path) => path.display().to_string(),
-            Target::Tcp { .. } => self.host(),
+            Target::Tcp { .. } => self.target.host(),
         };
         if source.kind() == ErrorKind::PermissionDenied {
             Failure::Forbidden { place }
@@ -194,23 +139,24 @@ fn problem(status: StatusCode, bytes: &[u8]) -> ProblemDetails {
 fn authorization(path: &Path) -> Result<HeaderValue, Failure> {
     let token = std::fs::read_to_string(path)
         .map_err(|source| Failure::local("read the token file", path.display(), source))?;
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-        .map_err(|_invalid| Failure::Usage(format!("{}: not a token", path.display())))?;
-    value.set_sensitive(true);
-    Ok(value)
+    client::bearer(&token).ok_or_else(|| Failure::Usage(format!("{}: not a token", path.display())))
 }
 
 fn tcp_target(url: &str, connection: &Connection) -> Result<Target, Failure> {
-    let usage = |detail: &str| Failure::Usage(format!("--url `{url}`: {detail}"));
-    let uri: Uri = url.parse().map_err(|_invalid| usage("use http://HOST:PORT or https://HOST:PORT"))?;
-    let tls = match uri.scheme_str() {
-        Some("http") => None,
-        Some("https") => Some(tls::Connector::new(connection)?),
-        Some(_) | None => return Err(usage("use http:// or https://")),
+    let Some(Url { secure, host, port, .. }) = Url::parse(url) else {
+        return Err(Failure::Usage(format!("--url `{url}`: use http://HOST:PORT or https://HOST:PORT")));
     };
-    let host = uri.host().ok_or_else(|| usage("the host is missing"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+    let tls = match (secure, &connection.ca) {
+        (false, _) => None,
+        (true, None) => {
+            let detail = "https needs --ca with the CA of the hub's certificate";
+            return Err(Failure::Usage(detail.to_owned()));
+        }
+        (true, Some(ca)) => {
+            let shown = connection.cert.as_deref().zip(connection.key.as_deref());
+            Some(Connector::read(ca, shown).map_err(|error| Failure::Usage(error.to_string()))?)
+        }
+    };
     Ok(Target::Tcp { host, port, tls })
 }
 

@@ -99,7 +99,17 @@ pub(super) fn from_flags(asked: &CreateAsked) -> Result<Value, Failure> {
         }
     }
     if !asked.labels.is_empty() {
-        put("labels", labels(&asked.labels)?);
+        put("labels", labels("--label", &asked.labels)?);
+    }
+    let mut gateway = Map::new();
+    for (name, value) in [("node", &asked.node), ("choose", &asked.choose)] {
+        gateway.extend(value.iter().map(|value| (name.to_owned(), json!(value))));
+    }
+    if !asked.node_labels.is_empty() {
+        gateway.insert("labels".to_owned(), labels("--node-label", &asked.node_labels)?);
+    }
+    if !gateway.is_empty() {
+        put("gateway", Value::Object(gateway));
     }
     if let Some(ttl) = &asked.ttl {
         put("ttl", json!(ttl));
@@ -110,14 +120,14 @@ pub(super) fn from_flags(asked: &CreateAsked) -> Result<Value, Failure> {
     Ok(Value::Object(fields))
 }
 
-fn labels(given: &[String]) -> Result<Value, Failure> {
+fn labels(flag: &str, given: &[String]) -> Result<Value, Failure> {
     let pairs: Option<Map<String, Value>> = given
         .iter()
         .map(|label| label.split_once('=').map(|(key, value)| (key.to_owned(), json!(value))))
         .collect();
     match pairs {
         Some(pairs) => Ok(Value::Object(pairs)),
-        None => Err(Failure::Usage("--label: use KEY=VALUE".to_owned())),
+        None => Err(Failure::Usage(format!("{flag}: use KEY=VALUE"))),
     }
 }
 

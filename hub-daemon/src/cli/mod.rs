@@ -22,6 +22,7 @@ mod flows;
 mod gc;
 mod generate;
 mod lists;
+mod node;
 mod output;
 mod persona;
 mod plan;
@@ -29,7 +30,6 @@ mod redact;
 mod status;
 mod table;
 mod template;
-mod tls;
 mod top;
 mod trace;
 mod why;
@@ -63,6 +63,7 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
     let client = || Client::new(&arguments.connection);
     match arguments.verb {
         Verb::Status => status::run(&client()?, output).await?,
+        Verb::Node => node::run(&client()?, output).await?,
         Verb::Persona(verb) => persona::run(&client()?, output, verb).await?,
         Verb::Flows { persona, limit } => flows::run(&client()?, output, persona.as_deref(), limit).await?,
         Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,

@@ -142,6 +142,7 @@ fn describe(persona: &PersonaView) -> String {
         ("established", field("established")),
         ("enforcement", field("enforcement")),
         ("labels", field("labels")),
+        ("gateway", field("gateway")),
     ]);
     text.push_str(&section("rules, first match wins", &rules(&definition, &persona.rule_sources)));
     text.push_str(&section("conditions", &conditions(&persona.conditions)));
@@ -201,9 +202,11 @@ pub(super) fn show_change(output: Output, persona: &Value, what: &str) -> Result
     match output.format() {
         Format::Table => output.show(persona, |persona: &PersonaView| {
             let end = persona.expires_at.map_or_else(String::new, |end| format!(", until {end}"));
+            let node = persona.definition.gateway.as_ref().and_then(|gateway| gateway.node.as_deref());
             let mut text = format!(
-                "{} {what}: {}, id {}{end}",
+                "{} {what}{}: {}, id {}{end}",
                 persona.definition.name,
+                node.map_or_else(String::new, |node| format!(" on {node}")),
                 state_name(persona.state),
                 persona.id
             );

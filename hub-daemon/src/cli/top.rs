@@ -218,7 +218,7 @@ fn describe(rates: &Rates) -> String {
 }
 
 /// A rate with a unit that keeps it short.
-fn scaled(value: f64, unit: &str) -> String {
+pub(super) fn scaled(value: f64, unit: &str) -> String {
     let steps = [(1e9, "G"), (1e6, "M"), (1e3, "k")];
     let step = steps.into_iter().find(|(size, _)| value >= *size);
     match step {

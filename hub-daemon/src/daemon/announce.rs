@@ -1,15 +1,15 @@
 //! What followers of events hear when one snapshot follows another.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::desired::shared_map::SharedMap;
 use crate::model::PersonaId;
 use crate::outputs::status::state_name;
 use crate::systems::persona::{ENDS_IN_A_MINUTE, ENDS_SOON};
 use crate::view::{PersonaState, PersonaView};
 
 /// Personas by id.
-type Personas = BTreeMap<PersonaId, Arc<PersonaView>>;
+type Personas = SharedMap<PersonaId, Arc<PersonaView>>;
 
 /// One thing that changed about a persona.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,10 +45,14 @@ pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
     let mut say = |what, persona: &str, message| {
         changes.push(Change { what, persona: persona.to_owned(), message });
     };
-    for (id, view) in after {
+    let mut gone = Vec::new();
+    for (id, old, view) in before.changes(after) {
+        let Some(view) = view else {
+            gone.extend(old.map(|old| (id, old)));
+            continue;
+        };
         let name = &view.definition.name;
-        match before.get(id) {
-            Some(old) if Arc::ptr_eq(old, view) => {}
+        match old {
             Some(old) => {
                 if old.generation != view.generation {
                     say("updated", name, format!("{name} is at generation {}", view.generation));
@@ -69,7 +73,7 @@ pub fn changes(before: &Personas, after: &Personas) -> Vec<Change> {
             None => say("created", name, format!("{name} was admitted")),
         }
     }
-    for (id, view) in before.iter().filter(|(id, _)| !after.contains_key(*id)) {
+    for (id, view) in gone {
         let name = &view.definition.name;
         say("deleted", name, format!("{name} ({id}) is gone"));
     }

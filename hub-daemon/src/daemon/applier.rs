@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::command::{Inventory, Rejection, Reply};
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, SegmentState};
 use crate::inputs::trace::Placement;
 use crate::kernel::clock::Clock;
@@ -142,7 +143,7 @@ impl Applier {
                 Job::Inspect { desired, answer } => {
                     self.sweep_at = None;
                     let mut orphans = self.network.orphans(&desired);
-                    orphans.extend(self.leftovers.orphans(&BTreeMap::new()));
+                    orphans.extend(self.leftovers.orphans(&SharedMap::new()));
                     orphans.extend(self.datapath.orphans(&desired));
                     // Who asked may have gone.
                     drop(answer.send(Ok(Reply::Orphans(orphans))));
@@ -172,6 +173,8 @@ impl Applier {
             if done.send(answer).is_err() {
                 return;
             }
+            // Who waits for the pass need not wait for this.
+            self.datapath.reuse();
         }
     }
 
@@ -185,15 +188,19 @@ impl Applier {
     ) -> Pass {
         let (begun, hurry) = (Instant::now(), Arc::clone(&self.hurry));
         hurry.store(false, Ordering::Relaxed);
-        let next_end = next_end(desired);
+        let next_end = std::cell::OnceCell::new();
         let mut round = Round::new(desired, || {
             let taken = begun.elapsed();
             let over = Timestamp::now().saturating_add(taken * REST_OF_PASS);
-            let is_late = || next_end.zip(over.ok()).is_some_and(|(end, over)| end <= over);
+            let next_end = || *next_end.get_or_init(|| next_end_of(desired));
+            let is_late = || next_end().zip(over.ok()).is_some_and(|(end, over)| end <= over);
             taken < TAKES_ON_FOR || !(hurry.load(Ordering::Relaxed) || is_late())
         });
         // Before anything else: the rest of a pass may take its time.
         let flips = self.datapath.flip(desired, &self.clock);
+        if !flips.is_empty() {
+            self.network.switch(desired);
+        }
         self.network.withdraw(desired);
         match Clock::calibrate(&self.pins) {
             Ok(clock) => self.clock = clock,
@@ -223,7 +230,7 @@ impl Applier {
         if self.sweep_at.is_none_or(|at| at <= begun) {
             self.sweep_at = Some(begun + SWEEP);
             self.leftovers.table().keep(desired, &inventory);
-            reports.push(reconcile(&mut self.leftovers, &BTreeMap::new()));
+            reports.push(reconcile(&mut self.leftovers, &SharedMap::new()));
         }
         reports.extend(self.network.reports());
         Pass {
@@ -240,7 +247,7 @@ impl Applier {
 }
 
 /// When the next of the personas that are in the data path ends.
-fn next_end(desired: &Desired) -> Option<Timestamp> {
+fn next_end_of(desired: &Desired) -> Option<Timestamp> {
     let passing = desired.segments.values().filter(|segment| segment.state != SegmentState::Block);
     passing.filter_map(|segment| segment.expires).min()
 }

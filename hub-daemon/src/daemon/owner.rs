@@ -242,7 +242,8 @@ impl Owner {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Neighbours => self.send(Job::RoutesChanged),
+            // What the hub did is known.
+            Change::Neighbours | Change::Own => self.send(Job::RoutesChanged),
             Change::Resync => {
                 self.stats.resyncs.add(1);
                 tracing::warn!("kernel messages were lost: everything is read again");
@@ -279,12 +280,17 @@ impl Owner {
         if unconfirmed || self.hub.deadline().is_some_and(|deadline| deadline <= now) {
             self.internal(Command::Tick, now);
             self.dirty = true;
-            if let Err(error) = self.store.keep(&mut self.hub) {
-                tracing::error!(%error, "state cannot be stored");
-                self.hub.set_condition("StateNotStored", Some(error.to_string()));
-            }
+            self.keep();
             self.publish();
             self.begin_pass();
+        }
+    }
+
+    /// Stores what time changed. Nobody asked for it who could be refused.
+    fn keep(&mut self) {
+        if let Err(error) = self.store.keep(&mut self.hub) {
+            tracing::error!(%error, "state cannot be stored");
+            self.hub.set_condition("StateNotStored", Some(error.to_string()));
         }
     }
 
@@ -303,7 +309,7 @@ impl Owner {
         let now = Timestamp::now();
         let revision = self.hub.revision();
         self.hub.begin_pass();
-        let desired = Box::new(self.hub.desired(now));
+        let desired = Box::new(self.hub.wanted(now));
         self.busy = Some(deadline_in(LONGEST_PASS));
         self.dirty = false;
         let against = if std::mem::take(&mut self.whole) { Against::Kernel } else { Against::Memory };

@@ -1,7 +1,9 @@
 //! Starts the daemon: configuration, lock, kernel side, state, inputs, and the end by a signal.
 
 mod ground;
+mod past;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,22 +18,20 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::ground::{capacities, clsact_advice, lock, on_its_own};
+use self::past::restored;
 use super::applier::Applier;
 use super::documents;
 use super::log::Log;
 use super::owner::{Channels, Owner};
-use crate::command::Command;
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::document::text;
-use crate::hub::Hub;
 use crate::inputs::datapath::Datapath as Readable;
 use crate::inputs::reload::{ReloadMode, ReloadRequest};
 use crate::inputs::server::{self, ListenError, TcpOptions, TlsOptions};
 use crate::inputs::trace::Tracer;
 use crate::inputs::{HubHandle, rest};
 use crate::kernel::attach::Hook;
-use crate::kernel::boot;
 use crate::kernel::clock::Clock;
 use crate::kernel::collect::Collector;
 use crate::kernel::events::Events;
@@ -41,7 +41,6 @@ use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::kernel::queues::pacer::{self, PacerError};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::Config;
-use crate::model::id::IdSource;
 use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::{metrics, names};
@@ -156,15 +155,11 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     };
 
     let mut store = Store::new(&config.state_dir);
-    let stored = store.load()?;
-    let now = Timestamp::now();
-    let seed = u64::from(now.subsec_nanosecond().unsigned_abs()) << 32 | u64::from(std::process::id());
-    let mut hub = Hub::restore(config.clone(), IdSource::new(seed), stored.state, now);
-    revert_first(&mut hub, &mut store, now)?;
-    hub.set_condition("StateRecovered", stored.trouble);
+    let mut hub = restored(&config, &mut store)?;
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
 
+    let own = applier.network.ports();
     let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
@@ -177,7 +172,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         receivers.reloads,
         receivers.refused,
     ));
-    let monitor = tokio::spawn(watch_kernel(receivers.changes));
+    let monitor = tokio::spawn(watch_kernel(receivers.changes, own));
     let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
     let alerts = tokio::spawn(watcher.run());
@@ -200,19 +195,6 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     }
     alerts.abort();
     Ok(())
-}
-
-/// Takes back a change that nobody confirmed while no daemon ran, or before the machine started anew.
-fn revert_first(hub: &mut Hub, store: &mut Store, now: Timestamp) -> Result<(), StartError> {
-    if !hub.pending().is_some_and(boot::is_over) {
-        return Ok(());
-    }
-    tracing::warn!("a change was not confirmed in time: it is taken back");
-    let why = "it was not confirmed in time, or the machine started anew".to_owned();
-    if let Err(rejection) = hub.handle(Command::Revert { why }, now) {
-        tracing::error!(?rejection, "the hub refused its own command");
-    }
-    Ok(store.keep(hub)?)
 }
 
 /// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
@@ -337,13 +319,13 @@ fn wire(
 }
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.
-async fn watch_kernel(changes: mpsc::Sender<monitor::Change>) {
+async fn watch_kernel(changes: mpsc::Sender<monitor::Change>, own: BTreeSet<u32>) {
     let mut is_anew = false;
     while !changes.is_closed() {
         let ended = match Monitor::open(monitor::BUFFER_BYTES) {
             // Only now: what happens from here on is told, and what happened before is read.
             Ok(_) if is_anew && changes.send(monitor::Change::Resync).await.is_err() => return,
-            Ok(monitor) => monitor.run(changes.clone()).await,
+            Ok(monitor) => monitor.knowing(own.clone()).run(changes.clone()).await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {

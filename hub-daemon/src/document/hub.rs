@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertDocument, WebhookDocument};
 use super::located::Place;
-use super::node::NodeDocument;
+use super::node::{NodeDocument, OtherNodeDocument};
 use super::parts::{OneOrMany, Scalar};
 use super::pool::PoolDocument;
 use super::read::Reading;
@@ -66,6 +66,8 @@ pub struct HubDocument {
     pub qos: EngineDocument,
     /// Which hub of several this is; default: the only one.
     pub node: NodeDocument,
+    /// The other hubs, for personas with `gateway: {choose: free}`; default none.
+    pub nodes: Vec<OtherNodeDocument>,
     /// How much is logged; default `info`. The environment variable `RUST_LOG` comes first.
     pub log: LogLevel,
     /// Rules that come before every persona's, seen from its members. A deny is final; an allow leaves the

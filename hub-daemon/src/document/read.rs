@@ -148,16 +148,29 @@ impl<T: DeserializeOwned> Reading<T> {
 impl Reading<PersonaDocument> {
     /// Reads a persona and checks what it says; the clock and other personas are not asked.
     pub fn persona(value: Value) -> Self {
-        let mut reading = Self::new(value);
-        let problems = match &reading.document {
+        Self::new(value).checked(false)
+    }
+
+    /// As [`Self::persona`], of a persona whose hub is chosen before anybody admits it.
+    pub fn newcomer(value: Value) -> Self {
+        Self::new(value).checked(true)
+    }
+
+    fn checked(mut self, may_choose: bool) -> Self {
+        let bare = |document: &PersonaDocument| PersonaDocument { gateway: None, ..document.clone() };
+        let chooses = |document: &PersonaDocument| {
+            may_choose && document.gateway.as_ref().is_some_and(|gateway| gateway.choose.is_some())
+        };
+        let problems = match &self.document {
             Some(document) if template::is_template(document) => template::check(document),
             // What its template adds is known to the hub alone, which checks the whole.
             Some(document) if document.template.is_some() => Vec::new(),
+            Some(document) if chooses(document) => Persona::new(&bare(document)).err().unwrap_or_default(),
             Some(document) => Persona::new(document).err().unwrap_or_default(),
             None => Vec::new(),
         };
-        reading.add(problems);
-        reading
+        self.add(problems);
+        self
     }
 }
 

@@ -140,7 +140,8 @@ impl Hub {
     pub(super) fn revert(&mut self, why: &str, now: Timestamp) -> Result<Reply, Rejection> {
         let Some(pending) = self.pending.take() else { return Err(nothing_waits()) };
         let before = pending.before.clone();
-        let mut next = Self::restore(self.config.clone(), self.ids.clone(), before, now);
+        let mut next =
+            Self::restore_by(self.config.clone(), self.ids.clone(), before, self.clocks.clone(), now);
         for record in next.records.values_mut() {
             match self.records.get(&record.id) {
                 Some(tried) if tried.document != record.document => {

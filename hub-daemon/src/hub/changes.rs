@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Hub;
 use super::interface_state::StoredInterfaces;
 use super::state::{State, StoredPersona, stored};
+use crate::command::Clocks;
 use crate::model::{PersonaId, SegmentId};
 
 /// The difference between two stored forms of a hub.
@@ -29,6 +30,9 @@ pub struct Changes {
     /// Personalities, interfaces and switches, all of them if anything of them changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Box<StoredInterfaces>>,
+    /// The clocks that its times are by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<Clocks>,
 }
 
 /// What began to rest, and what rests no longer.
@@ -87,6 +91,7 @@ impl Hub {
             resting: Rest::between(&resting.segments, self.segments.resting()),
             resting_ranges: Rest::between(&resting.ranges, self.ranges.resting()),
             interfaces: self.must_be_stored().then(|| Box::new(self.stored_interfaces())),
+            clocks: self.clocks.clone(),
             ..Changes::default()
         };
         for id in self.records.unsaved() {
@@ -127,6 +132,7 @@ impl State {
             if let Some(interfaces) = changes.interfaces {
                 self.interfaces = *interfaces;
             }
+            self.clocks = changes.clocks.or(self.clocks.take());
             changes.resting.apply(&mut self.resting);
             changes.resting_ranges.apply(&mut self.resting_ranges);
         }

@@ -4,14 +4,42 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::state::State;
 use super::{Hub, after};
-use crate::command::{Rejection, Reply};
+use crate::command::{Clocks, Rejection, Reply};
+use crate::model::config::Config;
+use crate::model::id::IdSource;
 use crate::systems::persona::{Life, Record};
 
 /// A wall clock that goes back by more makes no life longer; by less, it is being corrected.
 const SET_BACK: SignedDuration = SignedDuration::from_secs(60);
 
 impl Hub {
+    /// A hub as it was stored, by the clocks as they are: what was set meanwhile is set now.
+    pub fn restore_by(
+        config: Config,
+        ids: IdSource,
+        state: State,
+        clocks: Option<Clocks>,
+        now: Timestamp,
+    ) -> Self {
+        let step = state.clocks.as_ref().zip(clocks.as_ref()).and_then(|(then, now)| then.step_until(now));
+        // Its times are by the clock of then.
+        let then = step.map_or(now, |by| after(now, -by));
+        let mut hub = Self::restore(config, ids, state, then);
+        hub.clocks = clocks.or(hub.clocks);
+        if let Some(by) = step {
+            hub.clock_set(by, now);
+            hub.advance(now);
+        }
+        hub
+    }
+
+    /// Notes how the clocks are to each other, so that another daemon can tell whether one was set.
+    pub fn note_clocks(&mut self, clocks: Clocks) {
+        self.clocks = Some(clocks);
+    }
+
     pub(super) fn delete(
         &mut self,
         persona: &str,

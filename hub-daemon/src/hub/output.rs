@@ -8,10 +8,10 @@ use hub_common::segment::{SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE, SEGMENT_WATCH
 use jiff::Timestamp;
 
 use super::Hub;
-use super::records::Shown;
 use super::services::{Uses, contacts};
 use crate::compile;
 use crate::compile::services::compile_with;
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Segment, SegmentState, Settings, Trial};
 use crate::model::detector::Detectors;
 use crate::model::persona::Persona;
@@ -22,7 +22,15 @@ use crate::systems::persona::Record;
 use crate::systems::persona::lists;
 use crate::systems::persona::place::{self, Ground, Placement};
 use crate::systems::persona::{condition, shaping, translate, view};
-use crate::view::{PersonaView, Snapshot};
+use crate::view::{NodeView, PersonaView, Snapshot};
+
+/// The views that were shown last, and what they were made on beside the kernel's links and the configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    /// The one interface that personas without ports of their own share.
+    shared: Option<String>,
+    views: SharedMap<PersonaId, Arc<PersonaView>>,
+}
 
 /// The feature bit of a persona with detectors.
 fn watched(record: &Record) -> u32 {
@@ -40,62 +48,36 @@ impl Hub {
     pub fn desired(&self, now: Timestamp) -> Desired {
         let mut desired = Desired { settings: self.settings(), ..Desired::default() };
         let ground = self.ground();
+        ground.contribute(&mut desired);
+        place::host_switches(&mut desired, false);
         let services = Uses::new(self.records.values());
+        let records = self.records.values().map(|record| (record, record.works(now)));
+        self.contribute(&mut desired, records, &ground, &services, now);
+        self.contribute_interfaces(&mut desired, now);
+        desired
+    }
+
+    /// Adds what personas contribute, each with whether it works, to what the ground does.
+    pub(super) fn contribute<'a>(
+        &'a self,
+        desired: &mut Desired,
+        records: impl Iterator<Item = (&'a Record, bool)>,
+        ground: &Ground<'_>,
+        services: &Uses<'a>,
+        now: Timestamp,
+    ) {
         let mut placed: Vec<(&Record, Placement)> = Vec::new();
-        for record in self.records.values().filter(|record| record.holds_segment()) {
-            let works = record.works(now);
+        for (record, works) in records.filter(|(record, _)| record.holds_segment()) {
             let (peers, guests) = if works {
                 (self.peers(record, now), services.of(self, record, now))
             } else {
                 (Vec::new(), Vec::new())
             };
-            let candidate = record.candidate.as_ref().filter(|candidate| works && !candidate.over);
-            let segment = Segment {
-                candidate: candidate.map(|candidate| Trial {
-                    policy: self.policy(
-                        &Source {
-                            record,
-                            persona: &candidate.persona,
-                            policy: &candidate.policy,
-                            ends: &candidate.rule_ends,
-                        },
-                        &peers,
-                        &guests,
-                    ),
-                    began: candidate.began,
-                    held: false,
-                }),
-                persona: record.id.clone(),
-                policy: self.policy(
-                    &Source {
-                        record,
-                        persona: &record.persona,
-                        policy: &record.policy,
-                        ends: &record.rule_ends,
-                    },
-                    &peers,
-                    &guests,
-                ),
-                expires: record.over_at(),
-                drains: record.deadline().filter(|_| !record.drain().is_zero()),
-                state: match (works, record.leaving) {
-                    (true, None) => SegmentState::Active,
-                    (true, Some(_)) => SegmentState::Drain,
-                    (false, _) => SegmentState::Block,
-                },
-                flags: translate::flags(record)
-                    | watched(record)
-                    | quarantine(record)
-                    | connections(record)
-                    | if works { shaping::flags(&record.persona) } else { 0 },
-                set_generation: record.lists.generation,
-                transition: None,
-                lease: None,
-            };
+            let segment = self.segment(record, works, &peers, &guests);
             desired.detectors.extend(record.persona.detectors().map(|set| (record.segment, set.clone())));
             desired.connections.extend(record.persona.rules.connections.map(|most| (record.segment, most)));
             desired.segments.insert(record.segment, segment);
-            lists::contribute(&mut desired, record);
+            lists::contribute(desired, record);
             for range in record.main_ranges() {
                 desired.prefixes.insert(range, record.segment);
             }
@@ -103,49 +85,104 @@ impl Hub {
                 desired.peers.insert((record.segment.min(peer.segment), record.segment.max(peer.segment)));
             }
             if works {
-                translate::contribute(&mut desired, record, &self.twins(record));
-                placed.push((record, place::place(record, &ground)));
+                translate::contribute(desired, record, &self.twins(record));
+                placed.push((record, place::place(record, ground)));
             }
         }
         for (record, placement) in &placed {
-            place::contribute(&mut desired, record, placement, &ground);
+            place::contribute(desired, record, placement, ground);
         }
-        ground.contribute(&mut desired);
         let records: Vec<&Record> = placed.iter().map(|(record, _)| *record).collect();
-        shaping::contribute(&mut desired, &records, &ground);
-        place::routes(&mut desired, &placed, self.config.route_priority);
-        self.tables(&mut desired, &placed, &services, now);
-        self.contribute_interfaces(&mut desired, now);
-        place::host_switches(&mut desired, placed.iter().any(|(record, _)| record.persona.has_family(false)));
-        desired
+        shaping::contribute(desired, &records, ground);
+        place::routes(desired, &placed, self.config.route_priority);
+        self.tables(desired, &placed, services, now);
+        if placed.iter().any(|(record, _)| record.persona.has_family(false)) {
+            place::host_switches(desired, true);
+        }
+    }
+
+    fn segment(
+        &self,
+        record: &Record,
+        works: bool,
+        peers: &[&Record],
+        guests: &[(&Record, Vec<&Service>)],
+    ) -> Segment {
+        let candidate = record.candidate.as_ref().filter(|candidate| works && !candidate.over);
+        Segment {
+            candidate: candidate.map(|candidate| Trial {
+                policy: self.policy(
+                    &Source {
+                        record,
+                        persona: &candidate.persona,
+                        policy: &candidate.policy,
+                        ends: &candidate.rule_ends,
+                    },
+                    peers,
+                    guests,
+                ),
+                began: candidate.began,
+                held: false,
+            }),
+            persona: record.id.clone(),
+            policy: self.policy(
+                &Source { record, persona: &record.persona, policy: &record.policy, ends: &record.rule_ends },
+                peers,
+                guests,
+            ),
+            expires: record.over_at(),
+            drains: record.deadline().filter(|_| !record.drain().is_zero()),
+            state: match (works, record.leaving) {
+                (true, None) => SegmentState::Active,
+                (true, Some(_)) => SegmentState::Drain,
+                (false, _) => SegmentState::Block,
+            },
+            flags: translate::flags(record)
+                | watched(record)
+                | quarantine(record)
+                | connections(record)
+                | if works { shaping::flags(&record.persona) } else { 0 },
+            set_generation: record.lists.generation,
+            routed: !record.persona.next_hops().is_empty(),
+            transition: None,
+            lease: None,
+        }
     }
 
     /// What the outside may see at `now`. Views that did not change are the same values as before.
     pub fn snapshot(&mut self, now: Timestamp) -> Snapshot {
         let unseen = self.records.take_unseen();
-        let (views, shared) = {
-            let ground = self.ground();
-            let same_ground = self.shown.as_ref().is_some_and(|shown| shown.shared == ground.shared);
-            let find = |name: &str| self.known(name);
-            let fresh = |record: &Record| {
-                let still = same_ground && is_still(record) && !unseen.contains(&record.id);
-                if let Some(view) = record.view.as_ref().filter(|_| still) {
-                    return Arc::clone(view);
-                }
-                let placement = place::place(record, &ground);
-                let state = condition::state(record, now);
-                let conditions = condition::conditions(record, &placement, &find, now);
-                match &record.view {
-                    Some(view) if view.state == state && view.conditions == conditions => Arc::clone(view),
-                    _ => Arc::new(view::view(record, &placement, &find, now)),
-                }
-            };
-            let views: BTreeMap<PersonaId, Arc<PersonaView>> =
-                self.records.iter().map(|(id, record)| (id.clone(), fresh(record))).collect();
-            (views, ground.shared)
+        let shown = self.shown.take();
+        let ground = self.ground();
+        let shown = shown.filter(|shown| shown.shared == ground.shared);
+        let find = |name: &str| self.known(name);
+        let is_shown = |record: &Record| {
+            shown.is_some() && record.view.is_some() && is_still(record) && !unseen.contains(&record.id)
         };
-        self.shown = Some(Shown { shared });
-        self.records.show(&views);
+        let fresh = |record: &Record| {
+            let placement = place::place(record, &ground);
+            let state = condition::state(record, now);
+            let conditions = condition::conditions(record, &placement, &find, now);
+            match &record.view {
+                Some(view) if view.state == state && view.conditions == conditions => Arc::clone(view),
+                _ => Arc::new(view::view(record, &placement, &find, now)),
+            }
+        };
+        let news = self.records.iter().filter(|(_, record)| !is_shown(record));
+        let news: Vec<(PersonaId, Arc<PersonaView>)> =
+            news.map(|(id, record)| (id.clone(), fresh(record))).collect();
+        let shared = ground.shared;
+        let mut views = shown.map(|shown| shown.views).unwrap_or_default();
+        for id in unseen.iter().filter(|id| !self.records.contains_key(id)) {
+            views.remove(id);
+        }
+        for (id, view) in news {
+            self.records.show(&id, &view);
+            if !views.get(&id).is_some_and(|held| Arc::ptr_eq(held, &view)) {
+                views.insert(id, view);
+            }
+        }
+        self.shown = Some(Shown { shared, views: views.clone() });
         let mut snapshot = Snapshot {
             personas: views,
             conditions: self.conditions.clone(),
@@ -155,10 +192,18 @@ impl Hub {
             pools: self.pools(),
             qos: self.config.qos,
             templates: self.templates.clone(),
+            node: self.node(),
+            nodes: Arc::clone(&self.config.nodes),
             ..Snapshot::default()
         };
         self.show_interfaces(&mut snapshot, now);
         snapshot
+    }
+
+    /// What this hub is among several, and how full.
+    fn node(&self) -> NodeView {
+        let (personas, promised_bps) = self.claims.promised();
+        self.config.node.view(self.is_ready(), self.config.limits.personas, personas, promised_bps)
     }
 
     /// One persona as the outside sees it.
@@ -173,7 +218,7 @@ impl Hub {
         self.named(name).or_else(|| self.records.get(&PersonaId(name.into())))
     }
 
-    fn ground(&self) -> Ground<'_> {
+    pub(super) fn ground(&self) -> Ground<'_> {
         Ground::new(&self.config, &self.inventory, &self.claims)
     }
 

@@ -12,13 +12,6 @@ use crate::model::PersonaId;
 use crate::systems::persona::Record;
 use crate::view::PersonaView;
 
-/// What views were made on, beside the kernel's links and the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    /// The one interface that personas without ports of their own share.
-    pub(super) shared: Option<String>,
-}
-
 /// All records.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
@@ -27,7 +20,7 @@ pub(super) struct Records {
     before: BTreeMap<PersonaId, Option<Arc<Record>>>,
     /// Changed, made or removed since they were stored last.
     unsaved: BTreeSet<PersonaId>,
-    /// Changed or made since they were shown last.
+    /// Changed, made or removed since they were shown last.
     unseen: BTreeSet<PersonaId>,
     dues: Dues,
 }
@@ -78,6 +71,11 @@ impl Records {
     /// All records with their ids, in order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&PersonaId, &Record)> {
         self.held.iter().map(|(id, record)| (id, record.as_ref()))
+    }
+
+    /// All records with their ids, in order, to be held on to.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (&PersonaId, &Arc<Record>)> {
+        self.held.iter()
     }
 
     /// How many there are.
@@ -186,17 +184,17 @@ impl Records {
         self.unsaved.clear();
     }
 
-    /// Ids of what was changed or made since this was asked last.
-    pub(super) fn take_unseen(&mut self) -> BTreeSet<PersonaId> {
-        std::mem::take(&mut self.unseen)
+    /// Keeps the view that a record is shown by, which is no change.
+    pub(super) fn show(&mut self, id: &PersonaId, view: &Arc<PersonaView>) {
+        if let Some(record) = self.held.get_mut(id)
+            && !record.view.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, view))
+        {
+            Arc::make_mut(record).view = Some(Arc::clone(view));
+        }
     }
 
-    /// Keeps the views that all records were shown by, which is no change.
-    pub(super) fn show(&mut self, views: &BTreeMap<PersonaId, Arc<PersonaView>>) {
-        for (record, view) in self.held.values_mut().zip(views.values()) {
-            if !record.view.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, view)) {
-                Arc::make_mut(record).view = Some(Arc::clone(view));
-            }
-        }
+    /// Ids of what was changed, made or removed since this was asked last.
+    pub(super) fn take_unseen(&mut self) -> BTreeSet<PersonaId> {
+        std::mem::take(&mut self.unseen)
     }
 }

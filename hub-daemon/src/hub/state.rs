@@ -11,7 +11,7 @@ use super::Hub;
 use super::admit::Author;
 use super::draft::{Draft, rule_ends};
 use super::interface_state::StoredInterfaces;
-use crate::command::{Deadline, Rejection};
+use crate::command::{Clocks, Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
@@ -49,6 +49,9 @@ pub struct State {
     /// Ranges out of pools that rest, until when.
     #[serde(default)]
     pub resting_ranges: BTreeMap<IpNet, Timestamp>,
+    /// The clocks that its times are by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<Clocks>,
     /// A change that waits for confirmation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Box<Pending>>,
@@ -152,6 +155,7 @@ impl Hub {
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
             resting_ranges: self.ranges.resting().clone(),
+            clocks: self.clocks.clone(),
             pending: self.pending.as_deref().cloned().map(Box::new),
             interfaces: self.stored_interfaces(),
         }
@@ -169,6 +173,7 @@ impl Hub {
         for (range, until) in state.resting_ranges {
             hub.ranges.rest(range, until);
         }
+        hub.clocks = state.clocks;
         hub.pending = state.pending.map(|pending| Arc::new(*pending));
         if let Some(deadline) = hub.pending().cloned() {
             hub.announce_pending(&deadline);

@@ -18,9 +18,10 @@ impl Hub {
             std::mem::take(&mut self.claims),
             std::mem::take(&mut self.graves),
             std::mem::take(&mut self.inventory),
+            (self.shown.take(), self.kept.take()),
         );
         let before = Before(Box::new(self.clone()));
-        (self.records, self.claims, self.graves, self.inventory) = large;
+        (self.records, self.claims, self.graves, self.inventory, (self.shown, self.kept)) = large;
         before
     }
 
@@ -39,6 +40,6 @@ impl Hub {
             }
         }
         (self.records, self.inventory) = (records, inventory);
-        self.shown = None;
+        (self.shown, self.kept) = (None, None);
     }
 }

@@ -20,6 +20,8 @@ mod mapped;
 #[cfg(test)]
 mod tests;
 
+pub use mapped::Store;
+
 /// Entries asked for at once; doubled when a bucket holds more.
 const CHUNK: usize = 1_024;
 /// Largest key of a map, and room for the kernel's own position in it.

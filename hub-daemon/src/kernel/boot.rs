@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::clock::boot_ns;
-use crate::command::Deadline;
+use super::clock::{boot_ns, wall_before_boot};
+use crate::command::{Clocks, Deadline};
 
 /// A random number that the kernel draws at each start.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How the clocks are to each other.
+pub fn clocks() -> Clocks {
+    let wall_before_boot_ns = i64::try_from(wall_before_boot()).unwrap_or_default();
+    Clocks { boot_id: boot_id(), wall_before_boot_ns }
+}
 
 /// The end of a time that begins here.
 pub fn deadline(life: Duration) -> Deadline {
@@ -54,6 +60,18 @@ mod tests {
         assert!(
             is_over_at(&deadline, "", 0, until) && !is_over_at(&deadline, "", 200, Timestamp::UNIX_EPOCH)
         );
+    }
+
+    #[test]
+    fn steps_are_told_from_daemon_to_daemon_and_not_across_reboots() {
+        let clocks =
+            |boot_id: &str, wall_before_boot_ns| Clocks { boot_id: boot_id.into(), wall_before_boot_ns };
+        let before = clocks("a", 7_200_000_000_000);
+        assert_eq!(before.step_until(&clocks("a", 0)), Some(SignedDuration::from_hours(-2)));
+        assert_eq!(before.step_until(&clocks("a", 7_200_400_000_000)), None, "read a moment later");
+        assert_eq!(before.step_until(&clocks("b", 0)), None);
+        assert_eq!(clocks("", 7_200_000_000_000).step_until(&clocks("", 0)), None, "without /proc");
+        assert_eq!(super::clocks().step_until(&super::clocks()), None);
     }
 
     #[test]

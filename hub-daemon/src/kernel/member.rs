@@ -17,7 +17,7 @@ use crate::desired::interfaces::through_gateway;
 use crate::desired::{Address, Endpoint, RouteKey, Via};
 use crate::reconcile::Table as _;
 use crate::tables::addresses::Addresses;
-use crate::tables::routes::{Routes, read_back};
+use crate::tables::routes::{Routes, leads, read_back};
 
 /// Kernel number of the main routing table.
 const MAIN_TABLE: u32 = 254;
@@ -94,7 +94,7 @@ fn put_routes(endpoint: &Endpoint) -> Result<(), MemberError> {
     let found = table.list()?;
     for (key, via) in &wanted {
         let Some(found) = found.get(key) else {
-            table.put(key, via)?;
+            table.lead(key, via)?;
             continue;
         };
         if let Some(other) = found.as_ref().and_then(interface).filter(|other| *other != endpoint.interface) {
@@ -104,8 +104,8 @@ fn put_routes(endpoint: &Endpoint) -> Result<(), MemberError> {
                 other: other.to_owned(),
             });
         }
-        if !Routes::holds(via, found) {
-            table.put(key, via)?;
+        if !leads(via, found) {
+            table.lead(key, via)?;
         }
     }
     let ours = |via: &Option<Via>| via.as_ref().and_then(interface) == Some(endpoint.interface.as_str());

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket as _, AsyncSocketExt as _, TokioSocket};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::neighbours::Neighbours;
 use super::netlink::{Netlink, NetlinkError, packets};
+use crate::desired::PROTOCOL;
 
 /// Room for about 20,000 route messages that nobody has read yet.
 pub const BUFFER_BYTES: usize = 32 * 1024 * 1024;
@@ -36,6 +37,11 @@ const GROUPS: [u32; 9] = [
     libc::RTNLGRP_IPV6_ROUTE,
     libc::RTNLGRP_IPV6_RULE,
 ];
+/// Bytes of `struct nlmsghdr` and of `struct ifaddrmsg`. In `struct rtmsg` the protocol is byte 5, the type byte 7.
+const HEADER_BYTES: usize = 16;
+const ADDRESS_BYTES: usize = 8;
+/// Attribute of an address: who put it there.
+const IFA_PROTO: u16 = 11;
 const INTENT: &str = "watch the network";
 
 /// A table of the kernel that changed.
@@ -53,6 +59,8 @@ pub enum Change {
     Routes,
     /// A policy rule came or went.
     Rules,
+    /// The hub changed addresses, routes or rules itself, or the kernel followed such a change.
+    Own,
     /// A neighbour answers at another MAC, began to answer, or ceased to.
     Neighbours,
 }
@@ -63,6 +71,8 @@ pub struct Monitor {
     neighbours: Neighbours,
     netlink: Netlink,
     buffer: Vec<u8>,
+    /// Numbers of the sockets that the hub itself changes the network by.
+    own: BTreeSet<u32>,
 }
 
 impl Monitor {
@@ -86,7 +96,14 @@ impl Monitor {
         let mut netlink = Netlink::open()?;
         // After the groups were joined, so that nothing falls between.
         let neighbours = Neighbours::read(&mut netlink)?;
-        Ok(Self { socket, neighbours, netlink, buffer: Vec::with_capacity(MESSAGE_BYTES) })
+        let (buffer, own) = (Vec::with_capacity(MESSAGE_BYTES), BTreeSet::new());
+        Ok(Self { socket, neighbours, netlink, buffer, own })
+    }
+
+    /// Tells changes by these sockets from those of others.
+    #[must_use]
+    pub fn knowing(self, own: BTreeSet<u32>) -> Self {
+        Self { own, ..self }
     }
 
     /// Reports changes until nobody listens or the socket breaks.
@@ -112,7 +129,7 @@ impl Monitor {
         for left in (0..BATCH).rev() {
             match read {
                 Ok(()) => {
-                    changes.extend(changes_in(&self.buffer, &mut self.neighbours));
+                    changes.extend(changes_in(&self.buffer, &mut self.neighbours, &self.own));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -132,18 +149,29 @@ impl Monitor {
     }
 }
 
-/// The tables that the notifications in a datagram are about.
-pub fn changes_in(datagram: &[u8], neighbours: &mut Neighbours) -> BTreeSet<Change> {
-    packets(datagram).filter_map(|packet| change(packet, neighbours)).collect()
+/// The tables that the notifications in a datagram are about; `own` sockets are the hub's.
+pub fn changes_in(datagram: &[u8], neighbours: &mut Neighbours, own: &BTreeSet<u32>) -> BTreeSet<Change> {
+    packets(datagram).filter_map(|packet| change(packet, neighbours, own)).collect()
 }
 
 /// The table that a notification is about.
-fn change(packet: &[u8], neighbours: &mut Neighbours) -> Option<Change> {
-    match NetlinkBuffer::new_checked(packet).ok()?.message_type() {
+fn change(packet: &[u8], neighbours: &mut Neighbours, own: &BTreeSet<u32>) -> Option<Change> {
+    let header = NetlinkBuffer::new_checked(packet).ok()?;
+    let (kind, port) = (header.message_type(), header.port_number());
+    match kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_DELTFILTER => Some(Change::Links),
         libc::RTM_NEWQDISC | libc::RTM_DELQDISC | libc::RTM_NEWTCLASS | libc::RTM_DELTCLASS => {
             Some(Change::Queues)
         }
+        libc::RTM_NEWADDR | libc::RTM_DELADDR | libc::RTM_NEWROUTE | libc::RTM_DELROUTE
+            if own.contains(&port) =>
+        {
+            Some(Change::Own)
+        }
+        libc::RTM_NEWRULE | libc::RTM_DELRULE if own.contains(&port) => Some(Change::Own),
+        // IPv6 does not say who did it.
+        libc::RTM_NEWADDR if port == 0 && !own.is_empty() && is_of_hub(packet) => Some(Change::Own),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE if is_of_address(packet) => Some(Change::Own),
         libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Addresses),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::Routes),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Rules),
@@ -154,4 +182,18 @@ fn change(packet: &[u8], neighbours: &mut Neighbours) -> Option<Change> {
         }
         _ => None,
     }
+}
+
+/// Whether an address carries the hub's number.
+fn is_of_hub(packet: &[u8]) -> bool {
+    let attributes = packet.get(HEADER_BYTES + ADDRESS_BYTES..).unwrap_or_default();
+    let mut attributes = NlasIterator::new(attributes).map_while(Result::ok);
+    attributes.any(|attribute| attribute.kind() == IFA_PROTO && attribute.value() == [PROTOCOL])
+}
+
+/// Whether a route is one that the kernel makes of an address: the message about that says enough.
+fn is_of_address(packet: &[u8]) -> bool {
+    let byte = |place: usize| packet.get(HEADER_BYTES + place).copied();
+    let of_address = [libc::RTN_LOCAL, libc::RTN_BROADCAST, libc::RTN_ANYCAST, libc::RTN_MULTICAST];
+    byte(5) == Some(libc::RTPROT_KERNEL) && byte(7).is_some_and(|kind| of_address.contains(&kind))
 }

@@ -95,6 +95,8 @@ impl Failure {
 /// A connection to the kernel's routing tables.
 pub struct Netlink {
     socket: Socket,
+    /// What the kernel names the socket by in messages about what it changed.
+    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -104,19 +106,25 @@ impl Netlink {
     pub fn open() -> Result<Self, NetlinkError> {
         let open = || {
             let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
+            let port = socket.bind_auto()?.port_number();
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             // Without this the kernel ignores the filters of dumps and sends every route there is.
             socket.set_netlink_get_strict_chk(true)?;
-            Ok(socket)
+            Ok((socket, port))
         };
-        Ok(Self::over(open().map_err(NetlinkError::Open)?))
+        let (socket, port) = open().map_err(NetlinkError::Open)?;
+        Ok(Self { port, ..Self::over(socket) })
+    }
+
+    /// The socket's number in messages about what it changed; 0 if that is not known.
+    pub const fn port(&self) -> u32 {
+        self.port
     }
 
     /// Asks whoever is at the other end of a socket.
     pub fn over(socket: Socket) -> Self {
-        Self { socket, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES) }
+        Self { socket, port: 0, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES) }
     }
 
     /// Asks for a change; `flags` are `NLM_F_CREATE` and its like.

@@ -9,8 +9,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::sync::Notify;
 
-/// A difference between two looks that is a step; looks are less than a second apart.
-const STEP_NS: i128 = 500_000_000;
+use crate::command::Clocks;
+
 /// A time that no timer reaches.
 const FAR: Duration = Duration::from_secs(1 << 34);
 
@@ -30,7 +30,7 @@ impl Steps {
     pub fn look(&mut self, ahead_ns: i128) -> Option<SignedDuration> {
         let by = ahead_ns - std::mem::replace(&mut self.ahead_ns, ahead_ns);
         let nanos = i64::try_from(by).unwrap_or(if by < 0 { i64::MIN } else { i64::MAX });
-        (by.abs() >= STEP_NS).then_some(SignedDuration::from_nanos(nanos))
+        (by.abs() >= i128::from(Clocks::STEP_NS)).then_some(SignedDuration::from_nanos(nanos))
     }
 }
 

@@ -7,6 +7,7 @@ mod pattern;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hub_common::flow::{FLOW_STATES, TIMEOUT_SECONDS};
@@ -20,6 +21,7 @@ use super::alert::Alert;
 use super::bandwidth::Bandwidth;
 use super::baseline;
 use super::node::Node;
+use super::nodes::OtherNode;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
@@ -77,6 +79,8 @@ pub struct Config {
     pub qos: Engine,
     /// Which hub of several this is.
     pub node: Node,
+    /// The other hubs.
+    pub nodes: Arc<[OtherNode]>,
     /// How much is logged.
     pub log: LogLevel,
     /// Rules that come before every persona's.
@@ -206,6 +210,7 @@ impl Default for Config {
             route_priority: RoutePriority::default(),
             qos: Engine::default(),
             node: Node::default(),
+            nodes: Arc::default(),
             log: LogLevel::default(),
             baseline: Vec::new(),
             loose_tcp: Duration::from_mins(1),
@@ -256,6 +261,7 @@ impl Config {
             route_priority: document.route_priority,
             qos: document.qos.engine,
             node: Node::new(&mut problems, &document.node),
+            nodes: OtherNode::list(&mut problems, document, folder).into(),
             log: document.log,
             baseline: baseline::rules(&mut problems, &document.baseline),
             loose_tcp: match document.loose_tcp.as_deref() {

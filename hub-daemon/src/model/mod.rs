@@ -18,6 +18,7 @@ pub mod interface;
 pub mod life;
 pub mod names;
 pub mod node;
+pub mod nodes;
 pub mod persona;
 pub mod personality;
 pub mod policy;
@@ -37,6 +38,7 @@ pub mod span;
 pub mod subnet;
 pub mod tcp_flags;
 pub mod translation;
+pub mod url;
 pub mod webhook;
 
 pub use id::{PersonaId, SegmentId};

@@ -11,6 +11,7 @@ use super::problems::Problems;
 use crate::command::Problem;
 use crate::document::node::{GatewayDocument, NodeDocument, NodeRole};
 use crate::document::persona::PersonaDocument;
+use crate::view::{NodeRoom, NodeView};
 
 /// This hub among several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Node {
         match &document.gateway {
             None => false,
             Some(GatewayDocument { node: Some(node), .. }) => self.name.as_ref() != Some(node),
-            Some(GatewayDocument { node: None, labels }) => {
+            Some(GatewayDocument { node: None, labels, .. }) => {
                 let mut asked = labels.iter().flatten();
                 self.role != NodeRole::Gateway
                     || !asked.all(|(key, value)| self.labels.get(key) == Some(value))
@@ -76,6 +77,35 @@ impl Node {
             Problem::new("/qos/bandwidth", detail)
         })
     }
+
+    /// Its name among others.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// What it is and how full, with so many personas and so many bits a second promised each way. Its tables
+    /// hold `most` personas.
+    pub fn view(&self, is_ready: bool, most: u32, personas: usize, promised_bps: [u64; 2]) -> NodeView {
+        let bps = self.bandwidth.map(Bandwidth::bps);
+        let personas = personas as u64;
+        let most = u64::from(self.personas.map_or(most, |limit| limit.min(most)));
+        let [ingress, egress] = promised_bps;
+        let free = |used: u64| bps.map(|all| all.saturating_sub(used));
+        NodeView {
+            name: self.name.clone(),
+            role: self.role,
+            labels: self.labels.clone(),
+            ready: is_ready,
+            capacity: NodeRoom { personas: most, ingress_bps: bps, egress_bps: bps },
+            used: NodeRoom { personas, ingress_bps: Some(ingress), egress_bps: Some(egress) },
+            free: NodeRoom {
+                personas: most.saturating_sub(personas),
+                ingress_bps: free(ingress),
+                egress_bps: free(egress),
+            },
+            persona: None,
+        }
+    }
 }
 
 /// Where a persona lives, in words.
@@ -83,23 +113,29 @@ pub fn whereabouts(document: &PersonaDocument) -> String {
     match &document.gateway {
         None => "it lives on every hub that is given it".to_owned(),
         Some(GatewayDocument { node: Some(node), .. }) => format!("it lives on node `{node}`"),
-        Some(GatewayDocument { node: None, labels }) => {
+        Some(GatewayDocument { node: None, labels, .. }) => {
             let asked = labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
             format!("it lives on the gateways with {}", asked.collect::<Vec<_>>().join(", "))
         }
     }
 }
 
-/// Checks which hub a persona belongs to.
+/// Checks which hub a persona belongs to. One that is still to be chosen is nobody's to admit.
 pub fn gateway(problems: &mut Problems, document: &PersonaDocument) {
-    let Some(GatewayDocument { node, labels }) = &document.gateway else { return };
+    let Some(GatewayDocument { node, labels, choose }) = &document.gateway else { return };
+    if choose.is_some() {
+        let detail = "`choose: free` is for a persona that is created over the API or by `hubctl persona create`: \
+                      the hub that is asked chooses once. Files are read by all hubs, of which none may choose for \
+                      the others, and a persona that is there does not move: write `node: NAME`, or `labels` alone";
+        problems.add("/gateway/choose", detail);
+    }
     let has_labels = labels.as_ref().is_some_and(|labels| !labels.is_empty());
     match node {
         Some(_) if labels.is_some() => {
             problems.add("/gateway/labels", "gateway: use either `node` or `labels`");
         }
         Some(node) => _ = problems.take("/gateway/node", names::persona(node)),
-        None if !has_labels => {
+        None if !has_labels && choose.is_none() => {
             problems.add("/gateway", "gateway: write `node: NAME`, or `labels` that it must have");
         }
         None => {}
@@ -155,6 +191,7 @@ mod tests {
         assert_eq!(said(json!({"labels": {}})), ["/gateway"]);
         assert_eq!(said(json!({"node": "-"})), ["/gateway/node"]);
         assert_eq!(said(json!({"node": "a", "labels": {"a": "b"}})), ["/gateway/labels"]);
+        assert_eq!(said(json!({"choose": "free", "labels": {"a": "b"}})), ["/gateway/choose"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A configuration that was read again: what of it a running hub takes, and what needs a restart.
 
+use std::sync::Arc;
+
 use super::config::Config;
 
 /// How a configuration differs from the one in use.
@@ -22,6 +24,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         pools: read.pools.clone(),
         subnets: read.subnets.clone(),
         life: read.life,
+        nodes: Arc::clone(&read.nodes),
         route_priority: read.route_priority,
         log: read.log,
         ..used.clone()
@@ -36,6 +39,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("pools", used.pools != read.pools),
         ("subnets", used.subnets != read.subnets),
         ("life", used.life != read.life),
+        ("nodes", used.nodes != read.nodes),
         ("route_priority", used.route_priority != read.route_priority),
         ("log", used.log != read.log),
     ]);
@@ -68,6 +72,19 @@ mod tests {
         let found = difference(&used, &read);
         assert_eq!((&found.taken[..], &found.restart[..]), (&["failsafe"][..], &["limits", "loose_tcp"][..]));
         assert_eq!((&found.next.failsafe, found.next.limits), (&read.failsafe, used.limits));
+        read = used.clone();
+        read.nodes = [crate::model::nodes::OtherNode {
+            name: "b".into(),
+            url: "unix:/b".into(),
+            place: crate::model::nodes::Place::Unix("/b".into()),
+            token_file: None,
+        }]
+        .into();
+        let found = difference(&used, &read);
+        assert_eq!(
+            (&found.taken[..], found.next.nodes, found.restart),
+            (&["nodes"][..], read.nodes, Vec::new())
+        );
         let none = difference(&used, &used);
         assert!(none.taken.is_empty() && none.restart.is_empty() && none.next == used);
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
+use super::url::Url;
 use crate::document::alert::WebhookDocument;
 
 /// Most receivers.
@@ -11,12 +12,8 @@ const WEBHOOKS: usize = 8;
 /// A receiver of alerts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
-    /// Name or address of the host, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-    /// Path and query, with the leading slash.
-    pub path: String,
+    /// Where it listens.
+    pub url: Url,
     /// PEM file with the authority of the certificate; absent for plain HTTP.
     pub ca: Option<PathBuf>,
     /// File with the key of the signature.
@@ -36,41 +33,21 @@ impl Webhook {
     fn new(problems: &mut Problems, index: usize, document: &WebhookDocument, folder: &Path) -> Option<Self> {
         let pointer = format!("/webhooks/{index}/url");
         let wrong = || format!("url `{}`: use http://HOST:PORT/PATH, or https with `ca`", document.url);
-        let Some((secure, host, port, path)) = parts(&document.url) else {
+        let Some(url) = Url::parse(&document.url) else {
             problems.add(pointer, wrong());
             return None;
         };
-        if secure != document.ca.is_some() {
+        if url.secure != document.ca.is_some() {
             let detail =
-                if secure { "https needs `ca`: the authority that is trusted" } else { "is for https" };
+                if url.secure { "https needs `ca`: the authority that is trusted" } else { "is for https" };
             problems.add(format!("/webhooks/{index}/ca"), detail);
         }
         Some(Self {
-            host,
-            port,
-            path,
+            url,
             ca: document.ca.as_ref().map(|path| folder.join(path)),
             secret_file: document.secret_file.as_ref().map(|path| folder.join(path)),
         })
     }
-}
-
-/// Whether it is https, host, port, path.
-fn parts(url: &str) -> Option<(bool, String, u16, String)> {
-    let uri: axum::http::Uri = url.parse().ok()?;
-    let secure = match uri.scheme_str()? {
-        "http" => false,
-        "https" => true,
-        _ => return None,
-    };
-    let authority = uri.authority()?;
-    if authority.as_str().contains('@') {
-        return None;
-    }
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    (!host.is_empty()).then(|| (secure, host, port, path.to_owned()))
 }
 
 #[cfg(test)]
@@ -86,10 +63,10 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let hook = read("http://[fd00::1]:8080/in?a=1", None).unwrap().remove(0);
-        assert_eq!((hook.host.as_str(), hook.port, hook.path.as_str()), ("fd00::1", 8080, "/in?a=1"));
+        let url = read("http://[fd00::1]:8080/in?a=1", None).unwrap().remove(0).url;
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("fd00::1", 8080, "/in?a=1"));
         let hook = read("https://alerts.example", Some("ca.pem")).unwrap().remove(0);
-        assert_eq!((hook.port, hook.path.as_str(), hook.ca), (443, "/", Some("/etc/hub/ca.pem".into())));
+        assert_eq!((hook.url.port, &*hook.url.path, hook.ca), (443, "/", Some("/etc/hub/ca.pem".into())));
     }
 
     #[test]

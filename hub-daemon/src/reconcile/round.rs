@@ -3,6 +3,7 @@
 //! What ends sooner is put first. A pass does not take on what is slow to make for longer than it has time:
 //! personas that were not begun wait for the next one, which begins with what has ended meanwhile.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -10,9 +11,12 @@ use jiff::Timestamp;
 use crate::desired::Desired;
 use crate::model::PersonaId;
 
+type Deadlines<'a> = Box<dyn FnOnce() -> BTreeMap<PersonaId, Timestamp> + 'a>;
+
 /// The order and the state of one pass.
 pub struct Round<'a> {
-    deadlines: BTreeMap<PersonaId, Timestamp>,
+    /// When personas end, found when it is asked for.
+    deadlines: LazyCell<BTreeMap<PersonaId, Timestamp>, Deadlines<'a>>,
     has_time: Box<dyn Fn() -> bool + 'a>,
     /// Personas of which something could not be put, or that wait: their further puts are left out.
     pub failed: BTreeSet<PersonaId>,
@@ -23,7 +27,7 @@ pub struct Round<'a> {
 impl Default for Round<'_> {
     fn default() -> Self {
         Self {
-            deadlines: BTreeMap::new(),
+            deadlines: LazyCell::new(Box::new(BTreeMap::new)),
             has_time: Box::new(|| true),
             failed: BTreeSet::new(),
             postponed: BTreeSet::new(),
@@ -33,14 +37,19 @@ impl Default for Round<'_> {
 
 impl<'a> Round<'a> {
     /// A pass that makes the kernel equal to `desired`, and takes on what is slow while `has_time` says so.
-    pub fn new(desired: &Desired, has_time: impl Fn() -> bool + 'a) -> Self {
-        let segments = desired.segments.values();
-        let deadlines = segments.filter_map(|segment| Some((segment.persona.clone(), segment.expires?)));
-        Self::by(deadlines.collect(), has_time)
+    pub fn new(desired: &'a Desired, has_time: impl Fn() -> bool + 'a) -> Self {
+        let deadlines = || {
+            let segments = desired.segments.values();
+            segments.filter_map(|segment| Some((segment.persona.clone(), segment.expires?))).collect()
+        };
+        let deadlines = LazyCell::new(Box::new(deadlines) as Deadlines<'a>);
+        Self { deadlines, has_time: Box::new(has_time), ..Self::default() }
     }
 
     /// A pass over personas that end at these times.
+    #[cfg(test)]
     pub(super) fn by(deadlines: BTreeMap<PersonaId, Timestamp>, has_time: impl Fn() -> bool + 'a) -> Self {
+        let deadlines = LazyCell::new(Box::new(move || deadlines) as Deadlines<'a>);
         Self { deadlines, has_time: Box::new(has_time), ..Self::default() }
     }
 

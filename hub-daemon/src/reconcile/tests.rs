@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{Against, Round, Table, Tracked, faults, reconcile};
+use crate::desired::shared_map::SharedMap;
 use crate::model::PersonaId;
 
 /// A kernel that refuses the keys in `refused`.
@@ -66,7 +67,7 @@ fn second_pass_changes_nothing() {
     let wanted = [("a", 1), ("b", 2)].into();
     let first = reconcile(&mut table, &wanted);
     assert_eq!((first.put, first.deleted, first.drift), (2, 1, 0));
-    assert_eq!(table.table().entries, wanted);
+    assert!(table.table().entries.iter().eq(wanted.iter()));
     let second = reconcile(&mut table, &wanted);
     assert_eq!((second.put, second.deleted, second.drift), (0, 0, 0));
 }
@@ -74,7 +75,7 @@ fn second_pass_changes_nothing() {
 #[test]
 fn drift_is_what_was_right_before() {
     let mut table = Tracked::new(Memory::default());
-    let mut wanted = BTreeMap::from([("a", 1), ("b", 2), ("c", 3)]);
+    let mut wanted = SharedMap::from([("a", 1), ("b", 2), ("c", 3)]);
     reconcile(&mut table, &wanted);
     let entries = &mut table.table().entries;
     entries.remove("a");
@@ -112,7 +113,7 @@ fn failed_entry_is_no_drift_next_time() {
 fn unreadable_table_is_left_alone() {
     let mut table =
         Tracked::new(Memory { entries: [("a", 1)].into(), unreadable: true, ..Memory::default() });
-    let report = reconcile(&mut table, &BTreeMap::new());
+    let report = reconcile(&mut table, &SharedMap::new());
     assert_eq!((report.deleted, report.failures.len()), (0, 1));
     assert_eq!(table.table().entries.len(), 1);
 }
@@ -133,7 +134,7 @@ fn ending<'a>(seconds: &[(&str, i64)], has_time: impl Fn() -> bool + 'a) -> Roun
 }
 
 /// What a pass with these tables does, in order.
-fn done(table: &mut Tracked<Memory>, wanted: &BTreeMap<&'static str, u32>, round: &mut Round<'_>) -> String {
+fn done(table: &mut Tracked<Memory>, wanted: &SharedMap<&'static str, u32>, round: &mut Round<'_>) -> String {
     table.table().done.clear();
     // The second letter says what packets an entry is for.
     table.withdraw(wanted, |coming, gone| coming.iter().any(|key| key[1..2] == gone[1..2]));
@@ -161,7 +162,7 @@ fn withdrawal_that_fails_is_tried_again_in_the_same_pass() {
     let mut table = Tracked::new(Memory::default());
     done(&mut table, &[("a1", 1)].into(), &mut Round::default());
     table.table().stuck = 1;
-    assert_eq!(done(&mut table, &BTreeMap::new(), &mut Round::default()), "-a1");
+    assert_eq!(done(&mut table, &SharedMap::new(), &mut Round::default()), "-a1");
     assert!(table.table().entries.is_empty());
 }
 
@@ -183,8 +184,8 @@ fn a_pass_without_time_leaves_whole_personas_to_the_next() {
 #[test]
 fn a_pass_by_memory_changes_what_is_wanted_and_reads_nothing() {
     let mut table = Tracked::new(Memory::default());
-    let mut wanted = BTreeMap::from([("a", 1), ("b", 2), ("c", 3)]);
-    let against = |table: &mut Tracked<Memory>, wanted: &BTreeMap<_, _>| {
+    let mut wanted = SharedMap::from([("a", 1), ("b", 2), ("c", 3)]);
+    let against = |table: &mut Tracked<Memory>, wanted: &SharedMap<_, _>| {
         table.put_against(Against::Memory, wanted, owner, &mut Round::default());
         table.delete();
         table.report()
@@ -194,10 +195,10 @@ fn a_pass_by_memory_changes_what_is_wanted_and_reads_nothing() {
     table.table().unreadable = true;
     assert!(table.left(&wanted));
     wanted.insert("a", 9);
-    wanted.remove("b");
+    wanted.remove(&"b");
     let report = against(&mut table, &wanted);
     assert_eq!((report.put, report.deleted, report.drift, report.failures.len()), (1, 1, 0, 0));
-    assert_eq!(table.table().entries, wanted);
+    assert!(table.table().entries.iter().eq(wanted.iter()));
     table.table().refused.insert("d1");
     wanted.insert("d1", 1);
     assert_eq!(against(&mut table, &wanted).failures.len(), 1);

@@ -19,6 +19,7 @@ use netlink_packet_route::address::{
 use nix::errno::Errno;
 
 use super::family;
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Address, Desired, PROTOCOL};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
@@ -160,7 +161,7 @@ impl Table for Addresses {
 }
 
 /// Addresses wanted in the hub's namespace: those of its tunnels there, too.
-pub(super) fn wanted(desired: &Desired) -> Cow<'_, BTreeMap<(String, IpNet), Address>> {
+pub(super) fn wanted(desired: &Desired) -> Cow<'_, SharedMap<(String, IpNet), Address>> {
     let mut wanted = Cow::Borrowed(&desired.addresses);
     for (name, tunnel) in desired.tunnels.iter().filter(|(_, tunnel)| tunnel.namespace.is_none()) {
         let addresses = tunnel.addresses.iter().map(|net| ((name.clone(), *net), Address { expires: None }));

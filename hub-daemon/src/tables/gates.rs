@@ -16,6 +16,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
 
 use super::family;
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{GATE_PRIORITY, PROTOCOL};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -79,8 +80,7 @@ impl Table for Gates {
 }
 
 /// The gates of these interfaces.
-#[expect(clippy::zero_sized_map_values, reason = "a table is a map; a gate is all key")]
-pub fn wanted(closed: &BTreeSet<String>) -> BTreeMap<Gate, ()> {
+pub fn wanted(closed: &BTreeSet<String>) -> SharedMap<Gate, ()> {
     closed.iter().flat_map(|name| [true, false].map(|v4| ((name.clone(), v4), ()))).collect()
 }
 

@@ -34,6 +34,8 @@ pub struct Network {
     interfaces: Interfaces,
     resolvers: Tracked<Resolvers>,
     against: Against,
+    /// Numbers of the sockets that addresses, routes and rules are put by.
+    ports: BTreeSet<u32>,
 }
 
 /// What a teardown did.
@@ -49,25 +51,39 @@ impl Network {
     /// The tables of the namespace that the calling thread is in. Values of switches from before are kept
     /// in `runtime_dir`.
     pub fn open(runtime_dir: &Path, roots: Roots) -> Result<Self, NetlinkError> {
+        let mut ports = BTreeSet::new();
+        let mut open = || -> Result<Netlink, NetlinkError> {
+            let netlink = Netlink::open()?;
+            ports.insert(netlink.port());
+            Ok(netlink)
+        };
+        let (addresses, routes, rules) = (open()?, open()?, open()?);
         Ok(Self {
             host_switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Host)),
             endpoints: Tracked::new(Endpoints::new(Netlink::open()?)),
             tunnels: Tracked::new(Tunnels::new(Netlink::open()?, runtime_dir)),
             queues: Tracked::new(Queues::new(Netlink::open()?)),
             switches: Tracked::new(Sysctls::new(runtime_dir, Scope::Interface)),
-            addresses: Tracked::new(Addresses::new(Netlink::open()?)),
-            routes: Tracked::new(Routes::new(Netlink::open()?)),
-            rules: Tracked::new(Rules::new(Netlink::open()?)),
+            addresses: Tracked::new(Addresses::new(addresses)),
+            routes: Tracked::new(Routes::new(routes)),
+            rules: Tracked::new(Rules::new(rules)),
             gates: Tracked::new(Gates::new(Netlink::open()?)),
             interfaces: Interfaces::new(runtime_dir),
             resolvers: Tracked::new(Resolvers::new(roots)),
             against: Against::Kernel,
+            ports,
         })
     }
 
     /// Has the ends of processes that encrypt told, as changes of links.
     pub fn tell(&mut self, changes: Sender<Change>) {
         self.tunnels.table().tell(changes);
+    }
+
+    /// Numbers of the sockets that addresses, routes and rules are put by: what the kernel says of their work is
+    /// known.
+    pub fn ports(&self) -> BTreeSet<u32> {
+        self.ports.clone()
     }
 
     /// A whole pass, where nothing comes between links and paths.

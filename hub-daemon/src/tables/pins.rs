@@ -131,6 +131,7 @@ fn names(folder: &Path) -> Result<Vec<String>, PinError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::shared_map::SharedMap;
     use crate::reconcile::{Tracked, reconcile};
 
     #[test]
@@ -154,14 +155,14 @@ mod tests {
         let mut pins = Pins::new(&bpffs);
         pins.ports = [7].into();
         let mut table = Tracked::new(pins);
-        let named = table.orphans(&BTreeMap::new());
+        let named = table.orphans(&SharedMap::new());
         assert_eq!(named.len(), gone.len() + 1, "{named:#?}");
         assert!(named.contains(&format!("pin {}", older.display())), "{named:#?}");
-        let report = reconcile(&mut table, &BTreeMap::new());
+        let report = reconcile(&mut table, &SharedMap::new());
         assert_eq!((report.deleted, report.failures.len()), (gone.len() + 1, 0));
         assert!(kept.iter().chain(&foreign).all(|path| path.exists()));
         assert!(gone.iter().chain([&older]).all(|path| !path.exists()));
-        assert!(table.orphans(&BTreeMap::new()).is_empty());
+        assert!(table.orphans(&SharedMap::new()).is_empty());
         fs::remove_dir_all(&bpffs).unwrap();
     }
 }

@@ -17,7 +17,8 @@ use nix::errno::Errno;
 
 use super::family;
 use crate::desired::interfaces::INTERFACE_TABLE_BASE;
-use crate::desired::{Desired, PROTOCOL, RouteKey, Via};
+use crate::desired::shared_map::SharedMap;
+use crate::desired::{Desired, PROTOCOL, Route, RouteKey, Via};
 use crate::kernel::links::LinkNames;
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -65,6 +66,11 @@ impl Routes {
             Via::Prohibit => message.header.kind = RouteType::Prohibit,
         }
         Ok(())
+    }
+
+    /// Makes a route lead somewhere.
+    pub fn lead(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
+        self.put_way(key, &Way { via: via.clone(), source: None })
     }
 
     fn found(&self, message: &RouteMessage) -> Option<(RouteKey, Option<Way>)> {
@@ -148,7 +154,7 @@ pub(crate) struct Way {
 
 impl Table for Routes {
     type Key = RouteKey;
-    type Value = Via;
+    type Value = Route;
     /// `None`: a route of ours in a shape that the hub never puts.
     type Found = Option<Via>;
     type Error = NetlinkError;
@@ -161,8 +167,8 @@ impl Table for Routes {
         Ok(every.map(|(key, way)| (key, via(way))).collect())
     }
 
-    fn put(&mut self, key: &RouteKey, via: &Via) -> Result<(), NetlinkError> {
-        self.put_way(key, &Way { via: via.clone(), source: None })
+    fn put(&mut self, key: &RouteKey, route: &Route) -> Result<(), NetlinkError> {
+        self.lead(key, &route.via)
     }
 
     fn delete(&mut self, key: &RouteKey) -> Result<(), NetlinkError> {
@@ -178,15 +184,8 @@ impl Table for Routes {
         }
     }
 
-    fn holds(wanted: &Via, found: &Option<Via>) -> bool {
-        match (wanted, found) {
-            // The kernel tells the interface that it chose.
-            (
-                Via::Gateway { gateway: wanted, interface: None },
-                Some(Via::Gateway { gateway: found, interface: _ }),
-            ) => wanted == found,
-            (wanted, found) => found.as_ref() == Some(wanted),
-        }
+    fn holds(wanted: &Route, found: &Option<Via>) -> bool {
+        leads(&wanted.via, found)
     }
 
     fn describe(key: &RouteKey) -> String {
@@ -195,8 +194,23 @@ impl Table for Routes {
 }
 
 /// The routes wanted, under the keys that the kernel reads back.
-pub fn wanted(desired: &Desired) -> BTreeMap<RouteKey, Via> {
-    desired.routes.iter().map(|(key, route)| (read_back(key), route.via.clone())).collect()
+pub fn wanted(desired: &Desired) -> SharedMap<RouteKey, Route> {
+    if desired.routes.keys().all(|key| read_back(key) == *key) {
+        return desired.routes.clone();
+    }
+    desired.routes.iter().map(|(key, route)| (read_back(key), route.clone())).collect()
+}
+
+/// Whether a route that was found leads where it should.
+pub fn leads(wanted: &Via, found: &Option<Via>) -> bool {
+    match (wanted, found) {
+        // The kernel tells the interface that it chose.
+        (
+            Via::Gateway { gateway: wanted, interface: None },
+            Some(Via::Gateway { gateway: found, interface: _ }),
+        ) => wanted == found,
+        (wanted, found) => found.as_ref() == Some(wanted),
+    }
 }
 
 /// Whether packets of a route that goes are to take one that is still to come: one to the same target, or to

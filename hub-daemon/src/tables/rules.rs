@@ -14,6 +14,7 @@ use nix::errno::Errno;
 
 use super::family;
 use crate::desired::interfaces::SLOT_PRIORITIES;
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, PROTOCOL, Rule};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table;
@@ -74,8 +75,7 @@ impl Table for Rules {
 }
 
 /// The rules wanted, under the keys that the kernel reads back.
-#[expect(clippy::zero_sized_map_values, reason = "a table is a map; a rule is all key")]
-pub fn wanted(desired: &Desired) -> BTreeMap<Rule, ()> {
+pub fn wanted(desired: &Desired) -> SharedMap<Rule, ()> {
     desired.rules.iter().map(|rule| (Rule { source: rule.source.trunc(), ..rule.clone() }, ())).collect()
 }
 

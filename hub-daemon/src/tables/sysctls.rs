@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::sysctl::{self, SysctlError};
 use crate::reconcile::Table;
 
@@ -137,7 +138,7 @@ impl Table for Sysctls {
 }
 
 /// The switches of one scope that are wanted.
-pub fn wanted(desired: &Desired, scope: Scope) -> BTreeMap<String, String> {
+pub fn wanted(desired: &Desired, scope: Scope) -> SharedMap<String, String> {
     let single = scope == Scope::Interface;
     let those = desired.sysctls.iter().filter(|(key, _)| interface(key).is_some() == single);
     those.map(|(key, value)| (key.clone(), sysctl::normal(value))).collect()

@@ -8,6 +8,7 @@ mod events;
 mod hub;
 mod listeners;
 mod metrics;
+mod nodes;
 mod openapi;
 mod problems;
 mod routes;

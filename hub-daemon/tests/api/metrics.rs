@@ -99,6 +99,7 @@ async fn every_number_of_the_hub_is_there() {
         (format!("hub_alert_firing{}", of_persona(",alert=\"busy\"")), 1.0),
         ("hub_webhook_deliveries_total{result=\"failed\"}".into(), 0.0),
         (format!("hub_persona_flows{}", of_persona("")), 4.0),
+        (format!("hub_persona_asymmetric_flows{}", of_persona("")), 4.0),
         (format!("hub_persona_flows_begun_total{}", of_persona(",direction=\"egress\"")), 8.0),
         (format!("hub_persona_detections_total{}", of_persona(",detector=\"port_scan\"")), 2.0),
         (format!("hub_persona_rule_hits_total{}", of_persona(",direction=\"ingress\",rule=\"1\"")), 3.0),
@@ -179,7 +180,7 @@ async fn very_many_personas_are_told_whole() {
     // Each family begins once, and its series follow each other.
     let families: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE hub_persona_")).collect();
-    assert_eq!(families.len(), 14, "{families:?}");
+    assert_eq!(families.len(), 15, "{families:?}");
     let mut open = "";
     for line in text.lines() {
         match line.strip_prefix("# TYPE ") {

@@ -43,6 +43,8 @@ async fn every_route_is_described() {
             "get /gc",
             "get /healthz",
             "get /names",
+            "get /node",
+            "get /nodes",
             "get /personas",
             "get /personas/{persona}",
             "get /personas/{persona}/candidate",

@@ -286,7 +286,11 @@ impl Task {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let mut personas = personas;
                 personas.insert(active.id.clone(), Arc::new(active));
-                snapshot.send_replace(Arc::new(Snapshot { personas, ready: true, ..Snapshot::default() }));
+                snapshot.send_replace(Arc::new(Snapshot {
+                    personas: personas.into(),
+                    ready: true,
+                    ..Snapshot::default()
+                }));
             });
         }
         Ok(Reply::Created(Box::new(created)))
@@ -313,7 +317,7 @@ impl Task {
 
     fn publish(&self) {
         self.snapshot.send_replace(Arc::new(Snapshot {
-            personas: self.personas.clone(),
+            personas: self.personas.clone().into(),
             conditions: vec![Condition {
                 reason: "XdpBusy".into(),
                 message: "eth0 has another program".into(),
@@ -336,6 +340,7 @@ impl Task {
                 PersonaDocument { name: "dev".into(), ..PersonaDocument::default() },
             )]
             .into(),
+            one_sided: [(SegmentId(1), 4)].into(),
             ..Snapshot::default()
         }));
     }

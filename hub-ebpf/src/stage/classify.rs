@@ -14,7 +14,6 @@ use hub_common::segment::{
 use crate::addresses::{is_local, segment_of};
 use crate::maps::SEGMENTS;
 use crate::report::refuse;
-use crate::stage::open;
 
 /// Sets the segments of both ends; anti-spoofing is part of it, because a source is believed only behind
 /// its own port. Returns whether the target is the hub itself.
@@ -81,7 +80,7 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                 Some(segment) => {
                     outcome.policy[side] = word;
                     outcome.set_generation[side] = segment.set_generation as u16;
-                    plain &= open::is_plain(segment, tick);
+                    plain &= segment.is_plain(tick);
                     outcome.flags |= features(segment.flags);
                     if segment.judged() != 0 {
                         scratch.flags |= SCRATCH_CANDIDATE;

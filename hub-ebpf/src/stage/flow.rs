@@ -235,8 +235,7 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
             gate::pass(scratch)?;
         }
         scratch.outcome.flags |= OUTCOME_UNTRACKED;
-        let sender = scratch.outcome.segment[0];
-        let hop = open::shared_hop(&scratch.packet.target, scratch.ingress_ifindex, sender, settings);
+        let hop = open::next_hop(scratch, settings);
         if hop.is_some_and(|hop| hop.is_old(scratch.tick, settings)) {
             scratch.outcome.flags |= OUTCOME_AGED;
         }

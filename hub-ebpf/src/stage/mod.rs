@@ -1,5 +1,6 @@
 //! The stages, one idea each. A stage reads the scratch space and maps, and answers `Ok` or a reason.
 
+pub(crate) mod adjacency;
 pub(crate) mod admit;
 pub(crate) mod candidate;
 pub(crate) mod classify;

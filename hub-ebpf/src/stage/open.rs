@@ -2,8 +2,8 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use hub_common::address::{Address, fold};
-use hub_common::flow::{Hop, SharedHop};
+use hub_common::address::{Address, fold, is_v4};
+use hub_common::flow::SharedHop;
 use hub_common::limits;
 use hub_common::open::{
     OPEN_ALL, OPEN_FIRST, OPEN_NONE, OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS,
@@ -11,41 +11,27 @@ use hub_common::open::{
 };
 use hub_common::outcome::{OUTCOME_PLAIN, Scratch};
 use hub_common::packet::protocol;
-use hub_common::segment::{
-    Policy, SEGMENT_DRAIN_REJECT, SEGMENT_GATED, SETTINGS_NO_SHARED_HOPS, STATE_ACTIVE, Segment, Settings,
-    policy_slot,
-};
+use hub_common::segment::{SETTINGS_NO_SHARED_HOPS, Segment, Settings, policy_slot};
 
+use super::adjacency;
 use super::filter::may_talk;
 use crate::atomic;
 use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
-
-/// What is looked up only for packets that begin something.
-const CHANGING: u32 = SEGMENT_GATED | SEGMENT_DRAIN_REJECT;
-
-/// Whether nothing but a policy must be looked up for the segment's packets, once something began.
-#[inline(always)]
-pub(crate) fn is_plain(segment: &Segment, tick: u64) -> bool {
-    segment.state == STATE_ACTIVE
-        && !segment.drains(tick)
-        && segment.flags & !CHANGING == 0
-        && segment.judged() == 0
-}
+use crate::rewrite::Exit;
 
 /// Whether a set of a policy holds the port.
 #[inline(always)]
-fn is_open(set: u32, port: u16) -> bool {
+fn is_open(set: u8, port: u16) -> bool {
     match set {
         OPEN_NONE => false,
         OPEN_ALL => true,
-        slot => PORT_SETS.get(slot.wrapping_sub(OPEN_FIRST)).is_some_and(|set| set.holds(port)),
+        slot => PORT_SETS.get(u32::from(slot.wrapping_sub(OPEN_FIRST))).is_some_and(|set| set.holds(port)),
     }
 }
 
 /// Whether one side lets packets pass to `away` ports from its members and to `home` ports towards them.
 #[inline(always)]
-pub(crate) fn lets(policy: &Policy, tcp: bool, away: u16, home: u16) -> bool {
-    let open = &policy.open;
+fn lets(open: [u8; 4], tcp: bool, away: u16, home: u16) -> bool {
     let (egress, ingress) = if tcp {
         (open[OPEN_TCP_EGRESS], open[OPEN_TCP_INGRESS])
     } else {
@@ -86,22 +72,48 @@ fn both_let([sender, receiver]: [u32; 2], tcp: bool, source_port: u16, target_po
     let at_sender = sender == 0
         || POLICIES
             .get(policy_slot(sender))
-            .is_some_and(|policy| lets(policy, tcp, target_port, source_port));
+            .is_some_and(|policy| lets(policy.open, tcp, target_port, source_port));
     at_sender
         && (receiver == 0
             || POLICIES
                 .get(policy_slot(receiver))
-                .is_some_and(|policy| lets(policy, tcp, source_port, target_port)))
+                .is_some_and(|policy| lets(policy.open, tcp, source_port, target_port)))
 }
 
-/// The live policy of a segment whose packets may be judged by ports alone.
+/// A segment whose packets are judged by ports alone, if it lets them pass; ports as [`lets`] has them.
 #[inline(always)]
-pub(crate) fn plain_policy(id: u32, tick: u64) -> Option<&'static Policy> {
+pub(crate) fn open_segment(id: u32, tick: u64, tcp: bool, away: u16, home: u16) -> Option<&'static Segment> {
     let segment = SEGMENTS.get(id)?;
-    if segment.flags != 0 || !is_plain(segment, tick) || tick >= segment.expires_tick {
-        return None;
-    }
-    POLICIES.get(policy_slot(segment.word(tick)))
+    // SAFETY: fields of a map value. The four names are one word, so that they are of one policy.
+    let (until, open) = unsafe {
+        (read_volatile(&raw const segment.open_until_tick), read_volatile(&raw const segment.open))
+    };
+    (tick < until && lets(open.to_le_bytes(), tcp, away, home)).then_some(segment)
+}
+
+/// Whether packets of a segment's members take the same routes as all others'.
+#[inline(always)]
+fn is_routed_alike(sender: u32) -> bool {
+    sender == 0 || SEGMENTS.get(sender).is_some_and(|segment| segment.routed == 0)
+}
+
+/// The last four bytes of an address as a number.
+#[inline(always)]
+fn v4(address: &Address) -> u32 {
+    u32::from_be_bytes([address[12], address[13], address[14], address[15]])
+}
+
+/// The next hop of the packet's connection, if it is of this generation; it may be old.
+#[inline(always)]
+pub(crate) fn next_hop(scratch: &Scratch, settings: &Settings) -> Option<Exit> {
+    let (target, ingress) = (&scratch.packet.target, scratch.ingress_ifindex);
+    let sender = scratch.outcome.segment[0];
+    let found = if is_v4(target) && is_routed_alike(sender) {
+        adjacency::find(v4(target), ingress, settings)
+    } else {
+        None
+    };
+    found.or_else(|| shared_hop(target, ingress, sender, settings))
 }
 
 /// Place of a next hop.
@@ -112,22 +124,31 @@ fn place(target: &Address, ingress_ifindex: u32, sender: u32) -> u32 {
     fold(target, BITS).wrapping_add(others >> (32 - BITS)) & (limits::HOPS - 1)
 }
 
+/// An address in words, as they lie in a map.
+#[inline(always)]
+fn words(address: &Address) -> [u64; 2] {
+    let whole = u128::from_le_bytes(*address);
+    [(whole as u64).to_le(), ((whole >> 64) as u64).to_le()]
+}
+
 /// The shared next hop towards an address, if it is of this generation; it may be old.
 #[inline(always)]
-pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Hop> {
+pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Exit> {
     let entry = HOPS.get_ptr(place(target, ingress, sender))?;
-    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it before
-    // and after the copy finds a copy that was overtaken by a writer.
-    let (before, copy, after) = unsafe {
-        let generation = &raw const (*entry).hop.generation;
-        (read_volatile(generation), *entry, read_volatile(generation))
+    // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it first
+    // and last finds a copy that was overtaken by a writer.
+    let (exit, copy, after) = unsafe {
+        let exit = Exit::read(&raw const (*entry).hop);
+        let sender = read_volatile(&raw const (*entry).sender);
+        // The target is what an entry begins with.
+        let target = read_volatile(entry.cast::<[u64; 2]>());
+        (exit, (sender, target), read_volatile(&raw const (*entry).hop.generation))
     };
-    let fits = before == settings.route_generation
-        && after == before
-        && copy.sender == sender
-        && copy.hop.ingress_ifindex == ingress
-        && copy.target == *target;
-    fits.then_some(copy.hop)
+    let fits = exit.generation == settings.route_generation
+        && after == exit.generation
+        && copy == (sender, words(target))
+        && exit.ingress_ifindex == ingress;
+    fits.then_some(exit)
 }
 
 /// Shares the next hop that was found for the packet.
@@ -138,7 +159,11 @@ pub(crate) fn share_hop(scratch: &Scratch, settings: &Settings) {
         return;
     }
     let sender = scratch.outcome.segment[0];
-    let at = place(&scratch.packet.target, hop.ingress_ifindex, sender);
+    let target = &scratch.packet.target;
+    if scratch.outcome.neighbour != 0 && is_routed_alike(sender) && adjacency::share(scratch, v4(target)) {
+        return;
+    }
+    let at = place(target, hop.ingress_ifindex, sender);
     let Some(entry) = HOPS.get_ptr_mut(at) else { return };
     // SAFETY: a live map value; one program at a time has it for writing.
     let entry: &mut SharedHop = unsafe { &mut *entry };

@@ -45,6 +45,7 @@ pub(crate) fn xdp_may_send(scratch: &Scratch, hop: &Hop, target_flag: u32) -> bo
 /// `ctx` is the hook's context.
 #[inline(always)]
 pub(crate) fn route(ctx: *mut c_void, scratch: &mut Scratch, settings: &Settings) {
+    scratch.outcome.neighbour = 0;
     let hop = &mut scratch.outcome.hop;
     *hop = Hop::ZERO;
     hop.ingress_ifindex = scratch.ingress_ifindex;
@@ -90,6 +91,11 @@ pub(crate) fn route(ctx: *mut c_void, scratch: &mut Scratch, settings: &Settings
         hop.mtu_bytes = u32::from(unsafe { params.__bindgen_anon_1.mtu_result });
         hop.target_mac = params.dmac;
         hop.source_mac = params.smac;
+        // An IPv4 route may lead to an IPv6 neighbour: then the kernel says so.
+        if packet.has(PACKET_V4) && params.family == AF_INET {
+            // SAFETY: both variants are integers; the kernel wrote the address on success.
+            scratch.outcome.neighbour = unsafe { params.__bindgen_anon_4.ipv4_dst };
+        }
     }
 }
 

@@ -121,7 +121,8 @@ impl DataPath {
             };
             if let Some(policy) = &segment.policy {
                 entry.policy = policy_word(slot, segment.version);
-                self.fill_policy(slot, entry.policy, policy);
+                let open = self.fill_policy(slot, entry.policy, policy);
+                entry = entry.with_open(open);
             }
         } else {
             entry.state = STATE_EMPTY;
@@ -160,7 +161,8 @@ impl DataPath {
         word
     }
 
-    fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) {
+    /// Returns the names of the policy's port sets.
+    fn fill_policy(&mut self, slot: u32, word: u32, policy: &crate::model::Policy) -> [u8; 4] {
         let (ingress_first, egress_first) = (slot * 2 * RULES, (slot * 2 + 1) * RULES);
         let mut rules = self.array::<Rule>("RULES");
         for (first, list) in [(ingress_first, &policy.ingress), (egress_first, &policy.egress)] {
@@ -187,12 +189,14 @@ impl DataPath {
             egress_count: policy.egress.len() as u32,
             flags: preserve | reject | mode,
             word,
+            pad: 0,
         };
         self.array::<Policy>("POLICIES").set(slot, compiled, 0).unwrap();
+        compiled.open
     }
 
     /// Port sets of a policy, four slots to each.
-    fn fill_open(&mut self, slot: u32, policy: &crate::model::Policy) -> [u32; 4] {
+    fn fill_open(&mut self, slot: u32, policy: &crate::model::Policy) -> [u8; 4] {
         let mut open = [OPEN_NONE; 4];
         let sets = [(0, true, 6), (1, true, 17), (2, false, 6), (3, false, 17)];
         for (place, ingress, protocol) in sets {
@@ -200,7 +204,7 @@ impl DataPath {
             let at = slot * 4 + place;
             if !ranges.is_empty() {
                 self.array::<PortSet>("PORT_SETS").set(at, PortSet::of(&ranges), 0).unwrap();
-                open[place as usize] = OPEN_FIRST + at;
+                open[place as usize] = OPEN_FIRST + u8::try_from(at).unwrap();
             }
         }
         open

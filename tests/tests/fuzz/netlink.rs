@@ -200,7 +200,7 @@ pub(crate) fn read(bytes: &[u8]) -> bool {
         Err(_refused) => good = false,
     }
     let mut neighbours = Neighbours::read(&mut Answers::new(bytes).netlink()).unwrap_or_default();
-    let changes = changes_in(bytes, &mut neighbours);
+    let changes = changes_in(bytes, &mut neighbours, &std::collections::BTreeSet::new());
     assert!(changes.len() <= messages.len(), "{changes:?} out of {} messages", messages.len());
     good
 }

@@ -102,10 +102,10 @@ fn make() {
     let kernel = || Netlink::open().unwrap();
     let key = |target: &str, metric| RouteKey { table: 1_000, target: target.parse().unwrap(), metric };
     let mut routes = Routes::new(kernel());
-    routes.put(&key("10.100.0.0/24", 7), &Via::Interface("hub-a1b2c3".into())).unwrap();
-    routes.put(&key("fd00:100::/64", 7), &Via::Unreachable).unwrap();
+    routes.lead(&key("10.100.0.0/24", 7), &Via::Interface("hub-a1b2c3".into())).unwrap();
+    routes.lead(&key("fd00:100::/64", 7), &Via::Unreachable).unwrap();
     let gateway = Via::Gateway { gateway: "192.0.2.9".parse().unwrap(), interface: Some("far".into()) };
-    routes.put(&key("0.0.0.0/0", 0), &gateway).unwrap();
+    routes.lead(&key("0.0.0.0/0", 0), &gateway).unwrap();
     let mut rules = Rules::new(kernel());
     for source in ["10.100.0.0/24", "fd00:100::/64"] {
         let rule = Rule { priority: GATE_PRIORITY + 1, source: source.parse().unwrap(), table: 1_000 };

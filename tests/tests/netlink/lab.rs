@@ -172,6 +172,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         set_generation: 0,
         transition: None,
         lease: None,
+        routed: false,
     };
     desired.segments.insert(SegmentId(segment), value);
     let port_value = Port { role: Role::Segment, segment: Some(SegmentId(segment)), xdp: Xdp::Off };

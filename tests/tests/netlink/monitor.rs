@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hub_daemon::desired::{Address, RouteKey, Via};
 use hub_daemon::kernel::monitor::{BUFFER_BYTES, Change, Monitor};
 use hub_daemon::kernel::netlink::Netlink;
+use hub_daemon::reconcile::Table as _;
+use hub_daemon::tables::addresses::Addresses;
+use hub_daemon::tables::routes::Routes;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
@@ -59,6 +63,44 @@ fn every_table_is_heard() {
             let heard = heard(changes).await;
             assert!(heard.contains(&change), "{arguments}: {heard:?}");
         }
+    });
+}
+
+#[test]
+fn what_the_hub_does_itself_is_told_apart() {
+    lab(|| {
+        ip("link add a0 type veth peer name a1");
+        ip("link set a0 up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let own = Netlink::open().unwrap();
+            let monitor = Monitor::open(BUFFER_BYTES).unwrap().knowing([own.port()].into());
+            let (sender, mut changes) = channel(64);
+            let test = async {
+                let mut routes = Routes::new(own);
+                let key =
+                    |target: &str| RouteKey { table: 254, target: target.parse().unwrap(), metric: 1_000 };
+                for target in ["10.2.0.0/24", "fd02::/64"] {
+                    routes.lead(&key(target), &Via::Blackhole).unwrap();
+                    assert_eq!(heard(&mut changes).await, [Change::Own].into(), "{target} was put");
+                }
+                ip("route del blackhole 10.2.0.0/24 proto 177");
+                assert_eq!(heard(&mut changes).await, [Change::Routes].into(), "others take ours");
+                ip("address add 10.1.0.1/32 dev a0 noprefixroute proto 177");
+                assert!(heard(&mut changes).await.contains(&Change::Addresses), "others add one like ours");
+                ip("-6 address add fd01::1/128 dev a0 nodad noprefixroute");
+                assert!(heard(&mut changes).await.contains(&Change::Addresses), "others add one of IPv6");
+                let mut addresses = Addresses::new(Netlink::open().unwrap());
+                let key = ("a0".to_owned(), "fd01::2/128".parse().unwrap());
+                addresses.put(&key, &Address { expires: None }).unwrap();
+                assert_eq!(heard(&mut changes).await, [Change::Own].into(), "one of IPv6 is put");
+                addresses.delete(&key).unwrap();
+                assert!(heard(&mut changes).await.contains(&Change::Addresses), "one of IPv6 goes");
+                drop(changes);
+            };
+            let (ended, ()) = tokio::join!(monitor.run(sender), test);
+            ended.unwrap();
+        });
     });
 }
 

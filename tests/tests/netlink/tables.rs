@@ -1,11 +1,12 @@
 //! Routes, rules, addresses and switches: put, read back, delete.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hub_daemon::desired::{Address, Desired, RouteKey, Rule, Via};
+use hub_daemon::desired::shared_map::SharedMap;
+use hub_daemon::desired::{Address, Desired, Route, RouteKey, Rule, Via};
 use hub_daemon::kernel::netlink::Netlink;
 use hub_daemon::kernel::{ethtool, sysctl};
+use hub_daemon::model::PersonaId;
 use hub_daemon::reconcile::{Report, Table as _, Tracked, reconcile};
 use hub_daemon::tables::addresses::Addresses;
 use hub_daemon::tables::routes::{Routes, read_back};
@@ -18,12 +19,16 @@ fn key(target: &str, metric: u32, table: u32) -> RouteKey {
     RouteKey { table, target: target.parse().unwrap(), metric }
 }
 
-fn interface(name: &str) -> Via {
-    Via::Interface(name.into())
+fn to(via: Via) -> Route {
+    Route { via, persona: PersonaId("red".into()) }
 }
 
-fn gateway(address: &str, interface: Option<&str>) -> Via {
-    Via::Gateway { gateway: address.parse().unwrap(), interface: interface.map(str::to_owned) }
+fn interface(name: &str) -> Route {
+    to(Via::Interface(name.into()))
+}
+
+fn gateway(address: &str, interface: Option<&str>) -> Route {
+    to(Via::Gateway { gateway: address.parse().unwrap(), interface: interface.map(str::to_owned) })
 }
 
 fn two_links() {
@@ -50,20 +55,20 @@ fn did(report: &Report, put: usize, deleted: usize, drift: usize) {
 fn routes_read_back_as_they_were_put() {
     lab(|| {
         two_links();
-        let wanted: BTreeMap<_, _> = [
+        let wanted: SharedMap<_, _> = [
             (key("10.1.0.0/24", 1000, 254), interface("b0")),
             (key("10.1.0.0/24", 1010, 254), interface("a0")),
             (key("10.2.0.0/24", 1000, 17_700_001), gateway("10.9.0.1", None)),
             (key("10.3.0.0/24", 1000, 254), gateway("192.0.2.1", Some("b0"))),
-            (key("10.4.0.0/24", 1000, 254), Via::Unreachable),
-            (key("10.5.0.0/24", 1000, 254), Via::Blackhole),
+            (key("10.4.0.0/24", 1000, 254), to(Via::Unreachable)),
+            (key("10.5.0.0/24", 1000, 254), to(Via::Blackhole)),
             (key("0.0.0.0/0", 1000, 17_700_001), interface("b0")),
             (key("fd01::/64", 1000, 254), interface("b0")),
             (key("fd01::/64", 1010, 254), interface("a0")),
             (key("fd02::/64", 1000, 17_700_001), gateway("fd09::1", None)),
             (key("fd03::/64", 1000, 254), gateway("fd99::1", Some("b0"))),
-            (key("fd04::/64", 1000, 254), Via::Unreachable),
-            (key("fd05::/64", 1000, 254), Via::Blackhole),
+            (key("fd04::/64", 1000, 254), to(Via::Unreachable)),
+            (key("fd05::/64", 1000, 254), to(Via::Blackhole)),
             (key("::/0", 1000, 17_700_001), interface("b0")),
             (key("fd06::/64", 0, 254), interface("b0")),
         ]
@@ -73,7 +78,7 @@ fn routes_read_back_as_they_were_put() {
         did(&reconcile(&mut table, &wanted), wanted.len(), 0, 0);
         did(&reconcile(&mut table, &wanted), 0, 0, 0);
         did(&reconcile(&mut routes(), &wanted), 0, 0, 0);
-        did(&reconcile(&mut table, &BTreeMap::new()), 0, wanted.len(), 0);
+        did(&reconcile(&mut table, &SharedMap::new()), 0, wanted.len(), 0);
         for gone in wanted.keys() {
             table.table().delete(gone).unwrap();
         }
@@ -87,7 +92,7 @@ fn route_is_replaced_in_place() {
         let (four, six) = (key("10.1.0.0/24", 1000, 254), key("fd01::/64", 1000, 254));
         let mut table = routes();
         let hops = |hop: &str, six_hop: &str| {
-            BTreeMap::from([
+            SharedMap::from([
                 (four.clone(), gateway(hop, Some("a0"))),
                 (six.clone(), gateway(six_hop, Some("a0"))),
             ])
@@ -97,7 +102,7 @@ fn route_is_replaced_in_place() {
         assert_eq!(ip("route show proto 177").lines().count(), 1);
         let six_routes = ip("-6 route show proto 177");
         assert_eq!(six_routes.lines().count(), 1, "no multipath route of old and new: {six_routes}");
-        let other = BTreeMap::from([(four, Via::Blackhole), (six, interface("b0"))]);
+        let other = SharedMap::from([(four, to(Via::Blackhole)), (six, interface("b0"))]);
         did(&reconcile(&mut table, &other), 2, 0, 0);
         did(&reconcile(&mut table, &other), 0, 0, 0);
     });
@@ -117,7 +122,7 @@ fn foreign_routes_are_never_touched() {
         let report = reconcile(&mut table, &wanted);
         assert_eq!((report.put, report.failures.len()), (0, 2));
         assert!(report.failures[0].error.contains("route 10.1.0.0/24 metric 1000 table 254"));
-        did(&reconcile(&mut table, &BTreeMap::new()), 0, 0, 0);
+        did(&reconcile(&mut table, &SharedMap::new()), 0, 0, 0);
         for foreign in wanted.keys() {
             table.table().delete(foreign).unwrap();
         }
@@ -143,7 +148,7 @@ fn refusal_tells_object_and_the_kernels_own_words() {
 fn twenty_thousand_routes_come_and_go() {
     lab(|| {
         two_links();
-        let wanted: BTreeMap<_, _> = (0..10_000u32)
+        let wanted: SharedMap<_, _> = (0..10_000u32)
             .flat_map(|n| {
                 let (high, low) = (n >> 8, n & 0xff);
                 let four = format!("10.{high}.{low}.0/24").parse().unwrap();
@@ -152,7 +157,7 @@ fn twenty_thousand_routes_come_and_go() {
             })
             .collect();
         let mut table = routes();
-        let mut timed = |wanted: &BTreeMap<_, _>| {
+        let mut timed = |wanted: &SharedMap<_, _>| {
             let start = Instant::now();
             (reconcile(&mut table, wanted), start.elapsed())
         };
@@ -160,7 +165,7 @@ fn twenty_thousand_routes_come_and_go() {
         did(&put, 20_000, 0, 0);
         let (same, same_time) = timed(&wanted);
         did(&same, 0, 0, 0);
-        let (deleted, deleted_time) = timed(&BTreeMap::new());
+        let (deleted, deleted_time) = timed(&SharedMap::new());
         did(&deleted, 0, 20_000, 0);
         eprintln!("20,000 routes: put {put_time:?}, compare {same_time:?}, delete {deleted_time:?}");
     });
@@ -204,7 +209,7 @@ fn addresses_read_back_and_foreign_ones_stay() {
         two_links();
         let expires = Timestamp::now() + SignedDuration::from_secs(100);
         let wanted = |expires| {
-            BTreeMap::from([
+            SharedMap::from([
                 address("10.1.0.1/32", None),
                 address("10.1.0.2/24", Some(expires)),
                 address("fd01::1/128", None),
@@ -297,7 +302,7 @@ fn the_next_route_takes_over_without_a_gap() {
             let mut desired = Desired::default();
             for target in targets {
                 for (metric, via) in ranked {
-                    let route = Route { via: interface(via), persona: PersonaId((*via).into()) };
+                    let route = Route { persona: PersonaId((*via).into()), ..interface(via) };
                     desired.routes.insert(key(target, *metric, 254), route);
                 }
             }

@@ -322,5 +322,5 @@ fn snapshot() -> Snapshot {
         rule_sources: ["web.yaml:7", "web.yaml:9", "web.yaml:12"].map(String::from).to_vec(),
         lists: hub_daemon::systems::persona::lists::Lists::default(),
     };
-    Snapshot { personas: BTreeMap::from([(persona.id.clone(), Arc::new(persona))]), ..Snapshot::default() }
+    Snapshot { personas: [(persona.id.clone(), Arc::new(persona))].into(), ..Snapshot::default() }
 }

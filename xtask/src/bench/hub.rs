@@ -100,7 +100,7 @@ impl Hub {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         // 4,096 documents take seconds where other work is going on.
-        for _ in 0..600 {
+        for _ in 0..3_000 {
             stop::check()?;
             if let Some(status) = self.child.try_wait()? {
                 bail!("hubd ended with {status}: {}", self.last_words());
@@ -110,7 +110,7 @@ impl Hub {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        bail!("hubd is not ready after a minute: {}", self.last_words())
+        bail!("hubd is not ready after five minutes: {}", self.last_words())
     }
 
     /// Waits until the kernel tables hold the personas; whether they work, packets will tell.
@@ -120,7 +120,7 @@ impl Hub {
             let puts = |row: &&Value| field(row, "/puts").as_u64() >= Some(personas.into());
             tables.is_some_and(|rows| rows.iter().filter(puts).any(|row| field(row, "/table") == table))
         };
-        for _ in 0..600 {
+        for _ in 0..3_000 {
             stop::check()?;
             let status = self.get("/status")?;
             if ["segments", "prefixes", "routes"].into_iter().all(|table| held(&status, table)) {
@@ -128,7 +128,7 @@ impl Hub {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        bail!("after a minute the kernel does not hold all personas: {}", self.get("/status")?)
+        bail!("after five minutes the kernel does not hold all personas: {}", self.get("/status")?)
     }
 
     fn last_words(&self) -> String {

@@ -95,7 +95,9 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
-    fs::write(root.join("hub/suite"), suite::list(steps))?;
+    let (measured, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(|step| step.is_measured);
+    fs::write(root.join("hub/suite"), suite::list(&others))?;
+    fs::write(root.join("hub/measured"), suite::list(&measured))?;
     let init = root.join("init");
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     image, kernel,
-    machine::{End, Machine},
+    machine::{End, Machine, Time},
 };
 use crate::{
     command::{find, run as run_command},
@@ -75,7 +75,8 @@ pub(crate) fn run(places: &Places, package: &Path, version: &str) -> Result<Exit
         &format!("booting Linux {} with systemd; its output goes to {}", kernel.release(), log.display()),
     );
     let more = "systemd.show_status=no systemd.getty_auto=no";
-    let machine = Machine { kernel: kernel.image(), initrd: &initrd, memory_mib: 3072, more };
+    let machine =
+        Machine { kernel: kernel.image(), initrd: &initrd, memory_mib: 3072, more, time: Time::Clock };
     let report = machine.run(&log, LIMIT, |line| {
         if let Some(progress) = line.strip_prefix("@@ ") {
             say(kernel.release(), progress);

@@ -34,6 +34,9 @@ pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
             mode("TLS key", &tls.key, ALL_READ | ALL_WRITE, diagnosis);
         }
     }
+    for path in config.nodes.iter().filter_map(|node| node.token_file.as_ref()) {
+        mode("token file of a node", path, ALL_READ | ALL_WRITE, diagnosis);
+    }
     documents(config, diagnosis);
 }
 

@@ -58,7 +58,9 @@ impl Owner {
     }
 
     pub(super) fn publish(&mut self) {
-        let snapshot = Arc::new(self.hub.snapshot(Timestamp::now()));
+        let mut snapshot = self.hub.snapshot(Timestamp::now());
+        snapshot.one_sided.clone_from(self.one_sided.found());
+        let snapshot = Arc::new(snapshot);
         let before = self.channels.snapshot.send_replace(Arc::clone(&snapshot));
         for change in changes(&before.personas, &snapshot.personas) {
             self.event(change.what, Some(&change.persona), change.message);

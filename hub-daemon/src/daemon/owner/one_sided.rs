@@ -11,7 +11,12 @@ const QUIET_LOOKS: u32 = 3;
 
 /// Segments whose connections are seen in one direction only.
 #[derive(Debug, Default)]
-pub(super) struct OneSided(BTreeMap<SegmentId, Standing>);
+pub(super) struct OneSided {
+    /// Those that are told of.
+    told: BTreeMap<SegmentId, Standing>,
+    /// What the last look found.
+    found: BTreeMap<SegmentId, u64>,
+}
 
 #[derive(Debug)]
 struct Standing {
@@ -20,26 +25,32 @@ struct Standing {
 }
 
 impl OneSided {
+    /// How many connections the last look found, by segment.
+    pub(super) fn found(&self) -> &BTreeMap<SegmentId, u64> {
+        &self.found
+    }
+
     /// Takes note of what was found, and says what is to be said.
     pub(super) fn look(
         &mut self,
         found: &BTreeMap<SegmentId, u64>,
         name: impl Fn(SegmentId) -> Option<String>,
     ) -> Option<String> {
+        self.found.clone_from(found);
         for (segment, flows) in found {
-            if let Some(standing) = self.0.get_mut(segment) {
+            if let Some(standing) = self.told.get_mut(segment) {
                 *standing = Standing { flows: *flows, quiet: 0 };
             } else if *flows >= RAISED_AT {
-                self.0.insert(*segment, Standing { flows: *flows, quiet: 0 });
+                self.told.insert(*segment, Standing { flows: *flows, quiet: 0 });
             }
         }
-        for (segment, standing) in &mut self.0 {
+        for (segment, standing) in &mut self.told {
             if !found.contains_key(segment) {
                 standing.quiet += 1;
             }
         }
-        self.0.retain(|segment, standing| standing.quiet < QUIET_LOOKS && name(*segment).is_some());
-        let told = self.0.iter().filter_map(|(segment, standing)| {
+        self.told.retain(|segment, standing| standing.quiet < QUIET_LOOKS && name(*segment).is_some());
+        let told = self.told.iter().filter_map(|(segment, standing)| {
             Some(format!("persona `{}`: {} TCP connections", name(*segment)?, standing.flows))
         });
         let told: Vec<String> = told.collect();
@@ -63,6 +74,7 @@ mod tests {
         let (mut seen, none) = (OneSided::default(), BTreeMap::new());
         let found = |flows| BTreeMap::from([(SegmentId(1), flows)]);
         assert_eq!(seen.look(&found(2), name), None, "two may be an accident");
+        assert_eq!(*seen.found(), found(2), "and are counted");
         let told = seen.look(&found(3), name).unwrap();
         assert!(told.contains("`p1`: 3 TCP connections") && told.contains("masquerade"), "{told}");
         assert!(seen.look(&found(1), name).unwrap().contains(": 1 TCP"), "one is enough to stay");

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::Pass;
 use super::{FULL_PASS, Owner, RETRY, SETTLE, deadline_in};
 use crate::command::Command;
-use crate::kernel::clock;
 use crate::kernel::step::ClockSettings;
+use crate::kernel::{boot, clock};
 
 /// Part of the flow table in use that is worth a condition, in percent.
 const CROWDED_PERCENT: u64 = 80;
@@ -85,7 +85,9 @@ impl Owner {
     pub(super) fn look_for_step(&mut self) {
         let Some(by) = self.steps.look(clock::wall_before_boot()) else { return };
         tracing::warn!(seconds = by.as_secs_f64(), "the wall clock was set");
+        self.hub.note_clocks(boot::clocks());
         self.internal(Command::ClockSet(by), Timestamp::now());
+        self.keep();
         self.event("clock", None, format!("the wall clock was set by {:.1} s", by.as_secs_f64()));
         self.dirty = true;
         self.publish();

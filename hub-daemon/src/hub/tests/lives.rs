@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::command::Clocks;
 
 fn temporary(fields: Value) -> Value {
     with(persona("a", "10.1.0.0/24"), fields)
@@ -128,6 +129,34 @@ fn a_clock_that_goes_back_makes_no_life_longer() {
     script.pass(1_799);
     assert!(script.view("a").state != PersonaState::Expired);
     script.pass(1);
+    assert_eq!(script.view("a").state, PersonaState::Expired);
+}
+
+#[test]
+fn a_clock_that_goes_back_while_no_daemon_runs_makes_no_life_longer() {
+    let clocks = |hours: i64| {
+        let wall_before_boot_ns = hours * 3_600_000_000_000;
+        Some(Clocks { boot_id: "a".to_owned(), wall_before_boot_ns })
+    };
+    let mut script = Script::new();
+    script.hub.note_clocks(clocks(9).unwrap());
+    let view = script.create(temporary(json!({"ttl": "1h"}))).unwrap();
+    script.pass(1_800);
+    let again = |script: &mut Script, hours: i64, by: i64| {
+        script.now += by.hours();
+        let state = serde_json::from_str(&serde_json::to_string(&script.hub.state()).unwrap()).unwrap();
+        script.hub = Hub::restore_by(Config::default(), IdSource::new(2), state, clocks(hours), script.now);
+    };
+    let left = |script: &Script| script.desired().segments[&view.segment].expires.unwrap() - script.now;
+    again(&mut script, 7, -2);
+    assert_eq!(left(&script).get_seconds(), 1_800);
+    // The next daemon finds the clocks as they were.
+    again(&mut script, 7, 0);
+    assert_eq!(left(&script).get_seconds(), 1_800);
+    // Back and forth again, all is as before.
+    again(&mut script, 9, 2);
+    assert_eq!(script.desired().segments[&view.segment].expires, view.expires_at);
+    again(&mut script, 10, 1);
     assert_eq!(script.view("a").state, PersonaState::Expired);
 }
 

@@ -42,7 +42,7 @@ fn whoever_comes_later_is_known_by_another_range() {
         (known(c.segment, "10.1.0.0/16"), net("100.66.0.0/16")),
         (known(c.segment, "100.65.0.0/16"), net("10.1.0.0/16")),
     ]);
-    assert_eq!(desired.translations, wanted);
+    assert_eq!(desired.translations, wanted.into());
 }
 
 #[test]

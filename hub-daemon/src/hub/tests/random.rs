@@ -23,12 +23,13 @@ enum Step {
     Restart,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let one = || (0_u8..12, 0_u8..10, prop::option::of(1_u8..100));
+fn step(names: std::ops::Range<u8>, ranges: u8) -> impl Strategy<Value = Step> {
+    let one = move || (names.clone(), 0_u8..ranges, prop::option::of(1_u8..100));
+    let name = one().prop_map(|(name, _, _)| name);
     prop_oneof![
         4 => one().prop_map(|(name, range, ttl)| Step::Create(name, range, ttl)),
         3 => one().prop_map(|(name, range, ttl)| Step::Replace(name, range, ttl)),
-        2 => (0_u8..12).prop_map(Step::Delete),
+        2 => name.prop_map(Step::Delete),
         2 => prop::collection::vec(one(), 0..4).prop_map(Step::Documents),
         1 => any::<(bool, bool)>().prop_map(|(there, up)| Step::Link(there, up)),
         2 => (0_u8..4).prop_map(Step::Faults),
@@ -37,13 +38,32 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Personas from this number on are mostly lone: what they contribute depends on nobody else.
+const LONE: u8 = 12;
+
 fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
+    let range_number = range;
     // Ranges 8 and 9 hold the others: overlaps are common.
-    let range =
-        if range < 8 { format!("10.0.{range}.0/24") } else { format!("10.0.{}.0/22", (range - 8) * 4) };
+    let range = if range < 8 || name >= LONE {
+        format!("10.0.{range}.0/24")
+    } else {
+        format!("10.0.{}.0/22", (range - 8) * 4)
+    };
     let mut document = persona(&format!("n{name}"), &range);
     if let Some(ttl) = ttl {
         document = with(document, json!({"ttl": format!("{ttl}s")}));
+    }
+    if name >= LONE {
+        // One of them is no longer lone when it has this, and the others are not when their ranges meet.
+        let v6 = format!("fd00:{range_number}::/64");
+        return match name % 6 {
+            0 => document,
+            1 => with(document, json!({"ip_range": [range, v6], "egress": {"nat": "masquerade"}})),
+            2 => with(document, json!({"endpoints": [{"name": "e", "pid": u32::from(name) + 1}]})),
+            3 => with(document, json!({"interfaces": ["lan"]})),
+            4 => with(document, json!({"ip_range": [range, v6], "detectors": "default"})),
+            _ => with(document, json!({"egress": {"next_hop": "192.0.2.1"}})),
+        };
     }
     // Each kind overrides, too: behind endpoints, behind an interface, and behind nothing of its own.
     if name >= 6 {
@@ -58,10 +78,14 @@ fn document(name: u8, range: u8, ttl: Option<u8>) -> Value {
     }
 }
 
-/// What must hold after any step. Returns how many ranges others have.
-fn check(script: &mut Script) -> u32 {
+/// What must hold after any step. Returns how many ranges others have, and whether what is wanted was amended.
+fn check(script: &mut Script) -> (u32, bool) {
     let snapshot = script.hub.snapshot(script.now);
     let desired = script.desired();
+    let amended = script.hub.amend(script.now);
+    let is_amended = amended.is_some();
+    let wanted = amended.unwrap_or_else(|| script.hub.wanted(script.now));
+    assert_eq!(wanted, desired, "what is wanted, as made from nothing");
     let live: BTreeSet<&PersonaId> = snapshot
         .personas
         .values()
@@ -125,7 +149,7 @@ fn check(script: &mut Script) -> u32 {
         assert!(!overrides || lent != stepped_back, "a range that its taker does not have");
     }
     assert!(script.hub.deadline().is_none_or(|deadline| deadline > script.now), "a deadline was missed");
-    taken
+    (taken, is_amended)
 }
 
 /// A twin of the hub that was taken back, and what was stored change by change, are the hub.
@@ -168,9 +192,9 @@ impl Shadow {
     }
 }
 
-fn run(steps: Vec<Step>) -> [u32; 4] {
+fn run(steps: Vec<Step>) -> [u32; 5] {
     let mut script = Script::new();
-    let mut outcomes = [0; 4];
+    let mut outcomes = [0; 5];
     let mut taken_before = 0;
     let mut ended: BTreeSet<PersonaId> = BTreeSet::new();
     let mut freed: BTreeMap<SegmentId, Timestamp> = BTreeMap::new();
@@ -216,7 +240,8 @@ fn run(steps: Vec<Step>) -> [u32; 4] {
             }
         };
         outcomes[usize::from(done)] += 1;
-        let taken = check(&mut script);
+        let (taken, is_amended) = check(&mut script);
+        outcomes[4] += u32::from(is_amended);
         outcomes[2] += u32::from(taken > taken_before);
         outcomes[3] += u32::from(taken < taken_before);
         taken_before = taken;
@@ -244,15 +269,32 @@ fn run(steps: Vec<Step>) -> [u32; 4] {
     outcomes
 }
 
-#[test]
-fn a_thousand_random_lives_keep_the_invariants() {
+/// Outcomes of random lives: refused, done, taken, given back, amended.
+fn lives(names: std::ops::Range<u8>, ranges: u8, count: usize) -> [u32; 5] {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut outcomes = [0; 4];
-    for _ in 0..1_000 {
-        let steps = prop::collection::vec(step(), 1..40).new_tree(&mut runner).unwrap().current();
+    let mut outcomes = [0; 5];
+    for _ in 0..count {
+        let steps = prop::collection::vec(step(names.clone(), ranges), 1..40);
+        let steps = steps.new_tree(&mut runner).unwrap().current();
         outcomes.iter_mut().zip(run(steps)).for_each(|(sum, count)| *sum += count);
     }
+    outcomes
+}
+
+#[test]
+fn a_thousand_random_lives_keep_the_invariants() {
+    let outcomes = lives(0..12, 10, 1_000);
     assert!(outcomes[0] > 2_000 && outcomes[1] > 2_000, "refused and done: {outcomes:?}");
     assert!(outcomes[2] > 300 && outcomes[3] > 200, "taken and given back: {outcomes:?}");
+}
+
+#[test]
+fn what_lone_lives_want_is_amended_to_what_it_would_be_from_nothing() {
+    let [refused, done, _, _, amended] = lives(LONE..30, 40, 500);
+    assert!(refused > 300 && done > 2_000, "{refused} refused, {done} done");
+    assert!(amended > 1_000, "{amended} amended");
+    // Among those that know each other.
+    let [_, done, _, _, amended] = lives(6..20, 12, 300);
+    assert!(done > 1_000 && amended > 100, "{done} done, {amended} amended");
 }

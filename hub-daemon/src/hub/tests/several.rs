@@ -3,6 +3,7 @@
 use super::*;
 use crate::document::hub::HubDocument;
 use crate::document::template::Templates;
+use crate::view::NodeRoom;
 
 /// A hub of this name that takes two personas and a gigabit.
 fn node(name: &str) -> Config {
@@ -113,6 +114,46 @@ fn each_hub_counts_for_itself() {
         assert!(kind == RejectionKind::Invalid && text.contains("choose another gateway"), "{text}");
         assert_eq!(script.desired().segments.len(), 2);
     }
+}
+
+#[test]
+fn a_node_tells_how_full_it_is_as_personas_come_and_end() {
+    let mut script = Script::with(node("east"));
+    let told = |script: &mut Script| script.hub.snapshot(script.now).node;
+    let empty = told(&mut script);
+    assert!(!empty.ready && empty.name.as_deref() == Some("east") && empty.labels["site"] == "east");
+    let room =
+        |personas, bps: [u64; 2]| NodeRoom { personas, ingress_bps: Some(bps[0]), egress_bps: Some(bps[1]) };
+    let giga = 1_000_000_000;
+    assert_eq!([empty.capacity, empty.free], [room(2, [giga; 2]); 2]);
+    let rates = json!({"ttl": "1h", "qos": {"bandwidth": {"ingress": "700Mbps", "egress": "100Mbps"}}});
+    script.documents(&[with(persona("a", "10.1.0.0/24"), rates)]).unwrap();
+    script.create(of("away", "10.8.0.0/24", json!({"node": "west"}))).unwrap();
+    script.reconciled(&[]);
+    let half = told(&mut script);
+    assert!(half.ready, "its documents are in the kernel");
+    assert_eq!(half.used, room(1, [700_000_000, 100_000_000]), "what lives elsewhere takes nothing");
+    assert_eq!(half.free, room(1, [300_000_000, 900_000_000]));
+    script.pass(3_600);
+    assert_eq!(told(&mut script).free, room(2, [giga; 2]), "what ended gives it back");
+    let unlimited = told(&mut Script::with(Config::default()));
+    assert_eq!(unlimited.capacity, NodeRoom { personas: 10_000, ..NodeRoom::default() });
+}
+
+#[test]
+fn a_file_cannot_leave_the_choice_to_a_hub() {
+    let mut script = Script::with(node("east"));
+    let open = of("a", "10.1.0.0/24", json!({"labels": {"kind": "any"}, "choose": "free"}));
+    let problems = persona_from_value(open.clone()).unwrap_err();
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!(problem.pointer, "/gateway/choose");
+    for wanted in ["Files are read by all hubs", "write `node: NAME`"] {
+        assert!(problem.detail.contains(wanted), "{wanted} in {}", problem.detail);
+    }
+    // Nor does the core: who takes requests chooses before.
+    let document = Box::new(serde_json::from_value(open).unwrap());
+    let (kind, text) = refusal(script.hub.handle(Command::Create { document }, script.now));
+    assert!(kind == RejectionKind::Invalid && text.starts_with("/gateway/choose"), "{text}");
 }
 
 #[test]

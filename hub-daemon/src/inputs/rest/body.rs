@@ -55,6 +55,11 @@ pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
     decode::persona(bytes).map_err(ProblemDetails::from)
 }
 
+/// The persona in a body, whose hub may be left to choose.
+pub(super) fn newcomer(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
+    decode::newcomer(bytes).map_err(ProblemDetails::from)
+}
+
 /// Another document in a body.
 pub(super) fn other<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ProblemDetails> {
     decode::other(bytes).map_err(ProblemDetails::from)

@@ -23,6 +23,11 @@ pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, DecodeError> {
     decode(bytes, Reading::persona)
 }
 
+/// Reads a persona whose hub may be left to choose.
+pub(super) fn newcomer(bytes: &[u8]) -> Result<PersonaDocument, DecodeError> {
+    decode(bytes, Reading::newcomer)
+}
+
 /// Reads a persona that was JSON already.
 pub(super) fn persona_from_value(value: Value) -> Result<PersonaDocument, Rejection> {
     document(Reading::persona(value))

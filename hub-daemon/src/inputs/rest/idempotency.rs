@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
+use super::place::Made;
 use super::problem::ProblemDetails;
-use crate::view::PersonaView;
 
 /// How long a key is remembered.
 const KEY_TIME: Duration = Duration::from_hours(24);
@@ -26,7 +26,7 @@ const KEY_BYTES: usize = 255;
 pub(super) const HEADER: &str = "idempotency-key";
 
 /// The answer that requests with one key share.
-type Answer = Arc<OnceCell<Box<PersonaView>>>;
+type Answer = Arc<OnceCell<Made>>;
 
 /// Answers by key.
 #[derive(Clone, Debug, Default)]

@@ -18,8 +18,11 @@ mod idempotency;
 mod lists;
 mod merge;
 mod names;
+mod node;
 mod openapi;
+mod others;
 mod personas;
+mod place;
 mod pools;
 pub mod problem;
 mod query;
@@ -53,6 +56,7 @@ pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
 pub(crate) use self::lists::SetView;
+pub(crate) use self::node::{NodeList, NodeStanding};
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
@@ -98,6 +102,8 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(personas::show, personas::replace, personas::patch, removal::delete))
             .routes(routes!(removal::orphans, removal::collect))
             .routes(routes!(pools::pools))
+            .routes(routes!(node::node))
+            .routes(routes!(node::nodes))
             .routes(routes!(templates::templates))
             .routes(routes!(candidate::show, candidate::put, candidate::delete))
             .routes(routes!(candidate::accept))

@@ -13,6 +13,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::filter::Filter;
+use super::place::{Made, Manner, make};
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
 use super::{Api, body, decode, etag, idempotency, merge};
@@ -59,7 +60,9 @@ pub(super) async fn list(
 
 /// Creates a persona
 ///
-/// Waits up to two seconds for the kernel to take it, unless the request says `Prefer: respond-async`.
+/// Waits up to two seconds for the kernel to take it, unless the request says `Prefer: respond-async`. With
+/// `gateway: {choose: free}` it is created on the gateway of which the largest part stays free, this hub or another
+/// one; `gateway.node` of the answer names it, and `Location` is there.
 #[utoipa::path(post, path = "/personas", tag = "personas", request_body = PersonaDocument,
     params(
         ("Idempotency-Key" = Option<String>, Header,
@@ -73,7 +76,7 @@ pub(super) async fn list(
         (status = 412, description = "If-Match makes no sense here"),
         (status = 413, description = "larger than 1 MiB"),
         (status = 415, description = "not application/json"),
-        (status = 422, description = "the document is invalid, or the key was used with another body"),
+        (status = 422, description = "the document is invalid, no hub takes it, or the key was used with another body"),
         (status = 503, description = "the hub is busy or stopping"),
         (status = 507, description = "a limit of the hub is reached"),
     ))]
@@ -86,13 +89,13 @@ pub(super) async fn create(
     etag::refuse_precondition(&headers)?;
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = body::persona(&bytes)?;
-    let wait = !prefers(&headers, "respond-async");
-    let persona = match key {
-        None => admit(&api, document, wait).await?,
-        Some(key) => admit_once(api, key, &bytes, document, wait).await?,
+    let document = body::newcomer(&bytes)?;
+    let manner = Manner { key, wait: !prefers(&headers, "respond-async") };
+    let Made { persona, location } = match &manner.key {
+        None => make(api, document, manner).await?,
+        Some(_) => make_once(api, &bytes, document, manner).await?,
     };
-    let location = format!("{}/{}", uri.path(), persona.id);
+    let location = location.unwrap_or_else(|| format!("{}/{}", uri.path(), persona.id));
     let mut response = (StatusCode::CREATED, with_tag(&persona)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -100,7 +103,12 @@ pub(super) async fn create(
     Ok(response)
 }
 
-async fn admit(api: &Api, document: PersonaDocument, wait: bool) -> Result<Box<PersonaView>, ProblemDetails> {
+/// Admits a persona, and waits for the kernel if asked to.
+pub(super) async fn admit(
+    api: &Api,
+    document: PersonaDocument,
+    wait: bool,
+) -> Result<Box<PersonaView>, ProblemDetails> {
     let reply = api.command(Command::Create { document: Box::new(document) }).await?;
     let persona = changed(reply)?;
     if !wait || !is_on_its_way(persona.state) {
@@ -122,21 +130,22 @@ fn is_on_its_way(state: PersonaState) -> bool {
     matches!(state, PersonaState::Pending | PersonaState::Provisioning)
 }
 
-/// Admits in a task of its own: a client that goes away must not make its next attempt a second persona.
-async fn admit_once(
+/// Creates in a task of its own: a client that goes away must not make its next attempt a second persona.
+async fn make_once(
     api: Api,
-    key: String,
     bytes: &[u8],
     document: PersonaDocument,
-    wait: bool,
-) -> Result<Box<PersonaView>, ProblemDetails> {
+    manner: Manner,
+) -> Result<Made, ProblemDetails> {
+    let key = manner.key.clone().unwrap_or_default();
     let answer = api.answers.place(key.clone(), bytes).await?;
     let task = tokio::spawn(async move {
-        let admitted = answer.get_or_try_init(|| admit(&api, document, wait)).await.cloned();
-        if admitted.is_err() {
-            api.answers.forget(&key, &answer).await;
+        let answers = api.answers.clone();
+        let made = answer.get_or_try_init(|| make(api, document, manner)).await.cloned();
+        if made.is_err() {
+            answers.forget(&key, &answer).await;
         }
-        admitted
+        made
     });
     task.await.map_err(|error| ProblemDetails::unavailable(&error.to_string()))?
 }
@@ -253,7 +262,7 @@ fn with_tag(persona: &PersonaView) -> Response {
     ([(header::ETAG, etag::of(persona))], Json(persona)).into_response()
 }
 
-fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
+pub(super) fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> {
     match reply {
         Reply::Created(persona) | Reply::Updated(persona) => Ok(persona),
         Reply::Deleted

@@ -86,3 +86,56 @@ fn maps_of_other_sizes_are_refused() {
         assert!(error.to_string().contains("the key has 8 bytes, not 4"), "{error}");
     }
 }
+
+#[test]
+fn elements_that_are_stored_are_there_and_no_others() {
+    if !may_make_maps() {
+        return;
+    }
+    for flags in [0, BPF_F_MMAPABLE] {
+        let map = Array::<_, [u64; 5]>::create(3_000, flags).unwrap();
+        let store = Store::open(map.map());
+        let values: Vec<[u64; 5]> = (0..200).map(|index| [index; 5]).collect();
+        store.set(map.map(), 1_700, &values).unwrap();
+        store.set(map.map(), 2_999, &[[7, 8, 9, 10, 11]]).unwrap();
+        let mut sum = [0; 5];
+        for index in 0..3_000_u32 {
+            let found: [u64; 5] = map.get(&index, 0).unwrap();
+            let stored =
+                index.checked_sub(1_700).filter(|index| *index < 200).map_or([0; 5], |i| [i.into(); 5]);
+            assert_eq!(found, if index == 2_999 { [7, 8, 9, 10, 11] } else { stored }, "flags {flags}");
+            sum.iter_mut().zip(found).for_each(|(sum, word)| *sum += word);
+        }
+        assert_eq!(sum[0], 199 * 100 + 7);
+        assert!(store.set(map.map(), 2_999, &values[..2]).is_err(), "behind the end");
+        // Of another size: the kernel's word for it.
+        assert!(Store::<[u64; 4]>::open(map.map()).set(map.map(), 0, &[[1; 4]]).is_err());
+    }
+}
+
+#[test]
+fn stores_take_less_time_than_calls() {
+    if !may_make_maps() {
+        return;
+    }
+    let values: Vec<[u64; 8]> = (0..80_000).map(|index| [index; 8]).collect();
+    let times = [0, BPF_F_MMAPABLE].map(|flags| {
+        let map = Array::<_, [u64; 8]>::create(100_000, flags).unwrap();
+        let store = Store::open(map.map());
+        let write = || {
+            let begun = clock_ns();
+            for (first, values) in (0..).step_by(8).zip(values.chunks(8)) {
+                store.set(map.map(), first, values).unwrap();
+            }
+            clock_ns() - begun
+        };
+        (0..5).map(|_| write()).min().unwrap()
+    });
+    assert!(times[1] < times[0], "ns by calls and by stores: {times:?}");
+}
+
+/// CPU time of the thread in nanoseconds: others work on the machine, too.
+fn clock_ns() -> i64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.tv_sec() * 1_000_000_000 + time.tv_nsec()
+}

@@ -9,19 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{Request, header};
 use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::{AlertEvent, Deliveries};
+use crate::client::Target;
+use crate::client::tls::Connector;
 use crate::model::webhook::Webhook;
 
 /// Alerts that wait for one receiver.
@@ -87,18 +81,20 @@ async fn deliver(hook: Webhook, mut events: mpsc::Receiver<Arc<AlertEvent>>, del
             };
             let Some(wait) = waits.next() else {
                 deliveries.failed.add(1);
-                tracing::error!(host = hook.host, alert = event.alert, %error, "webhook given up");
+                tracing::error!(host = hook.url.host, alert = event.alert, %error, "webhook given up");
                 break;
             };
-            tracing::warn!(host = hook.host, alert = event.alert, %error, ?wait, "webhook failed");
+            tracing::warn!(host = hook.url.host, alert = event.alert, %error, ?wait, "webhook failed");
             tokio::time::sleep(*wait).await;
         }
     }
 }
 
 async fn post(hook: &Webhook, body: Bytes) -> io::Result<()> {
-    let mut request = Request::post(&hook.path)
-        .header(header::HOST, host_header(hook))
+    let tls = hook.ca.as_deref().map(|ca| Connector::read(ca, None)).transpose().map_err(io::Error::other)?;
+    let target = Target::Tcp { host: hook.url.host.clone(), port: hook.url.port, tls };
+    let mut request = Request::post(&hook.url.path)
+        .header(header::HOST, target.host())
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, concat!("hubd/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &hook.secret_file {
@@ -107,48 +103,9 @@ async fn post(hook: &Webhook, body: Bytes) -> io::Result<()> {
         request = request.header(SIGNATURE, signature(key.trim_ascii(), &body));
     }
     let request = request.body(Full::new(body)).map_err(io::Error::other)?;
-    let stream = TcpStream::connect((hook.host.as_str(), hook.port)).await?;
-    let status = match &hook.ca {
-        None => exchange(stream, request).await?,
-        Some(ca) => {
-            let name = ServerName::try_from(hook.host.clone()).map_err(io::Error::other)?;
-            exchange(connector(ca)?.connect(name, stream).await?, request).await?
-        }
-    };
+    let answer = target.send(request).await.map_err(io::Error::other)?;
+    let status = answer.status();
     if status.is_success() { Ok(()) } else { Err(io::Error::other(format!("it answered {status}"))) }
-}
-
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> io::Result<StatusCode>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(io::Error::other);
-    connection.abort();
-    answer.map(|answer| answer.status())
-}
-
-fn connector(ca: &std::path::Path) -> io::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(io::Error::other)? {
-        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn host_header(hook: &Webhook) -> String {
-    if hook.host.contains(':') {
-        format!("[{}]:{}", hook.host, hook.port)
-    } else {
-        format!("{}:{}", hook.host, hook.port)
-    }
 }
 
 fn signature(key: &[u8], body: &[u8]) -> String {

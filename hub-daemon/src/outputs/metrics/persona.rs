@@ -7,7 +7,7 @@ use super::text::{Kind, Text};
 use crate::datapath_view::{Count, DropCount};
 use crate::model::SegmentId;
 
-pub(super) const FAMILIES: [Family; 9] = [
+pub(super) const FAMILIES: [Family; 10] = [
     Family {
         name: "hub_persona_packets",
         kind: Kind::Counter,
@@ -54,6 +54,16 @@ pub(super) const FAMILIES: [Family; 9] = [
             if rows.totals(row).is_some() {
                 let flows = rows.flows.get(&row.segment).copied().unwrap_or_default();
                 text.line(["hub_persona_flows{persona=\"", rows.name(row), "\"} "], flows);
+            }
+        },
+    },
+    Family {
+        name: "hub_persona_asymmetric_flows",
+        kind: Kind::Gauge,
+        help: "TCP connections of a persona whose answers do not come through the hub, if there are any",
+        write: |rows, row, text| {
+            if row.one_sided > 0 {
+                text.line(["hub_persona_asymmetric_flows{persona=\"", rows.name(row), "\"} "], row.one_sided);
             }
         },
     },

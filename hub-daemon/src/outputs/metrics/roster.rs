@@ -20,6 +20,8 @@ pub(super) struct Row {
     pub(super) expires: Option<u64>,
     /// The latency that it asks for, in microseconds.
     pub(super) latency_us: Option<u128>,
+    /// Its TCP connections that pass the hub in one direction only.
+    pub(super) one_sided: u64,
 }
 
 /// All personas of a snapshot.
@@ -53,6 +55,7 @@ impl Roster {
                 segment: persona.segment,
                 expires: persona.expires_at.and_then(|end| u64::try_from(end.as_second()).ok()),
                 latency_us: latency.and_then(|text| Some(span::parse(text).ok()?.as_micros())),
+                one_sided: snapshot.one_sided.get(&persona.segment).copied().unwrap_or_default(),
             });
         }
         let personas = || snapshot.personas.values();

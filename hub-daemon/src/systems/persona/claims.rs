@@ -208,6 +208,11 @@ impl Claims {
         self.totals = self.totals.minus(Totals::of(persona, &record.policy));
     }
 
+    /// How many personas live here, and the bits a second that are promised to them each way.
+    pub fn promised(&self) -> (usize, [u64; 2]) {
+        (self.totals.personas, self.totals.promised_bps)
+    }
+
     /// Refuses a persona that would exceed a limit of the data path.
     pub fn room(
         &self,

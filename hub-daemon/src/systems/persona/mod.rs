@@ -1,6 +1,7 @@
 //! Personas: their records, what they claim, what they contribute, what is to be said about them.
 
 pub mod candidate;
+pub mod choice;
 pub mod claims;
 pub mod condition;
 pub mod lint;

@@ -94,7 +94,9 @@ impl<'a> Ground<'a> {
     pub fn contribute(&self, desired: &mut Desired) {
         for name in self.inventory.links.keys() {
             let Some((role, xdp)) = role(self.config, name) else { continue };
-            desired.ports.entry(name.clone()).or_insert(Port { role, segment: None, xdp });
+            if !desired.ports.contains_key(name) {
+                desired.ports.insert(name.clone(), Port { role, segment: None, xdp });
+            }
             if role == Role::Segment {
                 desired.gates.insert(name.clone());
             }

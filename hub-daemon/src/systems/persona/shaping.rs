@@ -42,6 +42,9 @@ fn has_rules(persona: &Persona) -> bool {
 
 /// Adds shapes and queues of personas whose ports are in `desired`.
 pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>) {
+    if !records.iter().any(|record| flags(&record.persona) & SEGMENT_SHAPED != 0) {
+        return;
+    }
     let uplinks: BTreeSet<String> = desired
         .ports
         .iter()

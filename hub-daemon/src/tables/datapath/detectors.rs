@@ -15,6 +15,7 @@ use hub_common::limits::DETECTOR_SETS;
 use super::slots::Slots;
 use super::{MapFault, failure, take};
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
@@ -60,7 +61,7 @@ impl DetectorMaps {
     }
 
     /// Puts sets that are missing, and the words that lead to them.
-    pub fn put(&mut self, wanted: &BTreeMap<SegmentId, Detectors>, clock: &Clock) -> Report {
+    pub fn put(&mut self, wanted: &SharedMap<SegmentId, Detectors>, clock: &Clock) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         for (id, detectors) in wanted {
             if self.live.get(id) == Some(detectors) {

@@ -8,6 +8,7 @@
 pub mod connections;
 pub mod detectors;
 mod ends;
+mod entry;
 pub mod grace;
 pub mod local_bits;
 pub mod nets;
@@ -39,6 +40,7 @@ use ipnet::IpNet;
 
 use crate::command::Inventory;
 use crate::desired::Desired;
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};
@@ -174,10 +176,10 @@ impl Datapath {
 
     /// Segments that go on looking for addresses in quarantine.
     fn held(&mut self, desired: &Desired, clock: &Clock) -> BTreeSet<SegmentId> {
-        if self.segments.stop_quarantine(&desired.segments) {
-            self.quarantine.held(clock.now())
-        } else {
+        if self.segments.stop_quarantine(&desired.segments).is_empty() {
             BTreeSet::new()
+        } else {
+            self.quarantine.held(clock.now())
         }
     }
 
@@ -195,7 +197,10 @@ impl Datapath {
         desired: &Desired,
         failed: &BTreeSet<PersonaId>,
         live: impl Fn(&SegmentId) -> bool,
-    ) -> BTreeMap<IpNet, SegmentId> {
+    ) -> SharedMap<IpNet, SegmentId> {
+        if failed.is_empty() {
+            return desired.prefixes.clone();
+        }
         let stuck = desired.segments.iter().filter(|(id, s)| failed.contains(&s.persona) && live(id));
         let held = stuck.filter_map(|(id, _)| Some((*id, self.prefixes.of(*id)?)));
         let held: BTreeMap<SegmentId, Vec<IpNet>> = held.collect();
@@ -204,13 +209,18 @@ impl Datapath {
         kept.chain(wanted.map(|(net, id)| (*net, *id))).collect()
     }
 
-    /// Deletes what is no longer wanted and waits until no packet can see freed slots.
+    /// Deletes what is no longer wanted. [`Self::reuse`] comes before the next pass.
     pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
         let translations = self.translations.delete(desired);
         let report = self.segments.delete(&desired.segments);
         let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);
         self.times.delete(&desired.segments);
+        vec![report, translations, connections, watches, self.sets.delete(&desired.sets)]
+    }
+
+    /// Waits until no packet can see what passes took out of use, so that the next may use it again.
+    pub fn reuse(&mut self) {
         let retired =
             [self.segments.has_retired(), self.prefixes.has_retired(), self.detectors.has_retired()];
         if retired.contains(&true) {
@@ -219,7 +229,6 @@ impl Datapath {
             self.prefixes.reuse();
             self.detectors.reuse();
         }
-        vec![report, translations, connections, watches, self.sets.delete(&desired.sets)]
     }
 
     /// Names what is in the maps and wanted by nobody.

@@ -13,7 +13,7 @@ use super::origins::Origins;
 use super::port_sets::PortSets;
 use super::slots::Slots;
 use super::{MapFault, take};
-use crate::kernel::batch;
+use crate::kernel::batch::Store;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::model::policy::{Policy, Terms};
@@ -25,7 +25,8 @@ pub struct Built {
     pub word: u32,
     ingress: (u32, u32),
     egress: (u32, u32),
-    open: [u32; 4],
+    /// Names of its port sets, by `hub_common::open::OPEN_*` place.
+    pub(super) open: [u8; 4],
 }
 
 /// The policy and rule maps.
@@ -33,6 +34,8 @@ pub struct Policies {
     map: Array<MapData, Compiled>,
     shapes: Array<MapData, Shape>,
     rules: Array<MapData, Rule>,
+    /// Both are written where nobody looks yet.
+    stores: (Store<Compiled>, Store<Rule>),
     origins: Origins,
     port_sets: PortSets,
     policy_slots: Slots,
@@ -75,6 +78,7 @@ impl Policies {
             retired: Vec::new(),
             origins: Origins::new(ebpf, adopted)?,
             port_sets: PortSets::new(ebpf)?,
+            stores: (Store::open(policies.map()), Store::open(rules.map())),
             map: policies,
             rules,
         };
@@ -169,9 +173,11 @@ impl Policies {
             egress_count: built.egress.1,
             flags: policy.flags,
             word: built.word,
+            pad: 0,
         };
         self.write_shape(policy_slot(built.word), site.shape)?;
-        self.map.set(policy_slot(built.word), compiled, 0).map_err(|source| kernel("POLICIES", source))
+        let stored = self.stores.0.set(self.map.map(), policy_slot(built.word), &[compiled]);
+        stored.map_err(|error| kernel("POLICIES", MapError::IoError(error)))
     }
 
     /// Most policies have no shape, and most slots had none before.
@@ -193,10 +199,10 @@ impl Policies {
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
         let capacity = self.rule_slots.capacity();
         let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
-        let finished = (first..).zip(rules).map(|(slot, rule)| Ok((slot, self.finish(site, egress, rule)?)));
-        let written = finished.collect::<Result<Vec<(u32, Rule)>, MapFault>>().and_then(|rules| {
-            let (_, result) = batch::put(self.rules.map(), &rules);
-            result.map_err(|error| kernel("RULES", MapError::IoError(error)))
+        let finished = rules.iter().map(|rule| self.finish(site, egress, rule));
+        let written = finished.collect::<Result<Vec<Rule>, MapFault>>().and_then(|rules| {
+            let stored = self.stores.1.set(self.rules.map(), first, &rules);
+            stored.map_err(|error| kernel("RULES", MapError::IoError(error)))
         });
         written.inspect_err(|_| self.rule_slots.give(first, count))?;
         Ok((first, count))

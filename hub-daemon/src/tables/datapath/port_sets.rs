@@ -26,8 +26,8 @@ impl PortSets {
     }
 
     /// Notes that a live policy of an earlier run names a set.
-    pub fn adopt(&mut self, name: u32) -> Result<(), MapFault> {
-        let Some(slot) = name.checked_sub(OPEN_FIRST) else { return Ok(()) };
+    pub fn adopt(&mut self, name: u8) -> Result<(), MapFault> {
+        let Some(slot) = slot(name) else { return Ok(()) };
         let set = self.map.get(&slot, 0).map_err(kernel)?;
         if let Some((_, users)) = self.live.values_mut().find(|(live, _)| *live == slot) {
             *users += 1;
@@ -40,7 +40,7 @@ impl PortSets {
 
     /// The name of a set with these ports. Where there is no room it is [`OPEN_NONE`]: connections are
     /// tracked, as without sets.
-    pub fn intern(&mut self, ranges: &PortRanges) -> Result<u32, MapFault> {
+    pub fn intern(&mut self, ranges: &PortRanges) -> Result<u8, MapFault> {
         if ranges.is_empty() {
             return Ok(OPEN_NONE);
         }
@@ -49,7 +49,7 @@ impl PortSets {
         }
         if let Some((slot, users)) = self.live.get_mut(ranges) {
             *users += 1;
-            return Ok(OPEN_FIRST + *slot);
+            return Ok(name(*slot));
         }
         let Some(slot) = self.slots.take(1) else {
             let capacity = self.slots.capacity();
@@ -61,12 +61,12 @@ impl PortSets {
             return Err(kernel(source));
         }
         self.live.insert(ranges.clone(), (slot, 1));
-        Ok(OPEN_FIRST + slot)
+        Ok(name(slot))
     }
 
     /// Takes back one use of a name that no packet can see any more.
-    pub fn release(&mut self, name: u32) {
-        let Some(slot) = name.checked_sub(OPEN_FIRST) else { return };
+    pub fn release(&mut self, name: u8) {
+        let Some(slot) = slot(name) else { return };
         for (live, users) in self.live.values_mut() {
             if *live == slot {
                 *users -= 1;
@@ -78,6 +78,16 @@ impl PortSets {
             self.slots.give(slot, 1);
         }
     }
+}
+
+/// The slot of a name, if it names one.
+fn slot(name: u8) -> Option<u32> {
+    name.checked_sub(OPEN_FIRST).map(u32::from)
+}
+
+/// The name of a slot; the table has as many as there are names, and what has none is asked flow by flow.
+fn name(slot: u32) -> u8 {
+    u8::try_from(slot).ok().and_then(|slot| slot.checked_add(OPEN_FIRST)).unwrap_or(OPEN_NONE)
 }
 
 /// A set as merged ranges.

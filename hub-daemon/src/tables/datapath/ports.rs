@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use super::{MapFault, take};
 use crate::command::{Inventory, Link};
+use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Port, Role, Translation, View, Xdp};
 use crate::kernel::attach::{self, Hook, Place};
 use crate::kernel::netlink::Netlink;
@@ -187,7 +188,7 @@ impl Ports {
     fn remove_gone(
         &mut self,
         pins: &Path,
-        wanted: &BTreeMap<String, Port>,
+        wanted: &SharedMap<String, Port>,
         inventory: &Inventory,
         report: &mut Report,
     ) {
@@ -284,7 +285,7 @@ fn wants_xdp(name: &str, port: &Port, link: &Link) -> bool {
 fn is_translated(port: &Port, desired: &Desired) -> bool {
     let known = |segment: SegmentId, view: View| {
         let first = Translation { segment, view, other: IpNet::default() };
-        let next = desired.translations.range(first..).next();
+        let next = desired.translations.range_from(&first).next();
         next.is_some_and(|(key, _)| key.segment == segment && key.view == view)
     };
     match port.role {

@@ -18,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::nets::Nets;
 use super::slots::Slots;
 use super::{MapFault, failure, take};
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
@@ -31,7 +32,7 @@ pub struct Prefixes {
     blocks: Array<MapData, Block>,
     v6: LpmTrie<MapData, Address, u32>,
     nets: Nets,
-    live: BTreeMap<IpNet, SegmentId>,
+    live: SharedMap<IpNet, SegmentId>,
     slots: Slots,
     /// Blocks in use, per root entry.
     used: BTreeMap<u16, Vec<u32>>,
@@ -50,7 +51,7 @@ impl Prefixes {
             blocks: take(ebpf, "V4_BLOCKS")?,
             v6: take(ebpf, "V6_PREFIXES")?,
             nets: Nets::new(ebpf, adopted)?,
-            live: BTreeMap::new(),
+            live: SharedMap::new(),
             slots: Slots::new(0, capacities.v4_blocks),
             used: BTreeMap::new(),
             retired: Vec::new(),
@@ -101,30 +102,28 @@ impl Prefixes {
     }
 
     /// Makes both tables equal to `wanted`. Where there is no room, nothing of the /16 changes.
-    pub fn put(&mut self, wanted: &BTreeMap<IpNet, SegmentId>) -> Report {
+    pub fn put(&mut self, wanted: &SharedMap<IpNet, SegmentId>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         if self.has_put && self.left.is_empty() && self.live == *wanted {
             return report;
         }
-        let changed: Vec<(IpNet, Option<SegmentId>)> = wanted
-            .iter()
-            .filter(|(net, id)| self.live.get(*net) != Some(*id))
-            .map(|(net, id)| (*net, Some(*id)))
-            .chain(self.live.keys().filter(|net| !wanted.contains_key(net)).map(|net| (*net, None)))
-            .collect();
+        let changed = self.live.changes(wanted).map(|(net, held, id)| (*net, held.copied(), id.copied()));
+        let changed: Vec<(IpNet, Option<SegmentId>, Option<SegmentId>)> = changed.collect();
+        let mut live = wanted.clone();
         let mut roots = std::mem::take(&mut self.left);
-        for (net, id) in &changed {
+        for (net, held, id) in &changed {
             match net {
                 IpNet::V4(net) => roots.extend(roots_of(*net)),
                 IpNet::V6(net) => {
                     if let Err(error) = self.put_v6(net, *id) {
                         report.failures.extend(failure(NAME, &error).failures);
+                        // As it was, so that the next pass tries again.
+                        match held {
+                            Some(held) => live.insert(IpNet::V6(*net), *held),
+                            None => live.remove(&IpNet::V6(*net)),
+                        };
                         continue;
                     }
-                    match id {
-                        Some(id) => self.live.insert(IpNet::V6(*net), *id),
-                        None => self.live.remove(&IpNet::V6(*net)),
-                    };
                 }
             }
             report.put += usize::from(id.is_some());
@@ -141,6 +140,7 @@ impl Prefixes {
                 self.left.insert(root);
             }
         }
+        self.live = live;
         let v6 = self.live.iter().filter_map(|(net, id)| match net {
             IpNet::V4(_) => None,
             IpNet::V6(net) => Some((*net, *id)),
@@ -149,8 +149,6 @@ impl Prefixes {
             report.failures.extend(failure(NAME, &error).failures);
         }
         self.has_put = true;
-        self.live.retain(|net, _| matches!(net, IpNet::V6(_)));
-        self.live.extend(v4.into_iter().map(|(net, id)| (net.into(), id)));
         report
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::small::bytes;
 use super::{MapFault, failure, take};
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
@@ -32,7 +33,11 @@ impl Quarantine {
     }
 
     /// Puts what operators want in, and takes out what they want no longer.
-    pub(crate) fn put(&mut self, wanted: &BTreeMap<(SegmentId, IpAddr), Timestamp>, clock: &Clock) -> Report {
+    pub(crate) fn put(
+        &mut self,
+        wanted: &SharedMap<(SegmentId, IpAddr), Timestamp>,
+        clock: &Clock,
+    ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         let gone: Vec<_> = self.ours.extract_if(.., |name, _| !wanted.contains_key(name)).collect();
         for ((segment, address), _) in gone {

@@ -5,41 +5,54 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
-use hub_common::segment::{
-    SEGMENT_DRAIN_REJECT, SEGMENT_GATED, SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_ACTIVE, STATE_BLOCK,
-    STATE_DRAIN, STATE_EMPTY, Segment as Entry,
-};
+use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_EMPTY, Segment as Entry};
 use hub_common::stats::{DropKey, Hits, SegmentCounters, WOULD_DROP};
+use jiff::Timestamp;
 
+use super::entry::{close, compose};
 use super::policies::Policies;
 use super::shapes::compiled;
 use super::standing::{Slot, Standing, Wish};
 use super::{MapFault, grace, take};
-use crate::desired::{Desired, Segment, SegmentState, Trial};
+use crate::desired::queues::Shape;
+use crate::desired::shared_map::SharedMap;
+use crate::desired::{Desired, Segment, Trial};
+use crate::kernel::batch::Store;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::{PersonaId, SegmentId};
 use crate::reconcile::{Failure, Report};
 
 const NAME: &str = "segments";
+/// A far moment in seconds since 1970, whose tick says whether the wall clock was set.
+const MARK_SECONDS: i64 = 7_258_118_400;
 
 /// What a segment's entry holds.
-struct Live {
-    entry: Entry,
+pub(super) struct Live {
+    pub(super) entry: Entry,
     /// Its policies; `None` for one without, which an earlier run may have left.
-    standing: Standing,
-    persona: Option<PersonaId>,
+    pub(super) standing: Standing,
+    pub(super) persona: Option<PersonaId>,
     trial: Option<Trial>,
     /// Flags of the entry that hold once no packet is on its way.
     flags: u32,
 }
 
+/// What every segment was made equal to, and the clock's mark then.
+struct Settled {
+    segments: SharedMap<SegmentId, Segment>,
+    shapes: [SharedMap<SegmentId, Shape>; 2],
+    mark: u64,
+}
+
 /// The segment map with the policies behind it.
 pub struct Segments {
     map: Array<MapData, Entry>,
+    /// Packets follow a word of an entry, so its words are written in order behind what they lead to.
+    store: Store<Entry>,
     counters: PerCpuArray<MapData, SegmentCounters>,
     drops: PerCpuHashMap<MapData, DropKey, Hits>,
     flows_begun: PerCpuArray<MapData, [u64; 3]>,
@@ -48,6 +61,8 @@ pub struct Segments {
     live: BTreeMap<SegmentId, Live>,
     /// Segments that lose flags after a grace period.
     late: BTreeSet<SegmentId>,
+    /// `None` if one of them was not.
+    settled: Option<Settled>,
     /// Every number from here on was never a segment's, so nothing was counted for it.
     unused: u32,
     cpus: usize,
@@ -83,21 +98,33 @@ impl Segments {
         let (drops, flows_begun) = (take(ebpf, "DROPS")?, take(ebpf, "FLOWS_BEGUN")?);
         let answers = take(ebpf, "CANDIDATE_HITS")?;
         let unused = if adopted { u32::MAX } else { 0 };
-        let late = BTreeSet::new();
-        Ok(Self { map, counters, drops, flows_begun, answers, policies, live, late, unused, cpus })
+        let store = Store::open(map.map());
+        Ok(Self {
+            map,
+            store,
+            counters,
+            drops,
+            flows_begun,
+            answers,
+            policies,
+            live,
+            late: BTreeSet::new(),
+            settled: None,
+            unused,
+            cpus,
+        })
     }
 
-    /// Whether a segment is no longer to look for addresses in quarantine.
-    pub fn stop_quarantine(&self, wanted: &BTreeMap<SegmentId, Segment>) -> bool {
+    /// Segments that are no longer to look for addresses in quarantine.
+    pub fn stop_quarantine(&self, wanted: &SharedMap<SegmentId, Segment>) -> BTreeSet<SegmentId> {
         let asks = |flags: u32| flags & SEGMENT_QUARANTINE != 0;
-        self.live.iter().any(|(id, live)| {
-            asks(live.entry.flags) && wanted.get(id).is_some_and(|segment| !asks(segment.flags))
-        })
+        let looking = self.live.iter().filter(|(_, live)| asks(live.entry.flags)).map(|(id, _)| *id);
+        looking.filter(|id| wanted.get(id).is_some_and(|segment| !asks(segment.flags))).collect()
     }
 
     /// Puts segments that are missing or different. One store changes a segment's policy, with everything that hangs
     /// on it. Segments in `held` have addresses in quarantine, and go on looking for them whatever their rules say by
-    /// now.
+    /// now. Those that are as the last pass wanted them are looked at only if the clock was set since.
     pub fn put(
         &mut self,
         desired: &Desired,
@@ -107,8 +134,23 @@ impl Segments {
     ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         self.announce_shapes(desired);
+        let wanted = &desired.segments;
+        let mark = clock.deadline_tick(Timestamp::from_second(MARK_SECONDS).ok());
+        let shapes = [desired.shapes.clone(), desired.trial_shapes.clone()];
+        let settled = self.settled.take();
+        let settled = settled.filter(|before| before.mark.abs_diff(mark) <= 1 && before.shapes == shapes);
+        let mark = settled.as_ref().map_or(mark, |before| before.mark);
+        let mut order: Vec<_> = match &settled {
+            None => wanted.iter().collect(),
+            Some(before) => {
+                let changed = before.segments.changes(wanted);
+                let changed = changed.filter_map(|(id, _, segment)| Some((id, segment?)));
+                let stopping = self.stop_quarantine(wanted);
+                let stopping = wanted.iter().filter(|(id, _)| !stopping.is_empty() && stopping.contains(id));
+                changed.chain(stopping).collect()
+            }
+        };
         // What ends first has the least time to lose.
-        let mut order: Vec<_> = desired.segments.iter().collect();
         order.sort_by_key(|(_, segment)| (segment.expires.is_none(), segment.expires));
         for (id, segment) in order {
             match self.put_one(*id, desired, segment, held, clock) {
@@ -123,6 +165,8 @@ impl Segments {
                 }
             }
         }
+        let segments = wanted.clone();
+        self.settled = report.failures.is_empty().then_some(Settled { segments, shapes, mark });
         report
     }
 
@@ -156,10 +200,14 @@ impl Segments {
     /// rules without it.
     fn announce_shapes(&mut self, desired: &Desired) {
         let mut announced = false;
-        for (id, live) in &mut self.live {
-            let comes = live.entry.flags & SEGMENT_SHAPED == 0 && desired.shapes.contains_key(id);
+        for id in desired.shapes.keys() {
+            let Some(live) = self.live.get_mut(id).filter(|live| live.entry.flags & SEGMENT_SHAPED == 0)
+            else {
+                continue;
+            };
             let entry = Entry { flags: live.entry.flags | SEGMENT_SHAPED, ..live.entry };
-            if comes && self.map.set(id.0, entry, 0).is_ok() {
+            let entry = entry.with_open(live.standing.open());
+            if set(&self.store, &self.map, *id, entry).is_ok() {
                 live.entry = entry;
                 announced = true;
             }
@@ -207,7 +255,7 @@ impl Segments {
         let forgotten = if is_new && was_used { self.forget_counts(id) } else { Ok(()) };
         let ended =
             forgotten.and_then(|()| old.filter(|_| begins).map_or(Ok(()), |old| self.end_candidate(id, old)));
-        if let Err(error) = ended.and_then(|()| self.map.set(id.0, entry, 0).map_err(kernel)) {
+        if let Err(error) = ended.and_then(|()| set(&self.store, &self.map, id, entry)) {
             for slot in built {
                 self.policies.retire(slot.built);
             }
@@ -242,7 +290,7 @@ impl Segments {
     fn end_candidate(&mut self, id: SegmentId, entry: Entry) -> Result<(), MapFault> {
         if entry.judged() != 0 {
             let without = Entry { candidate: 0, ..entry };
-            self.map.set(id.0, without, 0).map_err(kernel)?;
+            set(&self.store, &self.map, id, without)?;
             grace::wait();
         }
         self.forget_answers(id);
@@ -281,11 +329,15 @@ impl Segments {
     }
 
     /// Empties segments that are no longer wanted.
-    pub fn delete(&mut self, wanted: &BTreeMap<SegmentId, Segment>) -> Report {
+    pub fn delete(&mut self, wanted: &SharedMap<SegmentId, Segment>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
+        // Every segment that is wanted is there after a pass without failures.
+        if self.settled.is_some() && self.live.len() == wanted.len() {
+            return report;
+        }
         let gone: Vec<SegmentId> = self.live.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in gone {
-            match self.map.set(id.0, Entry::ZERO, 0) {
+            match set(&self.store, &self.map, id, Entry::ZERO) {
                 Ok(()) => {
                     report.deleted += 1;
                     self.policies.forget(id);
@@ -296,9 +348,9 @@ impl Segments {
                         }
                     }
                 }
-                Err(source) => report.failures.push(Failure {
+                Err(error) => report.failures.push(Failure {
                     object: format!("segment {id}"),
-                    error: MapFault::Kernel { map: "SEGMENTS", source }.to_string(),
+                    error: error.to_string(),
                     persona: None,
                 }),
             }
@@ -312,7 +364,7 @@ impl Segments {
     }
 
     /// Names segments that nobody wants.
-    pub fn orphans(&self, wanted: &BTreeMap<SegmentId, Segment>) -> Vec<String> {
+    pub fn orphans(&self, wanted: &SharedMap<SegmentId, Segment>) -> Vec<String> {
         let unwanted = self.live.keys().filter(|id| !wanted.contains_key(id));
         unwanted.map(|id| format!("segment {id}")).collect()
     }
@@ -332,64 +384,23 @@ impl Segments {
         self.policies.reuse();
         for id in std::mem::take(&mut self.late) {
             let Some(live) = self.live.get_mut(&id) else { continue };
-            let entry = Entry { flags: live.flags, ..live.entry };
-            if self.map.set(id.0, entry, 0).is_ok() {
+            let entry = Entry { flags: live.flags, ..live.entry }.with_open(live.standing.open());
+            if set(&self.store, &self.map, id, entry).is_ok() {
                 live.entry = entry;
             }
         }
     }
 }
 
-/// The entry of a segment with these policies.
-fn compose(live: Option<&Live>, standing: &Standing, wish: &Wish<'_>, held: &BTreeSet<SegmentId>) -> Entry {
-    let Wish { segment, clock, id, .. } = wish;
-    let transition = segment.transition.unwrap_or_default();
-    let trial = segment.candidate.as_ref();
-    let candidate = standing.candidate.as_ref().map_or(0, |slot| slot.built.word);
-    let gated = transition.gate && candidate != 0;
-    let is_seen = gated || trial.is_some_and(|trial| !trial.held);
-    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    let had = |flag: u32| live.map_or(0, |live| live.entry.flags & flag);
-    // What a policy that is leaving has is looked for until no packet is on its way with it.
-    let shaped = flag(standing.is_shaped(), SEGMENT_SHAPED)
-        | flag(live.is_some_and(|live| live.standing.is_shaped()), had(SEGMENT_SHAPED));
-    Entry {
-        candidate: if is_seen { candidate } else { 0 },
-        expires_tick: clock.deadline_tick(segment.expires),
-        policy: standing.live.as_ref().map_or(0, |slot| slot.built.word),
-        state: match segment.state {
-            SegmentState::Active if transition.refuse_all => STATE_DRAIN,
-            SegmentState::Active => STATE_ACTIVE,
-            SegmentState::Drain => STATE_DRAIN,
-            SegmentState::Block => STATE_BLOCK,
-        },
-        flags: segment.flags
-            | shaped
-            | flag(held.contains(id), had(SEGMENT_QUARANTINE))
-            | flag(gated, SEGMENT_GATED)
-            | flag(transition.reject, SEGMENT_DRAIN_REJECT),
-        drain_tick: segment.drains.map_or(0, |drains| clock.deadline_tick(Some(drains)).max(1)),
-        set_generation: segment.set_generation,
-        lease_policy: standing.lease.as_ref().map_or(0, |slot| slot.built.word),
-        lease_tick: segment.lease.as_ref().map_or(0, |lease| clock.deadline_tick(Some(lease.until)).max(1)),
-    }
+fn set(
+    store: &Store<Entry>,
+    map: &Array<MapData, Entry>,
+    id: SegmentId,
+    entry: Entry,
+) -> Result<(), MapFault> {
+    store.set(map.map(), id.0, &[entry]).map_err(|error| kernel(MapError::IoError(error)))
 }
 
-/// Whether two entries mean the same. Deadlines are recomputed from two clocks at every pass and may differ
-/// by the tick in which they were read.
-fn close(a: &Entry, b: &Entry) -> bool {
-    let rest = |entry: &Entry| Entry {
-        expires_tick: 0,
-        drain_tick: u64::from(entry.drain_tick != 0),
-        lease_tick: u64::from(entry.lease_tick != 0),
-        ..*entry
-    };
-    rest(a) == rest(b)
-        && a.expires_tick.abs_diff(b.expires_tick) <= 1
-        && a.drain_tick.abs_diff(b.drain_tick) <= 1
-        && a.lease_tick.abs_diff(b.lease_tick) <= 1
-}
-
-fn kernel(source: aya::maps::MapError) -> MapFault {
+fn kernel(source: MapError) -> MapFault {
     MapFault::Kernel { map: "SEGMENTS", source }
 }

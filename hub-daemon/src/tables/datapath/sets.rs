@@ -17,6 +17,7 @@ use aya::maps::{HashMap, IterableMap as _, MapData, MapError};
 use hub_common::set::{SET_KEY_BITS, SetKey};
 
 use super::{MapFault, failure, take};
+use crate::desired::shared_map::SharedMap;
 use crate::kernel::batch;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
@@ -74,7 +75,7 @@ impl Sets {
     }
 
     /// Makes the sets that are wanted hold what is wanted; others stay for the policies that still ask them.
-    pub(crate) fn put(&mut self, wanted: &BTreeMap<Name, Arc<Elements>>, clock: &Clock) -> Report {
+    pub(crate) fn put(&mut self, wanted: &SharedMap<Name, Arc<Elements>>, clock: &Clock) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         for (name, elements) in wanted {
             let mut live = self.live.remove(name).unwrap_or_default();
@@ -132,7 +133,7 @@ impl Sets {
     }
 
     /// Empties sets that are no longer wanted.
-    pub(crate) fn delete(&mut self, wanted: &BTreeMap<Name, Arc<Elements>>) -> Report {
+    pub(crate) fn delete(&mut self, wanted: &SharedMap<Name, Arc<Elements>>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         let gone: Vec<_> = self.live.extract_if(.., |name, _| !wanted.contains_key(name)).collect();
         for (name, live) in gone {

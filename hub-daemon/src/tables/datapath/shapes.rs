@@ -1,8 +1,6 @@
 //! What the data path gives to packets of each segment beside a verdict: class, code point, hard cap. A shape lies at
 //! the slot of its policy: see [`super::policies`].
 
-use std::collections::BTreeMap;
-
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuHashMap};
 use hub_common::shape::{self, Histogram, SHAPED_SEGMENTS, Shape as Entry};
@@ -10,6 +8,7 @@ use hub_common::shape::{self, Histogram, SHAPED_SEGMENTS, Shape as Entry};
 use super::{MapFault, take};
 use crate::desired::Segment;
 use crate::desired::queues::Shape;
+use crate::desired::shared_map::SharedMap;
 use crate::model::SegmentId;
 
 /// A cap may be this far ahead of its rate: what a rate allows in this time may come at once.
@@ -25,7 +24,7 @@ impl Times {
     }
 
     /// Forgets those of segments that are gone.
-    pub fn delete(&mut self, segments: &BTreeMap<SegmentId, Segment>) {
+    pub fn delete(&mut self, segments: &SharedMap<SegmentId, Segment>) {
         let timed: Vec<u32> = self.0.keys().flatten().collect();
         for id in timed.into_iter().filter(|id| !segments.contains_key(&SegmentId(*id))) {
             // It may have gone meanwhile.

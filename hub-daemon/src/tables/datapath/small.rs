@@ -1,55 +1,62 @@
 //! Peers, the hub's own addresses, failsafe ports: sets in hash maps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
 use aya::{Ebpf, Pod};
-use hub_common::address::{Address, mapped};
+use hub_common::address::{Address as Bytes, mapped};
 use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Peer};
+use ipnet::IpNet;
 
 use super::local_bits::LocalBits;
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
-use crate::desired::{Desired, Settings};
+use crate::desired::shared_map::SharedMap;
+use crate::desired::{Address, Desired, Settings};
 use crate::reconcile::Report;
 
 /// The set maps.
 pub struct Small {
     peers: Set<Peer>,
-    locals: Set<Address>,
+    locals: Set<Bytes>,
     local_bits: LocalBits,
+    /// What the hub's own addresses were made of, if they are whole.
+    known: Option<Known>,
     failsafe: Set<Failsafe>,
 }
+
+/// Addresses that the hub puts, and those that others put.
+type Known = (SharedMap<(String, IpNet), Address>, Vec<IpAddr>);
 
 /// A hash map used as a set.
 struct Set<K: Pod> {
     name: &'static str,
     map: HashMap<MapData, K, u32>,
     /// What the map holds; `None` when that is not certain.
-    live: Option<BTreeSet<Vec<u8>>>,
+    live: Option<BTreeMap<Vec<u8>, K>>,
     bytes: fn(&K) -> Vec<u8>,
 }
 
 impl<K: Pod> Set<K> {
     fn new(ebpf: &mut Ebpf, name: &'static str, bytes: fn(&K) -> Vec<u8>) -> Result<Self, MapFault> {
         let map: HashMap<_, K, u32> = take(ebpf, name)?;
-        let keys = map.keys().map(|key| key.map(|key| bytes(&key)));
-        let live = keys.collect::<Result<_, _>>().map_err(|source| MapFault::Kernel { map: name, source })?;
-        Ok(Self { name, map, live: Some(live), bytes })
+        let mut set = Self { name, map, live: None, bytes };
+        set.live = Some(set.read().map_err(|source| MapFault::Kernel { map: name, source })?);
+        Ok(set)
+    }
+
+    fn read(&self) -> Result<BTreeMap<Vec<u8>, K>, MapError> {
+        self.map.keys().map(|key| key.map(|key| ((self.bytes)(&key), key))).collect()
     }
 
     fn put(&mut self, wanted: &[K]) -> Report {
         let mut report = Report { table: self.name, ..Report::default() };
-        let keys: BTreeSet<Vec<u8>> = wanted.iter().map(self.bytes).collect();
-        if self.live.as_ref() == Some(&keys) {
-            return report;
-        }
-        let found: Vec<K> = match self.map.keys().collect() {
-            Ok(found) => found,
+        let keys: BTreeMap<Vec<u8>, K> = wanted.iter().map(|key| ((self.bytes)(key), *key)).collect();
+        let there = match self.live.take().map_or_else(|| self.read(), Ok) {
+            Ok(there) => there,
             Err(source) => return failure(self.name, &MapFault::Kernel { map: self.name, source }),
         };
-        let there: BTreeSet<Vec<u8>> = found.iter().map(self.bytes).collect();
         let mut note = |done: Result<(), MapError>| match done {
             Ok(()) => 1,
             Err(source) => {
@@ -59,10 +66,10 @@ impl<K: Pod> Set<K> {
             }
         };
         let (mut put, mut deleted) = (0, 0);
-        for key in found.iter().filter(|key| !keys.contains(&(self.bytes)(key))) {
+        for (_, key) in there.iter().filter(|(bytes, _)| !keys.contains_key(*bytes)) {
             deleted += note(self.map.remove(key));
         }
-        for key in wanted.iter().filter(|key| !there.contains(&(self.bytes)(key))) {
+        for (_, key) in keys.iter().filter(|(bytes, _)| !there.contains_key(*bytes)) {
             put += note(self.map.insert(key, 1, 0));
         }
         (report.put, report.deleted) = (put, deleted);
@@ -79,8 +86,9 @@ impl Small {
             peers: Set::new(ebpf, "PEERS", |peer: &Peer| {
                 [peer.low.to_be_bytes(), peer.high.to_be_bytes()].concat()
             })?,
-            locals: Set::new(ebpf, "LOCALS", |address: &Address| address.to_vec())?,
+            locals: Set::new(ebpf, "LOCALS", |address: &Bytes| address.to_vec())?,
             local_bits: LocalBits::new(ebpf)?,
+            known: None,
             failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
                 [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
             })?,
@@ -96,12 +104,17 @@ impl Small {
     /// gateway's services must not be open until the kernel's message about its address has come back.
     pub fn put_locals(&mut self, desired: &Desired, inventory: &Inventory) -> Report {
         let present = inventory.links.values().flat_map(|link| link.addresses.iter().copied());
-        let wanted = desired.addresses.keys().map(|(_, address)| address.addr());
-        let addresses: BTreeSet<Address> = present.chain(wanted).map(bytes).collect();
+        let sources = (desired.addresses.clone(), present.collect::<Vec<IpAddr>>());
+        if self.known.as_ref() == Some(&sources) {
+            return Report { table: self.locals.name, ..Report::default() };
+        }
+        let wanted = sources.0.keys().map(|(_, address)| address.addr());
+        let addresses: BTreeSet<Bytes> = sources.1.iter().copied().chain(wanted).map(bytes).collect();
         let set = self.local_bits.set(&addresses);
         let mut report = self.locals.put(&addresses.iter().copied().collect::<Vec<_>>());
         let kept = set.and_then(|()| self.local_bits.keep(&addresses));
         report.failures.extend(kept.err().into_iter().flat_map(|error| failure("LOCALS", &error).failures));
+        self.known = report.failures.is_empty().then_some(sources);
         report
     }
 
@@ -120,7 +133,7 @@ impl Small {
 }
 
 /// An address as the data path holds it.
-pub fn bytes(address: IpAddr) -> Address {
+pub fn bytes(address: IpAddr) -> Bytes {
     match address {
         IpAddr::V4(address) => mapped(address.octets()),
         IpAddr::V6(address) => address.octets(),

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hub_common::open::OPEN_NONE;
 use hub_common::segment::Segment as Entry;
 use hub_common::shape::Shape;
 
@@ -105,6 +106,11 @@ impl Standing {
     pub(crate) fn is_shaped(&self) -> bool {
         // What an earlier run left is not known.
         self.slots().any(|slot| slot.policy.is_none() || slot.shape != Shape::ZERO)
+    }
+
+    /// Port sets of what packets are judged by.
+    pub(crate) fn open(&self) -> [u8; 4] {
+        self.live.as_ref().map_or([OPEN_NONE; 4], |slot| slot.built.open)
     }
 
     /// The policies, each with the series of its limits.

@@ -1,0 +1,202 @@
+//! A system call fails, or the daemon dies at it, in the middle of a life, of an end, and of a start: the data path
+//! goes on, and what comes back is what was before or what was asked for, whole.
+//!
+//! A life is a persona made, changed and deleted; an end is one that comes to its deadline; a start is that of a
+//! daemon which takes over the pins, maps and programs of the one before it, as in an upgrade; a resize is a start
+//! whose maps have another size, so that all of them are made anew beside the programs that run. Each case names
+//! one system call, what befalls it, and which of the calls of each thread is meant.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
+
+mod calls;
+mod phases;
+mod strike;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hub_tests::effort::{Effort, figure, is_long};
+use hub_tests::lab::Stopwatch;
+use hub_tests::root;
+
+use calls::KINDS;
+use phases::Site;
+
+/// Calls by which the hub speaks with the kernel, in everyday runs.
+const KERNEL: [&str; 4] = ["bpf", "sendto", "recvfrom", "membarrier"];
+/// Calls by which it keeps its state, in everyday runs.
+const DISK: [&str; 6] = ["openat", "write", "fsync", "rename", "linkat", "unlink"];
+/// What befalls a call, in everyday runs.
+const FAULTS: [&str; 6] =
+    ["signal=KILL", "error=ENOMEM", "error=EPERM", "error=EINTR", "error=ENOSPC", "error=EIO"];
+/// Which of the calls to the kernel, in everyday runs; long ones take every one that there is.
+const AT: [u64; 3] = [2, 9, 31];
+/// After so many faults a lab says how far it is.
+const TELL: u64 = 50;
+/// Labs of a long run, which work beside each other.
+const LABS: usize = 2;
+
+/// What goes on meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Life,
+    End,
+    Start,
+    Resize,
+}
+
+const PHASES: [What; 4] = [What::Life, What::End, What::Start, What::Resize];
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    what: What,
+    call: &'static str,
+    fault: &'static str,
+    at: u64,
+    /// Only calls on the state file and what is written beside it are meant.
+    of_state: bool,
+}
+
+/// Cases of everyday runs: each call and each fault has its turn, in lives and in starts.
+fn few() -> Vec<Case> {
+    let kernel = AT.iter().flat_map(|at| KERNEL.map(|call| (call, *at)));
+    let places = kernel.chain(DISK.map(|call| (call, 1)));
+    let case = |(number, (call, at)): (usize, (&'static str, u64))| Case {
+        what: if number.is_multiple_of(2) == (number / KERNEL.len()).is_multiple_of(2) {
+            What::Life
+        } else {
+            What::Start
+        },
+        call,
+        fault: FAULTS[number % FAULTS.len()],
+        at,
+        of_state: DISK.contains(&call),
+    };
+    let ends = [("bpf", 1, "signal=KILL"), ("write", 1, "error=ENOSPC")].map(|(call, at, fault)| Case {
+        what: What::End,
+        call,
+        fault,
+        at,
+        of_state: call == "write",
+    });
+    let resizes = [("unlink", 20, "signal=KILL"), ("bpf", 200, "error=ENOMEM")];
+    let resizes =
+        resizes.map(|(call, at, fault)| Case { what: What::Resize, call, fault, at, of_state: false });
+    places.enumerate().map(case).chain(ends).chain(resizes).collect()
+}
+
+/// Every fault at every place of every phase, as a run without faults has them: the first fault of each call
+/// everywhere, then the second, so that what there is no time for is a fault rather than a place.
+fn all(site: &mut Site) -> Vec<Case> {
+    let mut found = Vec::new();
+    for what in PHASES {
+        let places = site.count(what);
+        let each = places.iter().map(|(call, places)| format!("{call} {}", places.len()));
+        figure("R4", &format!("places in a {what:?}: {}", each.collect::<Vec<_>>().join(", ")));
+        found.extend(places.into_iter().map(|(call, places)| (what, call, places)));
+    }
+    let rounds = KINDS.iter().map(|(_, faults)| faults.len()).max().unwrap();
+    let round = |round: usize| {
+        let mut cases = Vec::new();
+        for (what, call, places) in &found {
+            let (_, faults) = KINDS.iter().find(|(kind, _)| kind == call).unwrap();
+            let Some(fault) = faults.get(round) else { continue };
+            let of_state = calls::OF_STATE.contains(call);
+            for (number, at) in places.iter().enumerate() {
+                let case = Case { what: *what, call, fault, at: *at, of_state };
+                cases.push((number * 1_000 / places.len(), case));
+            }
+        }
+        // Phases and calls go on beside each other.
+        cases.sort_by_key(|(share, _)| *share);
+        cases.into_iter().map(|(_, case)| case)
+    };
+    (0..rounds).flat_map(round).collect()
+}
+
+#[test]
+fn a_fault_at_any_call_leaves_old_or_new() {
+    if !root() {
+        return;
+    }
+    let watch = Stopwatch::start();
+    let mut first = Site::new();
+    let cases = if is_long() { all(&mut first) } else { few() };
+    let effort = Effort::new(u64::MAX, u64::MAX);
+    let next = AtomicUsize::new(0);
+    let work = |mut site: Site| {
+        let mut counts = Counts::default();
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| effort.goes_on(0)) {
+            let entry = counts.0.entry((case.what, case.call)).or_default();
+            entry.tried += 1;
+            entry.struck += u64::from(site.strike(case));
+            entry.last = entry.last.max(case.at);
+            let (tried, struck) = counts.sum();
+            if tried.is_multiple_of(TELL) {
+                figure(
+                    "R4",
+                    &format!("{struck} of {tried} faults so far in this lab, the last was {case:?}"),
+                );
+            }
+        }
+        site.assert_as_before();
+        counts
+    };
+    let mut counts = std::thread::scope(|scope| {
+        let more = if is_long() { LABS } else { 1 };
+        let others: Vec<_> = (1..more).map(|_| scope.spawn(|| work(Site::new()))).collect();
+        let own = work(first);
+        others.into_iter().fold(own, |counts, other| counts.and(other.join().unwrap()))
+    });
+    let (tried, struck) = counts.sum();
+    let seconds = watch.elapsed().as_secs_f64();
+    for ((what, call), count) in &mut counts.0 {
+        let Count { tried, struck, last } = count;
+        figure("R4", &format!("{what:?} {call}: {struck} of {tried} met a call, the last place was {last}"));
+    }
+    figure(
+        "R4",
+        &format!("{struck} faults of {tried} tried, {} planned: 0 mixed, {seconds:.0} s", cases.len()),
+    );
+    for what in PHASES {
+        assert!(counts.struck(what) > 0, "no fault met a call in a {what:?}");
+    }
+}
+
+/// Faults of one phase and call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    tried: u64,
+    /// Those that met a call.
+    struck: u64,
+    /// The highest place.
+    last: u64,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Counts(BTreeMap<(What, &'static str), Count>);
+
+impl Counts {
+    fn and(mut self, other: Self) -> Self {
+        for (key, count) in other.0 {
+            let own = self.0.entry(key).or_default();
+            own.tried += count.tried;
+            own.struck += count.struck;
+            own.last = own.last.max(count.last);
+        }
+        self
+    }
+
+    fn sum(&self) -> (u64, u64) {
+        self.0.values().fold((0, 0), |(tried, struck), count| (tried + count.tried, struck + count.struck))
+    }
+
+    fn struck(&self, what: What) -> u64 {
+        self.0.iter().filter(|((phase, _), _)| *phase == what).map(|(_, count)| count.struck).sum()
+    }
+}

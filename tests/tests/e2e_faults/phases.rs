@@ -1,0 +1,261 @@
+//! What goes on when a fault strikes, and what must hold afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hub_tests::lab::Outcome::{Answered, Silent};
+use hub_tests::lab::world::{FAMILIES, member_at};
+use hub_tests::lab::{Config, Server, Stopwatch, World, wait_until};
+use jiff::{SignedDuration, Timestamp};
+use nix::sys::signal::killpg;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::calls::places;
+use crate::strike::{attach, has_struck, listing, words};
+use crate::{Case, What};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a persona lives that is watched while it ends: longer than `strace` takes to follow the daemon.
+const LIFE: SignedDuration = SignedDuration::from_millis(1_500);
+/// What a persona allows that nobody touches, and what it does not.
+const OPEN: u16 = 7_000;
+const CLOSED: u16 = 7_003;
+/// Sizes of the table of rules, by turns.
+const RULES: [u32; 2] = [4_096, 2_048];
+
+/// A hub with a persona that nobody touches, and room for another.
+pub(crate) struct Site {
+    world: World,
+    _servers: [Server; 2],
+    attached: Vec<(Value, Value)>,
+    /// How often maps got another size.
+    resized: usize,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let world = World::with(2, &limits(0));
+        let servers = [world.members[0].serve(&[OPEN, CLOSED]), world.members[1].serve(&[7_001])];
+        world.create(0, &policy(7_001));
+        let attached = attachments(&world);
+        Self { world, _servers: servers, attached, resized: 0 }
+    }
+
+    /// Which calls a phase makes, by the numbers that are worth a fault.
+    pub(crate) fn count(&mut self, what: What) -> BTreeMap<&'static str, BTreeSet<u64>> {
+        let trace = self.trace();
+        let mut found = BTreeMap::new();
+        for state in [false, true] {
+            let words = listing(&self.world, &trace, state);
+            assert!(!self.run(what, &words, &format!("{what:?} without a fault")));
+            found.extend(places(&fs::read_to_string(&trace).unwrap()));
+        }
+        found
+    }
+
+    /// Lets a fault strike; whether it met a call.
+    pub(crate) fn strike(&mut self, case: &Case) -> bool {
+        let trace = self.trace();
+        let words = words(&self.world, case, &trace);
+        let died = self.run(case.what, &words, &format!("{case:?}"));
+        died || has_struck(&trace)
+    }
+
+    /// Nothing is left of all that was done.
+    #[track_caller]
+    pub(crate) fn assert_as_before(self) {
+        assert_eq!(attachments(&self.world), self.attached, "programs are where they were");
+        let left = self.world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
+        assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), json!({"found": []}));
+    }
+
+    fn trace(&self) -> PathBuf {
+        self.world.lab.folder().join("trace")
+    }
+
+    /// Goes through a phase under `strace`; whether the daemon died of it.
+    fn run(&mut self, what: What, words: &[String], name: &str) -> bool {
+        match what {
+            What::Life => self.life(words, name),
+            What::End => self.end(words, name),
+            What::Start => self.start(words, name),
+            What::Resize => {
+                self.resized += 1;
+                let config = Config::default().interface("up0", "uplink");
+                let config = config.interface("seg0", "segment").interface("seg1", "segment");
+                self.world.hub.configure(&config.with(&limits(self.resized)));
+                self.start(words, name)
+            }
+        }
+    }
+
+    /// Makes, changes and deletes a persona.
+    fn life(&mut self, words: &[String], name: &str) -> bool {
+        let mut strace = attach(words, self.world.hub.process().id());
+        for (method, path, port) in [("POST", "", 7_001), ("PUT", "/p1", 7_002), ("DELETE", "/p1", 0)] {
+            let definition = if port == 0 { Value::Null } else { World::definition(1, &policy(port)) };
+            let mut curl = self.curl("10");
+            curl.args(["--request", method, "--data-binary", &definition.to_string()]);
+            curl.args(["--header", "content-type: application/json"]);
+            curl.arg(format!("http://hub/v1/personas{path}"));
+            // Who is killed does not answer, and an answer may be what a fault meets.
+            curl.stdout(Stdio::null()).status().unwrap();
+        }
+        self.goes_on(name);
+        // Asked to end, it lets the daemon go; killed, it may leave a call that never was.
+        strace.stop();
+        let died = !self.world.hub.process().is_running();
+        if self.settle(name) != 0 {
+            self.world.hub.request("DELETE", "/v1/personas/p1", &[], "").expect(204);
+        }
+        self.is_repaired(name);
+        died
+    }
+
+    /// Waits until the kernel holds what the hub says; the port that is allowed, or 0 for no persona.
+    fn settle(&mut self, name: &str) -> u16 {
+        let mut allowed = 0;
+        wait_until(&format!("{name}: the kernel holds what the hub says"), PATIENCE * 2, || {
+            self.is_back();
+            let answer = self.world.hub.get("/v1/personas/p1");
+            let wanted = match answer.status {
+                404 => 0,
+                _ => answer.body["definition"]["security_policies"][0]["port"][1].as_u64().unwrap_or(1),
+            };
+            let [first, second, again] = [7_001, 7_002, 7_001].map(|port| self.passes(port));
+            if first != again {
+                // The change came in between.
+                return false;
+            }
+            // Of a persona that is there, one is allowed.
+            allowed = match (first, second) {
+                (true, false) => 7_001,
+                (false, true) => 7_002,
+                _ => 0,
+            };
+            (wanted == 0 || answer.body["state"] == "active") && u64::from(allowed) == wanted
+        });
+        allowed
+    }
+
+    /// Lets a persona come to its end.
+    fn end(&mut self, words: &[String], name: &str) -> bool {
+        let mut fields = policy(7_001);
+        let deadline = Timestamp::now() + LIFE;
+        fields["expiration"] = deadline.to_string().into();
+        self.world.create(1, &fields);
+        self.world.outside.expect_udp(member_at(1, true), 7_001, Answered);
+        let mut strace = attach(words, self.world.hub.process().id());
+        wait_until(&format!("{name}: the end is seen"), PATIENCE, || {
+            Timestamp::now() > deadline && (!self.world.hub.process().is_running() || self.has_ended())
+        });
+        strace.stop();
+        let died = !self.world.hub.process().is_running();
+        self.world.outside.expect_udp(member_at(1, true), 7_001, Silent);
+        self.goes_on(name);
+        wait_until(&format!("{name}: the route is gone"), PATIENCE * 2, || {
+            self.is_back();
+            self.has_ended() && self.world.router.ip("route show 10.100.1.0/24").trim().is_empty()
+        });
+        self.world.hub.request("DELETE", "/v1/personas/p1", &[], "").expect(204);
+        self.is_repaired(name);
+        died
+    }
+
+    fn has_ended(&self) -> bool {
+        let output = self.curl("2").arg("http://hub/v1/personas/p1").output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|view| view["state"] == "expired")
+    }
+
+    /// Starts the daemon, then once more without a fault.
+    fn start(&mut self, words: &[String], name: &str) -> bool {
+        self.world.hub.process().kill();
+        let words: Vec<&str> =
+            ["strace", "--seccomp-bpf"].into_iter().chain(words.iter().map(String::as_str)).collect();
+        self.world.hub.launch_under(&words);
+        let watch = Stopwatch::start();
+        while self.world.hub.process().is_running() && watch.elapsed() < PATIENCE && !self.is_ready() {
+            self.goes_on(name);
+        }
+        self.goes_on(name);
+        let died = !self.world.hub.process().is_running();
+        if died {
+            self.world.outside.expect_udp(member_at(0, true), CLOSED, Silent);
+        }
+        // The daemon is the child of strace, and may outlive it for a moment.
+        let group = Pid::from_raw(self.world.hub.process().id().cast_signed());
+        // Asked to end and not killed, it writes down what it saw.
+        self.world.hub.process().stop();
+        wait_until("the daemon is gone", PATIENCE, || killpg(group, None).is_err());
+        self.world.hub.restart();
+        self.world.active("p0");
+        self.goes_on(name);
+        assert!(!self.world.why(&format!("udp 192.0.2.10 10.100.0.10:{CLOSED}")).1, "{name}");
+        died
+    }
+
+    /// Starts the daemon if it has died.
+    fn is_back(&mut self) {
+        if !self.world.hub.process().is_running() {
+            self.world.hub.restart();
+        }
+    }
+
+    /// Whoever survived a fault still hears what others do to the network.
+    fn is_repaired(&self, name: &str) {
+        let route = "10.100.0.0/24 dev seg0";
+        self.world.router.ip(&format!("route delete {route}"));
+        wait_until(&format!("{name}: a route is put back"), PATIENCE, || {
+            !self.world.router.ip(&format!("route show {route}")).trim().is_empty()
+        });
+    }
+
+    fn is_ready(&self) -> bool {
+        let mut curl = self.curl("1");
+        curl.args(["--fail", "http://hub/readyz"]).stdout(Stdio::null()).stderr(Stdio::null());
+        curl.status().unwrap().success()
+    }
+
+    /// What the persona that nobody touches allows passes.
+    #[track_caller]
+    fn goes_on(&self, name: &str) {
+        for v4 in FAMILIES {
+            let outcome = self.world.outside.udp(member_at(0, v4), OPEN, PATIENCE);
+            assert_eq!(outcome, Answered, "{name}");
+        }
+    }
+
+    /// Whether the loaded program would let a packet to a port of the other persona pass.
+    fn passes(&self, port: u16) -> bool {
+        self.world.why(&format!("udp 192.0.2.10 10.100.1.10:{port}")).1
+    }
+
+    fn curl(&self, seconds: &str) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--max-time", seconds, "--unix-socket"]).arg(self.world.hub.socket());
+        curl
+    }
+}
+
+/// A line of `hub.yaml` about sizes.
+fn limits(turn: usize) -> String {
+    format!("limits: {{rules: {}}}", RULES[turn % RULES.len()])
+}
+
+fn attachments(world: &World) -> Vec<(Value, Value)> {
+    let status = world.hub.get("/v1/status").expect(200);
+    let found = status["attachments"].as_array().unwrap().iter();
+    found.map(|attachment| (attachment["interface"].clone(), attachment["hook"].clone())).collect()
+}
+
+/// Allows one port, and forbids the other by many rules; [`OPEN`] is always allowed.
+fn policy(port: u16) -> Value {
+    let mut rules = vec![json!({"protocol": "udp", "port": [OPEN, port], "action": "allow"})];
+    rules.extend((0..20).map(|number| json!({"protocol": "udp", "port": 8_000 + number, "action": "allow"})));
+    rules.push(json!({"protocol": "udp", "action": "deny"}));
+    json!({"security_policies": rules})
+}

@@ -1,0 +1,69 @@
+//! How `strace` lets a call fail, or only writes down what is called.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hub_tests::lab::{Background, World, wait_until};
+
+use crate::Case;
+use crate::calls::{KINDS, OF_STATE};
+use crate::phases::PATIENCE;
+
+/// Names that the state file has or had.
+const STATE: [&str; 4] = ["state.json", "state.json.new", "state.json.old", "state.json.broken"];
+
+/// What `strace` is told to let a case happen.
+pub(crate) fn words(world: &World, case: &Case, trace: &Path) -> Vec<String> {
+    let mut words = begin(trace);
+    let inject = format!("inject={}:{}:when={}", case.call, case.fault, case.at);
+    words.extend(["-e".to_owned(), format!("trace={}", case.call), "-e".to_owned(), inject]);
+    if case.of_state {
+        words.extend(of_state(world));
+    }
+    words
+}
+
+/// What `strace` is told to write down every call that a fault may befall, all of them or those on the state.
+pub(crate) fn listing(world: &World, trace: &Path, state: bool) -> Vec<String> {
+    let mut words = begin(trace);
+    let wanted = KINDS.iter().map(|(call, _)| *call).filter(|call| OF_STATE.contains(call) == state);
+    words.extend(["-e".to_owned(), format!("trace={}", wanted.collect::<Vec<_>>().join(","))]);
+    if state {
+        words.extend(of_state(world));
+    }
+    words
+}
+
+fn begin(trace: &Path) -> Vec<String> {
+    let mut words: Vec<String> = ["-f", "-qq", "-o"].map(str::to_owned).to_vec();
+    words.push(trace.display().to_string());
+    words
+}
+
+/// Only calls on these files.
+fn of_state(world: &World) -> impl Iterator<Item = String> {
+    let folder = world.hub.folder().join("state");
+    let files = STATE.map(|name| folder.join(name)).into_iter().chain([folder]);
+    files.flat_map(|file| ["-P".to_owned(), file.display().to_string()])
+}
+
+/// Whether a call was made to fail.
+pub(crate) fn has_struck(trace: &Path) -> bool {
+    fs::read_to_string(trace).unwrap_or_default().contains("(INJECTED)")
+}
+
+/// Lets `strace` follow every thread of the daemon.
+pub(crate) fn attach(words: &[String], pid: u32) -> Background {
+    let mut strace = Command::new("strace");
+    strace.args(words).arg("-p").arg(pid.to_string());
+    let strace = Background::start(strace.stderr(Stdio::null()));
+    let tasks = Path::new("/proc").join(pid.to_string()).join("task");
+    wait_until("strace has every thread", PATIENCE, || {
+        fs::read_dir(&tasks).into_iter().flatten().flatten().all(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+        })
+    });
+    strace
+}
