@@ -22,6 +22,7 @@ use self::past::restored;
 use super::applier::Applier;
 use super::documents;
 use super::log::Log;
+use super::observer;
 use super::owner::{Channels, Owner};
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
@@ -176,6 +177,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
     let alerts = tokio::spawn(watcher.run());
+    let observer = tokio::spawn(observer::observe(handle.clone(), config.runtime_dir.clone()));
 
     reload(&handle).await;
     supervise(&handle, &mut owner, &mut signals).await?;
@@ -194,6 +196,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         helper.abort();
     }
     alerts.abort();
+    observer.abort();
     Ok(())
 }
 

@@ -28,6 +28,10 @@ impl Hub {
             }
             if let Some(segment) = desired.segments.get_mut(&carrier.segment) {
                 segment.transition = transition(record);
+                if let Some(trial) = &mut segment.candidate {
+                    // What only waits costs packets nothing.
+                    trial.held = !segment.transition.is_some_and(|transition| transition.gate);
+                }
                 let until = lease(record);
                 let kept = segment.candidate.as_ref().map(|trial| Arc::clone(&trial.policy));
                 segment.lease = until.zip(kept).map(|(until, policy)| Lease { until, policy });

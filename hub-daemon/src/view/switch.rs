@@ -1,6 +1,6 @@
 //! What the outside may see of personalities, interface records and switches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::document::personality::PersonalityDocument;
 use crate::model::check::{CheckAsked, CheckResult};
 use crate::model::personality::{Digest, Version};
 use crate::model::policy::Policy;
+use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::personality::operation::{Outcome, PhaseDone};
 use crate::systems::personality::switch::{OperationId, Phase};
@@ -139,6 +140,12 @@ pub enum Question {
     Flows {
         /// The segment.
         segment: SegmentId,
+        /// What its packets will be judged by.
+        policy: Arc<Policy>,
+        /// What the sets that the policy speaks of hold, by number.
+        sets: BTreeMap<u32, Arc<Elements>>,
+        /// Protocols and ports of the host that stay reachable.
+        failsafe: BTreeSet<(u8, u16)>,
         /// Whether all flows are meant.
         all: bool,
         /// Whether flows without connections count.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
     Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
-    FlowsBegun, HookCounts, QuarantinedView, Question, RuleCount, SegmentCounts, Sweep,
+    FlowsBegun, HookCounts, Impacts, QuarantinedView, Question, RuleCount, SegmentCounts, Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
+use hub_daemon::kernel::impacted::Change;
 use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::SegmentId;
 use hub_daemon::qos_view::{HandshakeTimes, QueueCounts};
@@ -19,6 +20,14 @@ use crate::support::FILED;
 pub(crate) struct FixedDatapath;
 
 impl Datapath for FixedDatapath {
+    fn impacted(&self, _: &Change<'_>, _: usize) -> Result<Impacts, ReadError> {
+        Ok(Impacts { breaks_active: 1, survives_active: 2, ..Impacts::default() })
+    }
+
+    fn ended(&self, _: SegmentId) -> Result<u64, ReadError> {
+        Ok(0)
+    }
+
     fn segment(&self, segment: SegmentId) -> Result<SegmentCounts, ReadError> {
         let count = |packets| Count { packets, bytes: packets * 100 };
         Ok(SegmentCounts {

@@ -1,12 +1,18 @@
 //! What the hub wants to know of interfaces.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use hub_common::set::set_number;
 
 use super::super::Hub;
 use crate::document::personality::ScopeDocument;
 use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
 use crate::model::personality::Version;
+use crate::model::policy::Policy;
+use crate::model::set::Elements;
 use crate::systems::personality::checks;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
@@ -26,13 +32,18 @@ impl Hub {
             Some(switch) if switch.phase.asks_checks() => {
                 Some(Question::Checks { asked: self.asked(name), every: None })
             }
-            Some(switch) if switch.phase == Phase::Drain && switch.applied => Some(Question::Flows {
-                segment: self.segment_of(name),
-                all: switch.drain.scope == ScopeDocument::All,
-                udp: switch.drain.udp,
-                idle_cutoff: switch.drain.idle_cutoff,
-                leaving: self.leaving(&switch.from, &switch.to),
-            }),
+            Some(switch) if switch.phase == Phase::Drain && switch.applied => {
+                self.waiting(name).map(|(policy, sets)| Question::Flows {
+                    segment: self.segment_of(name),
+                    policy,
+                    sets,
+                    failsafe: self.config.failsafe.clone(),
+                    all: switch.drain.scope == ScopeDocument::All,
+                    udp: switch.drain.udp,
+                    idle_cutoff: switch.drain.idle_cutoff,
+                    leaving: self.leaving(&switch.from, &switch.to),
+                })
+            }
             Some(_) => None,
         };
         question.into_iter().map(|question| Wanted { ticket: record.ticket, question }).collect()
@@ -74,6 +85,15 @@ impl Hub {
         let Some(kept) = self.interfaces.versions.get(&record.layout.live) else { return Vec::new() };
         let seat = Seat::new(&kept.personality, &record.settings, &self.config).unwrap_or_default();
         checks::asked(&kept.personality, &seat, self.segment_of(name))
+    }
+
+    /// The policy that waits beside the one that decides, and what its sets hold.
+    fn waiting(&self, name: &str) -> Option<(Arc<Policy>, BTreeMap<u32, Arc<Elements>>)> {
+        let record = self.interfaces.records.get(name)?;
+        let candidate = self.records.get(&record.carrier)?.candidate.as_ref()?;
+        let sets = candidate.persona.sets().iter();
+        let sets = sets.map(|(name, set)| (set_number(name), Arc::clone(&set.entries))).collect();
+        Some((Arc::clone(&candidate.policy), sets))
     }
 
     /// Index of the carrier in the data path.

@@ -1,5 +1,6 @@
 //! The persona that a personality's packets are judged by.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Personality;
 use crate::command::Problem;
 use crate::document::parts::{InterfaceDocument, OneOrMany};
-use crate::document::persona::{OverlapDocument, PersonaDocument};
+use crate::document::persona::{OverlapDocument, PersonaDocument, SetDocument};
 use crate::document::qos::{PriorityDocument, QosDocument};
 
 /// What a persona that carries a personality has that others have not: ranges of single addresses, and the
@@ -39,6 +40,11 @@ impl Personality {
         let document = self.document();
         let mut rules = document.firewall_rules.clone().unwrap_or_default();
         rules.extend(self.applications().rules());
+        let sets = document.sets.iter().flatten().map(|(name, set)| (apart(name, set), set.clone()));
+        let sets: BTreeMap<String, SetDocument> = sets.collect();
+        for places in rules.iter_mut().flat_map(|rule| [&mut rule.source, &mut rule.destination]).flatten() {
+            refer(places, document.sets.as_ref());
+        }
         PersonaDocument {
             name: record.to_owned(),
             ip_range: OneOrMany::Many(ranges.iter().map(ToString::to_string).collect()),
@@ -51,9 +57,31 @@ impl Personality {
             mtu: document.mtu,
             default_action: document.default_action,
             strict: document.strict,
-            sets: document.sets.clone(),
+            sets: document.sets.is_some().then_some(sets),
             carried: Some(carried.clone()),
             ..PersonaDocument::default()
+        }
+    }
+}
+
+/// The name of a set in the data path: while two personalities are there, their sets of one name must not be one.
+fn apart(name: &str, set: &SetDocument) -> String {
+    let text = serde_json::to_string(set).unwrap_or_default();
+    let hash =
+        text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{name}-{hash:08x}")
+}
+
+/// Has a rule name sets as they are in the data path.
+fn refer(places: &mut OneOrMany<String>, sets: Option<&BTreeMap<String, SetDocument>>) {
+    let texts = match places {
+        OneOrMany::One(text) => std::slice::from_mut(text),
+        OneOrMany::Many(texts) => texts.as_mut_slice(),
+    };
+    for text in texts {
+        let name = text.strip_prefix('@').unwrap_or_default();
+        if let Some(set) = sets.and_then(|sets| sets.get(name)) {
+            *text = format!("@{}", apart(name, set));
         }
     }
 }

@@ -79,6 +79,13 @@ pub fn contribute(desired: &mut Desired, record: &Record) {
     for name in record.persona.sets().keys() {
         desired.sets.insert((record.segment, set_number(name)), record.elements(name));
     }
+    // What is beside must find its elements when packets are judged by it.
+    let beside = record.candidate.as_ref().filter(|candidate| !candidate.over);
+    for (name, set) in beside.into_iter().flat_map(|candidate| candidate.persona.sets()) {
+        if !record.persona.sets().contains_key(name) {
+            desired.sets.insert((record.segment, set_number(name)), Arc::clone(&set.entries));
+        }
+    }
     let out = record.lists.quarantine.iter();
     desired.quarantine.extend(out.map(|(address, end)| ((record.segment, *address), *end)));
 }
