@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use crate::datapath_view::{
-    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, QuarantinedView, Question, SegmentCounts,
-    Sweep,
+    Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
+    SegmentCounts, Sweep,
 };
+use crate::kernel::impacted::Change;
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -34,6 +35,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn quarantined(&self, segment: SegmentId) -> Result<Vec<QuarantinedView>, ReadError>;
     /// Live connections, of one persona or of all, at most `limit`.
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
+    /// What a change of policy means for the connections of a persona, at most `limit` of them by name.
+    fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError>;
     /// What the loaded program would do with a packet; changes nothing.
     fn why(&self, question: &Question) -> Result<Answer, ReadError>;
 }
@@ -77,6 +80,10 @@ impl Datapath for Reader {
 
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError> {
         Self::flows(self, segment, limit)
+    }
+
+    fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
+        Self::impacted(self, change, limit)
     }
 
     fn why(&self, question: &Question) -> Result<Answer, ReadError> {
