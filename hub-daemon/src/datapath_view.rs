@@ -390,9 +390,10 @@ pub struct ChangeEvent {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub time: jiff::Timestamp,
-    /// What: `created`, `updated`, `deleted`, `active`, `failed`, `expired`, `drift`, `reload`, `condition`.
+    /// What: `created`, `updated`, `deleted`, `active`, `failed`, `expired`, `drift`, `reload`, `condition`,
+    /// `switch`.
     pub what: String,
-    /// Name of the persona, if it is about one.
+    /// Name of the persona, if it is about one; of a `switch` the name of the interface's record.
     pub persona: Option<String>,
     /// A sentence.
     pub message: String,

@@ -8,7 +8,9 @@ use super::candidate::TryAsked;
 use super::doctor::DoctorAsked;
 use super::dump::DumpAsked;
 use super::exit::TABLE;
+use super::interface::InterfaceVerb;
 use super::lists::{QuarantineVerb, SetVerb};
+use super::personality::PersonalityVerb;
 use super::top::TopAsked;
 use super::trace::TraceAsked;
 use super::why::Asked;
@@ -80,6 +82,12 @@ pub(super) enum Verb {
     /// List, show, create, edit, extend or delete personas
     #[command(subcommand)]
     Persona(PersonaVerb),
+    /// Keep, list, show or delete personalities; switch interfaces to them, revert, confirm, cancel
+    #[command(subcommand)]
+    Personality(PersonalityVerb),
+    /// Create, list, show or delete the records of interfaces that have personalities
+    #[command(subcommand)]
+    Interface(InterfaceVerb),
     /// List live connections
     Flows {
         /// Only those of this persona
@@ -317,7 +325,7 @@ pub(super) struct EventsAsked {
     /// End after this many
     #[arg(short = 'n', long)]
     pub(super) count: Option<u64>,
-    /// packet or change
+    /// packet, change, switch or alert
     #[arg(long = "type", value_name = "TYPE")]
     pub(super) kind: Option<String>,
     /// Only events about this persona

@@ -10,11 +10,17 @@ use super::exit::Failure;
 use super::output;
 use crate::inputs::reload::FileProblem;
 
+/// The kind of personas' documents.
+const PERSONA: &str = "persona";
 /// Most bytes of a file of documents.
 const FILE_BYTES: u64 = 64 * 1_024 * 1_024;
 
 /// The documents of a YAML or JSON file; `-` is standard input.
 pub(super) fn read(path: &Path) -> Result<Vec<Value>, Failure> {
+    parse(path, &text(path)?)
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
     let failed = |source| Failure::local("read", path.display(), source);
     let mut text = String::new();
     if path.as_os_str() == "-" {
@@ -23,30 +29,16 @@ pub(super) fn read(path: &Path) -> Result<Vec<Value>, Failure> {
         let file = std::fs::File::open(path).map_err(failed)?;
         file.take(FILE_BYTES).read_to_string(&mut text).map_err(failed)?;
     }
-    parse(path, &text)
+    Ok(text)
 }
 
-/// The documents of a text in YAML, of which JSON is a part.
+/// The documents of a text in YAML, of which JSON is a part; personas without their kind.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Value>, Failure> {
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-    let mut documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
-            let place = error.location();
-            Failure::Documents(vec![FileProblem {
-                file: path.to_owned(),
-                line: place.map_or(0, |place| place.line() as u32),
-                column: place.map_or(0, |place| place.column() as u32),
-                detail: error.to_string().lines().next().unwrap_or_default().to_owned(),
-                ..FileProblem::default()
-            }])
-        })?;
-    if documents.is_empty() {
-        return Err(Failure::Usage(format!("{}: no document in it", path.display())));
-    }
+    let mut documents = parse_as_written(path, text)?;
     for document in &mut documents {
         // It tells kinds of files apart; the API has a path for each.
         if let Some(fields) = document.as_object_mut()
-            && fields.get("kind") == Some(&json!("persona"))
+            && fields.get("kind") == Some(&json!(PERSONA))
         {
             fields.shift_remove("kind");
         }
@@ -54,10 +46,46 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Value>, Failure> {
     Ok(documents)
 }
 
-/// A definition as a document of the documents folder.
+fn parse_as_written(path: &Path, text: &str) -> Result<Vec<Value>, Failure> {
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        let place = error.location();
+        Failure::Documents(vec![FileProblem {
+            file: path.to_owned(),
+            line: place.map_or(0, |place| place.line() as u32),
+            column: place.map_or(0, |place| place.column() as u32),
+            detail: error.to_string().lines().next().unwrap_or_default().to_owned(),
+            ..FileProblem::default()
+        }])
+    })?;
+    if documents.is_empty() {
+        return Err(Failure::Usage(format!("{}: no document in it", path.display())));
+    }
+    Ok(documents)
+}
+
+/// The documents of one kind in a file; those without a kind are of it. Says how many others there are.
+pub(super) fn of_kind(path: &Path, kind: &str) -> Result<(Vec<Value>, usize), Failure> {
+    let all = parse_as_written(path, &text(path)?)?;
+    let count = all.len();
+    let is = |document: &Value| document.get("kind").is_none_or(|written| *written == json!(kind));
+    let those: Vec<Value> = all.into_iter().filter(is).collect();
+    if those.is_empty() {
+        return Err(Failure::Usage(format!("{}: no document of kind {kind} in it", path.display())));
+    }
+    let others = count - those.len();
+    Ok((those, others))
+}
+
+/// A definition of a persona as a document of the documents folder.
 pub(super) fn document(definition: &Value) -> Result<String, Failure> {
+    document_of(PERSONA, definition)
+}
+
+/// A definition as a document of the documents folder.
+pub(super) fn document_of(kind: &str, definition: &Value) -> Result<String, Failure> {
     let mut document = Map::new();
-    document.insert("kind".to_owned(), json!("persona"));
+    document.insert("kind".to_owned(), json!(kind));
     if let Value::Object(fields) = definition {
         document.extend(fields.iter().map(|(key, value)| (key.clone(), value.clone())));
     }

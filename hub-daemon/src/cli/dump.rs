@@ -19,11 +19,15 @@ use super::output::{self, Output};
 use super::redact;
 use crate::kernel::load;
 use crate::model::config::Config;
+use crate::outputs::switches::FILE as SWITCHES;
 
 /// What the daemon is asked.
-const QUESTIONS: [(&str, &str); 6] = [
+const QUESTIONS: [(&str, &str); 9] = [
     ("hub/status.json", "/v1/status"),
     ("hub/personas.json", "/v1/personas?limit=1000"),
+    ("hub/personalities.json", "/v1/personalities?limit=1000"),
+    ("hub/interfaces.json", "/v1/interfaces?limit=1000"),
+    ("hub/operations.json", "/v1/operations"),
     ("hub/counters.json", "/v1/counters"),
     ("hub/top.json", "/v1/top"),
     ("hub/flows.json", "/v1/flows?limit=1000"),
@@ -123,6 +127,8 @@ impl<W: Write> Archive<W> {
         }
         self.json_file("state/state.json", &config.state_dir.join("state.json"))?;
         self.json_lines("state/state.journal", &config.state_dir.join("state.journal"))?;
+        let switches = format!("state/{SWITCHES}");
+        self.json_lines(&switches, &config.state_dir.join(SWITCHES))?;
         for (name, program, arguments) in PROGRAMS {
             match says(program, arguments) {
                 Some(said) => self.add(name, &redact::text(&said))?,

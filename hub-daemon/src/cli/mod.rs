@@ -21,13 +21,16 @@ mod exit;
 mod flows;
 mod gc;
 mod generate;
+mod interface;
 mod lists;
 mod node;
 mod output;
 mod persona;
+mod personality;
 mod plan;
 mod redact;
 mod status;
+mod switch;
 mod table;
 mod template;
 mod top;
@@ -65,6 +68,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Status => status::run(&client()?, output).await?,
         Verb::Node => node::run(&client()?, output).await?,
         Verb::Persona(verb) => persona::run(&client()?, output, verb).await?,
+        Verb::Personality(verb) => return personality::run(&client()?, output, verb).await,
+        Verb::Interface(verb) => interface::run(&client()?, output, verb).await?,
         Verb::Flows { persona, limit } => flows::run(&client()?, output, persona.as_deref(), limit).await?,
         Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,
         Verb::Alerts => alerts::run(&client()?, output).await?,

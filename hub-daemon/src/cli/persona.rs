@@ -98,7 +98,8 @@ fn row(persona: &PersonaView) -> [String; 6] {
     ]
 }
 
-fn origin(origin: &Origin) -> String {
+/// Who owns something.
+pub(super) fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Api => "api".to_owned(),
         Origin::Interface => "interface".to_owned(),

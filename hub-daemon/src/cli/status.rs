@@ -15,6 +15,7 @@ pub(super) async fn run(client: &Client, output: Output) -> Result<(), Failure> 
 fn describe(status: &StatusView) -> String {
     let personas: Vec<String> =
         status.personas.iter().filter(|(_, n)| **n > 0).map(|(state, n)| format!("{n} {state}")).collect();
+    let interfaces: Vec<String> = status.interfaces.iter().map(|(state, n)| format!("{n} {state}")).collect();
     let time =
         |time: Option<jiff::Timestamp>| time.map_or_else(|| "never".to_owned(), |time| time.to_string());
     let flows = &status.flow_table;
@@ -22,6 +23,7 @@ fn describe(status: &StatusView) -> String {
         ("hubd", format!("{}, {}", status.version, if status.ready { "ready" } else { "not ready" })),
         ("started", status.started_at.to_string()),
         ("personas", if personas.is_empty() { "none".to_owned() } else { personas.join(", ") }),
+        ("interfaces", interfaces.join(", ")),
         (
             "flows",
             format!(

@@ -29,6 +29,13 @@ pub enum InterfaceCommand {
         /// The record.
         document: Box<InterfaceRecordDocument>,
     },
+    /// Give a record other settings; the interface itself, and what leads to it, stay.
+    Replace {
+        /// The record.
+        document: Box<InterfaceRecordDocument>,
+        /// Only if this is what the record says so far.
+        if_document: Option<Box<InterfaceRecordDocument>>,
+    },
     /// Forget an interface; its carrier goes, and with it what the hub put there.
     Delete {
         /// Name of the record.

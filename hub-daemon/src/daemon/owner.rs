@@ -21,13 +21,14 @@ use super::applier::{Done, Job, Pass};
 use crate::command::{Command, Inventory, Problem, Rejection, RejectionKind, Reply};
 use crate::datapath_view::EventView;
 use crate::hub::Hub;
-use crate::inputs::CommandRequest;
+use crate::inputs::{CommandRequest, HubHandle};
 use crate::kernel::monitor::Change;
 use crate::kernel::step::{ClockSettings, Steps};
 use crate::kernel::{boot, clock};
 use crate::model::PersonaId;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
+use crate::outputs::switches::SwitchLog;
 use crate::reconcile::Against;
 use crate::store::Store;
 use crate::view::{PersonaState, Snapshot};
@@ -92,6 +93,7 @@ pub struct Owner {
     steps: Steps,
     one_sided: one_sided::OneSided,
     switches: switches::Journal,
+    switch_log: Arc<SwitchLog>,
     /// Passes with failures since the last one without.
     failed_passes: u32,
 }
@@ -105,14 +107,14 @@ struct Waiting {
 
 impl Owner {
     /// An owner of a hub as it was restored.
-    pub fn new(hub: Hub, store: Store, channels: Channels, stats: Arc<ReconcileStats>) -> Self {
+    pub fn new(hub: Hub, store: Store, channels: Channels, handle: &HubHandle) -> Self {
         let flows_max = u64::from(hub.config().limits.flows);
-        let switches = switches::Journal::new(&hub.config().state_dir);
+        let switches = switches::Journal::new(handle.switches.path());
         Self {
             hub,
             store,
             channels,
-            stats,
+            stats: Arc::clone(&handle.reconcile),
             inventory: None,
             busy: None,
             dirty: true,
@@ -125,6 +127,7 @@ impl Owner {
             steps: Steps::new(clock::wall_before_boot()),
             one_sided: one_sided::OneSided::default(),
             switches,
+            switch_log: Arc::clone(&handle.switches),
             failed_passes: 0,
         }
     }

@@ -2,6 +2,7 @@
 
 mod ground;
 mod past;
+mod signals;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +14,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::UdpSocket;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::ground::{capacities, clsact_advice, lock, on_its_own};
 use self::past::restored;
+use self::signals::{Signals, received};
 use super::applier::Applier;
 use super::documents;
 use super::log::Log;
@@ -44,6 +45,7 @@ use crate::kernel::reader::{ReadError, Reader};
 use crate::model::config::Config;
 use crate::outputs::alerts::watch::Watcher;
 use crate::outputs::stats::ReconcileStats;
+use crate::outputs::switches::SwitchLog;
 use crate::outputs::{metrics, names};
 use crate::reconcile::Tracked;
 use crate::store::{Store, StoreError};
@@ -117,7 +119,8 @@ pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
     hub::parse(path, &text).map_err(StartError::Config)
 }
 
-/// Runs until SIGTERM or SIGINT; `file` is read again on SIGHUP. The data path stays as it is: `hubctl down` takes it away.
+/// Runs until SIGTERM or SIGINT; `file` is read again on SIGHUP, interfaces go back on
+/// SIGUSR1. The data path stays as it is: `hubctl down` takes it away.
 pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), StartError> {
     log.set(config.log);
     // First of all: a signal that comes while the hub starts must wait, not kill.
@@ -165,7 +168,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
     let helpers = tell_names(&config, &handle).await?;
-    let owner = Owner::new(hub, store, channels, Arc::clone(&handle.reconcile));
+    let owner = Owner::new(hub, store, channels, &handle);
     let mut owner = on_its_own(owner, closed.clone())?;
     let documents = tokio::spawn(documents::serve(
         documents::Configuration { used: config.clone(), file, log },
@@ -200,7 +203,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     Ok(())
 }
 
-/// Waits for a signal or the death of the owner; reloads on SIGHUP, keeps the watchdog.
+/// Waits for a signal or the death of the owner; reloads on SIGHUP, reverts on SIGUSR1, keeps the watchdog.
 async fn supervise(
     handle: &HubHandle,
     owner: &mut oneshot::Receiver<()>,
@@ -216,6 +219,7 @@ async fn supervise(
             () = received(&mut signals.terminate) => break,
             () = received(&mut signals.interrupt) => break,
             () = received(&mut signals.hangup) => reload(handle).await,
+            () = received(&mut signals.revert) => signals::revert(handle).await,
             result = ready.wait_for(|snapshot| snapshot.ready), if !told => {
                 told = true;
                 if result.is_ok() {
@@ -238,27 +242,6 @@ async fn supervise(
     tracing::info!("ending; the data path stays");
     notify(&[sd_notify::NotifyState::Stopping]);
     Ok(())
-}
-
-/// The signals that the daemon answers.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
-async fn received(signal: &mut Signal) {
-    signal.recv().await;
 }
 
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
@@ -312,6 +295,7 @@ fn wire(
         reload,
         attachments: attached,
         reconcile: Arc::new(ReconcileStats::default()),
+        switches: Arc::new(SwitchLog::new(&config.state_dir)),
         alerts,
         tracer: Arc::new(Tracer::open(pins, jobs.clone())?),
         started: Timestamp::now(),

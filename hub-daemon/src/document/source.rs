@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
 use super::interface::InterfaceRecordDocument;
 use super::located::{Node, Place};
 use super::persona::PersonaDocument;
@@ -45,6 +48,19 @@ pub fn parse(path: &Path, text: &str) -> Result<Source, Vec<Diagnostic>> {
         }
     }
     if errors.is_empty() { Ok(source) } else { Err(errors) }
+}
+
+/// Reads the one document of a YAML text, whose kind is known.
+pub fn one<T: DeserializeOwned>(
+    path: &Path,
+    text: &str,
+    read: impl FnOnce(Value) -> Reading<T>,
+) -> Result<T, Vec<Diagnostic>> {
+    let mut nodes = nodes(path, text)?;
+    let (Some(node), true) = (nodes.pop(), nodes.is_empty()) else {
+        return Err(vec![Diagnostic::new(path, text, Place::default(), "", "use one document")]);
+    };
+    read(node.to_value()).settle().map_err(|problems| show_all(path, text, &node, &problems))
 }
 
 impl Source {

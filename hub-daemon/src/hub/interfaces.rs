@@ -93,19 +93,34 @@ impl Hub {
                 let view = self.interface_view(&name, now)?;
                 Ok(Reply::Interface(Box::new(view)))
             }
-            InterfaceCommand::Delete { interface } => {
-                let record = self.record(&interface)?;
-                if let Origin::File { path, line } = &record.origin {
-                    let place = path.display();
-                    let detail = format!(
-                        "managed_by_file: `{interface}` is defined in {place}:{line}: change it there"
-                    );
-                    return Err(refused(RejectionKind::Conflict, "", detail));
+            InterfaceCommand::Replace { document, if_document } => {
+                let name = document.name.clone();
+                let record = self.of_nobody(&name)?;
+                if if_document.is_some_and(|before| *before != *record.document) {
+                    let detail = format!("interface record `{name}` changed in between");
+                    return Err(refused(RejectionKind::Changed, "", detail));
                 }
+                self.relist(&document, Origin::Api)?;
+                let view = self.interface_view(&name, now)?;
+                Ok(Reply::Interface(Box::new(view)))
+            }
+            InterfaceCommand::Delete { interface } => {
+                self.of_nobody(&interface)?;
                 self.delist(&interface, now)?;
                 Ok(Reply::Deleted)
             }
         }
+    }
+
+    /// A record that no file owns.
+    fn of_nobody(&self, name: &str) -> Result<&Record, Rejection> {
+        let record = self.record(name)?;
+        if let Origin::File { path, line } = &record.origin {
+            let place = path.display();
+            let detail = format!("managed_by_file: `{name}` is defined in {place}:{line}: change it there");
+            return Err(refused(RejectionKind::Conflict, "", detail));
+        }
+        Ok(record)
     }
 
     /// Admits an interface with its first personality.

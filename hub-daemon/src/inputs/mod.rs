@@ -20,6 +20,7 @@ use crate::datapath_view::EventView;
 use crate::outputs::alerts::Alerts;
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
+use crate::outputs::switches::SwitchLog;
 use crate::view::Snapshot;
 
 use self::datapath::Datapath;
@@ -47,6 +48,8 @@ pub struct HubHandle {
     pub attachments: watch::Receiver<Vec<Attachment>>,
     /// What reconciling did.
     pub reconcile: Arc<ReconcileStats>,
+    /// What became of switches.
+    pub switches: Arc<SwitchLog>,
     /// Thresholds, and what their webhooks did.
     pub alerts: Alerts,
     /// Starts traces.

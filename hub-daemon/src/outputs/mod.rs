@@ -5,3 +5,4 @@ pub mod metrics;
 pub mod names;
 pub mod stats;
 pub mod status;
+pub mod switches;

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::datapath_view::FlowTable;
 use crate::outputs::stats::{ReconcileStats, TableView};
+use crate::view::switch::InterfaceState;
 use crate::view::{Condition, PersonaState, Snapshot};
 
 /// The hub at one moment.
@@ -22,6 +23,9 @@ pub struct StatusView {
     pub started_at: Timestamp,
     /// Number of personas by state.
     pub personas: BTreeMap<String, u64>,
+    /// Number of interfaces with personalities by state; those without any are left out.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, u64>,
     /// When the documents were last read without error.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub documents_read: Option<Timestamp>,
@@ -74,6 +78,30 @@ pub fn state_name(state: PersonaState) -> &'static str {
     }
 }
 
+/// Name of an interface's state, as JSON and metrics spell it.
+pub fn interface_state_name(state: InterfaceState) -> &'static str {
+    match state {
+        InterfaceState::Active => "active",
+        InterfaceState::Draining => "draining",
+        InterfaceState::Applying => "applying",
+        InterfaceState::Verifying => "verifying",
+        InterfaceState::AwaitingConfirm => "awaiting_confirm",
+        InterfaceState::Fallback => "fallback",
+        InterfaceState::Degraded => "degraded",
+    }
+}
+
+/// Every state of interfaces.
+pub const INTERFACE_STATES: [InterfaceState; 7] = [
+    InterfaceState::Active,
+    InterfaceState::Draining,
+    InterfaceState::Applying,
+    InterfaceState::Verifying,
+    InterfaceState::AwaitingConfirm,
+    InterfaceState::Fallback,
+    InterfaceState::Degraded,
+];
+
 /// Number of personas by state, every state included.
 pub fn count_states(snapshot: &Snapshot) -> BTreeMap<&'static str, u64> {
     let states = [
@@ -93,6 +121,14 @@ pub fn count_states(snapshot: &Snapshot) -> BTreeMap<&'static str, u64> {
     counts
 }
 
+fn count_interfaces(snapshot: &Snapshot) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for interface in snapshot.interfaces.values() {
+        *counts.entry(interface_state_name(interface.state).to_owned()).or_default() += 1;
+    }
+    counts
+}
+
 impl StatusView {
     /// Puts together what is known.
     pub fn new(
@@ -107,6 +143,7 @@ impl StatusView {
             ready: snapshot.ready,
             started_at,
             personas: count_states(snapshot).into_iter().map(|(state, n)| (state.to_owned(), n)).collect(),
+            interfaces: count_interfaces(snapshot),
             documents_read: snapshot.documents_read,
             documents_error: snapshot.documents_error.clone(),
             conditions: snapshot.conditions.clone(),

@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 
 use super::{Condition, Origin};
 use crate::command::switch::FlowCount;
+use crate::datapath_view::Impacts;
 use crate::desired::interfaces::Place;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::check::{CheckAsked, CheckResult};
-use crate::model::personality::{Digest, Version};
+use crate::model::personality::{Digest, Drain, Version};
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
 use crate::model::{PersonaId, SegmentId};
@@ -222,8 +223,24 @@ pub struct PlanView {
     pub checks: Vec<String>,
     /// Index of the carrier in the data path.
     pub segment: SegmentId,
-    /// What packets would be judged by.
+    /// What it would mean for connections, where the data path can be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Impacts>,
+    /// What connections would be judged by.
     #[serde(skip)]
     #[schema(ignore)]
+    pub judged: Judged,
+}
+
+/// What connections are judged by when a switch is planned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The rules.
     pub policy: Arc<Policy>,
+    /// Elements of their sets, by number.
+    pub sets: BTreeMap<u32, Arc<Elements>>,
+    /// How connections end.
+    pub drain: Drain,
+    /// Protocols and ports that stay reachable.
+    pub failsafe: BTreeSet<(u8, u16)>,
 }

@@ -25,25 +25,25 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 impl Served {
-    async fn hubctl(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn hubctl(&self, arguments: &[&str]) -> Output {
         command(arguments).env("HUB_SOCKET", &self.socket).output().await.unwrap()
     }
 
     /// Runs hubctl, which must succeed; returns what it printed.
-    async fn says(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn says(&self, arguments: &[&str]) -> String {
         let output = self.hubctl(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs hubctl, which must fail with this code; returns what it complained.
-    async fn fails(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) async fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.hubctl(arguments).await;
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
         String::from_utf8(output.stderr).unwrap()
     }
 
-    async fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
         let text = self.says(&[arguments, &["--json"]].concat()).await;
         serde_json::from_str(&text).unwrap()
     }
@@ -53,7 +53,7 @@ impl Served {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

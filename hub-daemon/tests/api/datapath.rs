@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
     Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
-    FlowsBegun, HookCounts, Impacts, QuarantinedView, Question, RuleCount, SegmentCounts, Sweep,
+    FlowsBegun, HookCounts, ImpactedFlow, Impacts, QuarantinedView, Question, RuleCount, SegmentCounts,
+    Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
 use hub_daemon::kernel::impacted::Change;
@@ -20,10 +21,6 @@ use crate::support::FILED;
 pub(crate) struct FixedDatapath;
 
 impl Datapath for FixedDatapath {
-    fn impacted(&self, _: &Change<'_>, _: usize) -> Result<Impacts, ReadError> {
-        Ok(Impacts { breaks_active: 1, survives_active: 2, ..Impacts::default() })
-    }
-
     fn ended(&self, _: SegmentId) -> Result<u64, ReadError> {
         Ok(0)
     }
@@ -64,6 +61,13 @@ impl Datapath for FixedDatapath {
 
     fn segments(&self, of: &[SegmentId]) -> Result<Sweep, ReadError> {
         of.iter().map(|segment| Ok((*segment, self.segment(*segment)?))).collect()
+    }
+
+    fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
+        let flow = self.flows(None, 1)?.remove(0);
+        assert!(limit > 0 && change.drain_udp && change.failsafe.contains(&(6, 22)));
+        let flows = vec![ImpactedFlow { flow, active: true, survives: false, rule: Some(1) }];
+        Ok(Impacts { breaks_active: 1, survives_active: 2, flows, ..Impacts::default() })
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, ReadError> {

@@ -11,10 +11,10 @@ use tower::ServiceExt as _;
 use crate::support::{Fake, change};
 
 /// An open stream, read as text.
-struct Reader(axum::body::BodyDataStream, String);
+pub(crate) struct Reader(axum::body::BodyDataStream, String);
 
 impl Reader {
-    async fn open(fake: &Fake, path: &str) -> Self {
+    pub(crate) async fn open(fake: &Fake, path: &str) -> Self {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = fake.router.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -23,7 +23,7 @@ impl Reader {
     }
 
     /// The next event as (name, data).
-    async fn next(&mut self) -> (String, serde_json::Value) {
+    pub(crate) async fn next(&mut self) -> (String, serde_json::Value) {
         while !self.1.contains("\n\n") {
             let bytes = tokio::time::timeout(Duration::from_mins(1), self.0.next()).await.unwrap();
             self.1.push_str(std::str::from_utf8(&bytes.unwrap().unwrap()).unwrap());

@@ -61,9 +61,13 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start() -> Self {
+        Self::of(Fake::start())
+    }
+
+    /// A hub on a socket.
+    pub(crate) fn of(fake: Fake) -> Self {
         let folder = Folder::new();
         let socket = folder.join("hubd.sock");
-        let fake = Fake::start();
         let (closing, closed) = watch::channel(false);
         let listener = server::bind_unix(&socket).unwrap();
         let task = tokio::spawn(server::serve(listener, fake.router.clone(), closed));

@@ -23,7 +23,7 @@ use crate::support::{FILED, Fake};
 /// So many that their text is sent in many pieces.
 const PERSONAS: u32 = 3_000;
 
-async fn scrape(fake: &Fake) -> String {
+pub(crate) async fn scrape(fake: &Fake) -> String {
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let response = hub_daemon::outputs::metrics::router(fake.hub.clone()).oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
@@ -34,7 +34,7 @@ async fn scrape(fake: &Fake) -> String {
 }
 
 /// Series by name with labels. Panics on a line that is not `OpenMetrics`.
-fn series(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn series(text: &str) -> BTreeMap<String, f64> {
     let mut types: BTreeMap<&str, &str> = BTreeMap::new();
     let mut helps = BTreeSet::new();
     let mut series = BTreeMap::new();
@@ -52,10 +52,12 @@ fn series(text: &str) -> BTreeMap<String, f64> {
             if parts.into_iter().any(|family| types.get(family) == Some(&"histogram")) {
                 // Labels in the order in which they are written here.
                 let name = match name.split_once("{le=") {
-                    Some((family, rest)) => {
-                        let (bound, labels) = rest.split_once(',').unwrap();
-                        format!("{family}{{{},le={bound}}}", labels.trim_end_matches('}'))
-                    }
+                    Some((family, rest)) => match rest.split_once(',') {
+                        Some((bound, labels)) => {
+                            format!("{family}{{{},le={bound}}}", labels.trim_end_matches('}'))
+                        }
+                        None => name.to_owned(),
+                    },
                     None => name.to_owned(),
                 };
                 series.insert(name, value.parse().unwrap());

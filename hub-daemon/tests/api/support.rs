@@ -1,7 +1,7 @@
 //! A stand-in for the hub: a task that answers commands by simple rules, and a data path with fixed numbers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use hub_daemon::model::{PersonaId, SegmentId};
 use hub_daemon::outputs::alerts::{AlertView, Alerts};
 use hub_daemon::outputs::stats::ReconcileStats;
 use hub_daemon::outputs::status::Attachment;
+use hub_daemon::outputs::switches::SwitchLog;
 use hub_daemon::view::{Condition, Origin, PersonaState, PersonaView, PoolRange, PoolView, Snapshot};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -53,6 +54,7 @@ pub(crate) fn document(name: &str) -> Value {
 }
 
 /// A running stand-in.
+#[derive(Clone)]
 pub(crate) struct Fake {
     pub(crate) hub: HubHandle,
     pub(crate) router: Router,
@@ -80,6 +82,7 @@ impl Fake {
             reload,
             attachments: attached,
             reconcile,
+            switches: Arc::new(SwitchLog::new(Path::new("/nonexistent"))),
             alerts: Alerts { views: alerts, deliveries: Arc::default() },
             tracer: Arc::new(hub_daemon::inputs::trace::Tracer::detached()),
             started: "2030-01-01T00:00:00Z".parse().unwrap(),

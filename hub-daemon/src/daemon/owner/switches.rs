@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::Owner;
 use crate::systems::personality::operation::JournalEntry;
 
-const FILE: &str = "switches.jsonl";
 /// Where the last lines are looked for, from the end: what was written before a crash is not written twice.
 const TAIL: u64 = 1024 * 1024;
 
@@ -23,9 +22,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal in this folder; the file is made with the first line.
-    pub(super) fn new(folder: &Path) -> Self {
-        Self { path: folder.join(FILE), open: None }
+    /// The journal at this path; the file is made with the first line.
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: None }
     }
 
     /// Adds lines; when it returns, they are on the disk.
@@ -90,6 +89,7 @@ impl Owner {
         }
         match self.switches.append(self.hub.unwritten()) {
             Ok(()) => {
+                self.switch_log.count(self.hub.unwritten());
                 self.hub.written(count);
                 self.hub.set_condition("JournalNotWritten", None);
             }
@@ -105,6 +105,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outputs::switches::FILE;
 
     fn entry(id: &str) -> Arc<JournalEntry> {
         let text = serde_json::json!({"id": id, "interface": "i0", "by": "ana", "why": "", "from": "a@1",
@@ -117,14 +118,15 @@ mod tests {
     #[test]
     fn lines_are_added_once_and_a_torn_one_stands_by_itself() {
         let folder = std::env::temp_dir().join(format!("hub-switches-{}", std::process::id()));
-        let read = || fs::read_to_string(folder.join(FILE)).unwrap();
-        let mut journal = Journal::new(&folder);
+        let path = folder.join(FILE);
+        let read = || fs::read_to_string(&path).unwrap();
+        let mut journal = Journal::new(&path);
         journal.append(&[entry("1"), entry("2")]).unwrap();
         journal.append(&[entry("3")]).unwrap();
         assert_eq!(read().lines().count(), 3);
         let torn = format!("{}{{\"id\": \"4", read());
-        fs::write(folder.join(FILE), torn).unwrap();
-        let mut journal = Journal::new(&folder);
+        fs::write(&path, torn).unwrap();
+        let mut journal = Journal::new(&path);
         journal.append(&[entry("3"), entry("4")]).unwrap();
         let text = read();
         let ids: Vec<String> = text

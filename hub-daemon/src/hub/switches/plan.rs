@@ -1,7 +1,9 @@
 //! What a switch would do, without doing it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hub_common::set::set_number;
 use jiff::Timestamp;
 
 use super::super::Hub;
@@ -9,14 +11,15 @@ use crate::command::switch::Order;
 use crate::command::{Rejection, Reply};
 use crate::inputs::plan::field_changes;
 use crate::model::personality::Version;
+use crate::model::set::Elements;
 use crate::systems::personality::checks;
 use crate::systems::personality::seat::Seat;
-use crate::view::switch::PlanView;
+use crate::view::switch::{Judged, PlanView};
 
 impl Hub {
     /// Prepares a switch in a copy of the hub, and says what that found.
     pub(super) fn plan(&mut self, order: &Order, now: Timestamp) -> Result<Reply, Rejection> {
-        let (name, to, _) = self.validated(order, now)?;
+        let (name, to, drain) = self.validated(order, now)?;
         let mut copy = self.clone();
         let layout = copy.record(&name)?.layout.with(Some(to.clone()));
         copy.lay(&name, layout, now)?;
@@ -31,7 +34,18 @@ impl Hub {
         let policy = candidate.map(|candidate| Arc::clone(&candidate.policy));
         let live = carrier.map(|carrier| Arc::clone(&carrier.policy));
         let Some(policy) = policy.or(live) else { return Err(super::super::admit::not_found(&name)) };
-        let lacks = |addresses: &std::collections::BTreeMap<ipnet::IpNet, _>, address: &&ipnet::IpNet| {
+        let sets = candidate.into_iter().flat_map(|candidate| candidate.persona.sets());
+        let sets = sets.map(|(name, set)| {
+            // What was put into a set at run time stays there.
+            let mut elements = set.entries.as_ref().clone();
+            let added = carrier.and_then(|carrier| carrier.lists.sets.get(name));
+            added.into_iter().flatten().for_each(|(prefix, end)| {
+                elements.entry(*prefix).or_insert(*end);
+            });
+            (set_number(name), Arc::new(elements))
+        });
+        let sets: BTreeMap<u32, Arc<Elements>> = sets.collect();
+        let lacks = |addresses: &BTreeMap<ipnet::IpNet, _>, address: &&ipnet::IpNet| {
             !addresses.contains_key(*address)
         };
         Ok(Reply::Plan(Box::new(PlanView {
@@ -53,7 +67,8 @@ impl Hub {
             from,
             to,
             segment,
-            policy,
+            connections: None,
+            judged: Judged { policy, sets, drain, failsafe: copy.config.failsafe.clone() },
         })))
     }
 

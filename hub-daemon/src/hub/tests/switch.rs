@@ -273,8 +273,8 @@ fn a_switch_goes_from_phase_to_phase_and_is_a_line_of_the_journal() {
     hub.pass();
     assert_eq!(hub.phase("i0"), Some(Phase::Preflight));
     let asks = hub.asks("i0");
-    assert!(asks.contains(&"dns 10.20.0.100 .".to_owned()), "{asks:?}");
-    assert_eq!(asks.last().unwrap(), "handshake of wg01", "of the tunnel that is to come");
+    assert!(asks.contains(&"dns . at 10.20.0.100".to_owned()), "{asks:?}");
+    assert_eq!(asks.last().unwrap(), "handshake of wg01 within 5 s", "of the tunnel that is to come");
     hub.script.now += 1.second();
     hub.answer("i0", &[]);
     assert_eq!(hub.view("i0").state, InterfaceState::Draining);
@@ -375,7 +375,7 @@ fn a_plan_changes_nothing() {
     let Ok(Reply::Plan(plan)) = hub.script.hub.handle(plan, hub.script.now) else { panic!() };
     assert_eq!(plan.addresses_added, ["10.20.1.13/24".parse::<IpNet>().unwrap()]);
     assert_eq!(plan.addresses_removed, ["10.20.1.10/24".parse::<IpNet>().unwrap()]);
-    assert_eq!(plan.policy.ingress[0].target_port, [8003, 8003]);
-    assert!(plan.checks.contains(&"handshake of wg03".to_owned()), "{:?}", plan.checks);
+    assert_eq!(plan.judged.policy.ingress[0].target_port, [8003, 8003]);
+    assert!(plan.checks.contains(&"handshake of wg03 within 180 s".to_owned()), "{:?}", plan.checks);
     assert!(hub.script.hub.state() == revision && hub.script.desired() == before);
 }

@@ -1,16 +1,25 @@
-//! Reading a request's body: JSON of bounded size, within bounded time.
+//! Reading a request's body: JSON, for some documents YAML, of bounded size, within bounded time.
+
+use std::path::Path;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::decode::{self, DecodeError};
 use super::problem::ProblemDetails;
 use super::{BODY_BYTES, BODY_TIME};
 use crate::document::persona::PersonaDocument;
+use crate::document::read::Reading;
+use crate::document::source;
+use crate::inputs::reload::{FileProblem, ReloadFailure};
 
 /// Media types that a document may have.
 pub(super) const JSON: &[&str] = &["application/json"];
+/// Media types of documents that may be YAML (RFC 9512).
+pub(super) const DOCUMENT: &[&str] = &["application/json", YAML];
+const YAML: &str = "application/yaml";
 /// Media types that a merge patch may have (RFC 7396).
 pub(super) const MERGE_PATCH: &[&str] = &["application/merge-patch+json", "application/json"];
 
@@ -20,8 +29,7 @@ pub(super) async fn read(
     body: Body,
     accepted: &[&str],
 ) -> Result<Bytes, ProblemDetails> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = given.split(';').next().unwrap_or_default().trim();
+    let (given, media_type) = media_type(headers);
     if !accepted.iter().any(|accepted| media_type.eq_ignore_ascii_case(accepted)) {
         let detail = format!("content type `{given}`: use {}", accepted.join(" or "));
         return Err(ProblemDetails::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
@@ -45,6 +53,12 @@ pub(super) async fn read(
     }
 }
 
+/// The content type as it is given, and without its parameters.
+fn media_type(headers: &HeaderMap) -> (&str, &str) {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    (given, given.split(';').next().unwrap_or_default().trim())
+}
+
 fn is_limit(error: &axum::Error) -> bool {
     std::error::Error::source(error)
         .is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
@@ -58,6 +72,23 @@ pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
 /// The persona in a body, whose hub may be left to choose.
 pub(super) fn newcomer(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
     decode::newcomer(bytes).map_err(ProblemDetails::from)
+}
+
+/// A document in a body of JSON or YAML; problems of YAML are shown in place.
+pub(super) fn document<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    read: impl FnOnce(Value) -> Reading<T>,
+) -> Result<T, ProblemDetails> {
+    if !media_type(headers).1.eq_ignore_ascii_case(YAML) {
+        return decode::decode(bytes, read).map_err(ProblemDetails::from);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        ProblemDetails::of_status(StatusCode::BAD_REQUEST, format!("the body is not UTF-8: {error}"))
+    })?;
+    source::one(Path::new("body"), text, read).map_err(|problems| {
+        ReloadFailure { problems: problems.iter().map(FileProblem::from).collect() }.into()
+    })
 }
 
 /// Another document in a body.

@@ -38,7 +38,8 @@ pub(super) fn other<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError>
     decode(bytes, Reading::new)
 }
 
-fn decode<T: DeserializeOwned>(
+/// Reads something of a kind that is known.
+pub(super) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     read: impl FnOnce(Value) -> Reading<T>,
 ) -> Result<T, DecodeError> {

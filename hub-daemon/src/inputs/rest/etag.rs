@@ -1,8 +1,11 @@
-//! Entity tags (RFC 9110 section 8.8.3): a persona's generation in quotes.
+//! Entity tags (RFC 9110 section 8.8.3): a persona's generation in quotes; a digest of others.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use ring::digest::{SHA256, digest};
+use serde::Serialize;
 
 use super::problem::ProblemDetails;
+use crate::model::personality::hexadecimal;
 use crate::view::PersonaView;
 
 /// The tag of a persona.
@@ -33,6 +36,34 @@ pub(super) fn known(headers: &HeaderMap, persona: &PersonaView) -> bool {
         tags.iter().any(|tag| {
             *tag == "*" || generation(tag.strip_prefix("W/").unwrap_or(tag)) == Some(persona.generation)
         })
+    })
+}
+
+/// The tag of what has this digest.
+pub(super) fn of_digest(digest: &str) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
+}
+
+/// The digest of a value.
+pub(super) fn hash(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    hexadecimal(digest(&SHA256, &text).as_ref())
+}
+
+/// Whether `If-Match` asks for this tag; `None` when any will do.
+pub(super) fn wants(headers: &HeaderMap, tag: &HeaderValue) -> Option<bool> {
+    let tags = tags(headers, &header::IF_MATCH)?;
+    if tags.contains(&"*") {
+        return None;
+    }
+    Some(tags.iter().any(|asked| asked.as_bytes() == tag.as_bytes()))
+}
+
+/// Whether `If-None-Match` says that the client has what has this tag.
+pub(super) fn is_known(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+    tags(headers, &header::IF_NONE_MATCH).is_some_and(|tags| {
+        let is = |asked: &&str| asked.strip_prefix("W/").unwrap_or(asked).as_bytes() == tag.as_bytes();
+        tags.iter().any(|asked| *asked == "*" || is(asked))
     })
 }
 

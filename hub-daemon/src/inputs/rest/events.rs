@@ -26,6 +26,9 @@ use crate::inputs::server::Closing;
 /// Time between comments on a quiet stream, so that a dead one is noticed.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// What changes are called that are about switches.
+const SWITCH: &str = "switch";
+
 /// Data of a `lagged` event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Lagged {
@@ -50,10 +53,11 @@ struct Stage {
 
 /// Streams events as they happen
 ///
-/// Events are named `packet`, `change`, `alert` and `lagged`; the data of all but the last is an `EventView`.
+/// Events are named `packet`, `change`, `switch`, `alert` and `lagged`; the data of all but the last is an
+/// `EventView`. A `switch` is a change of an interface's personality; its persona is the name of the record.
 #[utoipa::path(get, path = "/events", tag = "hub",
     params(
-        ("type" = Option<String>, Query, description = "packet, change or alert"),
+        ("type" = Option<String>, Query, description = "packet, change, switch or alert"),
         ("persona" = Option<String>, Query, description = "name; only events about it"),
     ),
     responses(
@@ -68,9 +72,9 @@ pub(super) async fn events(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ProblemDetails> {
     let wanted = Wanted { kind: parameters.one("type"), persona: parameters.one("persona") };
     if let Some(kind) = &wanted.kind
-        && !["packet", "change", "alert"].contains(&kind.as_str())
+        && !["packet", "change", SWITCH, "alert"].contains(&kind.as_str())
     {
-        parameters.refuse("type", &format!("`{kind}`: use packet, change or alert"));
+        parameters.refuse("type", &format!("`{kind}`: use packet, change, switch or alert"));
     }
     parameters.finish()?;
     let Ok(permit) = api.streams.try_acquire_owned() else {
@@ -121,6 +125,7 @@ pub(super) fn as_sse(name: &str, data: &impl Serialize) -> Event {
 fn name_of(event: &EventView) -> &'static str {
     match event {
         EventView::Packet(_) => "packet",
+        EventView::Change(change) if change.what == SWITCH => SWITCH,
         EventView::Change(_) => "change",
         EventView::Alert(_) => "alert",
     }

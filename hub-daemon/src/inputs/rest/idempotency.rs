@@ -8,11 +8,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
-use super::place::Made;
 use super::problem::ProblemDetails;
 
 /// How long a key is remembered.
@@ -26,20 +25,32 @@ const KEY_BYTES: usize = 255;
 pub(super) const HEADER: &str = "idempotency-key";
 
 /// The answer that requests with one key share.
-type Answer = Arc<OnceCell<Made>>;
+type Answer<T> = Arc<OnceCell<T>>;
 
 /// Answers by key.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answers {
-    kept: Arc<Mutex<BTreeMap<String, Kept>>>,
+#[derive(Debug)]
+pub(super) struct Answers<T> {
+    kept: Arc<Mutex<BTreeMap<String, Kept<T>>>>,
     hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct Kept<T> {
     since: Instant,
     body: u64,
-    answer: Answer,
+    answer: Answer<T>,
+}
+
+impl<T> Clone for Answers<T> {
+    fn clone(&self) -> Self {
+        Self { kept: Arc::clone(&self.kept), hasher: self.hasher.clone() }
+    }
+}
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Self { kept: Arc::default(), hasher: RandomState::default() }
+    }
 }
 
 /// The key of a request, if it has one.
@@ -54,10 +65,37 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ProblemDetails>
     }
 }
 
-impl Answers {
+/// What a key is used with: where the request goes, and its body.
+pub(super) fn about(uri: &Uri, body: &[u8]) -> Vec<u8> {
+    let mut about = uri.to_string().into_bytes();
+    about.push(b'\n');
+    about.extend_from_slice(body);
+    about
+}
+
+impl<T: Clone + Send + Sync + 'static> Answers<T> {
+    /// The answer to `body` under `key`, made once. It is made in a task of its own: a client that goes away must
+    /// not make its next attempt a second one.
+    pub(super) async fn once<M>(&self, key: Option<String>, body: &[u8], make: M) -> Result<T, ProblemDetails>
+    where
+        M: Future<Output = Result<T, ProblemDetails>> + Send + 'static,
+    {
+        let Some(key) = key else { return make.await };
+        let answer = self.place(key.clone(), body).await?;
+        let answers = self.clone();
+        let task = tokio::spawn(async move {
+            let made = answer.get_or_try_init(|| make).await.cloned();
+            if made.is_err() {
+                answers.forget(&key, &answer).await;
+            }
+            made
+        });
+        task.await.map_err(|error| ProblemDetails::unavailable(&error.to_string()))?
+    }
+
     /// The place for the answer to `body` under `key`. Requests that come while the first is under way
     /// wait for it there.
-    pub(super) async fn place(&self, key: String, body: &[u8]) -> Result<Answer, ProblemDetails> {
+    async fn place(&self, key: String, body: &[u8]) -> Result<Answer<T>, ProblemDetails> {
         let body = self.hasher.hash_one(body);
         let now = Instant::now();
         let mut kept = self.kept.lock().await;
@@ -79,7 +117,7 @@ impl Answers {
     }
 
     /// Forgets a key whose request was refused.
-    pub(super) async fn forget(&self, key: &str, answer: &Answer) {
+    async fn forget(&self, key: &str, answer: &Answer<T>) {
         let mut kept = self.kept.lock().await;
         let refused = kept.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.answer, answer));
         if refused && !answer.initialized() {
@@ -94,7 +132,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn keys_are_bounded_in_time_and_number() {
-        let answers = Answers::default();
+        let answers = Answers::<()>::default();
         let first = answers.place("first".into(), b"a").await.unwrap();
         assert!(Arc::ptr_eq(&first, &answers.place("first".into(), b"a").await.unwrap()));
         assert!(answers.place("first".into(), b"b").await.is_err());

@@ -15,12 +15,17 @@ mod etag;
 mod events;
 mod filter;
 mod idempotency;
+mod interfaces;
+mod journal;
 mod lists;
 mod merge;
 mod names;
 mod node;
 mod openapi;
+mod operations;
+mod orders;
 mod others;
+mod personalities;
 mod personas;
 mod place;
 mod pools;
@@ -28,7 +33,9 @@ pub mod problem;
 mod query;
 mod removal;
 mod status;
+mod switches;
 mod templates;
+mod threat;
 mod top;
 mod trace;
 
@@ -49,14 +56,18 @@ use crate::inputs::HubHandle;
 use crate::inputs::server::Peer;
 
 use self::idempotency::Answers;
+use self::operations::Receipt;
+use self::place::Made;
 use self::problem::ProblemDetails;
 
 pub(crate) use self::apply::{Applied, ApplyDocument};
 pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
+pub(crate) use self::journal::SwitchJournal;
 pub(crate) use self::lists::SetView;
 pub(crate) use self::node::{NodeList, NodeStanding};
+pub(crate) use self::orders::SwitchDocument;
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
@@ -76,13 +87,15 @@ pub const STREAMS: usize = 32;
 #[derive(Clone, Debug)]
 struct Api {
     hub: HubHandle,
-    answers: Answers,
+    answers: Answers<Made>,
+    receipts: Answers<Receipt>,
     streams: Arc<Semaphore>,
 }
 
 /// The API, to be served on any number of listeners.
 pub fn router(hub: HubHandle) -> Router {
-    let api = Api { hub, answers: Answers::default(), streams: Arc::new(Semaphore::new(STREAMS)) };
+    let streams = Arc::new(Semaphore::new(STREAMS));
+    let api = Api { hub, answers: Answers::default(), receipts: Answers::default(), streams };
     let (routes, description) = described_routes().with_state(api).split_for_parts();
     let routes = routes.merge(openapi::description(description));
     Router::new()
@@ -119,6 +132,20 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(names::names))
             .routes(routes!(top::top))
             .routes(routes!(trace::trace))
+            .routes(routes!(personalities::list, personalities::create))
+            .routes(routes!(personalities::show, personalities::delete))
+            .routes(routes!(interfaces::list, interfaces::create))
+            .routes(routes!(interfaces::show, interfaces::replace, interfaces::delete))
+            .routes(routes!(switches::switch))
+            .routes(routes!(switches::switch_all))
+            .routes(routes!(switches::revert))
+            .routes(routes!(switches::confirm))
+            .routes(routes!(switches::cancel))
+            .routes(routes!(journal::journal))
+            .routes(routes!(operations::list))
+            .routes(routes!(operations::show))
+            .routes(routes!(operations::follow))
+            .routes(routes!(threat::show, threat::put))
             .routes(routes!(apply::apply))
             .routes(routes!(apply::confirm))
             .routes(routes!(apply::revert))

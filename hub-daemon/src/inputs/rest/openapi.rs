@@ -19,7 +19,8 @@ use crate::inputs::trace::TraceEnd;
 #[openapi(
     info(
         title = "Hub",
-        description = "Personas: network segments with a policy and an end. The same routes are below /v1."
+        description = "Personas: network segments with a policy and an end. Personalities: what an interface is \
+                       configured with, and switched to. The same routes are below /v1."
     ),
     components(schemas(ProblemDetails, EventView, Lagged, TraceEnd)),
     servers((url = "/v1"), (url = "/"))

@@ -90,11 +90,9 @@ pub(super) async fn create(
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
     let document = body::newcomer(&bytes)?;
-    let manner = Manner { key, wait: !prefers(&headers, "respond-async") };
-    let Made { persona, location } = match &manner.key {
-        None => make(api, document, manner).await?,
-        Some(_) => make_once(api, &bytes, document, manner).await?,
-    };
+    let manner = Manner { key: key.clone(), wait: !prefers(&headers, "respond-async") };
+    let answers = api.answers.clone();
+    let Made { persona, location } = answers.once(key, &bytes, make(api, document, manner)).await?;
     let location = location.unwrap_or_else(|| format!("{}/{}", uri.path(), persona.id));
     let mut response = (StatusCode::CREATED, with_tag(&persona)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -128,26 +126,6 @@ pub(super) async fn admit(
 
 fn is_on_its_way(state: PersonaState) -> bool {
     matches!(state, PersonaState::Pending | PersonaState::Provisioning)
-}
-
-/// Creates in a task of its own: a client that goes away must not make its next attempt a second persona.
-async fn make_once(
-    api: Api,
-    bytes: &[u8],
-    document: PersonaDocument,
-    manner: Manner,
-) -> Result<Made, ProblemDetails> {
-    let key = manner.key.clone().unwrap_or_default();
-    let answer = api.answers.place(key.clone(), bytes).await?;
-    let task = tokio::spawn(async move {
-        let answers = api.answers.clone();
-        let made = answer.get_or_try_init(|| make(api, document, manner)).await.cloned();
-        if made.is_err() {
-            answers.forget(&key, &answer).await;
-        }
-        made
-    });
-    task.await.map_err(|error| ProblemDetails::unavailable(&error.to_string()))?
 }
 
 /// Shows a persona

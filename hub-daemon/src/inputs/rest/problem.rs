@@ -61,7 +61,20 @@ impl ProblemDetails {
 
     /// There is no persona of that name or id.
     pub(super) fn no_persona(persona: &str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "not found", format!("no persona `{persona}`"))
+        Self::not_found("persona", persona)
+    }
+
+    /// There is nothing of that kind and name.
+    pub(super) fn not_found(kind: &str, name: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "not found", format!("no {kind} `{name}`"))
+    }
+
+    /// The same about a part of a larger document.
+    pub(super) fn below(mut self, base: &str) -> Self {
+        for error in self.errors.iter_mut().filter(|error| !error.pointer.is_empty()) {
+            error.pointer.insert_str(0, base);
+        }
+        self
     }
 
     fn new(status: StatusCode, kind: &str, title: &str, detail: String) -> Self {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::roster::{Roster, by_reason};
 use super::series::Series;
+use super::switches;
 use crate::datapath_view::{FlowTable, HookCounts};
 use crate::inputs::HubHandle;
 use crate::kernel::reader::ReadError;
@@ -40,6 +41,7 @@ pub(super) fn encode(
     series.gauges("hub_personas", "Personas by state", states)?;
     conditions(series, snapshot, roster)?;
     pools(series, snapshot)?;
+    switches::encode(series, &hub.switches, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
     alerts(series, hub)?;

@@ -12,6 +12,7 @@ mod qos;
 mod roster;
 mod rows;
 mod series;
+mod switches;
 mod text;
 
 use std::fmt;

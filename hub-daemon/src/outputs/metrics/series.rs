@@ -5,6 +5,8 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use crate::outputs::switches::Times;
+
 /// Labels of one series, and its value.
 pub(super) type Sample<V, const N: usize> = ([(&'static str, V); N], u64);
 
@@ -50,6 +52,27 @@ impl<'a> Series<'a> {
             family.encode_family(&labels)?.encode_gauge(&value.cast_signed())?;
         }
         Ok(())
+    }
+
+    /// A family of distributions, each of buckets with their upper bounds.
+    pub(super) fn histograms<V: EncodeLabelValue, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'static str, V); N], Times)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, times) in samples {
+            let mut one = family.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(times.sum_seconds, times.count, &times.buckets(), None)?;
+        }
+        Ok(())
+    }
+
+    /// One distribution.
+    pub(super) fn histogram(&mut self, name: &'static str, help: &str, times: &Times) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        family.encode_histogram::<NoLabelSet>(times.sum_seconds, times.count, &times.buckets(), None)
     }
 
     /// One number that goes up and down; absent when there is none.

@@ -39,6 +39,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// As JSON and metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+            Self::RolledBack => "rolled_back",
+            Self::FellBack => "fell_back",
+            Self::Degraded => "degraded",
+        }
+    }
+
     /// For people.
     pub fn words(self) -> &'static str {
         match self {

@@ -141,6 +141,24 @@ impl Phase {
         }
     }
 
+    /// As JSON and metrics spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Preflight => "preflight",
+            Self::Drain => "drain",
+            Self::Ready => "ready",
+            Self::Flip => "flip",
+            Self::Verify => "verify",
+            Self::Verified => "verified",
+            Self::AwaitConfirm => "await_confirm",
+            Self::Rollback => "rollback",
+            Self::RollbackVerify => "rollback_verify",
+            Self::Fallback => "fallback",
+            Self::FallbackVerify => "fallback_verify",
+        }
+    }
+
     /// Whether nothing has changed for packets yet but that some are refused.
     pub fn is_before_flip(self) -> bool {
         self < Self::Flip

@@ -1,0 +1,126 @@
+//! `/threat-level`: how great a threat is, for interfaces that have a personality by level.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::interfaces::record;
+use super::problem::ProblemDetails;
+use super::switches::who;
+use super::{Api, body};
+use crate::command::switch::SwitchCommand;
+use crate::command::{Command, Problem, Rejection, RejectionKind};
+use crate::inputs::server::Peer;
+use crate::view::switch::InterfaceView;
+
+/// A threat level, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThreatDocument {
+    /// A level of the interfaces' `zones`.
+    #[schema(example = "severe")]
+    level: String,
+    /// Names of their records; default: all that have such a level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interfaces: Option<Vec<String>>,
+}
+
+/// Threat levels of interfaces.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct ThreatView {
+    /// Those that have zones.
+    interfaces: Vec<ZoneView>,
+}
+
+/// The threat level of one interface.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(super) struct ZoneView {
+    /// Name of its record.
+    interface: String,
+    /// The level that it follows; none has been told if absent.
+    level: Option<String>,
+    /// Its levels, from the least to the greatest threat.
+    levels: Vec<String>,
+}
+
+/// Shows the threat levels that interfaces follow
+#[utoipa::path(get, path = "/threat-level", tag = "personalities", operation_id = "show_threat_level",
+    responses((status = 200, body = ThreatView)))]
+pub(super) async fn show(State(api): State<Api>) -> Json<ThreatView> {
+    let snapshot = Arc::clone(&api.hub.snapshot.borrow());
+    Json(ThreatView { interfaces: snapshot.interfaces.values().filter_map(|view| zone(view)).collect() })
+}
+
+/// Tells the threat level: interfaces follow it up at once, and down when it has been lower for a while
+///
+/// Each interface is switched for itself; one that cannot be switched at the moment is told so in its journal.
+#[utoipa::path(put, path = "/threat-level", tag = "personalities", operation_id = "tell_threat_level",
+    request_body = ThreatDocument,
+    responses(
+        (status = 200, body = ThreatView, description = "the interfaces that were told"),
+        (status = 400, description = "not JSON"),
+        (status = 415, description = "not application/json"),
+        (status = 422, description = "no such interface, or no such level"),
+        (status = 503, description = "the hub is busy or stopping"),
+    ))]
+pub(super) async fn put(
+    State(api): State<Api>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ThreatView>, ProblemDetails> {
+    let bytes = body::read(&headers, body, body::JSON).await?;
+    let asked: ThreatDocument = body::other(&bytes)?;
+    let by = who(peer);
+    let mut told = Vec::new();
+    for interface in api.with_level(&asked)? {
+        let threat = SwitchCommand::Threat { interface, level: asked.level.clone(), by: by.clone() };
+        let view = record(api.command(Command::Switch(threat)).await?)?;
+        told.extend(zone(&view));
+    }
+    Ok(Json(ThreatView { interfaces: told }))
+}
+
+fn zone(view: &InterfaceView) -> Option<ZoneView> {
+    let zones = view.definition.zones.as_ref()?;
+    Some(ZoneView {
+        interface: view.name.clone(),
+        level: view.level.clone(),
+        levels: zones.levels.iter().map(|zone| zone.level.clone()).collect(),
+    })
+}
+
+impl Api {
+    /// Names of the interfaces that are meant; each has the level.
+    fn with_level(&self, asked: &ThreatDocument) -> Result<Vec<String>, ProblemDetails> {
+        let snapshot = Arc::clone(&self.hub.snapshot.borrow());
+        let has = |view: &InterfaceView| zone(view).is_some_and(|zone| zone.levels.contains(&asked.level));
+        let (names, problems) = if let Some(names) = &asked.interfaces {
+            let wrong = names.iter().enumerate().filter_map(|(index, name)| {
+                let detail = match snapshot.interfaces.get(name) {
+                    None => format!("no interface record `{name}`"),
+                    Some(view) if !has(view) => format!("`{name}` has no level `{}`", asked.level),
+                    Some(_) => return None,
+                };
+                Some(Problem::new(format!("/interfaces/{index}"), detail))
+            });
+            (names.clone(), wrong.collect::<Vec<_>>())
+        } else {
+            let those = snapshot.interfaces.values().filter(|view| has(view));
+            let names: Vec<String> = those.map(|view| view.name.clone()).collect();
+            let detail = format!("level `{}`: no interface has a personality for it", asked.level);
+            let nobody = names.is_empty().then(|| Problem::new("/level", detail));
+            (names, nobody.into_iter().collect())
+        };
+        if problems.is_empty() {
+            Ok(names)
+        } else {
+            Err(Rejection { kind: RejectionKind::Invalid, problems }.into())
+        }
+    }
+}
