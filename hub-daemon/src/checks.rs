@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::desired::interfaces::Place;
 use crate::kernel::namespace::OpenNamespace;
-use crate::model::check::{Check, CheckAsked, CheckResult, INTERVAL, PASSES, PHASE, TIMEOUT};
+use crate::model::check::{Check, CheckAsked, CheckResult, INTERVAL, PASSES, PATIENCE, PHASE, TIMEOUT};
 
 /// How often and for how long checks are tried.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +60,10 @@ pub struct Tools {
 
 /// Asks all questions at once from where the interface is; one result for each, in the same order.
 pub async fn run(asked: &[CheckAsked], place: &Place, tools: &Tools) -> Vec<CheckResult> {
-    let checks: Vec<Check> = asked.iter().map(|asked| asked.check.clone()).collect();
+    let checks = asked.to_vec();
     let failed = |reason: &str| {
-        let result = |check: &Check| CheckResult {
-            check: check.to_string(),
+        let result = |asked: &CheckAsked| CheckResult {
+            check: asked.check.to_string(),
             passed: false,
             detail: reason.to_owned(),
             tries: 0,
@@ -87,7 +87,7 @@ pub async fn run(asked: &[CheckAsked], place: &Place, tools: &Tools) -> Vec<Chec
     }
 }
 
-fn inside(checks: &[Check], place: &Place, tools: &Tools) -> Result<Vec<CheckResult>, String> {
+fn inside(checks: &[CheckAsked], place: &Place, tools: &Tools) -> Result<Vec<CheckResult>, String> {
     let work = || -> io::Result<Vec<CheckResult>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let results = checks.iter().map(|check| judge(check, place, tools));
@@ -107,8 +107,8 @@ fn inside(checks: &[Check], place: &Place, tools: &Tools) -> Result<Vec<CheckRes
 }
 
 /// Tries a check until it passed often enough in a row, or the phase is over.
-async fn judge(check: &Check, place: &Place, tools: &Tools) -> CheckResult {
-    let pace = &tools.pace;
+async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult {
+    let (check, pace) = (&asked.check, &tools.pace);
     let begun = Instant::now();
     let is_dns = matches!(check, Check::Dns { .. });
     let limit = if is_dns { dns::LONGEST.max(pace.timeout) } else { pace.timeout };
@@ -123,7 +123,8 @@ async fn judge(check: &Check, place: &Place, tools: &Tools) -> CheckResult {
         };
         passes = if passed { passes + 1 } else { 0 };
         let next = tried_at + pace.interval;
-        if passes >= pace.passes || next.duration_since(begun) >= pace.phase {
+        let is_hopeless = !asked.waits && passes == 0 && tries >= PATIENCE;
+        if passes >= pace.passes || is_hopeless || next.duration_since(begun) >= pace.phase {
             let passed = passes >= pace.passes;
             let detail = if passed || passes == 0 {
                 detail

@@ -9,8 +9,10 @@ use super::Hub;
 use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
-use crate::systems::personality::contribute::{Pair, contribute};
+use crate::systems::personality::contribute::{Laid, Pair, contribute};
+use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::{Cause, GRACE, Phase};
+use crate::systems::personality::versions::Kept;
 use crate::systems::personality::{Record, Standing};
 use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView};
 use crate::view::{Condition, Snapshot};
@@ -40,9 +42,15 @@ impl Hub {
                 }
             }
             let find = |version| self.interfaces.versions.get(version).map(AsRef::as_ref);
+            let seat = |kept: &Kept| {
+                Seat::new(&kept.personality, &record.settings, &self.config).unwrap_or_default()
+            };
             let Some(live) = find(&record.layout.live) else { continue };
-            let pair = Pair { live, other: record.layout.other.as_ref().and_then(find) };
-            contribute(desired, record, carrier.segment, pair);
+            let other = record.layout.other.as_ref().and_then(find);
+            let seats = (seat(live), other.map(seat).unwrap_or_default());
+            let live = Laid { kept: live, seat: &seats.0 };
+            let other = other.map(|kept| Laid { kept, seat: &seats.1 });
+            contribute(desired, record, carrier.segment, Pair { live, other });
         }
     }
 

@@ -13,6 +13,8 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// Tries in a row that must succeed.
 pub const PASSES: u32 = 2;
+/// Tries in a row that fail before a check is given up that nobody depends on.
+pub const PATIENCE: u32 = 2;
 /// When a phase of checks is given up.
 pub const PHASE: Duration = Duration::from_secs(20);
 
@@ -86,6 +88,8 @@ pub struct CheckAsked {
     pub check: Check,
     /// Whether the personality's document names it: then it must pass whatever was before.
     pub named: bool,
+    /// Whether it is tried until the phase is over; if not, it is given up when [`PATIENCE`] tries have failed.
+    pub waits: bool,
 }
 
 /// What came of a check.

@@ -34,7 +34,8 @@ fn address(text: &str) -> IpAddr {
 
 fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
     let place = Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) };
-    let asked: Vec<_> = checks.into_iter().map(|check| CheckAsked { check, named: false }).collect();
+    let asked: Vec<_> =
+        checks.into_iter().map(|check| CheckAsked { check, named: false, waits: true }).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(run(&asked, &place, tools))
 }

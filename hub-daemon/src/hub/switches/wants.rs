@@ -61,19 +61,25 @@ impl Hub {
                     Some(tunnel_name(tunnel, segment))
                 };
                 let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
-                asked.extend(
-                    fresh.map(|link| CheckAsked {
-                        check: Check::Handshake { link, within: FRESH },
-                        named: true,
-                    }),
-                );
+                asked.extend(fresh.map(|link| CheckAsked {
+                    check: Check::Handshake { link, within: FRESH },
+                    named: true,
+                    waits: true,
+                }));
             }
-            Some(_) => {}
+            Some(switch) => {
+                // Whoever must pass in the end is waited for.
+                for asked in &mut asked {
+                    asked.waits = checks::is_required(asked, switch.baseline.as_ref());
+                }
+            }
             None => {
                 let failover = record.settings.failover.as_ref();
-                asked.extend(
-                    failover.map(|failover| CheckAsked { check: failover.check.clone(), named: false }),
-                );
+                asked.extend(failover.map(|failover| CheckAsked {
+                    check: failover.check.clone(),
+                    named: false,
+                    waits: false,
+                }));
             }
         }
         asked

@@ -1,33 +1,45 @@
 //! What an interface with personalities adds to the kernel's tables beside its carrier.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ring::digest::{SHA256, digest};
 
 use super::Record;
+use super::seat::Seat;
 use super::versions::Kept;
 use crate::desired::interfaces::{
     INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
-    Resolver, RuleScope, Tunnel,
+    Resolver, RuleScope, Tunnel, through_gateway,
 };
 use crate::desired::{Desired, LINK_PREFIX};
 use crate::document::interface::RoutesDocument;
 use crate::model::SegmentId;
-use crate::model::personality::{Device, Personality, PersonalityTunnel, Way, hexadecimal};
+use crate::model::personality::{Device, PersonalityTunnel, Way, hexadecimal};
+
+/// A personality of an interface.
+#[derive(Clone, Copy)]
+pub struct Laid<'a> {
+    /// What it says.
+    pub kept: &'a Kept,
+    /// Where it is.
+    pub seat: &'a Seat,
+}
 
 /// The personalities of an interface: the one that decides, and the one beside it.
 #[derive(Clone, Copy)]
 pub struct Pair<'a> {
     /// The one that decides.
-    pub live: &'a Kept,
+    pub live: Laid<'a>,
     /// The one beside it.
-    pub other: Option<&'a Kept>,
+    pub other: Option<Laid<'a>>,
 }
 
 /// Adds addresses, routes, tunnels and the resolver.
 pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pair: Pair<'_>) {
-    let live = &pair.live.personality;
-    let other = pair.other.map(|kept| &kept.personality);
+    let live = &pair.live.kept.personality;
+    let other = pair.other.map(|laid| &laid.kept.personality);
     let namespace = record.settings.place.namespace.clone();
     let mut addresses: BTreeMap<_, _> = BTreeMap::new();
     for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
@@ -36,12 +48,13 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     for (address, scope) in live.addresses() {
         addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
     }
-    let mut routes = [routes_of(Some(live), segment), routes_of(other, segment)];
+    let mut routes = [routes_of(Some(pair.live), segment), routes_of(pair.other, segment)];
+    let has_routes = routes.iter().any(|routes| !routes.is_empty());
     if record.layout.slot.index() == 1 {
         routes.reverse();
     }
     let scope = match record.settings.routes {
-        _ if live.routes().is_empty() => RuleScope::Nothing,
+        _ if !has_routes => RuleScope::Nothing,
         RoutesDocument::Everything => RuleScope::Everything,
         RoutesDocument::Addresses => RuleScope::FromAddresses,
     };
@@ -95,11 +108,15 @@ pub fn tunnel_name(tunnel: &PersonalityTunnel, segment: SegmentId) -> String {
     format!("{LINK_PREFIX}{segment}t{digits}")
 }
 
-fn routes_of(
-    personality: Option<&Personality>,
-    segment: SegmentId,
-) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
-    let Some(personality) = personality else { return BTreeMap::new() };
+/// The routes of a personality. All that it says nothing of goes to the hub's addresses in its subnet: members of
+/// the subnet are behind the hub, too.
+fn routes_of(laid: Option<Laid<'_>>, segment: SegmentId) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
+    let Some(Laid { kept, seat }) = laid else { return BTreeMap::new() };
+    let personality = &kept.personality;
+    let own = |of: IpAddr| {
+        let mut addresses = personality.addresses().keys().map(IpNet::addr);
+        addresses.find(|address| address.is_ipv4() == of.is_ipv4())
+    };
     let device = |device: &Device| match device {
         Device::Interface => None,
         Device::Tunnel => personality.tunnel().map(|tunnel| tunnel_name(tunnel, segment)),
@@ -116,7 +133,17 @@ fn routes_of(
             Way::Prohibit => InterfaceVia::Prohibit,
         };
         let key = InterfaceRouteKey { target: key.target, metric: key.metric };
-        (key, InterfaceRoute { via, source: route.source })
+        let leads = matches!(via, InterfaceVia::Link(None) | InterfaceVia::Gateway { device: None, .. });
+        let source = route.source.or_else(|| own(key.target.addr()).filter(|_| leads));
+        (key, InterfaceRoute { via, source })
     });
-    routes.collect()
+    let mut all: BTreeMap<_, _> = routes.collect();
+    let through =
+        seat.gateways.iter().filter_map(|gateway| Some(through_gateway(*gateway, Some(own(*gateway)?))));
+    for (key, route) in through.flatten() {
+        if !all.keys().any(|said| said.target == key.target) {
+            all.insert(key, route);
+        }
+    }
+    all
 }
