@@ -25,6 +25,7 @@ use crate::kernel::impacted::Change;
 use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
 use crate::model::check::{Check, CheckAsked};
+use crate::model::set;
 use crate::view::Snapshot;
 use crate::view::switch::{Question, Wanted};
 
@@ -199,19 +200,20 @@ fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64
         return Ok((FlowCount::default(), 0));
     };
     let leaving: Vec<IpNet> = leaving.iter().map(|address| IpNet::from(*address)).collect();
+    let now = Timestamp::now();
     let change = Change {
         segment: *segment,
         policy,
         in_set: &|number, address| {
             let held = sets.get(&number);
-            held.is_some_and(|elements| elements.keys().any(|net| net.contains(&address)))
+            held.is_some_and(|elements| set::holds(elements, address, now))
         },
         leaving: &leaving,
         idle_cutoff: *idle_cutoff,
         drain_udp: *udp,
         failsafe,
         exempt: None,
-        now: Timestamp::now(),
+        now,
     };
     let impacts = datapath.impacted(&change, 0)?;
     Ok((summed(&impacts, *all), impacts.ended))

@@ -1,6 +1,7 @@
 //! Named sets of prefixes, which rules refer to.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,5 +75,33 @@ pub(super) fn known(problems: &mut Problems, document: &PersonaDocument, sets: &
                 }
             }
         }
+    }
+}
+
+/// Whether elements have an address at a time.
+pub fn holds(elements: &Elements, address: IpAddr, now: Timestamp) -> bool {
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefixes = (0..=longest).filter_map(|length| IpNet::new(address, length).ok());
+    let mut found = prefixes.filter_map(|prefix| elements.get(&prefix.trunc()));
+    found.any(|end| end.is_none_or(|end| end > now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_what_its_prefixes_contain_until_they_end() {
+        let now: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        let elements: Elements = [
+            ("10.0.0.0/8".parse().unwrap(), None),
+            ("192.0.2.1/32".parse().unwrap(), Some(now)),
+            ("fd00::/16".parse().unwrap(), "2030-01-02T00:00:00Z".parse().ok()),
+        ]
+        .into();
+        let has = |address: &str| holds(&elements, address.parse().unwrap(), now);
+        assert!(has("10.1.2.3") && has("fd00:1::2"));
+        assert!(!has("192.0.2.1") && !has("11.0.0.1") && !has("fd01::1"));
+        assert!(!holds(&Elements::new(), "10.1.2.3".parse().unwrap(), now));
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hub_common::set::set_number;
 use jiff::Timestamp;
 
 use super::super::Hub;
@@ -11,7 +10,6 @@ use crate::command::switch::Order;
 use crate::command::{Rejection, Reply};
 use crate::inputs::plan::field_changes;
 use crate::model::personality::Version;
-use crate::model::set::Elements;
 use crate::systems::personality::checks;
 use crate::systems::personality::seat::Seat;
 use crate::view::switch::{Judged, PlanView};
@@ -29,22 +27,13 @@ impl Hub {
         let seat = Seat::new(after, &record.settings, &copy.config).unwrap_or_default();
         let segment = copy.segment_of(&name);
         let asked = checks::asked(after, &seat, segment);
-        let carrier = copy.records.get(&record.carrier);
-        let candidate = carrier.and_then(|carrier| carrier.candidate.as_ref());
-        let policy = candidate.map(|candidate| Arc::clone(&candidate.policy));
-        let live = carrier.map(|carrier| Arc::clone(&carrier.policy));
-        let Some(policy) = policy.or(live) else { return Err(super::super::admit::not_found(&name)) };
-        let sets = candidate.into_iter().flat_map(|candidate| candidate.persona.sets());
-        let sets = sets.map(|(name, set)| {
-            // What was put into a set at run time stays there.
-            let mut elements = set.entries.as_ref().clone();
-            let added = carrier.and_then(|carrier| carrier.lists.sets.get(name));
-            added.into_iter().flatten().for_each(|(prefix, end)| {
-                elements.entry(*prefix).or_insert(*end);
-            });
-            (set_number(name), Arc::new(elements))
-        });
-        let sets: BTreeMap<u32, Arc<Elements>> = sets.collect();
+        let live = || {
+            let carrier = copy.records.get(&record.carrier)?;
+            Some((Arc::clone(&carrier.policy), BTreeMap::new()))
+        };
+        let Some((policy, sets)) = copy.waiting(&name).or_else(live) else {
+            return Err(super::super::admit::not_found(&name));
+        };
         let lacks = |addresses: &BTreeMap<ipnet::IpNet, _>, address: &&ipnet::IpNet| {
             !addresses.contains_key(*address)
         };

@@ -20,6 +20,9 @@ use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
 use crate::view::switch::{Question, Wanted};
 
+/// Elements of sets by number.
+type Sets = BTreeMap<u32, Arc<Elements>>;
+
 /// Oldest handshake of a tunnel that is to be switched to.
 const FRESH: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -94,12 +97,22 @@ impl Hub {
     }
 
     /// The policy that waits beside the one that decides, and what its sets hold.
-    fn waiting(&self, name: &str) -> Option<(Arc<Policy>, BTreeMap<u32, Arc<Elements>>)> {
+    pub(super) fn waiting(&self, name: &str) -> Option<(Arc<Policy>, Sets)> {
         let record = self.interfaces.records.get(name)?;
-        let candidate = self.records.get(&record.carrier)?.candidate.as_ref()?;
-        let sets = candidate.persona.sets().iter();
-        let sets = sets.map(|(name, set)| (set_number(name), Arc::clone(&set.entries))).collect();
-        Some((Arc::clone(&candidate.policy), sets))
+        let carrier = self.records.get(&record.carrier)?;
+        let candidate = carrier.candidate.as_ref()?;
+        let sets = candidate.persona.sets().iter().map(|(name, set)| {
+            // What was put into a set at run time stays there.
+            let mut elements = Arc::clone(&set.entries);
+            if let Some(added) = carrier.lists.sets.get(name) {
+                let all = Arc::make_mut(&mut elements);
+                for (prefix, end) in added {
+                    all.entry(*prefix).or_insert(*end);
+                }
+            }
+            (set_number(name), elements)
+        });
+        Some((Arc::clone(&candidate.policy), sets.collect()))
     }
 
     /// Index of the carrier in the data path.

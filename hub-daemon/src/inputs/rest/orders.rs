@@ -1,7 +1,6 @@
 //! Orders of switches: what a body means, and what the hub makes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::document::personality::DrainDocument;
 use crate::document::read::escape;
 use crate::inputs::datapath::Datapath;
 use crate::kernel::impacted::Change;
-use crate::model::set::Elements;
+use crate::model::set;
 use crate::model::span;
 use crate::view::switch::{OperationView, PlanView};
 
@@ -205,7 +204,9 @@ impl Api {
             let change = Change {
                 segment,
                 policy: &judged.policy,
-                in_set: &|set, address| judged.sets.get(&set).is_some_and(|set| holds(set, address, now)),
+                in_set: &|number, address| {
+                    judged.sets.get(&number).is_some_and(|held| set::holds(held, address, now))
+                },
                 leaving: &leaving,
                 idle_cutoff: judged.drain.idle_cutoff,
                 drain_udp: judged.drain.udp,
@@ -277,14 +278,6 @@ impl Api {
 
 fn refuse<T>(problems: Vec<Problem>) -> Result<T, ProblemDetails> {
     Err(Rejection { kind: RejectionKind::Invalid, problems }.into())
-}
-
-/// Whether a set has an address.
-fn holds(set: &Elements, address: IpAddr, now: Timestamp) -> bool {
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let prefixes = (0..=longest).filter_map(|length| IpNet::new(address, length).ok());
-    let found = prefixes.filter_map(|prefix| set.get(&prefix.trunc()));
-    found.into_iter().any(|end| end.is_none_or(|end| end > now))
 }
 
 /// The number in front of a pointer, and the rest.
