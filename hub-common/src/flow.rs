@@ -6,6 +6,7 @@
 )]
 
 use crate::address::{Address, halves};
+use crate::application::Heard;
 use crate::packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, protocol};
 use crate::segment::Settings;
 
@@ -98,6 +99,8 @@ crate::shared! {
         pub counted: [u16; 2],
         /// Zero.
         pub pad: u32,
+        /// What its first bytes said, as far as rules want to know.
+        pub heard: Heard,
     }
 }
 

@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod adjacency;
+pub mod application;
 pub mod bench;
 pub mod candidate;
 pub mod checksum;

@@ -10,6 +10,8 @@ pub const POLICIES: u32 = 2 * SEGMENTS;
 pub const POLICY_SLOT_BITS: u32 = 20;
 /// Compiled rules alive at once, over all policies; default. 88 bytes each.
 pub const RULES: u32 = 131_072;
+/// Different signatures of applications, over all personas; a rule names one by a byte that is not 0.
+pub const SIGNATURES: u32 = 255;
 /// Rules in one document's `security_policies`. Source: goal "1,024 rules per persona".
 pub const RULES_PER_PERSONA: u32 = 1_024;
 /// Compiled rules per direction of a policy, after port lists are expanded. Bounds the matcher's loop.

@@ -1,5 +1,6 @@
 //! What the stages decided about one packet, and the scratch space they work in.
 
+use crate::application::Heard;
 use crate::detect::Watch;
 use crate::event::Event;
 use crate::flow::{Flow, FlowKey, Hop};
@@ -114,6 +115,8 @@ crate::shared! {
         pub class_bps: u64,
         /// When the packet may leave (`bpf_ktime_get_ns`), 0 for at once.
         pub departure_ns: u64,
+        /// Signatures that the packet's connection bears.
+        pub heard: Heard,
         /// Segment whose rules are being asked.
         pub asked: u32,
         /// Sequence number of a packet that is answered with a reset, and 1 if its checksum is left to hardware.
@@ -140,6 +143,9 @@ pub const VERDICT_REDIRECT: u32 = 3;
 pub const VERDICT_ROUTE: u32 = 4;
 /// Allowed, nothing counted: XDP leaves it to TC, which judges it again.
 pub const VERDICT_DEFER: u32 = 5;
+
+/// The first bytes of the connection decide: they are to be read, and the packet judged again.
+pub const VERDICT_HEAR: u32 = 6;
 
 /// No flow yet: make one.
 pub const OUTCOME_NEW: u32 = 1;
@@ -175,6 +181,8 @@ pub const OUTCOME_TRANSLATED: u32 = 1 << 14;
 
 /// One of its segments limits the size of TCP segments.
 pub const OUTCOME_CLAMPED: u32 = 1 << 15;
+/// Rules depend on first bytes that are still to come; only who asks why is told.
+pub const OUTCOME_UNHEARD: u32 = 1 << 18;
 
 /// One of its segments is about to change over: what begins must pass the policy to come.
 pub const OUTCOME_GATED: u32 = 1 << 17;
@@ -192,3 +200,11 @@ pub const SCRATCH_READ_ONLY: u32 = 1 << 1;
 pub const SCRATCH_CANDIDATE: u32 = 1 << 3;
 /// One of the hub's rules left the rest to the persona's.
 pub const SCRATCH_PASSED_ON: u32 = 1 << 4;
+/// A segment of the packet has rules for connections that bear a signature.
+pub const SCRATCH_HEARS: u32 = 1 << 8;
+/// The packet has the first bytes of its connection, and they are to be read.
+pub const SCRATCH_HEAR: u32 = 1 << 9;
+/// It is known what the first bytes of the connection said.
+pub const SCRATCH_HEARD: u32 = 1 << 10;
+/// A rule was met that depends on first bytes which are still to come.
+pub const SCRATCH_UNDECIDED: u32 = 1 << 11;

@@ -40,8 +40,10 @@ crate::shared! {
         pub dscp: u8,
         /// Class of traffic of those packets plus 1, 0 for the persona's.
         pub priority: u8,
+        /// Slot of the signature that the connection must bear plus 1, 0 for any connection.
+        pub signature: u8,
         /// Zero.
-        pub pad: [u8; 6],
+        pub pad: [u8; 5],
         /// Slot of its hit counter; rules of one origin share it.
         pub counter: u32,
         /// Nothing matches at or after this tick; 0 is never.

@@ -147,6 +147,8 @@ pub const SEGMENT_QUARANTINE: u32 = 1 << 7;
 /// Connections to its members are limited by source: look the number up.
 pub const SEGMENT_CONNECTIONS: u32 = 1 << 12;
 
+/// Rules of it ask for signatures: the first bytes of its connections are looked at.
+pub const SEGMENT_HEARS: u32 = 1 << 20;
 /// Flows that begin must pass its candidate's rules too; the candidate is not judged beside the live policy.
 pub const SEGMENT_GATED: u32 = 1 << 13;
 /// TCP that it takes no new flows of is told so.

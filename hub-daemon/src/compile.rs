@@ -8,7 +8,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use hub_common::address::{Address, V4_OFFSET_BITS};
-use hub_common::limits::RULES_PER_DIRECTION;
+use hub_common::application::Signature;
+use hub_common::limits::{RULES_PER_DIRECTION, SIGNATURES};
 use hub_common::rule::{
     ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
     ACTION_REJECT, RULE_BASELINE, RULE_CONNECTIONS, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL,
@@ -38,19 +39,34 @@ pub const SYNTHETIC_RULE: u16 = 0xffff;
 /// Most compiled rules that are made to be counted. Mixed address families may shrink them.
 const EXPANSIONS: usize = 16 * RULES_PER_DIRECTION as usize;
 
-/// Too many compiled rules.
+/// More than the data path holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the {direction} rules become {count} after lists are expanded: use at most {RULES_PER_DIRECTION}, \
-     for example with port ranges or wider prefixes"
-)]
-pub struct TooManyRules {
-    direction: &'static str,
-    count: usize,
+pub enum TooMany {
+    /// Compiled rules.
+    #[error(
+        "the {direction} rules become {count} after lists are expanded: use at most {RULES_PER_DIRECTION}, \
+         for example with port ranges or wider prefixes"
+    )]
+    Rules {
+        /// `ingress` or `egress`.
+        direction: &'static str,
+        /// How many there would be.
+        count: usize,
+    },
+    /// Different signatures.
+    #[error("the rules ask for {count} different signatures: use at most {SIGNATURES}")]
+    Signatures {
+        /// How many there would be.
+        count: usize,
+    },
 }
 
 /// Checks that a persona's rules fit the data path, whichever peers it gets.
-pub fn check(persona: &Persona) -> Result<(), TooManyRules> {
+pub fn check(persona: &Persona) -> Result<(), TooMany> {
+    let count = signatures(&persona.rules.rules).len();
+    if count > SIGNATURES as usize {
+        return Err(TooMany::Signatures { count });
+    }
     let placeholder: IpNet = IpNet::V4(ipnet::Ipv4Net::default());
     let peers = vec![placeholder; persona.peers().len().min(PEERS) * RANGES];
     let peers = if persona.rules.egress_allow.is_some() { peers } else { Vec::new() };
@@ -59,13 +75,13 @@ pub fn check(persona: &Persona) -> Result<(), TooManyRules> {
         let applied = persona.rules.rules.iter().filter(|rule| rule.applies(direction));
         let count = applied.map(|rule| expansions(persona, rule)).fold(0, usize::saturating_add);
         if count > EXPANSIONS {
-            return Err(TooManyRules { direction: direction.name(), count });
+            return Err(TooMany::Rules { direction: direction.name(), count });
         }
     }
     let policy = compile(persona, &peers);
     for (direction, rules) in [(Direction::Ingress, &policy.ingress), (Direction::Egress, &policy.egress)] {
         if rules.len() > RULES_PER_DIRECTION as usize {
-            return Err(TooManyRules { direction: direction.name(), count: rules.len() });
+            return Err(TooMany::Rules { direction: direction.name(), count: rules.len() });
         }
     }
     Ok(())
@@ -75,9 +91,10 @@ pub fn check(persona: &Persona) -> Result<(), TooManyRules> {
 pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
     let rules = &persona.rules;
     let [ingress_default, egress_default] = Direction::ALL.map(|direction| default(persona, direction));
+    let signatures = signatures(&rules.rules);
     let [ingress, mut egress] = Direction::ALL.map(|direction| {
         let applied = rules.rules.iter().filter(|rule| rule.applies(direction));
-        applied.flat_map(|rule| expand(persona, rule)).collect::<Vec<_>>()
+        applied.flat_map(|rule| signed(&expand(persona, rule), rule, &signatures)).collect::<Vec<_>>()
     });
     let denied = denied(persona);
     let outside = rules.egress_deny.iter().flat_map(|prefix| prefix::without(prefix, persona.ranges()));
@@ -103,6 +120,7 @@ pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
                 EnforcementDocument::Off => POLICY_OFF,
             },
         terms: terms(&rules.rules),
+        signatures,
         open: Default::default(),
     };
     Policy { open: opened(persona, &policy), ..policy }
@@ -115,6 +133,25 @@ fn opened(persona: &Persona, policy: &Policy) -> [PortRanges; 4] {
         TrackingDocument::Needed if decides => open::sets(policy),
         TrackingDocument::Needed | TrackingDocument::All => Default::default(),
     }
+}
+
+/// Every signature that rules ask for, once.
+fn signatures(rules: &[Rule]) -> Vec<Signature> {
+    let mut all: Vec<Signature> = Vec::new();
+    for signature in rules.iter().flat_map(Rule::signatures) {
+        if !all.contains(signature) {
+            all.push(*signature);
+        }
+    }
+    all
+}
+
+/// A rule for each signature that it asks for.
+fn signed(rules: &[Compiled], rule: &Rule, signatures: &[Signature]) -> Vec<Compiled> {
+    each(rules, rule.signatures(), |base, wanted| {
+        let place = signatures.iter().position(|signature| signature == wanted)?;
+        Some(Compiled { signature: u8::try_from(place + 1).ok()?, ..base })
+    })
 }
 
 fn terms(rules: &[Rule]) -> BTreeMap<u64, Terms> {
@@ -261,7 +298,7 @@ fn expansions(persona: &Persona, rule: &Rule) -> usize {
 fn product(bases: usize, rule: &Rule) -> usize {
     let sources = rule.sources().len() + rule.source_sets().len();
     let targets = rule.targets().len() + rule.target_sets().len();
-    let lists = [rule.source_ports().len(), rule.ports().len(), sources, targets];
+    let lists = [rule.source_ports().len(), rule.ports().len(), sources, targets, rule.signatures().len()];
     lists.iter().fold(bases, |product, length| product.saturating_mul((*length).max(1)))
 }
 

@@ -8,6 +8,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCp
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
 use hub_common::adjacency::Adjacency;
+use hub_common::application::{Hearing, Signature};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{Event, HOOKS, REASON_SLOTS};
@@ -48,6 +49,15 @@ pub(crate) static POLICIES: Array<Policy, { limits::POLICIES as usize }, { BPF_F
 /// Immutable rules; a policy owns a run of slots.
 #[btf_map]
 pub(crate) static RULES: Array<Rule, { limits::RULES as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// What applications look like, by slot: a rule names one. A slot that is used again says when that began.
+/// Daemon writes, programs read.
+#[btf_map]
+pub(crate) static SIGNATURE_TABLE: Array<Signature, { limits::SIGNATURES as usize }> = Array::new();
+
+/// Payloads that are read, by hook.
+#[btf_map]
+pub(crate) static HEARINGS: PerCpuArray<Hearing, { HOOKS as usize }> = PerCpuArray::new();
 
 /// Port sets by slot; immutable while a policy names them.
 #[btf_map]

@@ -17,8 +17,8 @@
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::outcome::{
-    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, Scratch, VERDICT_DEFER, VERDICT_DROP,
-    VERDICT_ROUTE, VERDICT_SKIP,
+    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, SCRATCH_HEAR, SCRATCH_UNDECIDED, Scratch,
+    VERDICT_DEFER, VERDICT_DROP, VERDICT_HEAR, VERDICT_ROUTE, VERDICT_SKIP,
 };
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
@@ -82,8 +82,10 @@ extern "C" fn hub_judge(scratch: *mut Scratch) -> u32 {
 pub(crate) extern "C" fn hub_judge_slowly(scratch: *mut Scratch) -> u32 {
     let Some(scratch) = own(scratch) else { return VERDICT_DROP };
     begin(scratch);
+    scratch.flags &= !SCRATCH_UNDECIDED;
     let verdict = match stages(scratch) {
         Ok(Front::Skip) => VERDICT_SKIP,
+        Ok(Front::Judge) if scratch.flags & SCRATCH_HEAR != 0 => VERDICT_HEAR,
         Ok(Front::Judge) => VERDICT_ROUTE,
         Err(_) if is_failsafe(scratch) => VERDICT_SKIP,
         // Answers go out by TC, which builds them from an skb.

@@ -12,7 +12,7 @@ use hub_common::event::{HEADER_BYTES, Hook, Reason};
 use hub_common::limits;
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_CLAMPED, OUTCOME_REJECT, OUTCOME_RESET_ON, SCRATCH_REDIRECTABLE, Scratch,
-    VERDICT_DROP, VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
+    VERDICT_DROP, VERDICT_HEAR, VERDICT_REDIRECT, VERDICT_ROUTE, VERDICT_SKIP, VERDICT_STACK,
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_VLAN};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
@@ -25,8 +25,8 @@ use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::rewrite::Exit;
 use crate::stage::commit::hub_commit;
-use crate::stage::detect;
 use crate::stage::route::route;
+use crate::stage::{detect, hear};
 use crate::{clamp, edge, mark, pipeline, reject, rewrite};
 
 /// Let the next program or the kernel go on (`TCX_NEXT`, `TC_ACT_UNSPEC`).
@@ -73,6 +73,10 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         allow_redirect(skb, scratch);
     }
     let mut verdict = pipeline::judge(scratch);
+    if verdict == VERDICT_HEAR {
+        hear::hear(skb, scratch);
+        verdict = pipeline::hub_judge_slowly(scratch);
+    }
     if verdict == VERDICT_ROUTE {
         hub_route_tc(skb, scratch);
         verdict = hub_commit(scratch);
@@ -130,6 +134,10 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     read(skb, scratch);
     weigh(skb, scratch);
     let mut verdict = if judged { VERDICT_SKIP } else { pipeline::judge(scratch) };
+    if verdict == VERDICT_HEAR {
+        hear::hear(skb, scratch);
+        verdict = pipeline::hub_judge_slowly(scratch);
+    }
     if verdict == VERDICT_ROUTE {
         scratch.outcome.hop.ingress_ifindex = scratch.ingress_ifindex;
         verdict = hub_commit(scratch);

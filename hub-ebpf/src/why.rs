@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use hub_common::event::Hook;
-use hub_common::outcome::{FROM_HOST, SCRATCH_READ_ONLY};
+use hub_common::outcome::{FROM_HOST, OUTCOME_UNHEARD, SCRATCH_READ_ONLY, SCRATCH_UNDECIDED};
 use hub_common::segment::{PORT_L3_ONLY, Port};
 
 use crate::headers::read;
@@ -34,6 +34,9 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
     read(skb, scratch);
     scratch.flags = SCRATCH_READ_ONLY;
     pipeline::judge(scratch);
+    if scratch.flags & SCRATCH_UNDECIDED != 0 {
+        scratch.outcome.flags |= OUTCOME_UNHEARD;
+    }
     if let Some(answer) = ANSWER.get_ptr_mut(0) {
         // SAFETY: a map value; the daemon reads it after the run.
         unsafe { *answer = scratch.outcome };

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use hub_common::application::{KINDS, Signature};
 use hub_daemon::command::{Command, Inventory, Link};
 use hub_daemon::desired::{Desired, Route, Via};
 use hub_daemon::document::snippet::Diagnostic;
@@ -161,7 +162,21 @@ fn way(route: &Route) -> String {
         Via::Gateway { gateway, .. } => format!("via {gateway}"),
         Via::Unreachable => "unreachable".to_owned(),
         Via::Blackhole => "blackhole".to_owned(),
+        Via::Prohibit => "prohibit".to_owned(),
     }
+}
+
+fn signed(signature: &Signature) -> String {
+    let letters = signature.name.iter().zip(&signature.name_mask).map(|(letters, mask)| letters & mask);
+    let letters: Vec<u8> = letters.flat_map(u64::to_le_bytes).filter(|letter| *letter != 0).collect();
+    let name: String = letters.iter().rev().map(|letter| char::from(*letter)).collect();
+    let (method, offer) = (signature.method, signature.offer);
+    let bytes = &signature.raw[0].to_le_bytes();
+    let kind = KINDS.get(usize::from(signature.kind)).unwrap();
+    format!(
+        "speaks {kind}, name {name:?} of {} letters or more, method {method}, offer {offer:#x}, {} bytes at {} {bytes:02x?}",
+        signature.name_least, signature.raw_bytes, signature.raw_at,
+    )
 }
 
 fn policy(policy: &Policy) -> String {
@@ -185,6 +200,10 @@ fn policy(policy: &Policy) -> String {
                 rule.icmp_code, rule.tcp_value, rule.tcp_mask, rule.dscp, rule.priority,
             )
             .unwrap();
+            let signature = usize::from(rule.signature).checked_sub(1);
+            if let Some(signature) = signature.and_then(|place| policy.signatures.get(place)) {
+                writeln!(text, "    {}", signed(signature)).unwrap();
+            }
             for (way, set) in [("from", rule.source_set), ("to", rule.target_set)] {
                 if set != 0 {
                     writeln!(text, "    {way} set {set:#010x}").unwrap();

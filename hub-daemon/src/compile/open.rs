@@ -107,6 +107,7 @@ mod tests {
         let conditions = [
             Rule { source_bits: 120, ..allow },
             Rule { target_bits: 128, ..allow },
+            Rule { signature: 1, ..allow },
             Rule { tcp_mask: 2, ..allow },
             Rule { flags: allow.flags | RULE_V4, ..allow },
             Rule { flags: allow.flags | RULE_BASELINE, ..allow },

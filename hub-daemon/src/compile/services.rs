@@ -5,7 +5,7 @@
 use hub_common::rule::{RULE_PROTOCOL, RULE_TARGET_PORT, Rule as Compiled};
 use ipnet::IpNet;
 
-use super::{SYNTHETIC_RULE, TooManyRules, between, compile, denied};
+use super::{SYNTHETIC_RULE, TooMany, between, compile, denied};
 use crate::model::persona::Persona;
 use crate::model::policy::Policy;
 use crate::model::port::PortRange;
@@ -41,11 +41,11 @@ pub fn compile_with(persona: &Persona, contacts: &Contacts<'_>) -> Policy {
 }
 
 /// Refuses contacts that would not fit the data path.
-pub fn check_with(persona: &Persona, contacts: &Contacts<'_>) -> Result<(), TooManyRules> {
+pub fn check_with(persona: &Persona, contacts: &Contacts<'_>) -> Result<(), TooMany> {
     let policy = compile_with(persona, contacts);
     for (direction, rules) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
         if rules.len() > RULES_PER_DIRECTION as usize {
-            return Err(TooManyRules { direction, count: rules.len() });
+            return Err(TooMany::Rules { direction, count: rules.len() });
         }
     }
     Ok(())

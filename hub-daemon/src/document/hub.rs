@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertDocument, WebhookDocument};
+use super::application::CatalogueEntryDocument;
 use super::located::Place;
 use super::node::{NodeDocument, OtherNodeDocument};
 use super::parts::{OneOrMany, Scalar};
@@ -53,6 +54,8 @@ pub struct HubDocument {
     pub pools: BTreeMap<String, PoolDocument>,
     /// Subnets by name, for personalities with `subnet_id`; default none.
     pub subnets: BTreeMap<String, SubnetDocument>,
+    /// Applications by name, beside those that the hub knows, for personalities; default none.
+    pub applications: BTreeMap<String, CatalogueEntryDocument>,
     /// Where virtual ranges come from, for personas whose range another one has; default `100.64.0.0/10`, and
     /// a random `fd…/48` that the hub keeps.
     pub overlap_pool: Option<OneOrMany<String>>,

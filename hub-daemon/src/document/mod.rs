@@ -4,6 +4,7 @@
 //! written in. What the text means is the business of [`crate::model`].
 
 pub mod alert;
+pub mod application;
 pub mod detect;
 pub mod hub;
 pub mod interface;
@@ -17,6 +18,7 @@ pub mod qos;
 pub mod read;
 pub mod rule;
 pub mod service;
+pub mod signature;
 pub mod snippet;
 pub mod source;
 pub mod subnet;

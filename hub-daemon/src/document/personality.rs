@@ -188,7 +188,7 @@ pub struct ApplicationsDocument {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplicationDocument {
-    /// Its name in the catalogue, for example `ssh`.
+    /// Its name in the catalogue or in `applications` of `hub.yaml`, for example `ssh`.
     pub application: String,
     /// Whether it may be used.
     pub action: AccessDocument,
@@ -198,9 +198,9 @@ pub struct ApplicationDocument {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessDocument {
-    /// It may.
+    /// It may, on its ports, and where it can be told by its first bytes only if it speaks as it should.
     Allow,
-    /// It may not.
+    /// It may not: neither on its ports, whatever is said there, nor where only it would speak so.
     Deny,
 }
 

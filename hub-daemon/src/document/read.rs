@@ -264,7 +264,7 @@ fn listed(words: &[&str]) -> String {
 }
 
 /// The known word that differs least, if it differs little.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, near) = known.iter().map(|other| (distance(word, other), *other)).min()?;
     (distance <= 2 + word.len() / 5).then_some(near)
 }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::parts::{OneOrMany, Scalar, TcpFlagsDocument};
 use super::qos::PriorityDocument;
+use super::signature::SignatureDocument;
 use crate::model::policy::Action;
 
 /// A rule; the first of its direction that matches a packet decides. A field left out matches all.
@@ -43,6 +44,9 @@ pub struct RuleDocument {
     /// TCP flags, for example `syn,!ack`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_flags: Option<TcpFlagsDocument>,
+    /// What the connection must look like by its first bytes, which is known when it has sent them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<SignatureDocument>,
     /// What to do with a packet that matches.
     pub action: Action,
     /// Whether matches are reported as events.
@@ -109,6 +113,7 @@ impl RuleDocument {
             per: None,
             max_connections_per_source: None,
             is_final: None,
+            signature: None,
         }
     }
 }

@@ -92,8 +92,13 @@ impl Hub {
         };
         let made = |personality: &Personality, seat: &Seat| {
             let carried = Carried { gateways: seat.gateways.clone() };
-            let document =
-                personality.carrier(&settings.name, &carried, &seat.ranges, settings.port.as_deref());
+            let document = personality.carrier(
+                &settings.name,
+                &carried,
+                &seat.ranges,
+                settings.port.as_deref(),
+                &self.config.applications,
+            );
             PersonaDocument { peers: seat.peer.clone().map(|peer| vec![peer]), ..document }
         };
         Ok((made(live, &seat), other.map(|(other, seat)| made(other, &seat))))

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hub_common::rule::{ACTION_QUARANTINE, Rule as Compiled};
-use hub_common::segment::{SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE, SEGMENT_WATCHED};
+use hub_common::segment::{SEGMENT_CONNECTIONS, SEGMENT_HEARS, SEGMENT_QUARANTINE, SEGMENT_WATCHED};
 use jiff::Timestamp;
 
 use super::Hub;
@@ -35,6 +35,14 @@ pub(super) struct Shown {
 /// The feature bit of a persona with detectors.
 fn watched(record: &Record) -> u32 {
     if record.persona.detectors().is_some() { SEGMENT_WATCHED } else { 0 }
+}
+
+/// The feature bit of a persona with rules that ask for first bytes of connections. What those of a candidate ask
+/// for is heard before it decides.
+fn hears(record: &Record) -> u32 {
+    let candidate = record.candidate.iter().map(|candidate| &candidate.policy);
+    let mut policies = candidate.chain([&record.policy]);
+    if policies.all(|policy| policy.signatures.is_empty()) { 0 } else { SEGMENT_HEARS }
 }
 
 /// The feature bit of a persona whose members' connections are counted by source.
@@ -141,6 +149,7 @@ impl Hub {
                 | watched(record)
                 | quarantine(record)
                 | connections(record)
+                | hears(record)
                 | if works { shaping::flags(&record.persona) } else { 0 },
             set_generation: record.lists.generation,
             routed: !record.persona.next_hops().is_empty(),

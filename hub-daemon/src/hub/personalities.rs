@@ -10,6 +10,7 @@ use crate::command::switch::PersonalityCommand;
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::compile;
 use crate::document::personality::PersonalityDocument;
+use crate::model::application::Defined;
 use crate::model::persona::Persona;
 use crate::model::personality::{self, Carried, Personality, Version, Wanted};
 use crate::systems::personality::seat;
@@ -49,7 +50,7 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Version, Rejection> {
         let personality = Personality::new(document).map_err(invalid)?;
-        seat::subnet(&personality, &self.config).map_err(invalid)?;
+        seat::known(&personality, &self.config).map_err(invalid)?;
         let digest = personality::digest(personality.document());
         if let Some(kept) = self.interfaces.versions.with_digest(&document.name, &digest) {
             let (version, same) = (kept.version.clone(), kept.origin == origin);
@@ -64,7 +65,7 @@ impl Hub {
             return Err(refused(RejectionKind::Full, "", detail));
         }
         let version = self.interfaces.versions.next(&document.name);
-        let rules = compiled(&personality);
+        let rules = compiled(&personality, &self.config.applications);
         let kept = Kept { version: version.clone(), digest, personality, created_at: now, origin, rules };
         self.interfaces_mut().versions.insert(kept);
         Ok(version)
@@ -169,9 +170,9 @@ fn unknown(text: &str) -> Rejection {
 }
 
 /// How many compiled rules it has towards the interface, and from it.
-fn compiled(personality: &Personality) -> [usize; 2] {
+fn compiled(personality: &Personality, applications: &Defined) -> [usize; 2] {
     let ranges: Vec<_> = personality.addresses().keys().map(|address| address.addr().into()).collect();
-    let document = personality.carrier(personality.name(), &Carried::default(), &ranges, None);
+    let document = personality.carrier(personality.name(), &Carried::default(), &ranges, None, applications);
     let persona = Persona::new(&document).ok();
     let policy = persona.map(|persona| compile::compile(&persona, &[]));
     policy.map_or([0, 0], |policy| [policy.ingress.len(), policy.egress.len()])

@@ -12,6 +12,7 @@ mod ranges;
 mod services;
 mod several;
 mod switch;
+mod switch_applications;
 mod switch_automatic;
 mod switch_documents;
 mod switch_failures;

@@ -2,7 +2,7 @@
 //! waited for.
 //!
 //! The rules are asked as the data path asks them when it judges a flow again: about its first packet, by the same
-//! matcher. Limits have room. Addresses are those that the hub knows, also where members know others.
+//! matcher. What they said first is what was heard of them. Limits have room. Addresses are those that the hub knows, also where members know others.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aya::maps::IterableMap as _;
 use hub_common::address::Address;
+use hub_common::application::{HEARD_WAITS, Signature};
 use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
 use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
@@ -80,7 +81,8 @@ impl Change<'_> {
         }
     }
 
-    fn fate(&self, key: &FlowKey, flow: &Flow) -> Fate {
+    /// `table` has the signatures of the data path by slot.
+    fn fate(&self, key: &FlowKey, flow: &Flow, table: &[Signature]) -> Fate {
         let first = first_packet(key, flow);
         let own = [(0, &first.source), (1, &first.target)];
         let mut rule = None;
@@ -92,7 +94,7 @@ impl Change<'_> {
             if self.leaving.iter().any(|range| range.contains(&address)) {
                 return Fate { survives: false, rule: None };
             }
-            let fate = self.asked(&first, side == 0);
+            let fate = self.asked(&first, side == 0, &|rule| self.bears(rule, flow, table));
             if !fate.survives {
                 return fate;
             }
@@ -102,7 +104,7 @@ impl Change<'_> {
     }
 
     /// What the rules of one direction say.
-    fn asked(&self, first: &Packet, egress: bool) -> Fate {
+    fn asked(&self, first: &Packet, egress: bool, bears: &dyn Fn(&Rule) -> bool) -> Fate {
         let policy = self.policy;
         if policy.flags & (POLICY_OFF | POLICY_AUDIT | POLICY_PRESERVE) != 0 {
             return Fate { survives: true, rule: None };
@@ -117,7 +119,7 @@ impl Change<'_> {
         };
         let mut passed_on = false;
         for rule in rules {
-            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !self.matches(rule, first) {
+            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !self.matches(rule, first) || !bears(rule) {
                 continue;
             }
             match rule.action {
@@ -131,6 +133,18 @@ impl Change<'_> {
             }
         }
         Fate { survives: has_protocol(default, first.protocol), rule: None }
+    }
+
+    /// Whether a connection bears what a rule asks for. One that has not spoken may go on and is refused nothing.
+    fn bears(&self, rule: &Rule, flow: &Flow, table: &[Signature]) -> bool {
+        let Some(place) = usize::from(rule.signature).checked_sub(1) else { return true };
+        if flow.heard.state == HEARD_WAITS {
+            return matches!(rule.action, ACTION_ALLOW | ACTION_RATE_LIMIT);
+        }
+        let Some(wanted) = self.policy.signatures.get(place) else { return false };
+        let slots = flow.heard.signatures.iter().filter_map(|name| usize::from(*name).checked_sub(1));
+        let mut heard = slots.filter_map(|slot| table.get(slot));
+        heard.any(|heard| heard.born_tick <= flow.first_tick && heard.asks_as(wanted))
     }
 
     fn matches(&self, rule: &Rule, first: &Packet) -> bool {
@@ -197,13 +211,14 @@ fn walk(
 ) -> Result<(), ReadError> {
     let timeouts = at(&maps.settings, "SETTINGS", 0)?.map(|settings| settings.timeout_ticks);
     let timeout_ticks = timeouts.unwrap_or_default();
+    let table = signatures(maps, change)?;
     let mut note = |key: &FlowKey, values: &[Flow]| {
         let own = values.iter().filter(|flow| flow.segment.contains(&change.segment.0));
         let live = own.filter(|flow| !flow.is_stale(clock.tick(), &timeout_ticks));
         for flow in live.filter(|flow| key.protocol != protocol::TCP || flow.state != FLOW_TCP_CLOSED) {
             let idle = clock.seconds(clock.tick().saturating_sub(flow.last_tick));
             let idle = Duration::try_from_secs_f64(idle).unwrap_or(Duration::MAX);
-            each(key, flow, change.is_active(key, flow, idle), change.fate(key, flow));
+            each(key, flow, change.is_active(key, flow, idle), change.fate(key, flow, &table));
         }
         ControlFlow::Continue(())
     };
@@ -211,6 +226,22 @@ fn walk(
         batch::entries(map.map(), &mut note).map_err(|source| ReadError::Map { map: name, source })?;
     }
     Ok(())
+}
+
+/// The signatures of the data path by slot, if a rule asks for any.
+fn signatures(maps: &Maps, change: &Change<'_>) -> Result<Vec<Signature>, ReadError> {
+    let mut table = Vec::new();
+    while !change.policy.signatures.is_empty()
+        && let Some(signature) = at(&maps.signatures, "SIGNATURE_TABLE", index(table.len()))?
+        && signature.born_tick != 0
+    {
+        table.push(signature);
+    }
+    Ok(table)
+}
+
+fn index(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
 }
 
 /// Connections of TCP of a segment that ended so far: while it stands, no more of them have.

@@ -13,6 +13,7 @@ use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use hub_common::address::Address;
 use hub_common::adjacency::Adjacency;
+use hub_common::application::Signature;
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
 use hub_common::event::{HOOKS, REASON_SLOTS};
@@ -123,7 +124,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 57] {
+    pub(crate) fn maps(&self) -> [Shape; 58] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -135,6 +136,7 @@ impl Capacities {
             ("SEGMENTS", index, size_of::<Segment>(), segments),
             ("POLICIES", index, size_of::<Policy>(), self.policies()),
             ("RULES", index, size_of::<Rule>(), self.rules),
+            ("SIGNATURE_TABLE", index, size_of::<Signature>(), limits::SIGNATURES),
             ("PORT_SETS", index, size_of::<PortSet>(), limits::PORT_SETS),
             ("HOPS", index, size_of::<SharedHop>(), limits::HOPS),
             ("V4_HOPS", index, size_of::<u64>(), limits::V4_HOPS),

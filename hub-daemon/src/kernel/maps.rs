@@ -6,6 +6,7 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use aya::programs::{ProgramError, SchedClassifier};
+use hub_common::application::Signature;
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::DetectionKey;
 use hub_common::flow::{Flow, FlowKey};
@@ -30,6 +31,7 @@ pub(crate) struct Maps {
     pub(crate) rule_hits: PerCpuArray<MapData, RuleHits>,
     pub(crate) quarantine: HashMap<MapData, QuarantineKey, u64>,
     pub(crate) times: PerCpuHashMap<MapData, u32, Histogram>,
+    pub(crate) signatures: Array<MapData, Signature>,
     pub(crate) shapes: Array<MapData, Shape>,
     pub(crate) policers: Array<MapData, Policer>,
     pub(crate) totals: PerCpuArray<MapData, HookTotals>,
@@ -53,6 +55,7 @@ impl Maps {
             drops: open(pins, "DROPS")?,
             rule_hits: open(pins, "RULE_HITS")?,
             times: open(pins, "RTTS")?,
+            signatures: array(pins, "SIGNATURE_TABLE")?,
             shapes: array(pins, "SHAPES")?,
             policers: array(pins, "POLICERS")?,
             quarantine: open(pins, "QUARANTINE")?,

@@ -70,6 +70,9 @@ pub(crate) fn words(rule: &Rule) -> String {
         let not = if rule.tcp_value & bit == 0 { "not " } else { "" };
         note(&mut text, format_args!(", {not}{name}"));
     }
+    if rule.signature != 0 {
+        text += ", if its first bytes fit";
+    }
     if has(RULE_LOG) && rule.action != ACTION_LOG {
         text += ", logged";
     }
@@ -127,12 +130,14 @@ mod tests {
             action: ACTION_DENY,
             source_port: [1_024, 65_535],
             target_port: [22, 22],
+            signature: 3,
             tcp_mask: TCP_SYN | TCP_ACK,
             tcp_value: TCP_SYN,
             flags: RULE_PROTOCOL | RULE_SOURCE_PORT | RULE_TARGET_PORT | RULE_LOG,
             ..Rule::ZERO
         };
-        let expected = "deny tcp from 10.0.0.0/8 ports 1024-65535 to 10.1.0.80 port 22, syn, not ack, logged";
+        let expected = "deny tcp from 10.0.0.0/8 ports 1024-65535 to 10.1.0.80 port 22, syn, not ack, \
+                        if its first bytes fit, logged";
         assert_eq!(words(&rule), expected);
     }
 

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use hub_common::event::Reason;
 use hub_common::outcome::{
-    OUTCOME_ESTABLISHED, OUTCOME_REJECT, OUTCOME_UNTRACKED, Outcome, VERDICT_DROP, VERDICT_SKIP,
+    OUTCOME_ESTABLISHED, OUTCOME_REJECT, OUTCOME_UNHEARD, OUTCOME_UNTRACKED, Outcome, VERDICT_DROP,
+    VERDICT_SKIP,
 };
 use hub_common::rule::RULE_NONE;
 use nix::net::if_::if_nametoindex;
@@ -121,6 +122,10 @@ fn translate(maps: &Maps, snapshot: &Snapshot, outcome: &Outcome) -> Result<Answ
         (None, _) if outcome.flags & OUTCOME_UNTRACKED != 0 => {
             "The rules allow the connection both ways by its ports: its packets pass one by one, without an \
              entry in the flow table"
+        }
+        (None, _) if outcome.flags & OUTCOME_UNHEARD != 0 => {
+            "The connection may begin; whether it may go on is decided by its first bytes, which rules with \
+             signatures ask for"
         }
         (None, _) => "Every persona that the packet concerns allows it",
     };

@@ -44,6 +44,10 @@ pub(super) fn rules(problems: &mut Problems, written: &[RuleDocument]) -> Vec<Ru
             let detail = "an allow of the hub that counts connections decides: add `final: true`";
             problems.add(format!("{base}/max_connections_per_source"), detail);
         }
+        if document.signature.is_some() {
+            problems
+                .add(format!("{base}/signature"), "signatures belong to rules of personas: remove the field");
+        }
         if document.is_final.is_some() && document.action != Action::Allow {
             problems.add(format!("{base}/final"), "only an allow may go on: remove the field");
         }

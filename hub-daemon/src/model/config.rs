@@ -18,6 +18,7 @@ pub use self::choices::{LogLevel, RoutePriority};
 use self::outside::{overlap_pool, ports};
 use self::pattern::glob;
 use super::alert::Alert;
+use super::application::{self, Defined};
 use super::bandwidth::Bandwidth;
 use super::baseline;
 use super::node::Node;
@@ -67,6 +68,8 @@ pub struct Config {
     pub pools: BTreeMap<String, Pool>,
     /// Subnets by name, which personalities are in.
     pub subnets: BTreeMap<String, Subnet>,
+    /// Applications beside those that the hub knows.
+    pub applications: Defined,
     /// How long personas live.
     pub life: life::Limits,
     /// Which of several routes to one target wins.
@@ -202,6 +205,7 @@ impl Default for Config {
             timeout_seconds: TIMEOUT_SECONDS,
             pools: BTreeMap::new(),
             subnets: BTreeMap::new(),
+            applications: BTreeMap::new(),
             // RFC 6598: shared address space, which no host outside has.
             overlap_pool: vec![IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10))],
             // Beyond the ports that the kernel gives to the host's own connections.
@@ -257,6 +261,7 @@ impl Config {
             },
             pools: pool::read(&mut problems, document),
             subnets: subnet::read(&mut problems, &document.subnets),
+            applications: application::read(&mut problems, &document.applications),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
             qos: document.qos.engine,

@@ -34,6 +34,7 @@ pub mod reconfigure;
 pub mod rule;
 pub mod service;
 pub mod set;
+pub mod signature;
 pub mod span;
 pub mod subnet;
 pub mod tcp_flags;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hub_common::application::Signature;
 use hub_common::limit::Limit;
 use hub_common::rule::Rule;
 use jiff::Timestamp;
@@ -28,6 +29,8 @@ pub struct Policy {
     /// Ports whose connections need no flow, by `hub_common::open::OPEN_*` place; empty where all are
     /// tracked.
     pub open: [PortRanges; 4],
+    /// What first bytes of connections are compared with: `Rule::signature` is a position plus 1.
+    pub signatures: Vec<Signature>,
     /// What rules say beside what they match, by their identity; most say nothing.
     pub terms: BTreeMap<u64, Terms>,
 }

@@ -5,6 +5,7 @@ mod agree;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use hub_common::application::Signature;
 use ipnet::IpNet;
 
 use self::agree::{agree, same_family};
@@ -17,7 +18,7 @@ use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet, has_ports};
 use super::rate::RateLimit;
 use super::tcp_flags::TcpFlags;
-use super::{connections, names, prefix, span};
+use super::{connections, names, prefix, signature, span};
 use crate::command::Problem;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::qos::PriorityDocument;
@@ -69,6 +70,7 @@ pub struct Rule {
     target_sets: Vec<String>,
     expiry: Expiry,
     terms: Terms,
+    signatures: Vec<Signature>,
     is_final: bool,
     identity: u64,
 }
@@ -116,6 +118,24 @@ impl Rule {
                 (false, false) => Some(Protocol::Any),
             };
         }
+        let mut signatures = Vec::new();
+        if let Some(written) = &document.signature {
+            let pointer = format!("{base}/signature");
+            let (found, carrier) = signature::read(&mut problems, &pointer, written);
+            signatures = found;
+            let free = protocol == Some(Protocol::Any);
+            if free && carrier.is_some() {
+                protocol = carrier;
+            } else if carrier.is_some() && carrier != protocol {
+                problems.add(pointer, "no connection of this `protocol` begins so: leave `protocol` out");
+            }
+            if document.tcp_flags.is_some() || document.icmp_type.is_some() {
+                problems.add(
+                    format!("{base}/signature"),
+                    "goes with ports and addresses, not with flags or types",
+                );
+            }
+        }
         if let Some(protocol) = protocol {
             agree(&mut problems, &base, document, protocol);
         }
@@ -152,6 +172,7 @@ impl Rule {
             target_sets,
             expiry,
             terms,
+            signatures,
             is_final: document.is_final.unwrap_or(false),
             identity: identity(document),
         })
@@ -185,6 +206,11 @@ impl Rule {
     /// What it says beside what it matches, but for its end.
     pub fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// What first bytes must look like: one of these; empty is anything.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
     }
 
     /// Whether an allow ends the questioning.

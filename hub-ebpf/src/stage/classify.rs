@@ -4,11 +4,11 @@ use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_CLAMPED, OUTCOME_GATED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TIMED,
-    OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, Scratch,
+    OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, SCRATCH_HEARS, Scratch,
 };
 use hub_common::segment::{
-    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_SHAPED, SEGMENT_TIMED, SEGMENT_TRANSLATED,
-    STATE_BLOCK, STATE_EMPTY,
+    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_HEARS, SEGMENT_SHAPED, SEGMENT_TIMED,
+    SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY,
 };
 
 use crate::addresses::{is_local, segment_of};
@@ -84,6 +84,9 @@ pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
                     outcome.flags |= features(segment.flags);
                     if segment.judged() != 0 {
                         scratch.flags |= SCRATCH_CANDIDATE;
+                    }
+                    if segment.flags & SEGMENT_HEARS != 0 {
+                        scratch.flags |= SCRATCH_HEARS;
                     }
                     side += 1;
                     continue;

@@ -12,7 +12,8 @@ use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
     OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TIMED, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED,
-    SCRATCH_REDIRECTABLE, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT, VERDICT_STACK,
+    SCRATCH_REDIRECTABLE, SCRATCH_UNDECIDED, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
+    VERDICT_STACK,
 };
 use hub_common::packet::protocol;
 use hub_common::segment::PORT_XDP_TARGET;
@@ -22,7 +23,7 @@ use crate::report;
 use crate::stage::connections::hub_begun;
 use crate::stage::limit::hub_take;
 use crate::stage::shape::hub_shape;
-use crate::stage::{flow, fragment, handshake, open, route};
+use crate::stage::{flow, fragment, handshake, hear, open, route};
 
 /// What XDP leaves to TC.
 const XDP_CANNOT: u32 =
@@ -77,7 +78,8 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     if theirs != 0 {
         hub_take(scratch, u32::from(theirs));
     }
-    if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 {
+    // Rules that wait for first bytes have not decided yet.
+    if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 && scratch.flags & SCRATCH_UNDECIDED == 0 {
         report::rule_hit(scratch, scratch.outcome.rule[0], scratch.outcome.would[0]);
         report::rule_hit(scratch, scratch.outcome.rule[1], scratch.outcome.would[1]);
         report::rule_hit(scratch, scratch.outcome.log_rule[0], 0);
@@ -151,6 +153,7 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     if scratch.outcome.flags & OUTCOME_RESTAMP != 0 {
         // Where it counts by now; the daemon moves it from one count to the other.
         entry.counted = scratch.outcome.counted;
+        entry.heard = hear::remembered(scratch);
     }
     if half_open && direction == 1 {
         scratch.flow = *entry;
@@ -174,6 +177,7 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     handshake::begin(scratch);
     let packet = &scratch.packet;
     let (_, from_high) = FlowKey::of(packet);
+    let heard = hear::remembered(scratch);
     let new = &mut scratch.flow;
     *new = Flow::ZERO;
     new.last_tick = scratch.tick;
@@ -187,6 +191,7 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     new.limit = scratch.outcome.limit;
     new.set_generation = scratch.outcome.set_generation;
     new.counted = scratch.outcome.counted;
+    new.heard = heard;
     new.hop[0] = scratch.outcome.hop;
     new.class_generation = class_generation();
     new.from_high = u8::from(from_high);

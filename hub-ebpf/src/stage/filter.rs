@@ -5,7 +5,7 @@ use hub_common::event::Reason;
 use hub_common::limits::{BASELINE_PER_DIRECTION, RULES_PER_DIRECTION};
 use hub_common::outcome::{
     OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, SCRATCH_PASSED_ON,
-    Scratch,
+    SCRATCH_UNDECIDED, Scratch,
 };
 use hub_common::packet::{TCP_SYN, protocol};
 use hub_common::rule::{
@@ -20,6 +20,7 @@ use hub_common::segment::{
 use crate::maps::{PEERS, POLICIES, RULES, set_until};
 use crate::report::refuse;
 use crate::stage::connections::{hub_crowded, hub_full};
+use crate::stage::hear::{self, Signed};
 use crate::stage::limit::hub_limited;
 use crate::stage::translate::hub_native_view;
 
@@ -244,6 +245,19 @@ pub(crate) extern "C" fn hub_match(rule: *const Rule, scratch: *mut Scratch) -> 
     let end = rule.matches(&scratch.view, scratch.tick, until);
     if end == 0 {
         return NO_MATCH;
+    }
+    if rule.signature != 0 {
+        match hear::bears(scratch, rule.signature) {
+            Signed::Fits => {}
+            Signed::Differs => return NO_MATCH,
+            Signed::Open => {
+                // Only the first bytes will tell: until then an allow lets it begin, and nothing refuses it.
+                scratch.flags |= SCRATCH_UNDECIDED;
+                if rule.action != ACTION_ALLOW && rule.action != ACTION_RATE_LIMIT {
+                    return NO_MATCH;
+                }
+            }
+        }
     }
     if rule.action != ACTION_LOG && end < scratch.outcome.deadline_tick {
         scratch.outcome.deadline_tick = end;

@@ -29,7 +29,7 @@ use crate::stage::limit::hub_limited;
 use crate::stage::quarantine::hub_isolated;
 use crate::stage::related::related;
 use crate::stage::shape::hub_shape;
-use crate::stage::{candidate, detect, gate, handshake, open, route};
+use crate::stage::{candidate, detect, gate, handshake, hear, open, route};
 
 /// The live entry of a key, and whether it is half-open. A stale entry hides nothing: the connection that
 /// follows on the same ports begins half-open, and takes its place at the first reply.
@@ -72,6 +72,7 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
         || flow.class_generation != settings.class_generation
         || scratch.tick >= flow.deadline_tick
         || (direction == 0 && flow.limit != [0; 2])
+        || hear::waits(flow)
     {
         return None;
     }
@@ -268,12 +269,18 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
             {
                 scratch.outcome.flags |= OUTCOME_AGED;
             }
+            if hear::asks_known(scratch, flow) {
+                return Ok(());
+            }
             return known(scratch, flow, direction);
         }
     }
     scratch.outcome.flags |= OUTCOME_NEW;
     detect::admit(scratch)?;
     admit_new(scratch, settings)?;
+    if hear::asks_new(scratch) {
+        return Ok(());
+    }
     filter(scratch, false)?;
     gate::pass(scratch)
 }
@@ -281,6 +288,7 @@ pub(crate) fn settle(scratch: &mut Scratch, settings: &Settings) -> Result<(), R
 /// A packet of a known flow: passes if nothing changed, else the rules are asked about its first packet.
 #[inline(always)]
 fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Reason> {
+    let decides = hear::decides(scratch, flow);
     let outcome = &mut scratch.outcome;
     outcome.direction = direction as u32;
     if direction == 1 {
@@ -289,7 +297,7 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
         outcome.set_generation = [outcome.set_generation[1], outcome.set_generation[0]];
     }
     let same_segments = outcome.segment[0] == flow.segment[0] && outcome.segment[1] == flow.segment[1];
-    if same_segments && scratch.tick < flow.deadline_tick {
+    if same_segments && !decides && scratch.tick < flow.deadline_tick {
         let unlimited = flow.limit == [0; 2];
         let kept = preserved(outcome, flow, 0, unlimited) && preserved(outcome, flow, 1, unlimited);
         // Peers part company without a change of their policies.
@@ -304,7 +312,8 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
     let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
-    if cut && scratch.packet.protocol == protocol::TCP && tells(&scratch.outcome) {
+    // Who was let begin is told of its end, and so is the other one.
+    if cut && scratch.packet.protocol == protocol::TCP && (decides || tells(&scratch.outcome)) {
         scratch.outcome.flags |= OUTCOME_REJECT | OUTCOME_RESET_ON;
     }
     // XDP leaves a reject to TC, which must find the flow as it was.

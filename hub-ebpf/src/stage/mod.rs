@@ -13,6 +13,7 @@ pub(crate) mod fragment;
 pub(crate) mod front;
 pub(crate) mod gate;
 pub(crate) mod handshake;
+pub(crate) mod hear;
 pub(crate) mod limit;
 pub(crate) mod masquerade;
 pub(crate) mod neighbour;

@@ -14,9 +14,9 @@ use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
     Failsafe, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY,
-    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS, SEGMENT_QUARANTINE,
-    SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY, Segment, Settings,
-    policy_word,
+    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS, SEGMENT_HEARS,
+    SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY,
+    Segment, Settings, policy_word,
 };
 
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
@@ -121,6 +121,8 @@ impl DataPath {
             };
             if let Some(policy) = &segment.policy {
                 entry.policy = policy_word(slot, segment.version);
+                let mut rules = policy.ingress.iter().chain(&policy.egress);
+                entry.flags |= if rules.any(|rule| rule.signature != 0) { SEGMENT_HEARS } else { 0 };
                 let open = self.fill_policy(slot, entry.policy, policy);
                 entry = entry.with_open(open);
             }

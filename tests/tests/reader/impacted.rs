@@ -40,6 +40,7 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
         lab.put_each("FLOWS_BEGUN", WEB, |cpu| [0, 0, cpu + 1]);
         let base = Rule { flags: RULE_PROTOCOL | RULE_TARGET_PORT, protocol: 6, ..Rule::ZERO };
         let policy = ModelPolicy {
+            signatures: Vec::new(),
             protocols: [u32::MAX; 8],
             ingress_default: [0; 8],
             egress_default: [u32::MAX; 8],

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use hub_common::address::mapped;
+use hub_common::application::{HEARD_SPOKEN, Heard, KIND_SSH, KIND_TLS};
 use hub_common::flow::{FLOW_ICMP, FLOW_ONE_WAY, FLOW_TCP_CLOSING, FLOW_TCP_OPEN, FLOW_TCP_OPENING};
 use hub_common::rule::{ACTION_DENY, RULE_PROTOCOL, RULE_SOURCE_SET, RULE_TARGET_PORT};
 
@@ -25,6 +26,7 @@ fn policy(ingress: Vec<Rule>) -> Policy {
         egress: Vec::new(),
         flags: 0,
         open: Default::default(),
+        signatures: Vec::new(),
         terms: BTreeMap::new(),
     }
 }
@@ -88,7 +90,7 @@ fn rules_are_asked_about_the_first_packet() {
     let mut ended = policy(vec![rule(0, 80, ACTION_ALLOW), rule(1, 443, ACTION_DENY), from_set]);
     let fate = |policy: &Policy, port, number| {
         let (key, flow) = flow(port, number, FLOW_TCP_OPEN);
-        let fate = change(policy, &failsafe).fate(&key, &flow);
+        let fate = change(policy, &failsafe).fate(&key, &flow, &[]);
         (fate.survives, fate.rule)
     };
     assert_eq!(fate(&ended, 80, 6), (true, Some(0)));
@@ -110,6 +112,29 @@ fn what_uses_an_address_that_goes_away_ends() {
     for (range, survives) in [("10.0.0.9/32", false), ("192.0.2.0/24", true)] {
         let leaving = [range.parse().unwrap()];
         let change = Change { leaving: &leaving, ..change(&policy, &failsafe) };
-        assert_eq!(change.fate(&key, &tcp).survives, survives, "{range}");
+        assert_eq!(change.fate(&key, &tcp, &[]).survives, survives, "{range}");
     }
+}
+
+#[test]
+fn what_was_heard_is_asked_for_by_what_it_is_and_not_by_its_slot() {
+    let failsafe = BTreeSet::new();
+    let of = |kind| Signature { kind, ..Signature::ZERO };
+    let asks = |index, name, action| Rule { signature: name, ..rule(index, 443, action) };
+    let rules = vec![asks(0, 1, ACTION_DENY), asks(1, 2, ACTION_ALLOW)];
+    let policy = Policy { signatures: vec![of(KIND_SSH), of(KIND_TLS)], ..policy(rules) };
+    let change = change(&policy, &failsafe);
+    // In the data path they are the other way round.
+    let table = [of(KIND_TLS), of(KIND_SSH)].map(|signature| Signature { born_tick: 5, ..signature });
+    let fate = |signatures: [u8; 7], state, first_tick| {
+        let (key, flow) = flow(443, 6, FLOW_TCP_OPEN);
+        let flow = Flow { heard: Heard { signatures, state }, first_tick, ..flow };
+        let fate = change.fate(&key, &flow, &table);
+        (fate.survives, fate.rule)
+    };
+    assert_eq!(fate([1, 0, 0, 0, 0, 0, 0], HEARD_SPOKEN, 9), (true, Some(1)));
+    assert_eq!(fate([2, 0, 0, 0, 0, 0, 0], HEARD_SPOKEN, 9), (false, Some(0)));
+    assert_eq!(fate([1, 0, 0, 0, 0, 0, 0], HEARD_SPOKEN, 4), (false, None), "the slot meant something else");
+    assert_eq!(fate([0; 7], HEARD_WAITS, 9), (true, Some(1)), "it has yet to speak");
+    assert_eq!(fate([0; 7], HEARD_SPOKEN, 9), (false, None));
 }

@@ -11,6 +11,7 @@ use crate::command::Problem;
 use crate::document::parts::{InterfaceDocument, OneOrMany};
 use crate::document::persona::{OverlapDocument, PersonaDocument, SetDocument};
 use crate::document::qos::{PriorityDocument, QosDocument};
+use crate::model::application::Defined;
 
 /// What a persona that carries a personality has that others have not: ranges of single addresses, and the
 /// addresses by which the hub answers beside them.
@@ -36,10 +37,11 @@ impl Personality {
         carried: &Carried,
         ranges: &[IpNet],
         port: Option<&str>,
+        applications: &Defined,
     ) -> PersonaDocument {
         let document = self.document();
         let mut rules = document.firewall_rules.clone().unwrap_or_default();
-        rules.extend(self.applications().rules());
+        rules.extend(self.applications().rules(applications));
         let sets = document.sets.iter().flatten().map(|(name, set)| (apart(name, set), set.clone()));
         let sets: BTreeMap<String, SetDocument> = sets.collect();
         for places in rules.iter_mut().flat_map(|rule| [&mut rule.source, &mut rule.destination]).flatten() {

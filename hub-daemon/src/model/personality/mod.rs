@@ -21,7 +21,7 @@ pub use self::health::{Health, target};
 pub use self::route::{Device, Route, RouteKey, Way};
 pub use self::tunnel::{PersonalityTunnel, SECRET};
 pub use self::version::{Digest, Version, Wanted, WantedError, digest, hexadecimal};
-use super::application::Applications;
+use super::application::{Applications, Defined};
 use super::persona::{Persona, labels};
 use super::problems::Problems;
 use super::{names, prefix};
@@ -154,7 +154,13 @@ impl Personality {
 
     /// Checks by the rules of personas what a carrier would be made of.
     fn check_carrier(&self) -> Vec<Problem> {
-        let document = self.carrier(&self.document.name, &Carried::default(), &carrier::PLACEHOLDERS, None);
+        let document = self.carrier(
+            &self.document.name,
+            &Carried::default(),
+            &carrier::PLACEHOLDERS,
+            None,
+            &Defined::new(),
+        );
         let found = Persona::new(&document).err().unwrap_or_default();
         found.into_iter().map(carrier::in_place).collect()
     }

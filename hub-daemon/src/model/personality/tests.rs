@@ -74,7 +74,7 @@ fn a_whole_document_is_read() {
     assert_eq!((personality.drain().threshold, personality.drain().timeout.as_secs()), (2, 10));
     let ranges = ["10.20.0.5/32", "fd00:20::5/128"].map(|range| range.parse().unwrap());
     let carried = Carried { gateways: vec!["10.20.0.1".parse().unwrap()] };
-    let carrier = personality.carrier("web-1", &carried, &ranges, Some("veth1"));
+    let carrier = personality.carrier("web-1", &carried, &ranges, Some("veth1"), &Defined::new());
     let persona = Persona::new(&carrier).unwrap();
     assert_eq!((persona.name(), persona.ranges(), persona.mtu()), ("web-1", &ranges[..], Some(1400)));
     assert_eq!(persona.qos().unwrap().dscp().unwrap().number(), 46, "voice is expedited");
@@ -144,11 +144,6 @@ fn every_problem_is_told_at_its_place() {
             &["vpn_tunnel_config", "peers", "0", "endpoint"],
             json!("host:1"),
             "peers/0/endpoint endpoint `host:1`",
-        ),
-        (
-            &["application_access_policy", "applications", "0", "application"],
-            json!("x"),
-            "use one of dns, http",
         ),
         (&["dns_servers", "0"], json!("dns"), "/dns_servers/0 address `dns`"),
         (&["dns_search", "0"], json!("a b"), "/dns_search/0 domain `a b`"),

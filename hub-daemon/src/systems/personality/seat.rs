@@ -31,7 +31,7 @@ impl Seat {
         settings: &InterfaceRecord,
         config: &Config,
     ) -> Result<Self, Vec<Problem>> {
-        subnet(personality, config)?;
+        known(personality, config)?;
         let subnet = personality.subnet().and_then(|name| config.subnets.get(name));
         let addresses = personality.addresses().keys();
         let gateways = match subnet {
@@ -65,9 +65,11 @@ impl Seat {
     }
 }
 
-/// Refuses a personality whose subnet is not there, or whose addresses are not in it or are the hub's.
-pub fn subnet(personality: &Personality, config: &Config) -> Result<(), Vec<Problem>> {
+/// Refuses a personality that names an application or a subnet which is not there, or whose addresses are not in
+/// it or are the hub's.
+pub fn known(personality: &Personality, config: &Config) -> Result<(), Vec<Problem>> {
     let mut problems = Problems::default();
+    problems.extend(personality.applications().unknown(&config.applications));
     let subnet = match personality.subnet() {
         None => None,
         Some(name) => {

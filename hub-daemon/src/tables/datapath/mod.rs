@@ -22,6 +22,7 @@ pub mod segments;
 mod sets;
 pub mod settings;
 pub mod shapes;
+mod signatures;
 mod slots;
 pub mod small;
 mod standing;

@@ -11,6 +11,7 @@ use hub_common::shape::Shape;
 use super::ends::Ends;
 use super::origins::Origins;
 use super::port_sets::PortSets;
+use super::signatures::Signatures;
 use super::slots::Slots;
 use super::{MapFault, take};
 use crate::kernel::batch::Store;
@@ -38,6 +39,7 @@ pub struct Policies {
     stores: (Store<Compiled>, Store<Rule>),
     origins: Origins,
     port_sets: PortSets,
+    signatures: Signatures,
     policy_slots: Slots,
     rule_slots: Slots,
     /// Version of the last content of each slot that was used.
@@ -78,6 +80,7 @@ impl Policies {
             retired: Vec::new(),
             origins: Origins::new(ebpf, adopted)?,
             port_sets: PortSets::new(ebpf)?,
+            signatures: Signatures::new(ebpf, adopted)?,
             stores: (Store::open(policies.map()), Store::open(rules.map())),
             map: policies,
             rules,
@@ -113,6 +116,7 @@ impl Policies {
                 for slot in first..first.saturating_add(count) {
                     let rule = self.rules.get(&slot, 0).map_err(|source| kernel("RULES", source))?;
                     self.origins.adopt(owner, egress, &rule)?;
+                    self.signatures.adopt(word, rule.signature);
                 }
             }
         }
@@ -157,8 +161,11 @@ impl Policies {
 
     fn write(&mut self, site: &Site<'_>, built: &mut Built) -> Result<(), MapFault> {
         let policy = site.policy;
-        built.ingress = self.write_rules(site, false, &policy.ingress)?;
-        built.egress = self.write_rules(site, true, &policy.egress)?;
+        let asked = policy.signatures.iter();
+        let names = asked.map(|asked| self.signatures.intern(built.word, asked, site.clock.now()));
+        let names = names.collect::<Result<Vec<u8>, _>>()?;
+        built.ingress = self.write_rules(site, &names, false)?;
+        built.egress = self.write_rules(site, &names, true)?;
         for (name, ranges) in built.open.iter_mut().zip(&policy.open) {
             *name = self.port_sets.intern(ranges)?;
         }
@@ -195,11 +202,13 @@ impl Policies {
         Ok(())
     }
 
-    fn write_rules(&mut self, site: &Site<'_>, egress: bool, rules: &[Rule]) -> Result<(u32, u32), MapFault> {
+    /// Writes the rules of one direction; `names` are what the policy's signatures are called in the data path.
+    fn write_rules(&mut self, site: &Site<'_>, names: &[u8], egress: bool) -> Result<(u32, u32), MapFault> {
+        let rules = if egress { &site.policy.egress } else { &site.policy.ingress };
         let count = u32::try_from(rules.len()).unwrap_or(u32::MAX);
         let capacity = self.rule_slots.capacity();
         let first = self.rule_slots.take(count).ok_or(MapFault::Full { map: "RULES", capacity })?;
-        let finished = rules.iter().map(|rule| self.finish(site, egress, rule));
+        let finished = rules.iter().map(|rule| self.finish(site, names, egress, rule));
         let written = finished.collect::<Result<Vec<Rule>, MapFault>>().and_then(|rules| {
             let stored = self.stores.1.set(self.rules.map(), first, &rules);
             stored.map_err(|error| kernel("RULES", MapError::IoError(error)))
@@ -208,16 +217,19 @@ impl Policies {
         Ok((first, count))
     }
 
-    /// A rule with what only the data path knows: its counter, its limit, ticks.
-    fn finish(&mut self, site: &Site<'_>, egress: bool, rule: &Rule) -> Result<Rule, MapFault> {
+    /// A rule with what only the data path knows: its counter, its limit, the name of its signature, ticks.
+    fn finish(&mut self, site: &Site<'_>, names: &[u8], egress: bool, rule: &Rule) -> Result<Rule, MapFault> {
         let terms = site.policy.terms.get(&rule.identity);
         let limit = terms.and_then(Terms::limit);
         let quarantine = terms.and_then(|terms| terms.quarantine).map_or(0, |time| site.clock.ticks(time));
         let counter = self.origins.counter(site.owner.0, egress, rule)?;
         let limit = limit.map_or(Ok(0), |limit| self.origins.limit(site.owner, rule, limit))?;
+        let signature = usize::from(rule.signature).checked_sub(1);
+        let signature = signature.and_then(|place| names.get(place)).copied().unwrap_or_default();
         Ok(Rule {
             counter,
             limit,
+            signature,
             expires_tick: site.ends.of(rule.identity),
             quarantine_ticks: u32::try_from(quarantine).unwrap_or(u32::MAX),
             ..*rule
@@ -254,6 +266,7 @@ impl Policies {
         for name in built.open {
             self.port_sets.release(name);
         }
+        self.signatures.release(built.word);
     }
 }
 
