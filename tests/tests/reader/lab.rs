@@ -45,7 +45,7 @@ pub(crate) const MEMBER_PORT: &str = "member0";
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the BPF file system of a lab is; each lab sees its own there.
 const MOUNT: &str = "/sys/fs/bpf";
-const MAPS: [&str; 27] = [
+const MAPS: [&str; 28] = [
     "SETTINGS",
     "PORTS",
     "SEGMENTS",
@@ -64,6 +64,7 @@ const MAPS: [&str; 27] = [
     "CANDIDATE_HITS",
     "CANDIDATE_LOST",
     "RTTS",
+    "SIGNATURE_TABLE",
     "SHAPES",
     "POLICERS",
     "RULE_HITS",
