@@ -224,7 +224,7 @@ fn an_address_makes_room_for_another_while_both_are_there() {
         both.routes[1] = routes(&["10.1.0.6/24", "fd01::6/64"], &[]);
         for (net, address) in &mut both.addresses {
             let is_new = net.addr().to_string().ends_with('6');
-            *address = InterfaceAddress { deprecated: is_new, probe: is_new };
+            *address = InterfaceAddress { deprecated: is_new, probe: is_new, ..InterfaceAddress::default() };
         }
         well(&tables.apply(&desired(both.clone())));
         let deprecated = |address: &str| {

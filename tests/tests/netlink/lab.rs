@@ -130,14 +130,19 @@ pub(crate) fn ip(arguments: &str) -> String {
 
 /// The tables of the calling thread's namespace, with everything that is kept in a folder.
 pub(crate) fn open(folder: &Folder) -> Network {
-    let below = |name: &str| folder.path().join(name);
+    open_in(folder.path())
+}
+
+/// As [`open`], with a folder that somebody else has.
+pub(crate) fn open_in(folder: &Path) -> Network {
+    let below = |name: &str| folder.join(name);
     let roots = Roots {
         kept: below("state/resolvers.json"),
         netns: below("netns"),
         resolv_conf: below("resolv.conf"),
         bus: Some(format!("unix:path={}", below("bus").display())),
     };
-    Network::open(folder.path(), roots).unwrap()
+    Network::open(folder, roots).unwrap()
 }
 
 /// Waits until something is so.
@@ -159,6 +164,7 @@ pub(crate) fn add_persona(desired: &mut Desired, id: &str, segment: u32, port: &
         egress: Vec::new(),
         flags: 0,
         open: Default::default(),
+        signatures: Vec::new(),
         terms: BTreeMap::new(),
     };
     let value = Segment {

@@ -25,7 +25,7 @@ fn desired(namespace: Option<&str>, servers: &[&str], manage_resolv_conf: bool) 
         search: vec!["red.example".into()],
         manage_resolv_conf,
     };
-    Desired { resolvers: BTreeMap::from([("red-eth0".to_owned(), resolver)]), ..Desired::default() }
+    Desired { resolvers: [("red-eth0".to_owned(), resolver)].into(), ..Desired::default() }
 }
 
 fn did(reports: &[Report]) -> (usize, usize, usize) {

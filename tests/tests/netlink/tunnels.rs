@@ -11,10 +11,9 @@ use hub_daemon::desired::{Desired, Namespace};
 use hub_daemon::kernel::wireguard::{Backend, Place, keys, process};
 use hub_daemon::model::PersonaId;
 use hub_daemon::reconcile::Report;
-use hub_daemon::tables::network::Network;
 
 use crate::endpoints::member;
-use crate::lab::{Folder, Member, ip, lab, wait_until};
+use crate::lab::{Folder, Member, ip, lab, open, open_in, wait_until};
 
 const HERE: &str = "hubw1a";
 const THERE: &str = "hubw1b";
@@ -75,7 +74,7 @@ fn desired(folder: &Path, namespace: &Namespace, backend: TunnelBackend) -> Desi
     };
     let here = tunnel(None, &own, 51_820, 1, &other_public, peer("10.1.1.5:51821", 2));
     let there = tunnel(Some(namespace), &other, 51_821, 2, &own_public, peer("10.1.1.1:51820", 1));
-    desired.tunnels = BTreeMap::from([(HERE.into(), here), (THERE.into(), there)]);
+    desired.tunnels = [(HERE.into(), here), (THERE.into(), there)].into();
     desired
 }
 
@@ -145,7 +144,7 @@ fn a_tunnel_is_made_carries_packets_and_leaves_nothing() {
     lab(|| {
         for backend in backends() {
             let (folder, red) = (Folder::new(), Member::new());
-            let mut network = Network::open(folder.path()).unwrap();
+            let mut network = open(&folder);
             let desired = desired(folder.path(), &red.namespace(), backend);
             all_well(&network.apply(&desired));
             let (here, there) = (
@@ -161,7 +160,7 @@ fn a_tunnel_is_made_carries_packets_and_leaves_nothing() {
             }
             // Neither this process nor another one finds anything to do.
             assert_eq!(all_well(&network.apply(&desired)), 0);
-            assert_eq!(all_well(&Network::open(folder.path()).unwrap().apply(&desired)), 0);
+            assert_eq!(all_well(&open(&folder).apply(&desired)), 0);
             let status = there.status().unwrap();
             let wanted = if backend == TunnelBackend::Kernel { Backend::Kernel } else { Backend::Userspace };
             assert_eq!(status.backend, wanted);
@@ -184,11 +183,11 @@ fn auto_takes_the_kernel_where_it_can() {
         let wanted =
             if backends().contains(&TunnelBackend::Kernel) { Backend::Kernel } else { Backend::Userspace };
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let desired = desired(folder.path(), &red.namespace(), TunnelBackend::Auto);
         all_well(&network.apply(&desired));
         assert_eq!(Place::new(folder.path(), HERE, None).status().unwrap().backend, wanted);
-        let teardown = Network::open(folder.path()).unwrap().teardown();
+        let teardown = open(&folder).teardown();
         assert_eq!(teardown.failures, []);
         assert!(teardown.removed.contains(&format!("tunnel {HERE}")), "{:?}", teardown.removed);
         // The first process had started what the second one ended: it collects.
@@ -205,7 +204,7 @@ fn a_kernel_without_wireguard_is_named() {
         }
         let (folder, red) = (Folder::new(), Member::new());
         let desired = desired(folder.path(), &red.namespace(), TunnelBackend::Kernel);
-        let said = failures(&Network::open(folder.path()).unwrap().apply(&desired));
+        let said = failures(&open(&folder).apply(&desired));
         assert!(said.contains("this kernel has no WireGuard"), "{said}");
         nothing_is_left(folder.path(), &red, &[]);
     });
@@ -218,7 +217,7 @@ fn the_daemon_that_is_killed() {
     let (folder, namespace) = work.split_once('|').unwrap();
     let desired =
         desired(Path::new(folder), &Namespace::Name(namespace.to_owned()), TunnelBackend::Userspace);
-    let mut network = Network::open(Path::new(folder)).unwrap();
+    let mut network = open_in(Path::new(folder));
     all_well(&network.apply(&desired));
     fs::write(Path::new(folder).join("ready"), "").unwrap();
     loop {
@@ -246,7 +245,7 @@ fn a_tunnel_outlives_the_daemon_and_is_taken_over() {
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         std::thread::sleep(Duration::from_millis(500));
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let desired = desired(folder.path(), &red.namespace(), TunnelBackend::Userspace);
         assert_eq!(all_well(&network.apply(&desired)), 0, "it is taken over as it is");
         let (sent, missing) = lost(ping);
@@ -260,7 +259,7 @@ fn a_tunnel_outlives_the_daemon_and_is_taken_over() {
 fn a_process_that_dies_is_started_again_behind_the_same_link() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let (told, mut changes) = tokio::sync::mpsc::channel(8);
         network.tell(told);
         let desired = desired(folder.path(), &red.namespace(), TunnelBackend::Userspace);
@@ -287,7 +286,7 @@ fn an_endpoint_changes_without_loss_and_a_key_without_another_link() {
     lab(|| {
         for backend in backends() {
             let (folder, red) = (Folder::new(), Member::new());
-            let mut network = Network::open(folder.path()).unwrap();
+            let mut network = open(&folder);
             let mut desired = desired(folder.path(), &red.namespace(), backend);
             all_well(&network.apply(&desired));
             routes(&red);
@@ -331,7 +330,7 @@ fn an_endpoint_changes_without_loss_and_a_key_without_another_link() {
 fn wrong_keys_and_bad_files_are_told_with_what_would_be_right() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = desired(folder.path(), &red.namespace(), TunnelBackend::Auto);
         let peers = &mut desired.tunnels.get_mut(HERE).unwrap().peers;
         let right = peers.pop_first().unwrap();
@@ -365,7 +364,7 @@ fn wrong_keys_and_bad_files_are_told_with_what_would_be_right() {
 fn what_others_change_is_repaired_and_what_is_others_stays() {
     lab(|| {
         let (folder, red) = (Folder::new(), Member::new());
-        let mut network = Network::open(folder.path()).unwrap();
+        let mut network = open(&folder);
         let mut desired = desired(folder.path(), &red.namespace(), TunnelBackend::Userspace);
         all_well(&network.apply(&desired));
         let there = Place::new(folder.path(), THERE, Some(&red.namespace()));

@@ -7,6 +7,7 @@ use super::*;
 use crate::command::switch::{
     FlowCount, InterfaceCommand, Observation, Order, PersonalityCommand, Said, SwitchCommand,
 };
+use crate::desired::interfaces::InterfaceVia;
 use crate::document::read::{interface_from_value, personality_from_value};
 use crate::model::check::CheckResult;
 use crate::systems::personality::operation::{JournalEntry, Outcome};
@@ -228,9 +229,16 @@ impl Switching {
             assert_eq!(allows(&segment.policy), [port], "{name}: the policy");
             let interface = &desired.interfaces[name];
             let ways = &interface.routes[interface.live.index()];
-            let via = format!("{:?}", ways.values().next().unwrap().via);
             let written = live.routing_table.as_ref().unwrap()[0].via.clone().unwrap();
-            assert!(ways.len() == 1 && via.contains(&written), "{name}: {via}, not {written}");
+            let default = ways.iter().find(|(key, _)| key.target.prefix_len() == 0).unwrap();
+            let via = format!("{:?}", default.1.via);
+            assert!(via.contains(&written), "{name}: {via}, not {written}");
+            let on_link = ways.iter().filter(|(_, way)| matches!(way.via, InterfaceVia::Link(None)));
+            assert_eq!(
+                (ways.len(), on_link.count()),
+                (2, 1),
+                "{name}: its gateway alone is on the link: {ways:?}"
+            );
             let addresses: Vec<String> =
                 live.ip_addresses.iter().flatten().map(|it| it.text().to_owned()).collect();
             let chosen = interface.addresses.iter().filter(|(_, address)| !address.deprecated);
