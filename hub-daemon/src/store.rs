@@ -185,7 +185,7 @@ impl Store {
     pub fn load(&mut self) -> Result<Loaded, StoreError> {
         let (file, old, broken) = (self.path(FILE), self.path(OLD), self.path(BROKEN));
         let why = match read(&file)? {
-            Read::Good(state) => return self.replay(state, None, &[JOURNAL]),
+            Read::Good(state) => return self.replay(*state, None, &[JOURNAL]),
             Read::Missing if old.exists() => "is missing".to_owned(),
             Read::Missing => return Ok(Loaded::default()),
             Read::Broken(why) => {
@@ -194,7 +194,7 @@ impl Store {
             }
         };
         let (state, instead) = match read(&old)? {
-            Read::Good(state) => (state, "the save before it was taken".to_owned()),
+            Read::Good(state) => (*state, "the save before it was taken".to_owned()),
             Read::Missing => (State::default(), "there is no older save: starting without state".to_owned()),
             Read::Broken(why) => (State::default(), format!("the save before is unreadable too ({why})")),
         };
@@ -238,7 +238,7 @@ impl Store {
 }
 
 enum Read {
-    Good(State),
+    Good(Box<State>),
     Missing,
     Broken(String),
 }
@@ -259,7 +259,8 @@ fn read(path: &Path) -> Result<Read, StoreError> {
         }
         _ => {}
     }
-    Ok(serde_json::from_value(value).map_or_else(|error| Read::Broken(error.to_string()), Read::Good))
+    Ok(serde_json::from_value(value)
+        .map_or_else(|error| Read::Broken(error.to_string()), |state| Read::Good(Box::new(state))))
 }
 
 fn failed(intent: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

@@ -127,7 +127,7 @@ fn a_check_that_fails_puts_the_old_one_back() {
     world.hub.send("POST", "/v1/interfaces/web/switch", &json!({"personality": "bad"})).expect(202);
     wait_until("it is checked", Duration::from_secs(20), || state(&world) == "verifying");
     expect(&world, false);
-    wait_until("it is over", Duration::from_secs(60), || state(&world) == "active");
+    wait_until("it is over", Duration::from_mins(1), || state(&world) == "active");
     let journal = world.hub.hubctl(&["personality", "journal", "web", "--json"]).expect_success();
     assert!(journal.contains("tcp 192.0.2.10:9"), "it says which check failed: {journal}");
     assert_eq!(view(&world)["current"], "open@1");

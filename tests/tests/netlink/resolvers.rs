@@ -1,6 +1,5 @@
 //! Name servers of personalities: files, and systemd-resolved on a bus of the test's own.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::{Child, Command, Stdio};

@@ -1,7 +1,7 @@
 //! What a change of policy means for connections.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hub_common::flow::{FLOW_TCP_OPEN, Flow, FlowKey};
 use hub_common::rule::{ACTION_ALLOW, RULE_PROTOCOL, RULE_TARGET_PORT, Rule};
@@ -10,6 +10,7 @@ use hub_daemon::kernel::impacted::Change;
 use hub_daemon::model::SegmentId;
 use hub_daemon::model::policy::Policy as ModelPolicy;
 use hub_tests::effort::figure;
+use hub_tests::lab::Stopwatch;
 
 use crate::lab::{MEMBER, WEB, address, lab};
 
@@ -62,10 +63,10 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
             now: jiff::Timestamp::UNIX_EPOCH,
         };
         let reader = lab.reader();
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         let impacts = reader.impacted(&change, 10).unwrap();
         let whole = begun.elapsed();
-        let begun = Instant::now();
+        let begun = Stopwatch::start();
         let cpus = aya::util::nr_cpus().unwrap() as u64;
         assert_eq!(reader.ended(SegmentId(WEB)).unwrap(), cpus * (cpus + 1) / 2);
         let ended = begun.elapsed();
