@@ -32,7 +32,8 @@ fn row(standing: &NodeStanding) -> [String; 8] {
     let labels: Vec<String> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let rate = |free: Option<u64>, all: Option<u64>| match (free, all) {
         (Some(free), Some(all)) => {
-            format!("{} of {}", scaled(free as f64, "bit/s"), scaled(all as f64, "bit/s"))
+            let [free, all] = [free, all].map(|bps| scaled(approximately(bps), "bit/s"));
+            format!("{free} of {all}")
         }
         _ => "no limit".to_owned(),
     };
@@ -47,4 +48,10 @@ fn row(standing: &NodeStanding) -> [String; 8] {
         rate(free.egress_bps, all.egress_bps),
         if node.ready { "ready" } else { "not ready" }.to_owned(),
     ]
+}
+
+/// A number to be shown with three digits.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn approximately(number: u64) -> f64 {
+    number as f64
 }

@@ -31,7 +31,7 @@ pub(crate) struct Unfit {
 }
 
 impl Unfit {
-    fn new(path: &Path, detail: impl ToString) -> Self {
+    fn new(path: &Path, detail: &impl ToString) -> Self {
         Self { path: path.to_owned(), detail: detail.to_string() }
     }
 }
@@ -41,19 +41,19 @@ impl Connector {
     pub(crate) fn read(ca: &Path, shown: Option<(&Path, &Path)>) -> Result<Self, Unfit> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(|error| Unfit::new(ca, error))?;
+            roots.add(certificate).map_err(|error| Unfit::new(ca, &error))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| Unfit::new(ca, error))?
+            .map_err(|error| Unfit::new(ca, &error))?
             .with_root_certificates(roots);
         let config = match shown {
             Some((cert, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| Unfit::new(key, error))?;
+                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| Unfit::new(key, &error))?;
                 builder
                     .with_client_auth_cert(certificates(cert)?, private)
-                    .map_err(|error| Unfit::new(cert, error))?
+                    .map_err(|error| Unfit::new(cert, &error))?
             }
             None => builder.with_no_client_auth(),
         };
@@ -68,7 +68,7 @@ impl Connector {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {
-    CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| Unfit::new(path, error))
+    CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| Unfit::new(path, &error))
 }
 
 /// Whether the server ended the connection with a TLS alert: it wants another certificate, or one at all.

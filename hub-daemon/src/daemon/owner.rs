@@ -224,7 +224,8 @@ impl Owner {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Neighbours => self.send(Job::RoutesChanged),
+            // What the hub did is known.
+            Change::Neighbours | Change::Own => self.send(Job::RoutesChanged),
             Change::Resync => {
                 self.stats.resyncs.add(1);
                 tracing::warn!("kernel messages were lost: everything is read again");
@@ -232,8 +233,6 @@ impl Owner {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
-            // What the hub did is known.
-            Change::Own => self.send(Job::RoutesChanged),
             // Ways stay as they are.
             Change::Queues => self.look_soon(),
             Change::Links => {

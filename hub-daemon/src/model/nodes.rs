@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    fn read(nodes: Value) -> Result<Vec<OtherNode>, Vec<(String, String)>> {
+    fn read(nodes: &Value) -> Result<Vec<OtherNode>, Vec<(String, String)>> {
         let document = json!({"node": {"name": "east-1"}, "nodes": nodes});
         let document: HubDocument = serde_json::from_value(document).unwrap();
         let mut problems = Problems::default();
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn other_hubs_are_reached_over_tls_tcp_or_a_socket() {
-        let nodes = read(json!([
+        let nodes = read(&json!([
             {"name": "a", "url": "https://[fd00::1]:8443", "token_file": "a.token", "ca": "ca.pem",
              "cert": "me.pem", "key": "/keys/me.key"},
             {"name": "b", "url": "http://192.0.2.2:8080/", "token_file": "b.token"},
@@ -164,7 +164,7 @@ mod tests {
         let wrong = |more: Value| {
             let mut node = json!({"name": "a"});
             node.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            let mut found = read(json!([node])).unwrap_err();
+            let mut found = read(&json!([node])).unwrap_err();
             assert_eq!(found.len(), 1, "{found:?}");
             found.remove(0).0
         };
@@ -184,12 +184,12 @@ mod tests {
             assert_eq!(wrong(more.clone()), pointer, "{more}");
         }
         let twice = json!([{"name": "a", "url": "unix:/a"}, {"name": "a", "url": "unix:/b"}]);
-        let found = read(twice).unwrap_err();
+        let found = read(&twice).unwrap_err();
         assert!(found[0].0 == "/nodes/1/name" && found[0].1.contains("is there already"), "{found:?}");
         let many: Vec<Value> =
             (0..=NODES).map(|n| json!({"name": format!("n{n}"), "url": "unix:/a"})).collect();
         assert_eq!(
-            read(json!(many)).unwrap_err(),
+            read(&json!(many)).unwrap_err(),
             [("/nodes".to_owned(), "65 nodes: use at most 64".to_owned())]
         );
     }

@@ -111,8 +111,10 @@ impl Mapped {
         // SAFETY: `index` is before the end of the mapping, by the length that it was made with.
         let place = unsafe { self.memory.cast::<u8>().add(index * self.value_bytes) };
         for word in 0..self.value_bytes / 8 {
-            // SAFETY: a value has this many words of eight bytes and any of them is a number.
-            let value = unsafe { ptr::from_ref(value).cast::<u64>().add(word).read_unaligned() };
+            // SAFETY: a value has this many words of eight bytes.
+            let value = unsafe { ptr::from_ref(value).cast::<u64>().add(word) };
+            // SAFETY: any eight bytes are a number.
+            let value = unsafe { value.read_unaligned() };
             // SAFETY: the same word of the element; elements are multiples of eight bytes from a page on.
             let place = unsafe { place.cast::<u64>().add(word) };
             // SAFETY: the mapping is to be written, holds the word whole, and outlives the reference.

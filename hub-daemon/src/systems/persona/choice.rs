@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(more: Value) -> Asked {
+    fn asked(more: &Value) -> Asked {
         let mut document = json!({"name": "a", "ip_range": "auto", "gateway": {"choose": "free"}});
         document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Asked::new(&serde_json::from_value(document).unwrap()).unwrap()
@@ -180,8 +180,8 @@ mod tests {
             gateway("b", 10, Some(5)),
             gateway("a", 0, Some(700)),
         ];
-        assert_eq!(choose(&asked(json!({})), &views).order, ["b", "d", "c", "a"]);
-        let small = asked(json!({"qos": {"bandwidth": "300kbps"}}));
+        assert_eq!(choose(&asked(&json!({})), &views).order, ["b", "d", "c", "a"]);
+        let small = asked(&json!({"qos": {"bandwidth": "300kbps"}}));
         assert_eq!(choose(&small, &views).order, ["d", "c", "b", "a"], "what it asks for counts");
         assert_eq!(choose(&small, &[]), Choice::default());
     }
@@ -191,7 +191,7 @@ mod tests {
         let of = |change: fn(&mut NodeView)| {
             let mut view = gateway("a", 5, Some(900));
             change(&mut view);
-            let asked = asked(json!({"gateway": {"choose": "free", "labels": {"site": "east"}},
+            let asked = asked(&json!({"gateway": {"choose": "free", "labels": {"site": "east"}},
                 "qos": {"bandwidth": {"ingress": "100kbps", "egress": "101kbps"}}}));
             let choice = asked.choose([("a", Ok(&view))]);
             assert!(choice.order.is_empty(), "{choice:?}");
@@ -213,7 +213,7 @@ mod tests {
         {
             assert!(of(change).contains(why), "{} / {why}", of(change));
         }
-        let choice = asked(json!({})).choose([("a", Err("no route to host"))]);
+        let choice = asked(&json!({})).choose([("a", Err("no route to host"))]);
         assert_eq!(choice.unfit, [("a".to_owned(), "no route to host".to_owned())]);
     }
 
@@ -227,7 +227,7 @@ mod tests {
             (PersonaState::Expired, &["a"]),
         ] {
             views[1].persona = Some(state);
-            assert_eq!(choose(&asked(json!({})), &views).order, order, "{state:?}");
+            assert_eq!(choose(&asked(&json!({})), &views).order, order, "{state:?}");
         }
     }
 

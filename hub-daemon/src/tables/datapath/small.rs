@@ -22,9 +22,12 @@ pub struct Small {
     locals: Set<Bytes>,
     local_bits: LocalBits,
     /// What the hub's own addresses were made of, if they are whole.
-    known: Option<(SharedMap<(String, IpNet), Address>, Vec<IpAddr>)>,
+    known: Option<Known>,
     failsafe: Set<Failsafe>,
 }
+
+/// Addresses that the hub puts, and those that others put.
+type Known = (SharedMap<(String, IpNet), Address>, Vec<IpAddr>);
 
 /// A hash map used as a set.
 struct Set<K: Pod> {
