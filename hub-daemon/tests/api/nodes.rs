@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
-use hub_daemon::command::Command;
+use hub_daemon::command::{Command, FileDocuments};
 use hub_daemon::document::hub::HubDocument;
 use hub_daemon::hub::Hub;
 use hub_daemon::inputs::CommandRequest;
@@ -48,14 +48,14 @@ impl Site {
         tokio::spawn(server::serve(server::bind_unix(&socket).unwrap(), fake.router.clone(), closed));
         let site = Self { fake, socket, _closing: closing };
         let (answer, answered) = tokio::sync::oneshot::channel();
-        site.fake.hub.commands.send((Command::Documents(Vec::new()), answer)).await.unwrap();
+        site.fake.hub.commands.send((Command::Documents(FileDocuments::default()), answer)).await.unwrap();
         answered.await.unwrap().unwrap();
         snapshots.clone().wait_for(|snapshot| snapshot.ready).await.unwrap();
         site
     }
 
     async fn create(&self, name: &str, gateway: Value) -> Got {
-        self.fake.send(Method::POST, "/v1/personas", &document(name, gateway)).await
+        self.fake.send(Method::POST, "/v1/personas", &document(name, &gateway)).await
     }
 
     async fn state(&self, name: &str) -> Value {
@@ -80,7 +80,7 @@ async fn run(
     }
 }
 
-fn document(name: &str, gateway: Value) -> Value {
+fn document(name: &str, gateway: &Value) -> Value {
     let third = name.bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(7).wrapping_add(byte));
     json!({"name": name, "ip_range": format!("10.1.{third}.0/24"), "gateway": gateway})
 }
@@ -183,7 +183,7 @@ async fn a_dead_hub_is_skipped_and_named_within_the_time() {
 }
 
 /// A gateway that says it has room, and answers every creation with this status.
-async fn liar(folder: &Folder, name: &str, status: u16) {
+fn liar(folder: &Folder, name: &str, status: u16) {
     let room = NodeRoom { personas: 1_000, ..NodeRoom::default() };
     let view = NodeView {
         name: Some(name.into()),
@@ -206,7 +206,7 @@ async fn liar(folder: &Folder, name: &str, status: u16) {
 async fn a_hub_that_filled_up_in_between_is_passed_over_and_other_refusals_pass_through() {
     let folder = Folder::new();
     for (name, status) in [("full", 507), ("over", 422), ("taken", 409), ("busy", 503)] {
-        liar(&folder, name, status).await;
+        liar(&folder, name, status);
     }
     let nodes = |names: &[&str]| at(&folder, names);
     let a = Site::start(&folder, "a", gateway("a", 100), nodes(&["full", "over"])).await;
@@ -236,11 +236,11 @@ async fn the_same_key_finds_the_hub_that_has_it_although_the_first_answer_was_lo
         keyed
     };
     // Somebody asked `a` in our name, and the answer never came back.
-    let placed = document("p", json!({"node": "a"}));
+    let placed = document("p", &json!({"node": "a"}));
     let first = a.fake.ask(keyed("/v1/personas", &placed)).await;
     assert_eq!(first.status, StatusCode::CREATED, "{}", first.body);
     for _ in 0..2 {
-        let again = front.fake.ask(keyed("/v1/personas", &document("p", any()))).await;
+        let again = front.fake.ask(keyed("/v1/personas", &document("p", &any()))).await;
         assert_eq!(
             (again.status, &again.body["id"]),
             (StatusCode::CREATED, &first.body["id"]),
@@ -256,11 +256,11 @@ async fn only_creation_chooses() {
     let folder = Folder::new();
     let a = Site::start(&folder, "a", gateway("a", 9), json!([])).await;
     assert_eq!(a.create("p", any()).await.status, StatusCode::CREATED);
-    let free = document("p", any());
+    let free = document("p", &any());
     for (method, path, body) in [
         (Method::PUT, "/personas/p", free.clone()),
         (Method::PATCH, "/personas/p", json!({"gateway": {"node": null, "choose": "free"}})),
-        (Method::POST, "/apply", json!({"personas": [document("q", any())]})),
+        (Method::POST, "/apply", json!({"personas": [document("q", &any())]})),
     ] {
         let refused = a.fake.send(method.clone(), path, &body).await;
         refused.assert_problem(422);
@@ -270,7 +270,7 @@ async fn only_creation_chooses() {
     both.assert_problem(422);
     assert_eq!(both.pointers(), ["/gateway/choose"]);
     a.create("q", json!({"choose": "best"})).await.assert_problem(422);
-    let mut wrong = document("-", any());
+    let mut wrong = document("-", &any());
     wrong["mtu"] = json!(9);
     let wrong = a.fake.send(Method::POST, "/personas", &wrong).await;
     wrong.assert_problem(422);
