@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::http::{Method, StatusCode};
 use axum::routing::get;
 use axum::{Json, Router};
-use hub_daemon::command::{Command, FileDocuments};
+use hub_daemon::command::Command;
 use hub_daemon::document::hub::HubDocument;
 use hub_daemon::hub::Hub;
 use hub_daemon::inputs::CommandRequest;
@@ -48,7 +48,7 @@ impl Site {
         tokio::spawn(server::serve(server::bind_unix(&socket).unwrap(), fake.router.clone(), closed));
         let site = Self { fake, socket, _closing: closing };
         let (answer, answered) = tokio::sync::oneshot::channel();
-        site.fake.hub.commands.send((Command::Documents(FileDocuments::default()), answer)).await.unwrap();
+        site.fake.hub.commands.send((Command::Documents(Vec::new()), answer)).await.unwrap();
         answered.await.unwrap().unwrap();
         snapshots.clone().wait_for(|snapshot| snapshot.ready).await.unwrap();
         site
