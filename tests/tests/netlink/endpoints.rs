@@ -135,7 +135,7 @@ fn endpoint_changes_in_place() {
         all_well(&reports);
         let drift: Vec<_> = reports.iter().map(|report| (report.table, report.drift)).collect();
         assert_eq!(drift[1], ("endpoints", 1), "{drift:?}");
-        assert_eq!(drift[5], ("routes", 2), "{drift:?}");
+        assert_eq!(drift[6], ("routes", 2), "{drift:?}");
         assert!(red.run("ping -c 1 -W 2 10.1.1.1").0);
     });
 }
