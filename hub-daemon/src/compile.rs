@@ -2,13 +2,14 @@
 
 mod open;
 pub mod services;
+mod signed;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
+use self::signed::{signatures, signed};
 use hub_common::address::{Address, V4_OFFSET_BITS};
-use hub_common::application::Signature;
 use hub_common::limits::{RULES_PER_DIRECTION, SIGNATURES};
 use hub_common::rule::{
     ACTION_ALLOW, ACTION_DENY, ACTION_LOG, ACTION_PASS_ON, ACTION_QUARANTINE, ACTION_RATE_LIMIT,
@@ -133,25 +134,6 @@ fn opened(persona: &Persona, policy: &Policy) -> [PortRanges; 4] {
         TrackingDocument::Needed if decides => open::sets(policy),
         TrackingDocument::Needed | TrackingDocument::All => Default::default(),
     }
-}
-
-/// Every signature that rules ask for, once.
-fn signatures(rules: &[Rule]) -> Vec<Signature> {
-    let mut all: Vec<Signature> = Vec::new();
-    for signature in rules.iter().flat_map(Rule::signatures) {
-        if !all.contains(signature) {
-            all.push(*signature);
-        }
-    }
-    all
-}
-
-/// A rule for each signature that it asks for.
-fn signed(rules: &[Compiled], rule: &Rule, signatures: &[Signature]) -> Vec<Compiled> {
-    each(rules, rule.signatures(), |base, wanted| {
-        let place = signatures.iter().position(|signature| signature == wanted)?;
-        Some(Compiled { signature: u8::try_from(place + 1).ok()?, ..base })
-    })
 }
 
 fn terms(rules: &[Rule]) -> BTreeMap<u64, Terms> {

@@ -118,9 +118,8 @@ pub(crate) extern "C" fn hub_reset_on(skb: *mut __sk_buff, scratch: *mut Scratch
     packet.tcp_flags = TCP_ACK;
     let mut at = 0;
     while at < 6 {
-        let byte = scratch.ethernet[at];
-        scratch.ethernet[at] = scratch.ethernet[at + 6];
-        scratch.ethernet[at + 6] = byte;
+        let (one, other) = (scratch.ethernet[at], scratch.ethernet[at + 6]);
+        (scratch.ethernet[at], scratch.ethernet[at + 6]) = (other, one);
         at += 1;
     }
     let [from, to] = [packet.source_port.to_be_bytes(), packet.target_port.to_be_bytes()];

@@ -17,19 +17,15 @@ use ipnet::{IpNet, Ipv4Net};
 pub use self::choices::{LogLevel, RoutePriority};
 use self::outside::{overlap_pool, ports};
 use self::pattern::glob;
-use super::alert::Alert;
 use super::application::{self, Defined};
-use super::bandwidth::Bandwidth;
-use super::baseline;
-use super::node::Node;
-use super::nodes::OtherNode;
 use super::pool::{self, Pool};
 use super::problems::Problems;
 use super::protocol::{self, Protocol};
-use super::qos::Engine;
-use super::rule::Rule;
 use super::subnet::{self, Subnet};
 use super::webhook::Webhook;
+use super::{
+    alert::Alert, bandwidth::Bandwidth, baseline, node::Node, nodes::OtherNode, qos::Engine, rule::Rule,
+};
 use super::{life, names, span};
 use crate::command::Problem;
 use crate::desired::{Role, TcHook, Xdp};

@@ -1,14 +1,13 @@
 //! One rule, checked: what `security_policies` become.
 
 mod agree;
-
-use std::ops::RangeInclusive;
-use std::time::Duration;
+mod terms;
 
 use hub_common::application::Signature;
 use ipnet::IpNet;
 
 use self::agree::{agree, same_family};
+use self::terms::terms;
 use super::dscp::Dscp;
 use super::expiry::Expiry;
 use super::icmp::{self, IcmpNumber};
@@ -16,16 +15,12 @@ use super::policy::{Action, Terms};
 use super::port::PortRange;
 use super::problems::Problems;
 use super::protocol::{self, Protocol, ProtocolSet, has_ports};
-use super::rate::RateLimit;
 use super::tcp_flags::TcpFlags;
-use super::{connections, names, prefix, signature, span};
+use super::{names, prefix, signature};
 use crate::command::Problem;
 use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::qos::PriorityDocument;
 use crate::document::rule::{DirectionDocument, RuleDocument};
-
-/// How long a quarantine lasts.
-const QUARANTINE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(30 * 24);
 
 /// Which way a packet goes, seen from the members of a persona.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -361,42 +356,6 @@ fn life(problems: &mut Problems, base: &str, document: &RuleDocument) -> Expiry 
         problems.add(format!("{base}{}", problem.pointer.replace("expiration", "expires_at")), detail);
         Expiry::Never
     })
-}
-
-fn terms(problems: &mut Problems, base: &str, document: &RuleDocument) -> Terms {
-    let limits = document.action == Action::RateLimit;
-    for (name, given) in [
-        ("rate", document.rate.is_some()),
-        ("burst", document.burst.is_some()),
-        ("limit", document.limit.is_some()),
-        ("per", document.per.is_some()),
-    ] {
-        if given && !limits {
-            problems.add(format!("{base}/{name}"), "needs `action: rate_limit`");
-        }
-    }
-    let rate = if limits { RateLimit::read(problems, base, document) } else { None };
-    let mut quarantine = None;
-    if document.action == Action::Quarantine {
-        let pointer = format!("{base}/ttl");
-        match &document.ttl {
-            None => problems.add(pointer, "quarantine needs a ttl: give one like 10m"),
-            Some(text) => {
-                let parsed =
-                    span::parse(text).map_err(|error| error.to_string().replacen("duration", "ttl", 1));
-                quarantine = problems.take(&pointer, parsed);
-                if quarantine.is_some_and(|time| !QUARANTINE.contains(&time)) {
-                    problems.add(pointer, format!("ttl `{text}`: a quarantine lasts 1s to 30d"));
-                }
-            }
-        }
-    }
-    let connections = connections::read(problems, base, document.max_connections_per_source);
-    if document.max_connections_per_source.is_some() && !limits && document.action != Action::Allow {
-        let detail = "needs `action: allow` or `rate_limit`: only what passes is counted";
-        problems.add(format!("{base}/max_connections_per_source"), detail);
-    }
-    Terms { ends: None, rate, quarantine, connections }
 }
 
 /// The 64-bit FNV-1a hash of the rule's name, or of all it says.

@@ -156,7 +156,7 @@ impl DataPath {
         self.array::<Port>("PORTS").set(ifindex, port, 0).unwrap();
     }
 
-    /// Puts a policy beside those of the model, in one of the slots from [`BESIDE`] on, and names it.
+    /// Puts a policy beside those of the model, in one of the slots from `BESIDE` on, and names it.
     pub fn put_beside(&mut self, slot: u32, policy: &crate::model::Policy) -> u32 {
         let word = policy_word(BESIDE + slot, 1);
         self.fill_policy(BESIDE + slot, word, policy);

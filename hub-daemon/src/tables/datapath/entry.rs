@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use hub_common::segment::{
     SEGMENT_DRAIN_REJECT, SEGMENT_GATED, SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_ACTIVE, STATE_BLOCK,
     STATE_DRAIN, Segment as Entry,
 };
 
+use super::MapFault;
 use super::segments::Live;
 use super::standing::{Standing, Wish};
 use crate::desired::SegmentState;
+use crate::kernel::batch::Store;
 use crate::model::SegmentId;
 
 /// The entry of a segment with these policies.
@@ -72,4 +75,19 @@ pub(super) fn close(a: &Entry, b: &Entry) -> bool {
         && a.expires_tick.abs_diff(b.expires_tick) <= 1
         && a.drain_tick.abs_diff(b.drain_tick) <= 1
         && a.lease_tick.abs_diff(b.lease_tick) <= 1
+}
+
+/// Stores an entry.
+pub(super) fn set(
+    store: &Store<Entry>,
+    map: &Array<MapData, Entry>,
+    id: SegmentId,
+    entry: Entry,
+) -> Result<(), MapFault> {
+    store.set(map.map(), id.0, &[entry]).map_err(|error| kernel(MapError::IoError(error)))
+}
+
+/// What the kernel said of the map.
+pub(super) fn kernel(source: MapError) -> MapFault {
+    MapFault::Kernel { map: "SEGMENTS", source }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_EMPTY, Segment as Entry};
 use hub_common::stats::{DropKey, Hits, SegmentCounters, WOULD_DROP};
 use jiff::Timestamp;
 
-use super::entry::{close, compose};
+use super::entry::{close, compose, kernel, set};
 use super::policies::Policies;
 use super::shapes::compiled;
 use super::standing::{Slot, Standing, Wish};
@@ -390,17 +390,4 @@ impl Segments {
             }
         }
     }
-}
-
-fn set(
-    store: &Store<Entry>,
-    map: &Array<MapData, Entry>,
-    id: SegmentId,
-    entry: Entry,
-) -> Result<(), MapFault> {
-    store.set(map.map(), id.0, &[entry]).map_err(|error| kernel(MapError::IoError(error)))
-}
-
-fn kernel(source: MapError) -> MapFault {
-    MapFault::Kernel { map: "SEGMENTS", source }
 }
