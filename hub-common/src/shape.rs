@@ -90,12 +90,16 @@ pub const fn cost_ns(cost: u64, bytes: u32) -> u64 {
     cost.wrapping_mul(bytes as u64) >> COST_BITS
 }
 
-/// Where the cap's time goes if a packet passes now, or nothing if it does not. A cap that is not behind
-/// takes a packet of any length, and is in debt for it.
+/// Where the cap's time goes if a packet passes now, or nothing if it does not. A packet passes that ends
+/// within the burst, as in a token bucket: a short one where a long one finds no room, so that a flood of
+/// long packets leaves short ones their way. No packet needs more than half of the burst, so that those pass
+/// that are longer than it, and put the cap into debt.
 #[inline(always)]
 pub const fn admit(next_ns: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Option<u64> {
     let start = if next_ns > now_ns { next_ns } else { now_ns };
-    if start - now_ns > burst_ns { None } else { Some(start.wrapping_add(cost_ns)) }
+    let half = burst_ns / 2;
+    let room = if cost_ns < half { cost_ns } else { half };
+    if start - now_ns > burst_ns - room { None } else { Some(start.wrapping_add(cost_ns)) }
 }
 
 /// Bucket of a time.
@@ -162,6 +166,35 @@ mod tests {
         }
         // One second at 1 packet per millisecond, and ten milliseconds ahead.
         assert!((1_009..=1_012).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn a_flood_of_long_packets_leaves_short_ones_their_way() {
+        let (long, short, burst) = (960_000, 67_200, 10_000_000);
+        let (mut next, mut floods, mut pings) = (0, 0, 0);
+        for step in 0..100_000_u64 {
+            // Three long ones at once each millisecond, a short one behind them.
+            let now = 1_000_000_000 + step * 1_000_000;
+            for cost in [long, long, long] {
+                if let Some(after) = admit(next, now, cost, burst) {
+                    (next, floods) = (after, floods + 1);
+                }
+            }
+            if step % 50 == 0
+                && let Some(after) = admit(next, now, short, burst)
+            {
+                (next, pings) = (after, pings + 1);
+            }
+        }
+        assert!(pings > 1_800, "{pings} of 2,000");
+        assert!((103_000..=104_200).contains(&floods), "{floods}");
+    }
+
+    #[test]
+    fn what_is_longer_than_the_burst_passes_and_is_a_debt() {
+        assert_eq!(admit(0, 1_000, 500, 100), Some(1_500));
+        assert_eq!(admit(1_500, 1_450, 500, 100), Some(2_000));
+        assert_eq!(admit(1_500, 1_449, 500, 100), None);
     }
 
     #[test]

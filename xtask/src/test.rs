@@ -15,12 +15,14 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
-    command::{cargo, exit_code, find, run as run_command, status, text},
+    command::{cargo, exit_code, find, run as run_command, text},
     object,
     places::Places,
     say::say,
     setup,
 };
+
+mod again;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -52,20 +54,35 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     // The default members together, so that cargo does not build two variants of their dependencies.
     run_command(cargo(places).args(["build", "--bins"])).context("build hubd and hubctl")?;
 
-    let mut tests = cargo(places);
-    tests.args(["test", "--no-fail-fast"]).env("HUB_BIN_DIR", &binaries);
-    match rights {
-        Rights::Root => tests.env("HUB_TEST_ROOT", "1"),
-        Rights::Sudo => tests.env("HUB_TEST_ROOT", "1").env(runner_variable()?, sudo(&binaries)),
-        Rights::LeftOut => tests.env("HUB_TEST_ROOT", "0"),
+    let runner = if rights == Rights::Sudo { Some(runner_variable()?) } else { None };
+    let tests = |words: &[&str]| {
+        let mut tests = cargo(places);
+        tests.args(["test", "--no-fail-fast"]).args(words).env("HUB_BIN_DIR", &binaries);
+        tests.env("HUB_TEST_ROOT", if rights == Rights::LeftOut { "0" } else { "1" });
+        if let Some(runner) = &runner {
+            tests.env(runner, sudo(&binaries));
+        }
+        tests
     };
-    tests.arg("--").args(&options.filters);
     match rights {
         Rights::Root => say("test", "running all tests"),
         Rights::Sudo => say("test", "running all tests, through sudo"),
         Rights::LeftOut => say("test", "leaving out the tests that need root"),
     }
-    Ok(exit_code(status(&mut tests)?))
+    let (status, failures) = again::watch(tests(&["--"]).args(&options.filters))?;
+    if status.success() || !failures.are_few() {
+        return Ok(exit_code(status));
+    }
+    for target in &failures.targets {
+        say("test", &format!("once more, alone: {} of {target}", failures.tests.join(", ")));
+        let words: Vec<&str> = target.split(' ').chain(["--", "--exact", "--test-threads=1"]).collect();
+        let (status, _) = again::watch(tests(&words).args(&failures.tests))?;
+        if !status.success() {
+            return Ok(exit_code(status));
+        }
+    }
+    say("test", &format!("passed alone and failed beside others: {}", failures.tests.join(", ")));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn rights(no_root: bool, is_root: bool, has_sudo: bool) -> Option<Rights> {
