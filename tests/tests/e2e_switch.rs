@@ -105,6 +105,10 @@ fn a_switch_changes_all_of_it_and_what_both_allow_goes_on() {
         assert!(echoes(kept, Duration::from_secs(2)), "a connection that both allow goes on");
         assert!(!echoes(cut, Duration::from_secs(2)), "one that is forbidden now does not");
     }
+    wait_until("the other end is told, too", Duration::from_secs(2), || {
+        let left = format!("ss -Htn state established 'sport = :{OPEN_ONLY}'");
+        world.members[0].sh(&left).trim().is_empty()
+    });
     switch(&world, "open", &[]).expect_success();
     expect(&world, true);
     assert!(kept.iter_mut().all(|stream| echoes(stream, Duration::from_secs(2))));

@@ -45,6 +45,8 @@ pub(crate) struct Options {
 enum Name {
     /// Personas filter and route
     Personas,
+    /// An interface's personality is switched and put back
+    Personality,
 }
 
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
@@ -58,8 +60,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     if !setup::is_root() {
         return again_as_root(options);
     }
-    let steps = match options.name {
-        Name::Personas => &steps::PERSONAS,
+    let (steps, config): (&[tour::Step], _) = match options.name {
+        Name::Personas => (&steps::PERSONAS, "config/demo/personas"),
+        Name::Personality => (&steps::PERSONALITY, "config/demo/personality"),
     };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -67,7 +70,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     let binaries: PathBuf = build::binaries(places, false);
     let (outcome, took) = timed(|| {
-        let lab = Lab::new(&places.root().join("config/demo"), &binaries, interrupted)?;
+        let lab = Lab::new(&places.root().join(config), &binaries, interrupted)?;
         let mut tour = Tour::new(lab);
         tour.walk(steps);
         Ok::<_, anyhow::Error>(tour.end())

@@ -302,6 +302,8 @@ impl Owner {
         if let Err(rejection) = self.hub.handle(command, now) {
             tracing::error!(?rejection, "the hub refused its own command");
         }
+        // A switch that went on asks something else of the kernel.
+        self.dirty |= self.hub.must_be_stored();
         self.keep_switches();
     }
 

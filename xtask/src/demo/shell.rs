@@ -91,6 +91,12 @@ impl Running {
         self.end()
     }
 
+    /// Ends it.
+    pub(super) fn end_now(mut self) -> Result<Seen> {
+        self.child.kill().context("end a command")?;
+        self.end()
+    }
+
     /// Waits for its end.
     pub(super) fn end(mut self) -> Result<Seen> {
         let status = self.child.wait().context("wait for a command")?;

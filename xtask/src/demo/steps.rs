@@ -6,6 +6,7 @@ mod expire;
 mod explain;
 mod finish;
 mod look;
+mod personality;
 mod restart;
 mod start;
 mod traffic;
@@ -25,4 +26,16 @@ pub(super) const PERSONAS: [Step; 11] = [
     Step { title: "hubd is killed under traffic", run: restart::run },
     Step { title: "a persona ends while hubd stands still", run: expire::run },
     Step { title: "nothing is left behind", run: finish::run },
+];
+
+/// An interface is switched, and put back.
+pub(super) const PERSONALITY: [Step; 8] = [
+    Step { title: "an interface has its first personality", run: personality::start },
+    Step { title: "what a switch would do", run: personality::plan },
+    Step { title: "a switch under traffic", run: personality::switch },
+    Step { title: "a switch whose check fails", run: personality::fail },
+    Step { title: "a switch that nobody confirms", run: personality::confirm },
+    Step { title: "access for a while, and hubd is killed", run: personality::killed },
+    Step { title: "what happened", run: personality::told },
+    Step { title: "nothing is left behind", run: personality::finish },
 ];

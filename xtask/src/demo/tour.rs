@@ -1,17 +1,22 @@
 //! Walks through steps: prints commands and answers, and keeps the score of checks.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use super::{
     lab::Lab,
     shell::{Place, Running, Seen},
 };
-use crate::say::show;
+use crate::{clock::wait_until, say::show};
 
 /// Lines of an answer that are shown, unless a step wants more.
 const LINES: usize = 14;
 /// Columns of a line that are shown.
 const COLUMNS: usize = 150;
+
+/// How long something may take to come true.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One step: a title, and what it runs and checks.
 pub(super) struct Step {
@@ -67,6 +72,21 @@ impl Tour {
         prompt(place, script);
         let seen = self.lab.run(place, script)?;
         answer(&seen.text, lines);
+        Ok(seen)
+    }
+
+    /// Runs a command until it answers with these words or patience ends; shows its last answer.
+    pub(super) fn wait(&self, place: Place, script: &str, words: &str) -> Result<Seen> {
+        prompt(place, script);
+        let mut seen = self.lab.run(place, script);
+        wait_until(PATIENCE, || {
+            if seen.as_ref().is_ok_and(|seen| !seen.has(words)) {
+                seen = self.lab.run(place, script);
+            }
+            seen.as_ref().is_ok_and(|seen| seen.has(words)) || seen.is_err()
+        });
+        let seen = seen?;
+        answer(&seen.text, LINES);
         Ok(seen)
     }
 

@@ -79,6 +79,8 @@ fn a_whole_document_is_read() {
     assert_eq!((persona.name(), persona.ranges(), persona.mtu()), ("web-1", &ranges[..], Some(1400)));
     assert_eq!(persona.qos().unwrap().dscp().unwrap().number(), 46, "voice is expedited");
     assert_eq!(persona.rules().len(), 2 + 2 + 1);
+    let told = crate::compile::compile(&persona, &[]).flags & hub_common::segment::POLICY_RESET_CUT;
+    assert_ne!(told, 0, "both ends hear of connections that a switch cuts");
     let written = serde_json::to_value(&carrier).unwrap();
     assert!(written.get("carried").is_none(), "no document says it");
     let user = serde_json::from_value::<crate::document::persona::PersonaDocument>(written).unwrap();
