@@ -62,6 +62,12 @@ impl Hub {
         let records = self.records.values().map(|record| (record, record.works(now)));
         self.contribute(&mut desired, records, &ground, &services, now);
         self.contribute_interfaces(&mut desired, now);
+        if !self.interfaces.records.is_empty() && self.interfaces.versions.limit() {
+            let carriers =
+                self.interfaces.records.values().filter_map(|record| self.records.get(&record.carrier));
+            let segments = carriers.map(|carrier| carrier.segment).collect();
+            shaping::stand(&mut desired, &segments, &ground);
+        }
         desired
     }
 

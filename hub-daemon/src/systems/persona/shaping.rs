@@ -15,7 +15,7 @@ use super::place::Ground;
 use crate::desired::queues::{
     Class, LINK_BPS, LINK_CLASS, Plan, Queue, QueueKey, QueuePlace, Shape, with_ip_headers,
 };
-use crate::desired::{Desired, Role};
+use crate::desired::{Desired, Port, Role};
 use crate::model::SegmentId;
 use crate::model::dscp::Dscp;
 use crate::model::persona::Persona;
@@ -42,7 +42,8 @@ fn has_rules(persona: &Persona) -> bool {
 
 /// Adds shapes and queues of personas whose ports are in `desired`.
 pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>) {
-    if !records.iter().any(|record| flags(&record.persona) & SEGMENT_SHAPED != 0) {
+    let shaped = |persona: &Persona| flags(persona) & SEGMENT_SHAPED != 0;
+    if !records.iter().any(|record| shaped(&record.persona) || trial(record).is_some_and(shaped)) {
         return;
     }
     let uplinks: BTreeSet<String> = desired
@@ -53,21 +54,65 @@ pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_
         .collect();
     let ports: BTreeMap<SegmentId, BTreeSet<String>> =
         records.iter().map(|record| (record.segment, members(desired, record, ground))).collect();
+    let mut waiting = Vec::new();
     for record in records {
-        let candidate = record.candidate.as_ref().filter(|candidate| !candidate.over);
-        let candidate = candidate.map(|candidate| candidate.persona.as_ref());
         // What is on trial has a shape that may become the live one, and no queues yet.
-        if let Some(persona) = candidate.filter(|persona| flags(persona) & SEGMENT_SHAPED != 0) {
+        if let Some(persona) = trial(record).filter(|persona| shaped(persona)) {
             let mut beside =
                 Desired { ports: desired.ports.clone(), peers: desired.peers.clone(), ..Desired::default() };
             let shape = shape(&mut beside, (record, persona), &uplinks, &ports, ground);
             desired.trial_shapes.insert(record.segment, shape);
+            // What an interface may have next has them before it decides: no packet looks for a queue in vain.
+            if persona.carried().is_some() {
+                waiting.push(beside.queues);
+            }
         }
-        if flags(&record.persona) & SEGMENT_SHAPED != 0 {
+        if shaped(&record.persona) {
             let shape = shape(desired, (record, &record.persona), &uplinks, &ports, ground);
             desired.shapes.insert(record.segment, shape);
         }
     }
+    for (key, queue) in waiting.iter().flat_map(|queues| queues.iter()) {
+        if !desired.queues.contains_key(key) {
+            desired.queues.insert(key.clone(), *queue);
+        }
+    }
+}
+
+/// The persona as it would be by what is on trial.
+fn trial(record: &Record) -> Option<&Persona> {
+    let candidate = record.candidate.as_ref().filter(|candidate| !candidate.over)?;
+    Some(candidate.persona.as_ref())
+}
+
+/// Adds roots of queues to uplinks and to these ports, for bandwidths that come and go there while packets flow:
+/// the kernel drops what meets an interface in the moment that it gets a root or loses it.
+pub fn stand(desired: &mut Desired, segments: &BTreeSet<SegmentId>, ground: &Ground<'_>) {
+    let own = |port: &Port| port.segment.is_some_and(|segment| segments.contains(&segment));
+    let ports = desired.ports.iter().filter(|(_, port)| port.role == Role::Uplink || own(port));
+    let names: Vec<String> =
+        ports.map(|(name, _)| name.clone()).filter(|name| !foreign(name, ground)).collect();
+    for name in names {
+        let key = |place| QueueKey { interface: name.clone(), place };
+        let root = if ground.config.qos.paces() { Queue::Pacer } else { Queue::Root };
+        desired.queues.insert(key(QueuePlace::Root), root);
+        if root == Queue::Root {
+            desired
+                .queues
+                .insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link_class(&name, ground)));
+        }
+    }
+}
+
+/// The class of all of an interface.
+fn link_class(name: &str, ground: &Ground<'_>) -> Class {
+    let rate_bps = ground.bandwidth(name).unwrap_or(LINK_BPS);
+    Class { parent: 0, rate_bps, ceil_bps: rate_bps, priority: 0 }
+}
+
+/// Whether somebody else has a queue on an interface.
+fn foreign(name: &str, ground: &Ground<'_>) -> bool {
+    ground.inventory.links.get(name).is_some_and(|link| link.queue.is_some())
 }
 
 /// The shape of a persona as it is defined, or as it would be; adds its queues.
@@ -112,7 +157,7 @@ fn direct(
     let Some((qos, limit)) = persona.qos().and_then(|qos| Some((qos, qos.limit(direction)?))) else {
         return;
     };
-    let foreign = |name: &String| ground.inventory.links.get(name).is_some_and(|link| link.queue.is_some());
+    let foreign = |name: &String| foreign(name, ground);
     if ground.config.qos.paces() && !qos.police() {
         pace(shape, index, limit.rate.bps(), latency_us(&qos));
         for name in interfaces.iter().filter(|name| !foreign(name)) {
@@ -140,10 +185,8 @@ fn direct(
         let key = |place: QueuePlace| QueueKey { interface: name.clone(), place };
         let mtu = ground.inventory.links.get(name).map(|link| link.mtu).filter(|mtu| *mtu != 0);
         let mtu = mtu.unwrap_or(MTU);
-        let rate_bps = ground.bandwidth(name).unwrap_or(LINK_BPS);
-        let link = Class { parent: 0, rate_bps, ceil_bps: rate_bps, priority: 0 };
         desired.queues.insert(key(QueuePlace::Root), Queue::Root);
-        desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link));
+        desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link_class(name, ground)));
         desired.queues.extend(plan.queues(mtu).into_iter().map(|(place, queue)| (key(place), queue)));
     }
 }

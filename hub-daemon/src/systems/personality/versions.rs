@@ -51,6 +51,14 @@ impl Versions {
         self.kept.range(at(0)..=at(u32::MAX)).map(|(_, kept)| kept)
     }
 
+    /// Whether one of them has a bandwidth.
+    pub fn limit(&self) -> bool {
+        self.values().any(|kept| {
+            let qos = kept.personality.document().qos_settings.as_ref();
+            qos.is_some_and(|qos| qos.bandwidth.is_some() && qos.police != Some(true))
+        })
+    }
+
     /// The version with this content.
     pub fn with_digest(&self, name: &str, digest: &Digest) -> Option<&Arc<Kept>> {
         self.named(name).find(|kept| kept.digest == *digest)
