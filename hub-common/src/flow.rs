@@ -5,8 +5,9 @@
     reason = "bounds are constants; a panic that can be reached does not load"
 )]
 
-use crate::address::{Address, halves};
+use crate::address::{Address, fold, halves};
 use crate::application::Heard;
+use crate::limits::HOPS;
 use crate::packet::{Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, protocol};
 use crate::segment::Settings;
 
@@ -127,6 +128,16 @@ pub const FLOW_STATES: [&str; 7] =
 ///
 /// RFC 5382 REQ-5 (TCP ≥ 2 h 4 min), RFC 4787 REQ-5 (UDP ≥ 2 min), RFC 5508 REQ-2 (ICMP ≥ 60 s).
 pub const TIMEOUT_SECONDS: [u32; 8] = [30, 7_440, 10, 30, 180, 60, 120, 0];
+
+impl SharedHop {
+    /// Place of a next hop.
+    #[inline(always)]
+    pub fn place(target: &Address, ingress_ifindex: u32, sender: u32) -> u32 {
+        const BITS: u32 = HOPS.trailing_zeros();
+        let others = ingress_ifindex.wrapping_mul(0x9e37_79b1) ^ sender.wrapping_mul(0x85eb_ca6b);
+        fold(target, BITS).wrapping_add(others >> (32 - BITS)) & (HOPS - 1)
+    }
+}
 
 impl FlowKey {
     /// The key of the connection between two ends, and whether the first end is the `high` one.

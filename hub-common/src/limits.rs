@@ -35,17 +35,20 @@ pub const V6_PREFIXES: u32 = 65_536;
 /// Lines of the hash table before them, of five entries and 64 bytes each; a power of two. With 16,384
 /// prefixes one line in 3,000 is full, which costs its other addresses a look into the trie.
 pub const NET_LINES: u32 = 16_384;
-/// Next hops shared by connections without flows, 64 bytes each; a power of two. Four times the goal's
-/// "64k endpoints": an address seen from two ports has two entries, and ranges are sparse.
-pub const HOPS: u32 = 262_144;
+/// Next hops of targets that the tables below have no room for, and of targets of senders with routes of their
+/// own, 64 bytes each; a power of two.
+pub const HOPS: u32 = 65_536;
 /// Next hops of IPv4 targets that lead to a neighbour of [`ADJACENCIES`], 8 bytes each; a power of two. Eight
-/// addresses that follow each other share a cache line.
+/// addresses that follow each other share a cache line. Four times the goal's "64k endpoints": an address seen
+/// from two ports has two places, and ranges are sparse.
 pub const V4_HOPS: u32 = 1 << V4_HOP_BITS;
 /// Bits of a place among them.
 pub const V4_HOP_BITS: u32 = 18;
-/// Neighbours that next hops lead to, by the port that packets come in on, 64 bytes each; a power of two. More
-/// have a place in [`HOPS`] for each target.
-pub const ADJACENCIES: u32 = 4_096;
+/// As [`V4_HOPS`] of IPv6 targets, 16 bytes each; a power of two.
+pub const V6_HOPS: u32 = 262_144;
+/// Neighbours that next hops lead to, by the port that packets come in on, and for IPv6 by the /64 of targets, 64
+/// bytes each; a power of two. What has none has a place in [`HOPS`] for each target.
+pub const ADJACENCIES: u32 = 32_768;
 /// Different port sets of policies that track only what needs it, 8 KiB each. With two names for none and all
 /// a byte names them.
 pub const PORT_SETS: u32 = 254;
@@ -124,6 +127,7 @@ mod tests {
             + NET_LINES as usize * size_of::<nets::NetLine>()
             + HOPS as usize * size_of::<flow::SharedHop>()
             + V4_HOPS as usize * size_of::<u64>()
+            + V6_HOPS as usize * size_of::<adjacency::V6Hop>()
             + ADJACENCIES as usize * size_of::<adjacency::Adjacency>()
             + PORT_SETS as usize * size_of::<open::PortSet>()
             + WATCHES as usize * (size_of::<detect::WatchKey>() + size_of::<detect::Watch>() + per_entry)
@@ -144,6 +148,7 @@ mod tests {
         const { assert!(2 * SEGMENTS_MAX <= 1 << POLICY_SLOT_BITS) };
         const { assert!(PORTS.is_power_of_two() && EVENT_BYTES.is_power_of_two()) };
         const { assert!(SUMS.is_power_of_two() && ADJACENCIES.is_power_of_two()) };
+        const { assert!(V6_HOPS.is_power_of_two()) };
         const { assert!(HOPS.is_power_of_two() && LOCAL_WORDS.is_power_of_two() && NET_LINES.is_power_of_two()) };
     }
 }

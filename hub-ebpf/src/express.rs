@@ -160,7 +160,12 @@ fn v6(arrival: &Arrival<'_>, settings: &Settings) -> Option<Exit> {
     if is_local(&source) {
         return None;
     }
-    let exit = shared_hop(&target, arrival.ifindex, sides.sender, settings)?;
+    let found =
+        if sides.routed_alike { adjacency::find_v6(&target, arrival.ifindex, settings) } else { None };
+    let exit = match found {
+        Some(exit) => exit,
+        None => shared_hop(&target, arrival.ifindex, sides.sender, settings)?,
+    };
     leave(arrival, settings, &ends, &sides, exit)
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use hub_common::address::Address;
-use hub_common::adjacency::Adjacency;
+use hub_common::adjacency::{Adjacency, V6Hop};
 use hub_common::application::{Hearing, Signature};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
@@ -63,8 +63,9 @@ pub(crate) static HEARINGS: PerCpuArray<Hearing, { HOOKS as usize }> = PerCpuArr
 #[btf_map]
 pub(crate) static PORT_SETS: Array<PortSet, { limits::PORT_SETS as usize }> = Array::new();
 
-/// Next hops of connections without flows that `V4_HOPS` has no word for: one place per address, ingress port
-/// and sender's segment; a newcomer takes the place. Programs write and read; generations make old entries void.
+/// Next hops of connections without flows that `V4_HOPS` and `V6_HOPS` have no word for: one place per address,
+/// ingress port and sender's segment; a newcomer takes the place. Programs write and read; generations make old
+/// entries void.
 #[btf_map]
 pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
@@ -73,6 +74,11 @@ pub(crate) static HOPS: Array<SharedHop, { limits::HOPS as usize }, { BPF_F_MMAP
 /// [`hub_common::adjacency`]; a newcomer takes the place. Programs write and read.
 #[btf_map]
 pub(crate) static V4_HOPS: Array<u64, { limits::V4_HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+
+/// As `V4_HOPS` of IPv6 targets.
+#[btf_map]
+pub(crate) static V6_HOPS: Array<V6Hop, { limits::V6_HOPS as usize }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
 
 /// Neighbours that those words name. Programs write and read; a later generation may take a line.

@@ -14,6 +14,7 @@ mod hub;
 mod kit;
 mod lab;
 mod latency;
+mod lookup;
 mod nft;
 mod place;
 mod report;
@@ -52,6 +53,9 @@ pub(crate) struct Options {
     /// Measures the daemon with very many personas, and no packets
     #[arg(long)]
     scale: bool,
+    /// Measures the XDP program alone beside variants of it: other tables, fewer features
+    #[arg(long)]
+    lookup: bool,
     /// Measures this daemon instead of building one
     #[arg(long, value_name = "PROGRAM")]
     hubd: Option<PathBuf>,
@@ -63,6 +67,11 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     setup::programs()?;
     object::build_bench(places)?;
+    if options.lookup {
+        stop::watch()?;
+        show(&lookup::measure(places, options.quick)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     let hubd = match &options.hubd {
         Some(program) => program.canonicalize().with_context(|| format!("find {}", program.display()))?,
         None => build_daemon(places)?,

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod clock;
 mod command;
+mod copy;
 mod demo;
 mod fuzz;
 mod object;

@@ -12,7 +12,7 @@ use aya::maps::MapInfo;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use hub_common::address::Address;
-use hub_common::adjacency::Adjacency;
+use hub_common::adjacency::{Adjacency, V6Hop};
 use hub_common::application::Signature;
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
@@ -124,7 +124,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 58] {
+    pub(crate) fn maps(&self) -> [Shape; 59] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -140,6 +140,7 @@ impl Capacities {
             ("PORT_SETS", index, size_of::<PortSet>(), limits::PORT_SETS),
             ("HOPS", index, size_of::<SharedHop>(), limits::HOPS),
             ("V4_HOPS", index, size_of::<u64>(), limits::V4_HOPS),
+            ("V6_HOPS", index, size_of::<V6Hop>(), limits::V6_HOPS),
             ("ADJACENCIES", index, size_of::<Adjacency>(), limits::ADJACENCIES),
             ("LOCAL_BITS", index, size_of::<u64>(), limits::LOCAL_WORDS),
             ("V4_ROOT", index, size_of::<u32>(), 65_536),

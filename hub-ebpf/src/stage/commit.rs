@@ -49,7 +49,7 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
         }
     }
     if flags & OUTCOME_UNTRACKED != 0 {
-        share(scratch);
+        hub_share(scratch);
     } else if flags & OUTCOME_RELATED == 0
         && let Some(reason) = Reason::from_number(hub_enter_flow(scratch))
     {
@@ -109,13 +109,18 @@ pub(crate) extern "C" fn hub_enter_flow(scratch: *mut Scratch) -> u32 {
     enter(scratch).err().map_or(0, |reason| reason as u32)
 }
 
-#[inline(always)]
-fn share(scratch: &Scratch) {
+/// Shares the next hop that was found for a packet without a flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_share(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_ref() }) else { return 0 };
     if scratch.hook != Hook::TcOut as u32
         && let Some(settings) = SETTINGS.get(0)
     {
         open::share_hop(scratch, settings);
     }
+    0
 }
 
 #[inline(always)]

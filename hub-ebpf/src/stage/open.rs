@@ -2,9 +2,8 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use hub_common::address::{Address, fold, is_v4};
+use hub_common::address::{Address, is_v4};
 use hub_common::flow::SharedHop;
-use hub_common::limits;
 use hub_common::open::{
     OPEN_ALL, OPEN_FIRST, OPEN_NONE, OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS,
     has_open_ports,
@@ -108,20 +107,14 @@ fn v4(address: &Address) -> u32 {
 pub(crate) fn next_hop(scratch: &Scratch, settings: &Settings) -> Option<Exit> {
     let (target, ingress) = (&scratch.packet.target, scratch.ingress_ifindex);
     let sender = scratch.outcome.segment[0];
-    let found = if is_v4(target) && is_routed_alike(sender) {
+    let found = if !is_routed_alike(sender) {
+        None
+    } else if is_v4(target) {
         adjacency::find(v4(target), ingress, settings)
     } else {
-        None
+        adjacency::find_v6(target, ingress, settings)
     };
     found.or_else(|| shared_hop(target, ingress, sender, settings))
-}
-
-/// Place of a next hop.
-#[inline(always)]
-fn place(target: &Address, ingress_ifindex: u32, sender: u32) -> u32 {
-    const BITS: u32 = limits::HOPS.trailing_zeros();
-    let others = ingress_ifindex.wrapping_mul(0x9e37_79b1) ^ sender.wrapping_mul(0x85eb_ca6b);
-    fold(target, BITS).wrapping_add(others >> (32 - BITS)) & (limits::HOPS - 1)
 }
 
 /// An address in words, as they lie in a map.
@@ -134,7 +127,7 @@ fn words(address: &Address) -> [u64; 2] {
 /// The shared next hop towards an address, if it is of this generation; it may be old.
 #[inline(always)]
 pub(crate) fn shared_hop(target: &Address, ingress: u32, sender: u32, settings: &Settings) -> Option<Exit> {
-    let entry = HOPS.get_ptr(place(target, ingress, sender))?;
+    let entry = HOPS.get_ptr(SharedHop::place(target, ingress, sender))?;
     // SAFETY: a map value. The generation is zeroed before and written after the rest: reading it first
     // and last finds a copy that was overtaken by a writer.
     let (exit, copy, after) = unsafe {
@@ -160,10 +153,10 @@ pub(crate) fn share_hop(scratch: &Scratch, settings: &Settings) {
     }
     let sender = scratch.outcome.segment[0];
     let target = &scratch.packet.target;
-    if scratch.outcome.neighbour != 0 && is_routed_alike(sender) && adjacency::share(scratch, v4(target)) {
+    if is_routed_alike(sender) && adjacency::share(scratch) {
         return;
     }
-    let at = place(target, hop.ingress_ifindex, sender);
+    let at = SharedHop::place(target, hop.ingress_ifindex, sender);
     let Some(entry) = HOPS.get_ptr_mut(at) else { return };
     // SAFETY: a live map value; one program at a time has it for writing.
     let entry: &mut SharedHop = unsafe { &mut *entry };

@@ -6,13 +6,13 @@
 use std::{
     env, fs,
     os::unix::fs::symlink,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command::cargo, places::Places, say::say};
+use crate::{command::cargo, copy, places::Places, say::say};
 
 /// Random hubs that a mistake may hide in.
 const WORLDS: &str = "400";
@@ -112,20 +112,7 @@ struct Copy {
 
 impl Copy {
     fn new(places: &Places) -> Result<Self> {
-        let folder = places.target().join("mutants");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
-        }
-        fs::create_dir_all(&folder)?;
-        for entry in fs::read_dir(places.root())? {
-            let entry = entry?;
-            let name = entry.file_name();
-            match name.to_str() {
-                Some("target" | ".git") | None => {}
-                Some(_) if entry.file_type()?.is_dir() => copy(&entry.path(), &folder.join(&name))?,
-                Some(_) => drop(fs::copy(entry.path(), folder.join(&name))?),
-            }
-        }
+        let folder = copy::of_workspace(places, "mutants")?;
         // The tests look there for the kernel programs.
         symlink(places.target(), folder.join("target"))?;
         Ok(Self { folder })
@@ -166,22 +153,10 @@ impl Copy {
     }
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
