@@ -90,16 +90,20 @@ pub const fn cost_ns(cost: u64, bytes: u32) -> u64 {
     cost.wrapping_mul(bytes as u64) >> COST_BITS
 }
 
-/// Where the cap's time goes if a packet passes now, or nothing if it does not. A packet passes that ends
-/// within the burst, as in a token bucket: a short one where a long one finds no room, so that a flood of
-/// long packets leaves short ones their way. No packet needs more than half of the burst, so that those pass
-/// that are longer than it, and put the cap into debt.
+/// Where the cap's time goes if a packet passes now, or nothing if it does not: a cap may be behind by so long.
 #[inline(always)]
-pub const fn admit(next_ns: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Option<u64> {
+pub const fn admit(next_ns: u64, now_ns: u64, cost_ns: u64, behind_ns: u64) -> Option<u64> {
     let start = if next_ns > now_ns { next_ns } else { now_ns };
+    if start - now_ns > behind_ns { None } else { Some(start.wrapping_add(cost_ns)) }
+}
+
+/// How far behind a cap may be for a packet to pass that must not wait: it ends within the burst, as in a token
+/// bucket, so that a flood of long packets leaves short ones their way. No packet needs more than half of the
+/// burst, so that those pass that are longer than it, and put the cap into debt.
+#[inline(always)]
+pub const fn behind_ns(burst_ns: u64, cost_ns: u64) -> u64 {
     let half = burst_ns / 2;
-    let room = if cost_ns < half { cost_ns } else { half };
-    if start - now_ns > burst_ns - room { None } else { Some(start.wrapping_add(cost_ns)) }
+    burst_ns - if cost_ns < half { cost_ns } else { half }
 }
 
 /// Bucket of a time.
@@ -159,7 +163,7 @@ mod tests {
         let (mut next, mut passed) = (0, 0);
         for step in 0..10_000_u64 {
             let now = 1_000_000_000 + step * 100_000;
-            if let Some(after) = admit(next, now, cost, 10_000_000) {
+            if let Some(after) = admit(next, now, cost, behind_ns(10_000_000, cost)) {
                 next = after;
                 passed += 1;
             }
@@ -176,12 +180,12 @@ mod tests {
             // Three long ones at once each millisecond, a short one behind them.
             let now = 1_000_000_000 + step * 1_000_000;
             for cost in [long, long, long] {
-                if let Some(after) = admit(next, now, cost, burst) {
+                if let Some(after) = admit(next, now, cost, behind_ns(burst, cost)) {
                     (next, floods) = (after, floods + 1);
                 }
             }
             if step % 50 == 0
-                && let Some(after) = admit(next, now, short, burst)
+                && let Some(after) = admit(next, now, short, behind_ns(burst, short))
             {
                 (next, pings) = (after, pings + 1);
             }
@@ -192,9 +196,10 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_the_burst_passes_and_is_a_debt() {
-        assert_eq!(admit(0, 1_000, 500, 100), Some(1_500));
-        assert_eq!(admit(1_500, 1_450, 500, 100), Some(2_000));
-        assert_eq!(admit(1_500, 1_449, 500, 100), None);
+        let behind = behind_ns(100, 500);
+        assert_eq!(admit(0, 1_000, 500, behind), Some(1_500));
+        assert_eq!(admit(1_500, 1_450, 500, behind), Some(2_000));
+        assert_eq!(admit(1_500, 1_449, 500, behind), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use hub_common::event::Reason;
 use hub_common::outcome::Scratch;
 use hub_common::rule::RULE_NONE;
 use hub_common::segment::{SEGMENT_SHAPED, policy_slot};
-use hub_common::shape::{EGRESS, INGRESS, Shape, admit, cost_ns, leaf};
+use hub_common::shape::{EGRESS, INGRESS, Shape, admit, behind_ns, cost_ns, leaf};
 
 use crate::atomic;
 use crate::maps::{POLICERS, POLICIES, RULES, SEGMENTS, SHAPES};
@@ -52,7 +52,10 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
     let Some(shape) = shape_of(id, scratch.outcome.policy[side]) else { return 0 };
     let cost = shape.cost[direction];
     if cost != 0 {
-        let departure = enter(id, direction, cost_ns(cost, scratch.bytes), shape.burst_ns[direction]);
+        let (cost_ns, burst_ns) = (cost_ns(cost, scratch.bytes), shape.burst_ns[direction]);
+        let waits = shape.paced >> direction & 1 != 0;
+        let behind_ns = if waits { burst_ns } else { behind_ns(burst_ns, cost_ns) };
+        let departure = enter(id, direction, cost_ns, behind_ns);
         if departure == NEVER {
             refuse(&mut scratch.outcome, Reason::Policed, id, direction == EGRESS);
             // It is the cap that refuses, no rule.
@@ -60,7 +63,7 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
             return Reason::Policed as u32;
         }
         // Of the sender's time and the receiver's the later one holds.
-        if shape.paced >> direction & 1 != 0 && departure > scratch.departure_ns {
+        if waits && departure > scratch.departure_ns {
             scratch.departure_ns = departure;
         }
     }
@@ -90,7 +93,7 @@ const NEVER: u64 = 0;
 
 /// Enters a packet into a cap if it fits; the time at which the cap lets it go, or [`NEVER`].
 #[inline(always)]
-fn enter(id: u32, direction: usize, cost_ns: u64, burst_ns: u64) -> u64 {
+fn enter(id: u32, direction: usize, cost_ns: u64, behind_ns: u64) -> u64 {
     let Some(policer) = POLICERS.get_ptr_mut(id) else { return NEVER };
     // SAFETY: a map value; other CPUs write the word only by exchange.
     let policer = unsafe { &mut *policer };
@@ -100,7 +103,7 @@ fn enter(id: u32, direction: usize, cost_ns: u64, burst_ns: u64) -> u64 {
     let mut attempt = 0;
     while attempt < ATTEMPTS {
         let seen = atomic::read(next);
-        let Some(after) = admit(seen, now, cost_ns, burst_ns) else { return NEVER };
+        let Some(after) = admit(seen, now, cost_ns, behind_ns) else { return NEVER };
         if atomic::exchange(next, seen, after) {
             return after.wrapping_sub(cost_ns);
         }

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::command::line;
+use crate::command;
 
 /// Most tests that get a second try.
 const MOST: usize = 3;
@@ -24,13 +24,13 @@ const KERNEL_TESTS: &str = "-p hub-tests --test ";
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Failures {
     /// Arguments of cargo for each target.
-    pub targets: Vec<String>,
-    pub tests: Vec<String>,
+    pub(super) targets: Vec<String>,
+    pub(super) tests: Vec<String>,
 }
 
 impl Failures {
     /// Whether these may be tried again.
-    pub fn are_few(&self) -> bool {
+    pub(super) fn are_few(&self) -> bool {
         (1..=MOST).contains(&self.tests.len())
             && !self.targets.is_empty()
             && self.targets.iter().all(|target| target.starts_with(KERNEL_TESTS))
@@ -47,9 +47,9 @@ impl Failures {
 }
 
 /// Runs `cargo test`, shows what it says, and reads what failed.
-pub(super) fn watch(command: &mut Command) -> Result<(ExitStatus, Failures)> {
-    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = started.with_context(|| format!("start `{}`", line(command)))?;
+pub(super) fn watch(cargo: &mut Command) -> Result<(ExitStatus, Failures)> {
+    let started = cargo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = started.with_context(|| format!("start `{}`", command::line(cargo)))?;
     let output = child.stdout.take().context("standard output is a pipe")?;
     let complaints = child.stderr.take().context("standard error is a pipe")?;
     let (tests, targets) = thread::scope(|scope| {
@@ -57,8 +57,8 @@ pub(super) fn watch(command: &mut Command) -> Result<(ExitStatus, Failures)> {
         let targets = show(complaints, std::io::stderr());
         (tests.join(), targets)
     });
-    let tests = tests.map_err(|_| anyhow::anyhow!("reading the output of the tests failed"))??;
-    let status = child.wait().with_context(|| format!("wait for `{}`", line(command)))?;
+    let tests = tests.map_err(|_panic| anyhow::anyhow!("reading the output of the tests failed"))??;
+    let status = child.wait().with_context(|| format!("wait for `{}`", command::line(cargo)))?;
     Ok((status, Failures { targets: targets?.targets, tests: tests.tests }))
 }
 
