@@ -139,7 +139,7 @@ fn a_reboot_goes_back_from_what_was_not_confirmed_and_keeps_what_was() {
     }
     let mut resource = Resource::new();
     let began = resource.order("shut", &json!({"confirm_within": "10m", "urgent": true})).expect(202);
-    wait_until("it waits", SWITCH, || {
+    wait_until("it waits", SWITCH * 2, || {
         let state = resource.state();
         assert_ne!(state, "active", "{:#}", resource.journal()[0]);
         state == "awaiting_confirm"

@@ -371,6 +371,7 @@ impl Owner {
         self.dirty |= pass.faults.keys().any(on_its_way) || !pass.postponed.is_empty();
         let (revision, faults, postponed) = (pass.revision, pass.faults, pass.postponed.clone());
         self.internal(Command::Faults { revision, faults, postponed }, now);
+        self.dirty |= self.hub.awaits_pass(revision);
         let fallbacks: Vec<String> =
             pass.fallbacks.iter().map(|(port, why)| format!("{port}: {why}")).collect();
         self.hub.set_condition("XdpFallback", (!fallbacks.is_empty()).then(|| fallbacks.join("; ")));

@@ -2,7 +2,7 @@
 
 use super::switch::*;
 use super::*;
-use crate::command::switch::SwitchCommand;
+use crate::command::switch::{Order, SwitchCommand};
 use crate::desired::SegmentState;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
@@ -221,4 +221,22 @@ fn an_answer_to_an_old_question_says_nothing() {
     let observation = crate::command::switch::Observation::Checks(Vec::new());
     hub.observe("i0", ticket, observation);
     assert_eq!(hub.phase("i0"), Some(Phase::Drain));
+}
+
+#[test]
+fn what_a_pass_leads_to_is_not_left_waiting() {
+    let mut hub = Switching::new(1, json!({}));
+    hub.start(vec![Order { urgent: true, ..Switching::order("i0", "p0-1") }]).unwrap();
+    let mut revision = hub.script.hub.revision();
+    assert!(!hub.script.hub.awaits_pass(revision), "the pass that comes has it");
+    hub.pass();
+    assert_eq!(hub.phase("i0"), Some(Phase::Flip));
+    assert!(hub.script.hub.awaits_pass(revision), "the pass that prepared it does not flip");
+    revision = hub.script.hub.revision();
+    hub.pass_with_fault("i0");
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    assert!(hub.script.hub.awaits_pass(revision));
+    revision = hub.script.hub.revision();
+    hub.pass();
+    assert!(!hub.script.hub.awaits_pass(revision), "checks are awaited");
 }
