@@ -16,7 +16,9 @@ use hub_common::rule::{
     ACTION_REJECT, RULE_BASELINE, RULE_CONNECTIONS, RULE_ICMP_CODE, RULE_ICMP_TYPE, RULE_LOG, RULE_PROTOCOL,
     RULE_SOURCE_PORT, RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6, Rule as Compiled,
 };
-use hub_common::segment::{POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE};
+use hub_common::segment::{
+    POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, POLICY_RESET_CUT,
+};
 use hub_common::set::set_number;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -115,6 +117,7 @@ pub fn compile(persona: &Persona, peers: &[IpNet]) -> Policy {
         egress,
         flags: u32::from(preserve) * POLICY_PRESERVE
             + u32::from(reject) * POLICY_DEFAULT_REJECT
+            + u32::from(persona.carried().is_some()) * POLICY_RESET_CUT
             + match rules.enforcement {
                 EnforcementDocument::Enforce => 0,
                 EnforcementDocument::Audit => POLICY_AUDIT,

@@ -1,6 +1,6 @@
 //! A member whose interface has a personality, and another one to switch to: all parts of the two differ.
 //!
-//! Both allow [`BOTH`] and [`PACED`], and each a port of its own. Each has an address of its own beside the one
+//! Both allow [`BOTH`] and [`FREE`], and each a port of its own. Each has an address of its own beside the one
 //! that both have, a route that makes it the source of packets to [`MARKED`], and a name server.
 
 mod parts;
@@ -24,8 +24,8 @@ pub const BOTH: u16 = 7_000;
 pub const OPEN_ONLY: u16 = 7_001;
 /// A port that the second one lets in.
 pub const SHUT_ONLY: u16 = 7_002;
-/// A port of UDP that both let in, for streams.
-pub const PACED: u16 = 7_003;
+/// A port that both let in and nobody serves: tests do.
+pub const FREE: u16 = 7_003;
 /// Where packets have the source that a personality's own route gives them.
 pub const MARKED: &str = "198.51.100.1";
 /// A switch takes no longer, unless checks fail.
@@ -74,6 +74,11 @@ impl Which {
         }
     }
 
+    /// Another port that only it lets in, which nobody serves.
+    pub const fn free(self) -> u16 {
+        self.port() + 10
+    }
+
     /// The address that only it has.
     pub const fn address(self) -> &'static str {
         match self {
@@ -92,7 +97,7 @@ impl Which {
 
     /// Its definition, with further fields put in or over.
     pub fn definition(self, more: &Value) -> Value {
-        let ports = [BOTH, PACED, self.port()];
+        let ports = [BOTH, FREE, self.port(), self.free()];
         let mut definition = json!({
             "name": self.name(),
             "ip_addresses": ["10.20.0.5/24", "fd00:20::5/64", format!("{}/24", self.address())],

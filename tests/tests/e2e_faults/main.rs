@@ -76,8 +76,10 @@ fn few() -> Vec<Case> {
         fault: Fault { call, fault, at, of_state: call == "write" },
     });
     let resizes = [("unlink", 20, "signal=KILL"), ("bpf", 200, "error=ENOMEM")];
-    let resizes =
-        resizes.map(|(call, at, fault)| Case { what: What::Resize, fault: Fault { call, fault, at, of_state: false } });
+    let resizes = resizes.map(|(call, at, fault)| Case {
+        what: What::Resize,
+        fault: Fault { call, fault, at, of_state: false },
+    });
     places.enumerate().map(case).chain(ends).chain(resizes).collect()
 }
 

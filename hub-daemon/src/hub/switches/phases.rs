@@ -51,8 +51,7 @@ impl Hub {
     /// Whether a switch asks more of the kernel than a pass of this revision knew.
     pub fn awaits_pass(&self, revision: u64) -> bool {
         let mut switches = self.interfaces.records.values().filter_map(|record| record.switch.as_ref());
-        switches
-            .any(|switch| switch.phase.is_applied_first() && !switch.applied && switch.since > revision)
+        switches.any(|switch| switch.phase.is_applied_first() && !switch.applied && switch.since > revision)
     }
 
     /// The kernel has what the phase asked of it.

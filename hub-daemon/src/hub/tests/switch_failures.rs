@@ -63,7 +63,7 @@ fn a_tunnel_without_handshake_ends_a_switch_and_other_checks_of_before_do_not() 
 
 #[test]
 fn a_drain_that_takes_too_long_is_forced_or_given_up() {
-    let order = |drain: Value| crate::command::switch::Order {
+    let order = |drain: Value| Order {
         drain: Some(serde_json::from_value(drain).unwrap()),
         ..Switching::order("i0", "p0-1")
     };
@@ -79,7 +79,7 @@ fn a_drain_that_takes_too_long_is_forced_or_given_up() {
     assert_eq!(hub.phase("i0"), Some(Phase::Flip), "forced");
     assert_eq!(hub.finish("i0").flows.active, 3);
     hub.wait(61);
-    let back = crate::command::switch::Order {
+    let back = Order {
         to: "p0-0".into(),
         ..order(json!({"timeout": "5s", "on_timeout": "abort"}))
     };
@@ -89,11 +89,11 @@ fn a_drain_that_takes_too_long_is_forced_or_given_up() {
     hub.count("i0", 2);
     hub.wait(5);
     ended(&mut hub, Outcome::Aborted, "p0-1@1", "2 connections did not end in 5 s");
-    let none = crate::command::switch::Order { to: "p0-0".into(), ..order(json!({"timeout": "0s"})) };
+    let none = Order { to: "p0-0".into(), ..order(json!({"timeout": "0s"})) };
     hub.start(vec![none]).unwrap();
     let entry = hub.finish("i0");
     assert!(entry.phases.iter().all(|done| done.phase != Phase::Drain) && entry.blocked_us == 0);
-    let some = crate::command::switch::Order { to: "p0-1".into(), ..order(json!({"threshold": 2})) };
+    let some = Order { to: "p0-1".into(), ..order(json!({"threshold": 2})) };
     hub.start(vec![some]).unwrap();
     hub.until("i0", Phase::Drain);
     hub.pass();
@@ -159,7 +159,7 @@ fn what_fails_after_the_flip_is_rolled_back_and_checked() {
 #[test]
 fn a_confirm_that_runs_out_goes_back() {
     let mut hub = Switching::new(1, json!({}));
-    let confirmed = crate::command::switch::Order {
+    let confirmed = Order {
         confirm_within: Some(std::time::Duration::from_mins(2)),
         ..Switching::order("i0", "p0-1")
     };

@@ -10,6 +10,11 @@ use crate::lab::world::FAMILIES;
 impl Resource {
     /// Which personality each part of the interface is of.
     pub fn parts(&self) -> Parts {
+        self.parts_on("eth0")
+    }
+
+    /// As [`Resource::parts`], where the interface has this name.
+    pub fn parts_on(&self, interface: &str) -> Parts {
         let member = &self.world.members[0];
         let of = |says: &dyn Fn(Which) -> bool| match [Open, Shut].map(says) {
             [true, false] => Some(Open),
@@ -17,7 +22,7 @@ impl Resource {
             _ => None,
         };
         let view = self.view();
-        let addresses = member.sh("ip -oneline -4 address show dev eth0");
+        let addresses = member.sh(&format!("ip -oneline -4 address show dev {interface}"));
         let has = |which: Which| {
             let mut lines = addresses.lines();
             lines.any(|line| {
@@ -59,7 +64,13 @@ impl Parts {
     /// The personality that all parts are of.
     pub fn whole(&self) -> Option<Which> {
         let (_, first) = self.0.first()?;
-        first.filter(|_| self.0.iter().all(|(_, which)| which == first))
+        first.filter(|first| self.decides() == Some(*first))
+    }
+
+    /// The personality that packets and programs meet, whatever the record says of it yet.
+    pub fn decides(&self) -> Option<Which> {
+        let (_, first) = self.0.get(1)?;
+        first.filter(|_| self.0.iter().skip(1).all(|(_, which)| which == first))
     }
 }
 

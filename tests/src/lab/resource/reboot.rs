@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{BOTH, OPEN_ONLY, Resource, SHUT_ONLY};
+use super::{BOTH, OPEN_ONLY, Resource, SHUT_ONLY, SWITCH};
 use crate::lab::world::{FAMILIES, gateway, member_at};
 
 impl Resource {
@@ -15,18 +15,13 @@ impl Resource {
         world.router.ip("link delete seg0");
         world.members[0].remove();
         for family in ["-4", "-6"] {
-            for rest in ["rule", "route"] {
-                let list = if rest == "rule" { "rule list proto 177" } else { "route list table all proto 177" };
-                let listed = world.router.sh(&format!("ip {family} {list}"));
-                if rest == "route" {
-                    world.router.sh(&format!("ip {family} route flush table all proto 177 || true"));
-                    continue;
-                }
-                for line in listed.lines() {
-                    let (priority, _) = line.split_once(':').unwrap();
-                    world.router.sh(&format!("ip {family} rule delete priority {priority} proto 177"));
-                }
+            let rules = world.router.sh(&format!("ip {family} rule list"));
+            for rule in rules.lines().filter(|rule| rule.contains("proto 177")) {
+                let (priority, _) = rule.split_once(':').unwrap();
+                world.router.sh(&format!("ip {family} rule delete priority {priority}"));
             }
+            // Nothing to flush is no failure.
+            world.router.try_sh(&format!("ip {family} route flush table all proto 177"), SWITCH);
         }
         let bpf = world.hub.folder().join("bpf");
         nix::mount::umount2(&bpf, nix::mount::MntFlags::MNT_DETACH).unwrap();
