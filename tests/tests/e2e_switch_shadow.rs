@@ -36,7 +36,7 @@ fn shape(frame: &[u8]) -> Option<Shape> {
         [8, 0] if frame.len() >= 34 => Some(("IPv4", v4(26), v4(30), frame[23], frame[22], frame[15] >> 2)),
         [8, 6] if frame.len() >= 42 => Some(("ARP", v4(28), v4(38), frame[21], 0, 0)),
         [0x86, 0xdd] if frame.len() >= 54 => {
-            let code = (frame[14] & 15) << 2 | frame[15] >> 6;
+            let code = ((frame[14] & 15) << 2) | (frame[15] >> 6);
             let (from, to) = (v6(22), v6(38));
             let next = frame[20];
             let kind = if next == 58 { frame.get(54).copied().unwrap_or(0) } else { 0 };

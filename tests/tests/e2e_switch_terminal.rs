@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::{ChildStdin, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hub_tests::lab::resource::Which::{Open, Shut};
@@ -17,6 +18,7 @@ struct Terminal {
     child: std::process::Child,
     keys: Option<ChildStdin>,
     shown: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Terminal {
@@ -30,13 +32,13 @@ impl Terminal {
         let shown = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&shown);
         // Ends with the session.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4_096];
             while let Ok(length @ 1..) = screen.read(&mut bytes) {
                 written.lock().unwrap().push_str(&String::from_utf8_lossy(bytes.get(..length).unwrap()));
             }
         });
-        Self { child, keys, shown }
+        Self { child, keys, shown, reader: Some(reader) }
     }
 
     fn shown(&self) -> String {
@@ -61,6 +63,7 @@ impl Terminal {
             code = self.child.try_wait().unwrap();
             code.is_some()
         });
+        self.reader.take().unwrap().join().unwrap();
         (code.and_then(|status| status.code()), self.shown())
     }
 }
