@@ -9,7 +9,9 @@
 mod arrivals;
 mod dump;
 mod hub;
+mod names;
 mod process;
+pub mod resource;
 mod space;
 pub mod speed;
 mod stream;
@@ -25,6 +27,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use arrivals::{Arrivals, Stream as Sender};
 pub use dump::Dump;
 pub use hub::{Answer, Config, Hub, program};
+pub use names::Names;
 pub(crate) use process::now;
 pub use process::{Background, Output, command, patience, wait_until};
 pub use space::Space;
@@ -100,6 +103,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         for space in &self.spaces {
             space.remove();
+            space.forget();
         }
         remove_folder(&self.folder);
     }
@@ -112,7 +116,9 @@ fn sweep() {
         pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
     };
     for name in names_in(Path::new("/run/netns")).into_iter().filter(|name| is_left_over(name)) {
-        Space::named(name).remove();
+        let space = Space::named(name);
+        space.remove();
+        space.forget();
     }
     for name in names_in(&std::env::temp_dir()).into_iter().filter(|name| is_left_over(name)) {
         remove_folder(&std::env::temp_dir().join(name));

@@ -57,6 +57,24 @@ const GOALS: &[Goal] = &[
         "e2e_tags",
         "tags_and_pieces_are_judged_alike_by_both_hooks",
     ),
+    goal(
+        "S21",
+        "no packet sees half a personality",
+        "e2e_flip",
+        "every_packet_bears_the_mark_of_the_rules_that_let_it_pass",
+    ),
+    goal(
+        "S24",
+        "switches under load lose nothing",
+        "e2e_switch_load",
+        "switches_under_load_lose_nothing_that_both_allow",
+    ),
+    goal(
+        "S26",
+        "a fault in a switch leaves one personality",
+        "e2e_faults",
+        "switch::a_fault_in_a_switch_leaves_one_personality_whole",
+    ),
 ];
 
 /// Lives of P2, which goes on for its whole amount.

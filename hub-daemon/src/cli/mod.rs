@@ -56,7 +56,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(source) => return output.failed(&Failure::local("start", "hubctl", source)),
     };
-    match runtime.block_on(run(arguments, output)) {
+    let ended = runtime.block_on(run(arguments, output));
+    // A question that nobody answered still waits for a line.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => code,
         Err(failure) => output.failed(&failure),
     }

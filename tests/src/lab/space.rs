@@ -34,6 +34,11 @@ impl Space {
         drop(ip_command(&["netns", "delete", &self.name]));
     }
 
+    /// Removes the files that it shows as those of the host.
+    pub(super) fn forget(&self) {
+        std::fs::remove_dir_all(PathBuf::from("/etc/netns").join(&self.name)).ok();
+    }
+
     /// Its name below `/run/netns`.
     pub fn name(&self) -> &str {
         &self.name

@@ -14,6 +14,7 @@
 mod calls;
 mod phases;
 mod strike;
+mod switch;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use hub_tests::root;
 
 use calls::KINDS;
 use phases::Site;
+use strike::Fault;
 
 /// Calls by which the hub speaks with the kernel, in everyday runs.
 const KERNEL: [&str; 4] = ["bpf", "sendto", "recvfrom", "membarrier"];
@@ -50,15 +52,11 @@ enum What {
 
 const PHASES: [What; 4] = [What::Life, What::End, What::Start, What::Resize];
 
-/// One fault.
+/// One fault, and what it befalls.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     what: What,
-    call: &'static str,
-    fault: &'static str,
-    at: u64,
-    /// Only calls on the state file and what is written beside it are meant.
-    of_state: bool,
+    fault: Fault,
 }
 
 /// Cases of everyday runs: each call and each fault has its turn, in lives and in starts.
@@ -71,21 +69,17 @@ fn few() -> Vec<Case> {
         } else {
             What::Start
         },
-        call,
-        fault: FAULTS[number % FAULTS.len()],
-        at,
-        of_state: DISK.contains(&call),
+        fault: Fault { call, fault: FAULTS[number % FAULTS.len()], at, of_state: DISK.contains(&call) },
     };
     let ends = [("bpf", 1, "signal=KILL"), ("write", 1, "error=ENOSPC")].map(|(call, at, fault)| Case {
         what: What::End,
-        call,
-        fault,
-        at,
-        of_state: call == "write",
+        fault: Fault { call, fault, at, of_state: call == "write" },
     });
     let resizes = [("unlink", 20, "signal=KILL"), ("bpf", 200, "error=ENOMEM")];
-    let resizes =
-        resizes.map(|(call, at, fault)| Case { what: What::Resize, call, fault, at, of_state: false });
+    let resizes = resizes.map(|(call, at, fault)| Case {
+        what: What::Resize,
+        fault: Fault { call, fault, at, of_state: false },
+    });
     places.enumerate().map(case).chain(ends).chain(resizes).collect()
 }
 
@@ -107,7 +101,7 @@ fn all(site: &mut Site) -> Vec<Case> {
             let Some(fault) = faults.get(round) else { continue };
             let of_state = calls::OF_STATE.contains(call);
             for (number, at) in places.iter().enumerate() {
-                let case = Case { what: *what, call, fault, at: *at, of_state };
+                let case = Case { what: *what, fault: Fault { call, fault, at: *at, of_state } };
                 cases.push((number * 1_000 / places.len(), case));
             }
         }
@@ -131,10 +125,10 @@ fn a_fault_at_any_call_leaves_old_or_new() {
     let work = |mut site: Site| {
         let mut counts = Counts::default();
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| effort.goes_on(0)) {
-            let entry = counts.0.entry((case.what, case.call)).or_default();
+            let entry = counts.0.entry((case.what, case.fault.call)).or_default();
             entry.tried += 1;
             entry.struck += u64::from(site.strike(case));
-            entry.last = entry.last.max(case.at);
+            entry.last = entry.last.max(case.fault.at);
             let (tried, struck) = counts.sum();
             if tried.is_multiple_of(TELL) {
                 figure(

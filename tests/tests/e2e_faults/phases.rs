@@ -60,7 +60,7 @@ impl Site {
     /// Lets a fault strike; whether it met a call.
     pub(crate) fn strike(&mut self, case: &Case) -> bool {
         let trace = self.trace();
-        let words = words(&self.world, case, &trace);
+        let words = words(&self.world, &case.fault, &trace);
         let died = self.run(case.what, &words, &format!("{case:?}"));
         died || has_struck(&trace)
     }

@@ -6,19 +6,28 @@ use std::process::{Command, Stdio};
 
 use hub_tests::lab::{Background, World, wait_until};
 
-use crate::Case;
 use crate::calls::{KINDS, OF_STATE};
 use crate::phases::PATIENCE;
 
 /// Names that the state file has or had.
 const STATE: [&str; 4] = ["state.json", "state.json.new", "state.json.old", "state.json.broken"];
 
-/// What `strace` is told to let a case happen.
-pub(crate) fn words(world: &World, case: &Case, trace: &Path) -> Vec<String> {
+/// A call of each thread, and what befalls it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) call: &'static str,
+    pub(crate) fault: &'static str,
+    pub(crate) at: u64,
+    /// Only calls on the state file and what is written beside it are meant.
+    pub(crate) of_state: bool,
+}
+
+/// What `strace` is told to let a fault happen.
+pub(crate) fn words(world: &World, fault: &Fault, trace: &Path) -> Vec<String> {
     let mut words = begin(trace);
-    let inject = format!("inject={}:{}:when={}", case.call, case.fault, case.at);
-    words.extend(["-e".to_owned(), format!("trace={}", case.call), "-e".to_owned(), inject]);
-    if case.of_state {
+    let inject = format!("inject={}:{}:when={}", fault.call, fault.fault, fault.at);
+    words.extend(["-e".to_owned(), format!("trace={}", fault.call), "-e".to_owned(), inject]);
+    if fault.of_state {
         words.extend(of_state(world));
     }
     words

@@ -3,6 +3,8 @@
 use ipnet::IpNet;
 
 use super::switch_documents::{config, of_interface, personality};
+use hub_common::segment::POLICY_RESET_CUT;
+
 use super::*;
 use crate::command::switch::{
     FlowCount, InterfaceCommand, Observation, Order, PersonalityCommand, Said, SwitchCommand,
@@ -227,6 +229,7 @@ impl Switching {
                 policy.ingress.iter().map(|rule| rule.target_port[0].to_string()).collect::<Vec<_>>()
             };
             assert_eq!(allows(&segment.policy), [port], "{name}: the policy");
+            assert!(segment.policy.flags & POLICY_RESET_CUT != 0, "{name}: who is cut is told");
             let interface = &desired.interfaces[name];
             let ways = &interface.routes[interface.live.index()];
             let written = live.routing_table.as_ref().unwrap()[0].via.clone().unwrap();

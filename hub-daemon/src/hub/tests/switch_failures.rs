@@ -2,7 +2,7 @@
 
 use super::switch::*;
 use super::*;
-use crate::command::switch::SwitchCommand;
+use crate::command::switch::{Order, SwitchCommand};
 use crate::desired::SegmentState;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
@@ -63,7 +63,7 @@ fn a_tunnel_without_handshake_ends_a_switch_and_other_checks_of_before_do_not() 
 
 #[test]
 fn a_drain_that_takes_too_long_is_forced_or_given_up() {
-    let order = |drain: Value| crate::command::switch::Order {
+    let order = |drain: Value| Order {
         drain: Some(serde_json::from_value(drain).unwrap()),
         ..Switching::order("i0", "p0-1")
     };
@@ -79,21 +79,18 @@ fn a_drain_that_takes_too_long_is_forced_or_given_up() {
     assert_eq!(hub.phase("i0"), Some(Phase::Flip), "forced");
     assert_eq!(hub.finish("i0").flows.active, 3);
     hub.wait(61);
-    let back = crate::command::switch::Order {
-        to: "p0-0".into(),
-        ..order(json!({"timeout": "5s", "on_timeout": "abort"}))
-    };
+    let back = Order { to: "p0-0".into(), ..order(json!({"timeout": "5s", "on_timeout": "abort"})) };
     hub.start(vec![back]).unwrap();
     hub.until("i0", Phase::Drain);
     hub.pass();
     hub.count("i0", 2);
     hub.wait(5);
     ended(&mut hub, Outcome::Aborted, "p0-1@1", "2 connections did not end in 5 s");
-    let none = crate::command::switch::Order { to: "p0-0".into(), ..order(json!({"timeout": "0s"})) };
+    let none = Order { to: "p0-0".into(), ..order(json!({"timeout": "0s"})) };
     hub.start(vec![none]).unwrap();
     let entry = hub.finish("i0");
     assert!(entry.phases.iter().all(|done| done.phase != Phase::Drain) && entry.blocked_us == 0);
-    let some = crate::command::switch::Order { to: "p0-1".into(), ..order(json!({"threshold": 2})) };
+    let some = Order { to: "p0-1".into(), ..order(json!({"threshold": 2})) };
     hub.start(vec![some]).unwrap();
     hub.until("i0", Phase::Drain);
     hub.pass();
@@ -159,10 +156,8 @@ fn what_fails_after_the_flip_is_rolled_back_and_checked() {
 #[test]
 fn a_confirm_that_runs_out_goes_back() {
     let mut hub = Switching::new(1, json!({}));
-    let confirmed = crate::command::switch::Order {
-        confirm_within: Some(std::time::Duration::from_mins(2)),
-        ..Switching::order("i0", "p0-1")
-    };
+    let confirmed =
+        Order { confirm_within: Some(std::time::Duration::from_mins(2)), ..Switching::order("i0", "p0-1") };
     hub.start(vec![confirmed.clone()]).unwrap();
     hub.until("i0", Phase::AwaitConfirm);
     let view = hub.view("i0");
@@ -221,4 +216,19 @@ fn an_answer_to_an_old_question_says_nothing() {
     let observation = crate::command::switch::Observation::Checks(Vec::new());
     hub.observe("i0", ticket, observation);
     assert_eq!(hub.phase("i0"), Some(Phase::Drain));
+}
+
+#[test]
+fn what_a_pass_leads_to_is_not_left_waiting() {
+    let mut hub = Switching::new(1, json!({}));
+    hub.start(vec![Order { urgent: true, ..Switching::order("i0", "p0-1") }]).unwrap();
+    // What must be stored is what the next pass must know.
+    hub.script.hub.saved();
+    hub.pass();
+    assert_eq!(hub.phase("i0"), Some(Phase::Flip));
+    assert!(hub.script.hub.must_be_stored(), "the pass that prepared it does not flip");
+    hub.script.hub.saved();
+    hub.pass_with_fault("i0");
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    assert!(hub.script.hub.must_be_stored());
 }

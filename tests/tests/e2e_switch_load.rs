@@ -1,0 +1,141 @@
+//! Switches to and fro while traffic flows: what both personalities allow loses nothing, and what one of them
+//! forbids is told so at both ends.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hub_tests::effort::{Effort, figure};
+use hub_tests::lab::resource::Which::{Open, Shut};
+use hub_tests::lab::resource::{BOTH, FREE, Resource, SWITCH, resource_at};
+use hub_tests::lab::world::FAMILIES;
+use hub_tests::lab::{Stopwatch, Stream, echoes};
+use hub_tests::root;
+use serde_json::json;
+
+/// Switches in everyday runs and in long ones.
+const SWITCHES: [u64; 2] = [10, 100];
+/// Between two datagrams.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Between two pieces of the transfer: as much as a busy link carries, and no more than two processors have time for.
+const PIECE: Duration = Duration::from_micros(500);
+
+/// A connection to the resource, and its other end there.
+fn pair(resource: &Resource, v4: bool, port: u16) -> (TcpStream, TcpStream) {
+    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let listener = resource.world.members[0].within(|| TcpListener::bind((any, port)).unwrap());
+    let near = resource.world.outside.connect(resource_at(v4), port);
+    let (far, _) = listener.accept().unwrap();
+    far.set_read_timeout(Some(SWITCH)).unwrap();
+    (near, far)
+}
+
+/// Sends until it is told to stop: bytes that arrived, and how the connection broke if it did.
+fn transfer(resource: &Resource, stop: &AtomicBool) -> (u64, Option<ErrorKind>) {
+    let (mut near, mut far) = pair(resource, false, FREE);
+    let reader = std::thread::spawn(move || {
+        let (mut bytes, mut arrived) = (vec![0; 1 << 16], 0);
+        loop {
+            match far.read(&mut bytes) {
+                Ok(0) => return (arrived, None),
+                Ok(length) => arrived += length as u64,
+                Err(error) => return (arrived, Some(error.kind())),
+            }
+        }
+    });
+    let piece = vec![0x5a; 1 << 14];
+    while !stop.load(Ordering::Relaxed) && near.write_all(&piece).is_ok() {
+        std::thread::sleep(PIECE);
+    }
+    drop(near);
+    reader.join().unwrap()
+}
+
+#[test]
+fn switches_under_load_lose_nothing_that_both_allow() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let watch = Stopwatch::start();
+    let stop = AtomicBool::new(false);
+    let mut kept = FAMILIES.map(|v4| resource.world.outside.connect(resource_at(v4), BOTH));
+    let (from, to) = (&resource.world.outside, &resource.world.members[0]);
+    let paced = Stream::start(from, to, resource_at(true), FREE, PAUSE);
+    let (rounds, (bytes, broke)) = std::thread::scope(|scope| {
+        let end = Stop(&stop);
+        let bulk = scope.spawn(|| transfer(&resource, &stop));
+        let (mut now, mut rounds) = (Open, 0);
+        for round in Effort::new(SWITCHES[0], SWITCHES[1]).rounds() {
+            now = now.other();
+            // Every fifth one goes through all phases; the others flip at once.
+            let end = resource.switch(now.name(), &json!({"urgent": !round.is_multiple_of(5)}));
+            assert_eq!(end["outcome"], "committed", "switch {round}: {end:#}");
+            assert!(kept.iter_mut().all(|stream| echoes(stream, SWITCH)), "switch {round}");
+            rounds = round + 1;
+        }
+        drop(end);
+        (rounds, bulk.join().unwrap())
+    });
+    let seen = paced.finish();
+    let arrived = seen.arrived.len() as u64;
+    figure(
+        "S24",
+        &format!(
+            "{rounds} switches in {:.0} s; of {} paced datagrams {} lost on the way there and {} on the way back; \
+             {} MB over TCP; {} of 3 connections broken",
+            watch.elapsed().as_secs_f64(),
+            seen.sent,
+            seen.sent - arrived,
+            arrived - seen.returned,
+            bytes >> 20,
+            u8::from(broke.is_some()),
+        ),
+    );
+    assert_eq!((arrived, seen.returned, broke), (seen.sent, seen.sent, None));
+    assert!(bytes > 1 << 20 && seen.sent > 100 * rounds, "{bytes} bytes, {} datagrams: too few", seen.sent);
+}
+
+#[test]
+fn both_ends_of_what_a_switch_forbids_get_a_reset() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let mut now = Open;
+    for v4 in FAMILIES {
+        for client_speaks in [true, false] {
+            let (mut near, mut far) = pair(&resource, v4, now.free());
+            near.set_read_timeout(Some(SWITCH)).unwrap();
+            near.write_all(b"before").unwrap();
+            assert_eq!(far.read(&mut [0; 8]).unwrap(), 6);
+            now = now.other();
+            let end = resource.switch(now.name(), &json!({"urgent": true}));
+            assert_eq!(end["outcome"], "committed", "{end:#}");
+            // Whoever speaks next is told, and so is the other one.
+            let (speaker, listener) = if client_speaks { (near, far) } else { (far, near) };
+            (&speaker).write_all(b"after").ok();
+            for (who, mut end) in [("who spoke", speaker), ("who listened", listener)] {
+                let error = end.read(&mut [0; 8]).unwrap_err();
+                assert_eq!(
+                    error.kind(),
+                    ErrorKind::ConnectionReset,
+                    "{who}, IPv4 {v4}, client {client_speaks}"
+                );
+            }
+        }
+    }
+    assert_eq!(now, Open, "as many there as back");
+    resource.expect_whole(Shut.other(), "after all of them");
+}
+
+/// Tells the transfer to end, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,120 @@
+//! `hubctl personality switch` on a terminal asks whether to keep what it did: yes, no, and nobody there.
+//! The terminal is that of `script`, which every Debian has.
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+
+use std::io::{Read as _, Write as _};
+use std::process::{ChildStdin, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hub_tests::lab::resource::Which::{Open, Shut};
+use hub_tests::lab::resource::{Resource, SWITCH};
+use hub_tests::lab::{Stopwatch, patience, program, wait_until};
+use hub_tests::root;
+
+/// A session at a terminal.
+struct Terminal {
+    child: std::process::Child,
+    keys: Option<ChildStdin>,
+    shown: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Terminal {
+    fn start(resource: &Resource, words: &str) -> Self {
+        let (hubctl, socket) = (program("hubctl"), resource.world.hub.socket());
+        let line = format!("{} --socket {} personality switch {words}", hubctl.display(), socket.display());
+        let mut command = resource.world.router.program("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (keys, mut screen) = (child.stdin.take(), child.stdout.take().unwrap());
+        let shown = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&shown);
+        // Ends with the session.
+        let reader = std::thread::spawn(move || {
+            let mut bytes = [0; 4_096];
+            while let Ok(length @ 1..) = screen.read(&mut bytes) {
+                written.lock().unwrap().push_str(&String::from_utf8_lossy(bytes.get(..length).unwrap()));
+            }
+        });
+        Self { child, keys, shown, reader: Some(reader) }
+    }
+
+    fn shown(&self) -> String {
+        self.shown.lock().unwrap().clone()
+    }
+
+    /// Waits for the question.
+    #[track_caller]
+    fn asked(&self) {
+        wait_until("it asks", SWITCH, || self.shown().contains("keep it? [y/n]"));
+    }
+
+    fn type_line(&mut self, text: &str) {
+        writeln!(self.keys.as_mut().unwrap(), "{text}").unwrap();
+    }
+
+    /// How it ended, and what it showed; the keyboard stays there to the last.
+    #[track_caller]
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut code = None;
+        wait_until("hubctl ends", SWITCH, || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        self.reader.take().unwrap().join().unwrap();
+        (code.and_then(|status| status.code()), self.shown())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // One that has ended is as good as stopped.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let mut terminal = Terminal::start(&resource, "web shut --urgent");
+    terminal.asked();
+    assert_eq!(resource.state(), "awaiting_confirm");
+    assert!(terminal.shown().contains("web has shut@1"), "{}", terminal.shown());
+    terminal.type_line("n");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("has open@1 as before"), "{shown}");
+    resource.expect_whole(Open, "after a no");
+
+    // Nobody is there: it says so when the time is over, and does not wait for a key.
+    let watch = Stopwatch::start();
+    let terminal = Terminal::start(&resource, "web shut --urgent --confirm 2s");
+    terminal.asked();
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(1), "{shown}");
+    assert!(shown.contains("not confirmed in time") && shown.contains("has open@1 as before"), "{shown}");
+    assert!(watch.elapsed() < Duration::from_secs(15) * patience(), "{:?}", watch.elapsed());
+    resource.settle();
+    resource.expect_whole(Open, "after silence");
+
+    let mut terminal = Terminal::start(&resource, "web shut --urgent");
+    terminal.asked();
+    terminal.type_line("y");
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("web has shut@1"), "{shown}");
+    resource.settle();
+    resource.expect_whole(Shut, "after a yes");
+
+    let (code, shown) = Terminal::start(&resource, "web open --urgent --no-confirm").end();
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("[y/n]"), "{shown}");
+    resource.settle();
+    resource.expect_whole(Open, "without a question");
+}
