@@ -79,10 +79,7 @@ fn a_drain_that_takes_too_long_is_forced_or_given_up() {
     assert_eq!(hub.phase("i0"), Some(Phase::Flip), "forced");
     assert_eq!(hub.finish("i0").flows.active, 3);
     hub.wait(61);
-    let back = Order {
-        to: "p0-0".into(),
-        ..order(json!({"timeout": "5s", "on_timeout": "abort"}))
-    };
+    let back = Order { to: "p0-0".into(), ..order(json!({"timeout": "5s", "on_timeout": "abort"})) };
     hub.start(vec![back]).unwrap();
     hub.until("i0", Phase::Drain);
     hub.pass();
@@ -159,10 +156,8 @@ fn what_fails_after_the_flip_is_rolled_back_and_checked() {
 #[test]
 fn a_confirm_that_runs_out_goes_back() {
     let mut hub = Switching::new(1, json!({}));
-    let confirmed = Order {
-        confirm_within: Some(std::time::Duration::from_mins(2)),
-        ..Switching::order("i0", "p0-1")
-    };
+    let confirmed =
+        Order { confirm_within: Some(std::time::Duration::from_mins(2)), ..Switching::order("i0", "p0-1") };
     hub.start(vec![confirmed.clone()]).unwrap();
     hub.until("i0", Phase::AwaitConfirm);
     let view = hub.view("i0");
