@@ -122,9 +122,7 @@ fn rates_and_code_points_come_with_the_personality() {
     resource.keep(&Open.definition(&json!({"qos_settings": {"bandwidth": "60Mbps", "dscp": "AF21"}})));
     resource.keep(&Shut.definition(&json!({"qos_settings": {"bandwidth": "20Mbps", "priority": "video"}})));
     resource.enlist(&json!({}));
-    for (which, wanted, dscp, inward) in
-        [(Open, 60.0, 18, true), (Shut, 20.0, 34, false), (Open, 60.0, 18, false)]
-    {
+    for (which, wanted, dscp, inward) in [(Open, 60.0, 18, true), (Shut, 20.0, 34, false)] {
         if resource.view()["current"] != format!("{}@1", which.name()) {
             assert_eq!(resource.switch(which.name(), &json!({"urgent": true}))["outcome"], "committed");
         }

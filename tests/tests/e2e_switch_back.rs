@@ -19,6 +19,9 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+/// The data path may end what is for a while so much before its time.
+const TICKS: Duration = Duration::from_millis(50);
+
 /// Orders a switch to the second personality, and waits until it decides.
 fn shut(resource: &Resource, more: &Value, state: &str) -> String {
     let mut order = more.clone();
@@ -95,14 +98,16 @@ fn temporary_access_ends_in_time_without_the_hub() {
     let id = shut(&resource, &json!({"for": "6s"}), "active");
     assert_eq!(resource.finish(&id)["outcome"], "committed");
     let until: Timestamp = resource.view()["until"].as_str().unwrap().parse().unwrap();
-    let until = until.as_nanosecond() as u64;
+    let until = u64::try_from(until.as_nanosecond()).unwrap();
     resource.world.hub.process().kill();
     let mut kept = resource.world.outside.connect(resource_at(true), BOTH);
     wait_until("the data path ends it", SWITCH, || resource.tcp(true, OPEN_ONLY) == Answered);
     let now = wall_ns();
-    assert!(now + 5_000_000 > until, "not before its time: {} ms early", (until - now) / 1_000_000);
+    // The data path counts in ticks of the kernel, and gives the last ones away.
+    assert!(now + TICKS.as_nanos() as u64 > until, "{} ms early", (until - now) / 1_000_000);
     let late = Duration::from_nanos(now.saturating_sub(until));
-    figure("S30", &format!("without the hub it was over {:.0} ms after its time", late.as_secs_f64() * 1e3));
+    let early = Duration::from_nanos(until.saturating_sub(now));
+    figure("S30", &format!("without the hub it was over {early:.0?} before its time, {late:.0?} after it"));
     assert!(late < Duration::from_secs(1) * patience(), "{late:?}");
     assert!(is_open(&resource));
     assert!(hub_tests::lab::echoes(&mut kept, SWITCH), "what both allow goes on");
@@ -131,7 +136,7 @@ fn find<'a>(value: &'a mut Value, field: &str) -> Option<&'a mut Value> {
             fields.values_mut().find_map(|value| find(value, field))
         }
         Value::Array(items) => items.iter_mut().find_map(|value| find(value, field)),
-        _ => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{ChildStdin, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use hub_tests::root;
 struct Terminal {
     child: std::process::Child,
     keys: Option<ChildStdin>,
-    shown: Arc<Mutex<String>>,
+    screen: Receiver<String>,
+    shown: String,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -29,25 +30,27 @@ impl Terminal {
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (keys, mut screen) = (child.stdin.take(), child.stdout.take().unwrap());
-        let shown = Arc::new(Mutex::new(String::new()));
-        let written = Arc::clone(&shown);
+        let (written, shown) = channel();
         // Ends with the session.
         let reader = std::thread::spawn(move || {
             let mut bytes = [0; 4_096];
             while let Ok(length @ 1..) = screen.read(&mut bytes) {
-                written.lock().unwrap().push_str(&String::from_utf8_lossy(bytes.get(..length).unwrap()));
+                let text = String::from_utf8_lossy(bytes.get(..length).unwrap()).into_owned();
+                // Who looked may have gone.
+                written.send(text).ok();
             }
         });
-        Self { child, keys, shown, reader: Some(reader) }
+        Self { child, keys, screen: shown, shown: String::new(), reader: Some(reader) }
     }
 
-    fn shown(&self) -> String {
-        self.shown.lock().unwrap().clone()
+    fn shown(&mut self) -> &str {
+        self.shown.extend(self.screen.try_iter());
+        &self.shown
     }
 
     /// Waits for the question.
     #[track_caller]
-    fn asked(&self) {
+    fn asked(&mut self) {
         wait_until("it asks", SWITCH, || self.shown().contains("keep it? [y/n]"));
     }
 
@@ -64,7 +67,7 @@ impl Terminal {
             code.is_some()
         });
         self.reader.take().unwrap().join().unwrap();
-        (code.and_then(|status| status.code()), self.shown())
+        (code.and_then(|status| status.code()), self.shown().to_owned())
     }
 }
 
@@ -85,7 +88,7 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
     let mut terminal = Terminal::start(&resource, "web shut --urgent");
     terminal.asked();
     assert_eq!(resource.state(), "awaiting_confirm");
-    assert!(terminal.shown().contains("web has shut@1"), "{}", terminal.shown());
+    assert!(terminal.shown().contains("web has shut@1"));
     terminal.type_line("n");
     let (code, shown) = terminal.end();
     assert_eq!(code, Some(1), "{shown}");
@@ -94,7 +97,7 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
 
     // Nobody is there: it says so when the time is over, and does not wait for a key.
     let watch = Stopwatch::start();
-    let terminal = Terminal::start(&resource, "web shut --urgent --confirm 2s");
+    let mut terminal = Terminal::start(&resource, "web shut --urgent --confirm 2s");
     terminal.asked();
     let (code, shown) = terminal.end();
     assert_eq!(code, Some(1), "{shown}");

@@ -1,9 +1,5 @@
 //! How long what a switch does takes, measured from outside and compared with what the hub says of it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a helper that cannot go on fails the test that called it"
-)]
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +28,7 @@ fn phase(end: &Value, name: &str) -> (u64, u64) {
     let phases = end["phases"].as_array().unwrap();
     let found = phases.iter().find(|done| done["phase"] == name).unwrap_or_else(|| panic!("{name}: {end:#}"));
     let began: Timestamp = found["began_at"].as_str().unwrap().parse().unwrap();
-    (began.as_nanosecond() as u64, found["took_us"].as_u64().unwrap() * 1_000)
+    (u64::try_from(began.as_nanosecond()).unwrap(), found["took_us"].as_u64().unwrap() * 1_000)
 }
 
 fn milliseconds(times: &[Duration]) -> String {

@@ -129,7 +129,7 @@ pub fn resource_at(v4: bool) -> IpAddr {
 /// A hub and a member whose interface `web` has the personality `open`.
 #[derive(Debug)]
 pub struct Resource {
-    _server: Server,
+    server: Server,
     _names: Names,
     /// Everything around it.
     pub world: World,
@@ -159,7 +159,7 @@ impl Resource {
         let servers = [Open, Shut].map(|which| which.server().parse().unwrap());
         let names = world.outside.names(&servers);
         let server = world.members[0].serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
-        Self { _server: server, _names: names, world }
+        Self { server, _names: names, world }
     }
 
     /// Keeps a personality.

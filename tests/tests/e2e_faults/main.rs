@@ -69,16 +69,16 @@ fn few() -> Vec<Case> {
         } else {
             What::Start
         },
-        fault: Fault { call, fault: FAULTS[number % FAULTS.len()], at, of_state: DISK.contains(&call) },
+        fault: Fault { call, befalls: FAULTS[number % FAULTS.len()], at, of_state: DISK.contains(&call) },
     };
     let ends = [("bpf", 1, "signal=KILL"), ("write", 1, "error=ENOSPC")].map(|(call, at, fault)| Case {
         what: What::End,
-        fault: Fault { call, fault, at, of_state: call == "write" },
+        fault: Fault { call, befalls: fault, at, of_state: call == "write" },
     });
     let resizes = [("unlink", 20, "signal=KILL"), ("bpf", 200, "error=ENOMEM")];
     let resizes = resizes.map(|(call, at, fault)| Case {
         what: What::Resize,
-        fault: Fault { call, fault, at, of_state: false },
+        fault: Fault { call, befalls: fault, at, of_state: false },
     });
     places.enumerate().map(case).chain(ends).chain(resizes).collect()
 }
@@ -101,7 +101,7 @@ fn all(site: &mut Site) -> Vec<Case> {
             let Some(fault) = faults.get(round) else { continue };
             let of_state = calls::OF_STATE.contains(call);
             for (number, at) in places.iter().enumerate() {
-                let case = Case { what: *what, fault: Fault { call, fault, at: *at, of_state } };
+                let case = Case { what: *what, fault: Fault { call, befalls: fault, at: *at, of_state } };
                 cases.push((number * 1_000 / places.len(), case));
             }
         }

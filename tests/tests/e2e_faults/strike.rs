@@ -16,7 +16,7 @@ const STATE: [&str; 4] = ["state.json", "state.json.new", "state.json.old", "sta
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
     pub(crate) call: &'static str,
-    pub(crate) fault: &'static str,
+    pub(crate) befalls: &'static str,
     pub(crate) at: u64,
     /// Only calls on the state file and what is written beside it are meant.
     pub(crate) of_state: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Fault {
 /// What `strace` is told to let a fault happen.
 pub(crate) fn words(world: &World, fault: &Fault, trace: &Path) -> Vec<String> {
     let mut words = begin(trace);
-    let inject = format!("inject={}:{}:when={}", fault.call, fault.fault, fault.at);
+    let inject = format!("inject={}:{}:when={}", fault.call, fault.befalls, fault.at);
     words.extend(["-e".to_owned(), format!("trace={}", fault.call), "-e".to_owned(), inject]);
     if fault.of_state {
         words.extend(of_state(world));

@@ -39,7 +39,7 @@ impl Resource {
         for v4 in FAMILIES {
             member.ip(&format!("route add default via {}", gateway(0, v4)));
         }
-        self._server = member.serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
+        drop(std::mem::replace(&mut self.server, member.serve(&[BOTH, OPEN_ONLY, SHUT_ONLY])));
         self.world.hub.restart();
     }
 }
