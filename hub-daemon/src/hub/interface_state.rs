@@ -15,6 +15,7 @@ use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{self, Drain, Personality, Version};
+use crate::systems::experiment::Experiment;
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::{JournalEntry, PhaseDone};
 use crate::systems::personality::switch::{Cause, OperationId, Phase, Switch};
@@ -37,6 +38,9 @@ pub struct StoredInterfaces {
     pub operations: Vec<Arc<JournalEntry>>,
     /// Identities of those that are not in the journal yet.
     pub unwritten: Vec<OperationId>,
+    /// Experiments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experiments: Vec<Arc<Experiment>>,
 }
 
 /// The stored form of a version.
@@ -158,6 +162,7 @@ impl StoredSwitch {
             urgent: false,
             confirm_within: None,
             lasts: None,
+            ordered_by: None,
             phase: self.phase,
             phase_at: self.phase_at,
             deadline: None,
@@ -208,6 +213,7 @@ impl Hub {
             records: interfaces.records.values().map(record).collect(),
             operations: interfaces.operations.values().cloned().collect(),
             unwritten: interfaces.unwritten.iter().map(|entry| entry.id.clone()).collect(),
+            experiments: interfaces.experiments.values().cloned().collect(),
         }
     }
 
@@ -246,6 +252,10 @@ impl Hub {
                 Err(why) => lost.push(format!("interface `{name}` is not restored: {why}")),
             }
         }
+        // Switches that are given up now may be those of an experiment.
+        let experiments = stored.experiments.into_iter();
+        self.interfaces_mut().experiments =
+            experiments.map(|experiment| (experiment.name.clone(), experiment)).collect();
         for name in names {
             self.recover(&name, now);
         }
@@ -329,6 +339,7 @@ impl Hub {
         if self.interfaces.records.is_empty() {
             return;
         }
+        self.shift_experiments(by);
         for record in self.interfaces_mut().records.values_mut() {
             if let Some(switch) = &mut record.switch {
                 switch.deadline = switch.deadline.map(|at| after(at, by));

@@ -78,6 +78,7 @@ impl Hub {
             snapshot.interfaces.insert(name.clone(), Arc::new(view));
         }
         snapshot.operations = operations;
+        snapshot.experiments = self.interfaces.experiments.clone();
     }
 
     pub(super) fn interface_view(&self, name: &str, now: Timestamp) -> Result<InterfaceView, Rejection> {

@@ -13,6 +13,7 @@ use crate::desired::interfaces::Slot;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Version, Wanted};
+use crate::systems::experiment::Experiment;
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::JournalEntry;
 use crate::systems::personality::switch::OperationId;
@@ -39,6 +40,10 @@ pub(super) struct Interfaces {
     pub(super) notices: Vec<(String, String)>,
     /// Whether something changed since it was stored.
     pub(super) unsaved: bool,
+    /// Experiments by name.
+    pub(super) experiments: BTreeMap<String, Arc<Experiment>>,
+    /// When what was counted for them was stored.
+    pub(super) measured_at: Option<Timestamp>,
     /// Views of personalities, as long as nothing changed.
     pub(super) shown: Option<BTreeMap<Version, Arc<PersonalityView>>>,
 }
@@ -204,6 +209,7 @@ impl Hub {
         }
         let carrier = record.carrier.clone();
         self.interfaces_mut().records.remove(name);
+        self.leave_experiments(name);
         self.remove(&carrier, now);
         Ok(())
     }

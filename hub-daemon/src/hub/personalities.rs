@@ -127,7 +127,10 @@ impl Hub {
             held.into_iter().any(|held| held == version)
                 || settings.default.iter().chain(levels).chain(failover).any(means)
         });
-        those.map(|(name, _)| name.clone()).collect()
+        let tried = self.interfaces.experiments.values().filter(|experiment| !experiment.stage().is_over());
+        let tried = tried.flat_map(|experiment| &experiment.members);
+        let tried = tried.filter(|(_, member)| member.a == *version || member.b == *version);
+        those.map(|(name, _)| name).chain(tried.map(|(name, _)| name)).cloned().collect()
     }
 
     /// Whether a file defines the last version of a name.

@@ -1,6 +1,7 @@
 //! Scripts in virtual time: what the hub wants and says after a sequence of commands.
 
 mod changes;
+mod experiments;
 mod files;
 mod kernel;
 mod limits;

@@ -32,6 +32,7 @@ async fn every_route_is_described() {
     assert_eq!(
         operations,
         [
+            "delete /experiments/{experiment}",
             "delete /interfaces/{interface}",
             "delete /personalities/{personality}",
             "delete /personas/{persona}",
@@ -41,6 +42,8 @@ async fn every_route_is_described() {
             "get /alerts",
             "get /counters",
             "get /events",
+            "get /experiments",
+            "get /experiments/{experiment}",
             "get /flows",
             "get /gc",
             "get /healthz",

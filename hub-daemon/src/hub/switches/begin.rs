@@ -6,7 +6,7 @@ use super::super::admit::invalid;
 use super::super::documents::{below, severity};
 use super::super::{Hub, refused};
 use crate::command::switch::{FlowCount, Order};
-use crate::command::{Rejection, RejectionKind, Reply};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::model::personality::{Drain, Wanted};
 use crate::model::problems::Problems;
 use crate::systems::personality::Standing;
@@ -19,21 +19,32 @@ const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
 impl Hub {
     /// Begins switches: all of them, or none.
-    pub(super) fn start(&mut self, orders: Vec<Order>, now: Timestamp) -> Result<Reply, Rejection> {
+    pub(super) fn start(&mut self, orders: &[Order], now: Timestamp) -> Result<Reply, Rejection> {
         if orders.is_empty() {
             return Err(refused(RejectionKind::Invalid, "", "no interface is named: name at least one"));
         }
         let is_group = orders.len() > 1;
-        let group = is_group.then(|| self.operation_id(now));
-        let began = self.whole_or_nothing(|hub| {
+        let place = |index, problem| if is_group { below(index, problem) } else { problem };
+        let began = self.begin_all(orders, place, now)?;
+        Ok(Reply::Switched(began.iter().filter_map(|id| self.operation(id)).collect()))
+    }
+
+    /// Begins switches as one group: all of them, or none. `place` says where a problem of an order is.
+    pub(in super::super) fn begin_all(
+        &mut self,
+        orders: &[Order],
+        place: impl Fn(usize, Problem) -> Problem,
+        now: Timestamp,
+    ) -> Result<Vec<OperationId>, Rejection> {
+        let group = (orders.len() > 1).then(|| self.operation_id(now));
+        self.whole_or_nothing(|hub| {
             let (mut began, mut problems, mut kind) = (Vec::new(), Vec::new(), None);
-            for (index, order) in orders.into_iter().enumerate() {
-                match hub.begin(&order, group.clone(), Cause::Ordered, now) {
+            for (index, order) in orders.iter().enumerate() {
+                match hub.begin(order, group.clone(), Cause::Ordered, now) {
                     Ok(id) => began.push(id),
                     Err(rejection) => {
                         kind = kind.max(Some(severity(rejection.kind)));
-                        let place = |problem| if is_group { below(index, problem) } else { problem };
-                        problems.extend(rejection.problems.into_iter().map(place));
+                        problems.extend(rejection.problems.into_iter().map(|problem| place(index, problem)));
                     }
                 }
             }
@@ -41,8 +52,7 @@ impl Hub {
                 None => Ok(began),
                 Some((_, kind)) => Err(Rejection { kind, problems }),
             }
-        })?;
-        Ok(Reply::Switched(began.iter().filter_map(|id| self.operation(id)).collect()))
+        })
     }
 
     /// Begins a switch: its personality is prepared beside the one that decides.
@@ -73,6 +83,7 @@ impl Hub {
             urgent: order.urgent,
             confirm_within: order.confirm_within,
             lasts: order.lasts,
+            ordered_by: order.ordered_by,
             phase: Phase::Prepare,
             phase_at: now,
             deadline: Some(super::after(now, signed(APPLY))),

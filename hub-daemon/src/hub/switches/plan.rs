@@ -57,7 +57,7 @@ impl Hub {
             to,
             segment,
             connections: None,
-            judged: Judged { policy, sets, drain, failsafe: copy.config.failsafe.clone() },
+            judged: Judged { policy, sets, drain, failsafe: copy.config.failsafe.clone(), exempt: order.ordered_by },
         })))
     }
 

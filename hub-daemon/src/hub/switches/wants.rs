@@ -45,6 +45,7 @@ impl Hub {
                     udp: switch.drain.udp,
                     idle_cutoff: switch.drain.idle_cutoff,
                     leaving: self.leaving(&switch.from, &switch.to),
+                    exempt: switch.ordered_by,
                 })
             }
             Some(_) => None,

@@ -75,6 +75,7 @@ impl Switching {
             urgent: false,
             confirm_within: None,
             lasts: None,
+            ordered_by: None,
         }
     }
 
