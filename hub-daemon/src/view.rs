@@ -21,8 +21,8 @@ use crate::model::nodes::OtherNode;
 use crate::model::personality::Version;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
-use crate::systems::persona::lists::Lists;
 use crate::systems::experiment::Experiment;
+use crate::systems::persona::lists::Lists;
 use crate::systems::personality::switch::OperationId;
 use switch::{InterfaceView, OperationView, PersonalityView};
 

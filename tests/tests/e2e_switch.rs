@@ -6,7 +6,7 @@
 )]
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hub_tests::lab::Outcome::{Answered, Refused};
 use hub_tests::lab::world::FAMILIES;
@@ -180,4 +180,61 @@ fn a_killed_hub_finds_the_interface_as_it_was_switched() {
         let now = world.outside.tcp(address(v4), BOTH, Duration::from_millis(500));
         assert_ne!(now, Answered, "nobody is there any more");
     }
+}
+
+#[test]
+fn the_session_that_orders_a_switch_goes_on_whatever_it_goes_to() {
+    if !root() {
+        return;
+    }
+    let (world, _server) = world();
+    for v4 in FAMILIES {
+        let mut session = world.outside.connect(address(v4), OPEN_ONLY);
+        let mut other = world.outside.connect(address(v4), OPEN_ONLY);
+        let [client, server] = [session.local_addr(), session.peer_addr()].map(Result::unwrap);
+        let ends = format!("{} {} {} {}", client.ip(), client.port(), server.ip(), server.port());
+        let arguments = ["personality", "switch", "web", "shut"];
+        world.hub.hubctl_in(&[("SSH_CONNECTION", &ends)], &arguments).expect_success();
+        expect(&world, false);
+        assert!(echoes(&mut session, Duration::from_secs(2)), "{ends}");
+        assert!(!echoes(&mut other, Duration::from_secs(2)), "the same port, and another connection");
+        switch(&world, "open", &[]).expect_success();
+    }
+}
+
+/// A threat that rises again and again, to personalities that are there by turns. The median is asked: one of
+/// them may meet whatever else the machine does.
+#[test]
+#[expect(clippy::print_stderr, reason = "what was measured")]
+fn a_threat_changes_what_packets_meet_within_a_tenth_of_a_second() {
+    if !root() {
+        return;
+    }
+    let (world, _server) = world();
+    let mut record = view(&world)["definition"].clone();
+    let levels = (0..16).map(|number| {
+        let personality = if number % 2 == 0 { "open" } else { "shut" };
+        json!({"level": format!("level-{number}"), "personality": personality})
+    });
+    record["zones"] = json!({"levels": levels.collect::<Vec<_>>()});
+    world.hub.send("PUT", "/v1/interfaces/web", &record).expect(200);
+    let tell = |number: u32| {
+        let level = json!({"level": format!("level-{number}")});
+        world.hub.send("PUT", "/v1/threat-level", &level).expect(200);
+    };
+    tell(0);
+    let mut times = Vec::new();
+    for number in 1..16 {
+        let opens = if number % 2 == 0 { OPEN_ONLY } else { SHUT_ONLY };
+        let began = Instant::now();
+        tell(number);
+        while world.outside.tcp(address(true), opens, Duration::from_millis(50)) != Answered {
+            assert!(began.elapsed() < Duration::from_secs(10), "level {number}");
+        }
+        times.push(began.elapsed());
+        wait_until("it is over", Duration::from_mins(1), || state(&world) == "active");
+    }
+    times.sort();
+    eprintln!("from the word to the first packet: {times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
 }

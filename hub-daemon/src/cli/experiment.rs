@@ -174,7 +174,9 @@ async fn settled(client: &Client, output: Output, name: &str, began: Value) -> R
     output.show(&answer, describe)?;
     let view: ExperimentView = serde_json::from_value(answer).map_err(Failure::answer)?;
     match view.failure {
-        Some(failure) if view.stage == Stage::Failed => Err(Failure::Refused(format!("{name} failed: {failure}"))),
+        Some(failure) if view.stage == Stage::Failed => {
+            Err(Failure::Refused(format!("{name} failed: {failure}")))
+        }
         Some(failure) => Err(Failure::Refused(format!("the sides of {name} stay as they are: {failure}"))),
         None => Ok(ExitCode::SUCCESS),
     }
@@ -217,7 +219,13 @@ fn sides(view: &ExperimentView) -> String {
         side.interfaces.iter().map(move |member| {
             let left = if member.left { "has another one: not counted" } else { "" };
             let seconds = format!("{} s", member.observed_ms / 1_000);
-            [arm.to_owned(), member.interface.clone(), member.personality.to_string(), seconds, left.to_owned()]
+            [
+                arm.to_owned(),
+                member.interface.clone(),
+                member.personality.to_string(),
+                seconds,
+                left.to_owned(),
+            ]
         })
     });
     let mut text = table(["SIDE", "INTERFACE", "PERSONALITY", "OBSERVED", ""], rows);
@@ -230,7 +238,9 @@ fn sides(view: &ExperimentView) -> String {
 fn handshakes(arm: &str, side: &ArmView) -> String {
     match (side.handshake_p50_below_us, side.handshake_p95_below_us) {
         (Some(p50), Some(p95)) => {
-            format!("\n{arm}: half of the handshakes took less than {p50} us, 95 of a hundred less than {p95} us")
+            format!(
+                "\n{arm}: half of the handshakes took less than {p50} us, 95 of a hundred less than {p95} us"
+            )
         }
         _ => String::new(),
     }

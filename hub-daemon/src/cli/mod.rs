@@ -35,8 +35,8 @@ mod status;
 mod switch;
 mod table;
 mod template;
-mod top;
 mod threat;
+mod top;
 mod trace;
 mod why;
 

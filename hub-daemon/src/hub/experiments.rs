@@ -14,8 +14,8 @@ use crate::model::names;
 use crate::model::personality::{Version, Wanted};
 use crate::systems::experiment::totals::Reading;
 use crate::systems::experiment::{Arm, Change, Experiment, Member, Pending};
-use crate::systems::personality::{Record, Standing};
 use crate::systems::personality::operation::JournalEntry;
+use crate::systems::personality::{Record, Standing};
 
 /// Experiments that are under way or can still be asked for.
 const EXPERIMENTS: usize = 64;
@@ -63,9 +63,10 @@ impl Hub {
     }
 
     fn known_experiment(&self, name: &str) -> Result<&Arc<Experiment>, Rejection> {
-        self.interfaces.experiments.get(name).ok_or_else(|| {
-            refused(RejectionKind::NotFound, "", format!("there is no experiment `{name}`"))
-        })
+        self.interfaces
+            .experiments
+            .get(name)
+            .ok_or_else(|| refused(RejectionKind::NotFound, "", format!("there is no experiment `{name}`")))
     }
 
     /// One whose sides can be changed.
@@ -106,7 +107,11 @@ impl Hub {
             kept: None,
             failure: None,
             members,
-            pending: Some(Pending { change: Change::Begin, waits: waits.into_iter().collect(), failure: None }),
+            pending: Some(Pending {
+                change: Change::Begin,
+                waits: waits.into_iter().collect(),
+                failure: None,
+            }),
         };
         self.interfaces_mut().experiments.insert(begin.name.clone(), Arc::new(experiment));
         Ok(())
@@ -166,6 +171,7 @@ impl Hub {
         let wanted = Wanted::parse(&order.to)
             .map_err(|error| refused(RejectionKind::Invalid, "/to", error.to_string()))?;
         let (a, b) = (record.layout.live.clone(), self.version(&wanted, "/to")?);
+        self.fits(&record.settings, &wanted, "/to")?;
         if a == b {
             let detail = format!("it has {b} already: it can be on neither side");
             return Err(refused(RejectionKind::Conflict, "/to", detail));
@@ -181,7 +187,8 @@ impl Hub {
         };
         let sides: BTreeSet<Arm> = experiment.members.keys().map(side).collect();
         if sides.len() < Arm::ALL.len() {
-            let detail = format!("with {percent} % all interfaces are on one side: end the experiment instead");
+            let detail =
+                format!("with {percent} % all interfaces are on one side: end the experiment instead");
             return Err(refused(RejectionKind::Invalid, "/percent", detail));
         }
         let moved: BTreeMap<String, Arm> = experiment

@@ -3,13 +3,14 @@
 //! A switch that had not flipped is forgotten: nothing of it was decided by. One that had flipped and was not
 //! done is taken back before anything else. One that was done stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, after};
-use crate::command::switch::FlowCount;
+use crate::command::switch::{Connection, FlowCount};
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
@@ -73,6 +74,9 @@ pub struct StoredRecord {
     pub carrier: PersonaId,
     /// What is told to the kernel.
     pub layout: Layout,
+    /// Connections that go on whatever its personalities say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spared: BTreeMap<Version, Connection>,
     /// The personality that it has.
     pub current: Version,
     /// The one before.
@@ -198,6 +202,7 @@ impl Hub {
             created_at: record.created_at,
             carrier: record.carrier.clone(),
             layout: record.layout.clone(),
+            spared: record.spared.clone(),
             current: record.current.clone(),
             previous: record.previous.clone(),
             last_known_good: record.last_known_good.clone(),
@@ -283,6 +288,8 @@ impl Hub {
             created_at: stored.created_at,
             carrier: stored.carrier,
             layout: stored.layout,
+            worn: BTreeMap::new(),
+            spared: stored.spared,
             current: stored.current,
             previous: stored.previous,
             last_known_good: stored.last_known_good,

@@ -20,6 +20,7 @@ mod switch_failures;
 mod switch_groups;
 mod switch_random;
 mod switch_restart;
+mod switch_session;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -23,7 +23,8 @@ mod tests {
     #[test]
     fn about_as_many_are_chosen_as_were_asked_for() {
         for percent in [0, 1, 10, 50, 99, 100] {
-            let chosen = (0..10_000).filter(|number| is_chosen("salt", &format!("i{number}"), percent)).count();
+            let chosen =
+                (0..10_000).filter(|number| is_chosen("salt", &format!("i{number}"), percent)).count();
             let wanted = usize::from(percent) * 100;
             assert!(chosen.abs_diff(wanted) <= 200, "{percent} %: {chosen} of 10000");
             assert!(!matches!(percent, 0 | 100) || chosen == wanted);

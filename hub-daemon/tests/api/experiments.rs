@@ -79,10 +79,16 @@ async fn an_experiment_is_begun_measured_changed_and_ended() {
 
     let began = post(&hub, &experiment()).await;
     assert_eq!(began.status, StatusCode::ACCEPTED, "{}", began.body);
-    assert_eq!((began.header("location"), &began.body["stage"]), ("/v1/experiments/shut", &json!("starting")));
+    assert_eq!(
+        (began.header("location"), &began.body["stage"]),
+        ("/v1/experiments/shut", &json!("starting"))
+    );
     let view = stage(&hub, "running").await;
     assert_eq!((interfaces(&view["a"]), interfaces(&view["b"])), (vec!["web-2"], vec!["web-1"]));
-    assert_eq!((has(&hub, "web-1").await, has(&hub, "web-2").await), (json!("shut-web-1@1"), json!("web2@1")));
+    assert_eq!(
+        (has(&hub, "web-1").await, has(&hub, "web-2").await),
+        (json!("shut-web-1@1"), json!("web2@1"))
+    );
     let listed = hub.fake.get("/v1/operations?interface=web-1").await.body;
     assert_eq!(listed["operations"][0]["why"], "experiment shut: is it faster");
     hub.fake.send(Method::DELETE, "/v1/personalities/shut-web-2", &Value::Null).await.assert_problem(409);
@@ -142,7 +148,10 @@ async fn wrong_experiments_have_pointers_and_change_nothing() {
         (json!({"labels": null, "interfaces": ["web-1", "none"]}), vec!["/interfaces/1"]),
         (json!({"switch": {"personality": "none"}}), vec!["/switch/personality"; 2]),
         (json!({"switch": {"personality": "shut-{interface}", "for": "30m"}}), vec!["/switch/for"]),
-        (json!({"switch": {"personality": "shut-{interface}", "confirm_within": "x"}}), vec!["/switch/confirm_within"]),
+        (
+            json!({"switch": {"personality": "shut-{interface}", "confirm_within": "x"}}),
+            vec!["/switch/confirm_within"],
+        ),
         (json!({"switch": {}}), vec![""]),
         (json!({"colour": "red"}), vec!["/colour"]),
     ] {
@@ -161,10 +170,13 @@ async fn wrong_experiments_have_pointers_and_change_nothing() {
 async fn a_part_of_a_group_is_switched_by_percent() {
     let hub = start().await;
     let send = async |more: &Value| {
-        let body = json!({"labels": {"tier": "web"}, "salt": SALT, "switch": {"personality": "shut-{interface}"}});
+        let body =
+            json!({"labels": {"tier": "web"}, "salt": SALT, "switch": {"personality": "shut-{interface}"}});
         hub.fake.send(Method::POST, "/v1/switches", &with(&body, more)).await
     };
-    for (percent, detail) in [(0, "0 %: use 1 to 100"), (101, "101 %: use 1 to 100"), (5, "chooses none of 2")] {
+    for (percent, detail) in
+        [(0, "0 %: use 1 to 100"), (101, "101 %: use 1 to 100"), (5, "chooses none of 2")]
+    {
         let refused = send(&json!({"percent": percent})).await;
         refused.assert_problem(422);
         assert_eq!(refused.pointers(), ["/percent"]);
@@ -187,7 +199,9 @@ async fn hubctl_runs_an_experiment() {
     let said = served.says(&[&start[..], &["--dry-run"]].concat()).await;
     assert!(said.lines().any(|line| line.starts_with("  b") && line.contains("web-1")), "{said}");
     let said = served.says(&start).await;
-    for words in ["web-1:", "flip ", "stage    running", "B compared with A", "dropped_packets_ratio", "too few"] {
+    for words in
+        ["web-1:", "flip ", "stage    running", "B compared with A", "dropped_packets_ratio", "too few"]
+    {
         assert!(said.contains(words), "{words} in {said}");
     }
     served.fails(1, &start).await;
@@ -204,7 +218,8 @@ async fn hubctl_runs_an_experiment() {
     served.fails(4, &["experiment", "show", "shut"]).await;
 
     // One side fails its check: nobody has it.
-    let broken = ["experiment", "start", "bad", "broken", "web-1", "web-2", "--percent", "20", "--salt", SALT];
+    let broken =
+        ["experiment", "start", "bad", "broken", "web-1", "web-2", "--percent", "20", "--salt", SALT];
     let said = served.fails(1, &broken).await;
     assert!(said.contains("bad failed: web-1: tcp 10.20.0.9:9: connection refused"), "{said}");
     assert_eq!(served.json(&["experiment", "show", "bad"]).await["stage"], "failed");

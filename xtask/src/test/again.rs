@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn failed_tests_and_their_targets_are_read() {
-        let found = said("running 2 tests\ntest a::slow ... FAILED\ntest fast ... ok\n\nfailures:\n    a::slow\n");
+        let found =
+            said("running 2 tests\ntest a::slow ... FAILED\ntest fast ... ok\n\nfailures:\n    a::slow\n");
         assert_eq!(found.tests, ["a::slow"]);
         let found = said("error: 1 target failed:\n    `-p hub-tests --test e2e_limits`\n");
         assert_eq!(found.targets, ["-p hub-tests --test e2e_limits"]);

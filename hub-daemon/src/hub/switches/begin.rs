@@ -5,9 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::admit::invalid;
 use super::super::documents::{below, severity};
 use super::super::{Hub, refused};
-use crate::command::switch::{FlowCount, Order};
+use crate::command::switch::{Connection, FlowCount, Order};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
-use crate::model::personality::{Drain, Wanted};
+use crate::model::personality::{Drain, Version, Wanted};
 use crate::model::problems::Problems;
 use crate::systems::personality::Standing;
 use crate::systems::personality::switch::{APPLY, Cause, OperationId, Phase, Switch};
@@ -67,6 +67,7 @@ impl Hub {
         let record = self.record(&name)?;
         let from = record.layout.live.clone();
         let layout = record.layout.with(Some(to.clone()));
+        self.spare(&name, &to, order.ordered_by);
         self.lay(&name, layout, now)?;
         let id = self.operation_id(now);
         self.revision += 1;
@@ -109,12 +110,23 @@ impl Hub {
         Ok(id)
     }
 
+    /// Has a personality that an interface goes to let the connection go on that the switch is ordered by.
+    pub(super) fn spare(&mut self, name: &str, to: &Version, ordered_by: Option<Connection>) {
+        self.with_record(name, |record| {
+            // The one that decides stays as it is.
+            if record.layout.live != *to {
+                record.spared.remove(to);
+                record.spared.extend(ordered_by.map(|connection| (to.clone(), connection)));
+            }
+        });
+    }
+
     /// What a switch would be about, if nothing is against it.
     pub(super) fn validated(
         &self,
         order: &Order,
         now: Timestamp,
-    ) -> Result<(String, crate::model::personality::Version, Drain), Rejection> {
+    ) -> Result<(String, Version, Drain), Rejection> {
         let record = self.record(&order.interface)?;
         if let Some(switch) = &record.switch {
             let (to, phase) = (&switch.to, switch.phase.words());
@@ -132,6 +144,12 @@ impl Hub {
         let wanted = Wanted::parse(&order.to)
             .map_err(|error| refused(RejectionKind::Invalid, "/to", error.to_string()))?;
         let to = self.version(&wanted, "/to")?;
+        let settings = &record.settings;
+        self.kept(&to)?.personality.on(&settings.name, &settings.labels).map_err(|problems| {
+            // An order says nothing of labels.
+            let all = problems.into_iter();
+            invalid(all.map(|problem| Problem { pointer: "/to".to_owned(), ..problem }).collect())
+        })?;
         if to == record.layout.live && record.standing != Standing::Degraded {
             let detail = format!("interface `{}` has {to} already", order.interface);
             return Err(refused(RejectionKind::Conflict, "/to", detail));

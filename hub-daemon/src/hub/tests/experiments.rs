@@ -33,10 +33,9 @@ fn begin(percent: u8) -> Begin {
 fn ask(hub: &mut Switching, command: ExperimentCommand) -> Result<Arc<Experiment>, Rejection> {
     let reply = hub.script.hub.handle(Command::Experiment(command), hub.script.now);
     hub.check();
-    match reply? {
-        Reply::Experiment(experiment) => Ok(experiment),
-        other => panic!("{other:?}"),
-    }
+    let reply = reply?;
+    let Reply::Experiment(experiment) = reply else { panic!("{reply:?}") };
+    Ok(experiment)
 }
 
 fn share(percent: u8) -> ExperimentCommand {
@@ -97,7 +96,9 @@ fn started() -> (Switching, Vec<&'static str>) {
 fn a_part_is_switched_as_a_group_and_the_rest_stays() {
     let mut hub = Switching::new(4, json!({}));
     let planned = ask(&mut hub, ExperimentCommand::Begin(Begin { dry_run: true, ..begin(50) })).unwrap();
-    assert!(hub.script.hub.interfaces.experiments.is_empty() && NAMES.iter().all(|it| hub.phase(it).is_none()));
+    assert!(
+        hub.script.hub.interfaces.experiments.is_empty() && NAMES.iter().all(|it| hub.phase(it).is_none())
+    );
     let began = ask(&mut hub, ExperimentCommand::Begin(begin(50))).unwrap();
     let sides = |experiment: &Experiment| {
         experiment.members.iter().map(|(name, member)| (name.clone(), member.arm)).collect::<Vec<_>>()
@@ -184,9 +185,11 @@ fn a_side_that_cannot_be_switched_fails_whole() {
 #[test]
 fn more_only_adds_and_less_takes_those_back() {
     let (mut hub, half) = started();
-    let percents: Vec<u8> = (1..100).filter(|percent| {
-        NAMES.iter().filter(|name| is_chosen(SALT, name, *percent)).count() == half.len() + 1
-    }).collect();
+    let percents: Vec<u8> = (1..100)
+        .filter(|percent| {
+            NAMES.iter().filter(|name| is_chosen(SALT, name, *percent)).count() == half.len() + 1
+        })
+        .collect();
     let Some(more) = percents.first().copied().filter(|_| half.len() + 1 < NAMES.len()) else {
         panic!("the salt leaves no room for more")
     };
@@ -255,7 +258,10 @@ fn what_makes_no_sense_changes_nothing() {
     let mut hub = Switching::new(4, json!({}));
     let refused = |hub: &mut Switching, begin: Begin| {
         let (kind, said) = refusal(ask(hub, ExperimentCommand::Begin(begin)));
-        assert!(hub.script.hub.interfaces.experiments.is_empty() && NAMES.iter().all(|it| hub.phase(it).is_none()));
+        assert!(
+            hub.script.hub.interfaces.experiments.is_empty()
+                && NAMES.iter().all(|it| hub.phase(it).is_none())
+        );
         (kind, said)
     };
     for (percent, which) in [(0, "none"), (100, "all")] {

@@ -75,7 +75,10 @@ mod tests {
         assert_eq!(found.connection, of("192.0.2.1 50000 10.0.0.1 8443"), "not what somebody else says");
         let unix = Peer::Unix { uid: 0, gid: 0, pid: Some(7) };
         let found = caller(unix.clone(), "fd00::9 50000 fd00::1 22").await;
-        assert_eq!(found.connection.unwrap(), [("fd00::9".parse().unwrap(), 50_000), ("fd00::1".parse().unwrap(), 22)]);
+        assert_eq!(
+            found.connection.unwrap(),
+            [("fd00::9".parse().unwrap(), 50_000), ("fd00::1".parse().unwrap(), 22)]
+        );
         assert_eq!(found.by, "uid 0 pid 7");
         for wrong in ["", "fd00::9 50000 fd00::1", "a 1 b 2", "fd00::9 70000 fd00::1 22", "1 2 3 4 5"] {
             assert_eq!(caller(unix.clone(), wrong).await.connection, None, "{wrong}");

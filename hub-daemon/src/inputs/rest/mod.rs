@@ -63,8 +63,8 @@ use self::place::Made;
 use self::problem::ProblemDetails;
 
 pub(crate) use self::apply::{Applied, ApplyDocument};
-pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::caller::SESSION;
+pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
 pub(crate) use self::experiments::{ExperimentDocument, ExperimentList};
@@ -72,11 +72,11 @@ pub(crate) use self::journal::SwitchJournal;
 pub(crate) use self::lists::SetView;
 pub(crate) use self::node::{NodeList, NodeStanding};
 pub(crate) use self::orders::{GroupDocument, GroupInterfaces, SwitchDocument};
-pub(crate) use self::threat::{ThreatDocument, ThreatView};
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
 pub use self::templates::TemplateList;
+pub(crate) use self::threat::{ThreatDocument, ThreatView};
 pub(crate) use self::top::{TopPersona, TopView};
 
 /// Most bytes of a request's body.
