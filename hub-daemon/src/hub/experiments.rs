@@ -15,6 +15,7 @@ use crate::model::personality::{Version, Wanted};
 use crate::systems::experiment::totals::Reading;
 use crate::systems::experiment::{Arm, Change, Experiment, Member, Pending};
 use crate::systems::personality::operation::JournalEntry;
+use crate::systems::personality::switch::OperationId;
 use crate::systems::personality::{Record, Standing};
 
 /// Experiments that are under way or can still be asked for.
@@ -263,6 +264,26 @@ impl Hub {
         let those: Vec<String> = experiments.filter(|it| waits(it)).map(|it| it.name.clone()).collect();
         for name in those {
             self.with_experiment(&name, |experiment| experiment.note_switch(entry));
+        }
+    }
+
+    /// Ends changes whose switches were lost with what could not be restored.
+    pub(super) fn settle_experiments(&mut self, now: Timestamp) {
+        let records = self.interfaces.records.values();
+        let running: BTreeSet<OperationId> =
+            records.filter_map(|record| Some(record.switch.as_ref()?.id.clone())).collect();
+        let names: Vec<String> = self.interfaces.experiments.keys().cloned().collect();
+        for name in names {
+            self.with_experiment(&name, |experiment| {
+                if let Some(pending) = &mut experiment.pending {
+                    let before = pending.waits.len();
+                    pending.waits.retain(|id| running.contains(id));
+                    if pending.waits.len() < before {
+                        pending.failure.get_or_insert_with(|| "a switch was lost".to_owned());
+                    }
+                    experiment.settle(now);
+                }
+            });
         }
     }
 

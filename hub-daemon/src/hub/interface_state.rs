@@ -264,6 +264,7 @@ impl Hub {
         for name in names {
             self.recover(&name, now);
         }
+        self.settle_experiments(now);
         let lost = lost.into_iter();
         self.conditions
             .extend(lost.map(|message| Condition { reason: "StateIncomplete".to_owned(), message }));
