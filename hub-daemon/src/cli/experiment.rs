@@ -92,6 +92,17 @@ pub(super) struct SaidAsked {
     urgent: bool,
 }
 
+impl SaidAsked {
+    /// The body of a request that says this and one thing more.
+    fn with(&self, name: &str, value: Value) -> Value {
+        let mut document = json!({name: value, "urgent": self.urgent});
+        if let (Some(fields), Some(why)) = (document.as_object_mut(), &self.why) {
+            fields.insert("why".to_owned(), json!(why));
+        }
+        document
+    }
+}
+
 /// A side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Keep {
@@ -115,7 +126,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: ExperimentVerb) -
             output.show(&client.get(&path(&name)).await?.body, describe)?;
         }
         ExperimentVerb::Percent { name, percent, said } => {
-            let document = json!({"percent": percent, "why": said.why, "urgent": said.urgent});
+            let document = said.with("percent", json!(percent));
             let began = client.send(Method::PATCH, &path(&name), &document).await?.body;
             return settled(client, output, &name, began).await;
         }
@@ -124,7 +135,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: ExperimentVerb) -
                 Keep::A => "a",
                 Keep::B => "b",
             };
-            let document = json!({"keep": keep, "why": said.why, "urgent": said.urgent});
+            let document = said.with("keep", json!(keep));
             let began = client.send(Method::POST, &format!("{}/end", path(&name)), &document).await?.body;
             return settled(client, output, &name, began).await;
         }

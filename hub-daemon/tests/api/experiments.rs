@@ -145,7 +145,7 @@ async fn wrong_experiments_have_pointers_and_change_nothing() {
         (json!({"percent": 100}), vec!["/percent"]),
         (json!({"percent": -1}), vec!["/percent"]),
         (json!({"labels": {"tier": "db"}}), vec!["/labels"]),
-        (json!({"labels": null, "interfaces": ["web-1", "none"]}), vec!["/interfaces/1"]),
+        (json!({"interfaces": ["web-1", "none"]}), vec![""]),
         (json!({"switch": {"personality": "none"}}), vec!["/switch/personality"; 2]),
         (json!({"switch": {"personality": "shut-{interface}", "for": "30m"}}), vec!["/switch/for"]),
         (

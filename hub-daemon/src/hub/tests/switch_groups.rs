@@ -163,7 +163,7 @@ fn a_record_must_say_what_its_personalities_ask_for() {
     hub.keep(shared());
     let record = |more: Value| {
         let zones = json!({"levels": [{"level": "low", "personality": "p0-0"}, {"level": "high", "personality": "shared"}]});
-        let record = json!({"name": "late", "interface": "eth9", "namespace": "n9", "port": "veth0",
+        let record = json!({"name": "late", "interface": "eth9", "namespace": "n9", "port": "veth9",
             "personality": "shared", "default": "shared", "zones": zones});
         Box::new(interface_from_value(with(record, more)).unwrap())
     };

@@ -223,9 +223,9 @@ fn placeholders_stand_for_what_a_record_says() {
         for (key, value) in more.as_object().unwrap() {
             document[key] = value.clone();
         }
-        personality_from_value(document).unwrap()
+        document
     };
-    let found = Personality::new(&document(json!({}))).unwrap();
+    let found = Personality::new(&personality_from_value(document(json!({}))).unwrap()).unwrap();
     let labels = |address: &str| BTreeMap::from([("address".to_owned(), address.to_owned())]);
     let own = found.on("web-1", &labels("10.20.0.5")).unwrap();
     assert_eq!(own.addresses().keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.20.0.5/24"]);
@@ -248,7 +248,7 @@ fn placeholders_stand_for_what_a_record_says() {
         (json!({"ip_addresses": ["{label:address}/24", "10.20.0/24"]}), "/ip_addresses/1"),
         (json!({"name": "{interface}"}), "/name"),
     ] {
-        let problems = Personality::new(&document(more)).unwrap_err();
+        let problems = personality_from_value(document(more)).unwrap_err();
         assert_eq!(
             problems.iter().map(|it| it.pointer.as_str()).collect::<Vec<_>>(),
             [pointer],
@@ -256,6 +256,6 @@ fn placeholders_stand_for_what_a_record_says() {
         );
     }
     let plain = document(json!({"ip_addresses": ["10.20.0.5/24"], "routing_table": [], "dns_search": []}));
-    let plain = Personality::new(&plain).unwrap();
+    let plain = Personality::new(&personality_from_value(plain).unwrap()).unwrap();
     assert!(matches!(plain.on("web-1", &BTreeMap::new()), Ok(Cow::Borrowed(_))));
 }
