@@ -94,7 +94,7 @@ pub(super) struct SaidAsked {
 
 impl SaidAsked {
     /// The body of a request that says this and one thing more.
-    fn with(&self, name: &str, value: Value) -> Value {
+    fn with(&self, name: &str, value: &Value) -> Value {
         let mut document = json!({name: value, "urgent": self.urgent});
         if let (Some(fields), Some(why)) = (document.as_object_mut(), &self.why) {
             fields.insert("why".to_owned(), json!(why));
@@ -126,7 +126,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: ExperimentVerb) -
             output.show(&client.get(&path(&name)).await?.body, describe)?;
         }
         ExperimentVerb::Percent { name, percent, said } => {
-            let document = said.with("percent", json!(percent));
+            let document = said.with("percent", &json!(percent));
             let began = client.send(Method::PATCH, &path(&name), &document).await?.body;
             return settled(client, output, &name, began).await;
         }
@@ -135,7 +135,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: ExperimentVerb) -
                 Keep::A => "a",
                 Keep::B => "b",
             };
-            let document = said.with("keep", json!(keep));
+            let document = said.with("keep", &json!(keep));
             let began = client.send(Method::POST, &format!("{}/end", path(&name)), &document).await?.body;
             return settled(client, output, &name, began).await;
         }
