@@ -4,11 +4,13 @@
 //! with a [`Reply`] or a [`Rejection`]. Reading does not need a command: after each one the task
 //! publishes a [`crate::view::Snapshot`].
 
+pub mod experiment;
 pub mod switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,8 +24,11 @@ use crate::document::personality::PersonalityDocument;
 use crate::document::template::Templates;
 use crate::model::config::Config;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::experiment::Experiment;
+use crate::systems::experiment::totals::Reading;
 use crate::view::PersonaView;
 use crate::view::switch::{InterfaceView, OperationView, PersonalityView, PlanView};
+use experiment::ExperimentCommand;
 use switch::{InterfaceCommand, Observation, PersonalityCommand, SwitchCommand};
 
 /// A request to change what the hub wants.
@@ -106,6 +111,10 @@ pub enum Command {
     Interface(InterfaceCommand),
     /// Something about the personality that an interface has.
     Switch(SwitchCommand),
+    /// Something about experiments.
+    Experiment(ExperimentCommand),
+    /// The counters of interfaces that experiments are made with, by the names of their records.
+    Measured(BTreeMap<String, Reading>),
     /// What was seen of an interface, because the hub asked for it.
     Observed {
         /// Name of the interface's record.
@@ -323,6 +332,8 @@ pub enum Reply {
     Switched(Vec<OperationView>),
     /// What a switch would do.
     Plan(Box<PlanView>),
+    /// An experiment as it is.
+    Experiment(Arc<Experiment>),
     /// Nothing to say.
     Done,
 }

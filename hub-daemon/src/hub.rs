@@ -10,6 +10,7 @@ pub mod changes;
 mod documents;
 mod draft;
 mod elsewhere;
+mod experiments;
 mod interface_documents;
 pub mod interface_state;
 mod interface_views;
@@ -172,6 +173,11 @@ impl Hub {
                 let done = self.switch(command, now);
                 self.advance_interfaces(now);
                 done
+            }
+            Command::Experiment(command) => self.experiment(command, now),
+            Command::Measured(readings) => {
+                self.measured(&readings, now);
+                Ok(Reply::Done)
             }
             Command::Observed { interface, ticket, observation } => {
                 let done = self.observed(&interface, ticket, observation, now);

@@ -1,5 +1,6 @@
 //! What the outside may see of the hub: values made for reading, published after every change.
 
+pub mod experiment;
 pub mod switch;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::model::nodes::OtherNode;
 use crate::model::personality::Version;
 use crate::model::qos::Engine;
 use crate::model::{PersonaId, SegmentId};
+use crate::systems::experiment::Experiment;
 use crate::systems::persona::lists::Lists;
 use crate::systems::personality::switch::OperationId;
 use switch::{InterfaceView, OperationView, PersonalityView};
@@ -49,6 +51,8 @@ pub struct Snapshot {
     pub interfaces: BTreeMap<String, Arc<InterfaceView>>,
     /// Switches, under way and over, the last ones of them.
     pub operations: BTreeMap<OperationId, Arc<OperationView>>,
+    /// Experiments by name.
+    pub experiments: BTreeMap<String, Arc<Experiment>>,
     /// What this hub is, and how full.
     pub node: NodeView,
     /// The other hubs.

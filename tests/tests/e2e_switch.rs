@@ -185,3 +185,23 @@ fn a_killed_hub_finds_the_interface_as_it_was_switched() {
         assert_ne!(now, Answered, "nobody is there any more");
     }
 }
+
+#[test]
+fn the_session_that_orders_a_switch_goes_on_whatever_it_goes_to() {
+    if !root() {
+        return;
+    }
+    let (world, _server) = world();
+    for v4 in FAMILIES {
+        let mut session = world.outside.connect(address(v4), OPEN_ONLY);
+        let mut other = world.outside.connect(address(v4), OPEN_ONLY);
+        let [client, server] = [session.local_addr(), session.peer_addr()].map(Result::unwrap);
+        let ends = format!("{} {} {} {}", client.ip(), client.port(), server.ip(), server.port());
+        let arguments = ["personality", "switch", "web", "shut"];
+        world.hub.hubctl_in(&[("SSH_CONNECTION", &ends)], &arguments).expect_success();
+        expect(&world, false);
+        assert!(echoes(&mut session, Duration::from_secs(2)), "{ends}");
+        assert!(!echoes(&mut other, Duration::from_secs(2)), "the same port, and another connection");
+        switch(&world, "open", &[]).expect_success();
+    }
+}

@@ -8,6 +8,7 @@ use super::candidate::TryAsked;
 use super::doctor::DoctorAsked;
 use super::dump::DumpAsked;
 use super::exit::TABLE;
+use super::experiment::ExperimentVerb;
 use super::interface::InterfaceVerb;
 use super::lists::{QuarantineVerb, SetVerb};
 use super::personality::PersonalityVerb;
@@ -88,6 +89,17 @@ pub(super) enum Verb {
     /// Create, list, show or delete the records of interfaces that have personalities
     #[command(subcommand)]
     Interface(InterfaceVerb),
+    /// Switch a part of some interfaces to another personality, and measure both parts
+    #[command(subcommand)]
+    Experiment(ExperimentVerb),
+    /// Tell how great a threat is, for interfaces that have a personality by level; without a level, show it
+    ThreatLevel {
+        /// The level
+        level: Option<String>,
+        /// Only this interface, by the name of its record; may be given several times
+        #[arg(long = "interface", value_name = "NAME", requires = "level")]
+        interfaces: Vec<String>,
+    },
     /// List live connections
     Flows {
         /// Only those of this persona

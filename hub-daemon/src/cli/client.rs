@@ -14,6 +14,7 @@ use super::arguments::Connection;
 use super::exit::Failure;
 use crate::client::tls::Connector;
 use crate::client::{self, NoAnswer, Target};
+use crate::inputs::rest::SESSION;
 use crate::inputs::rest::problem::ProblemDetails;
 use crate::model::url::Url;
 
@@ -94,6 +95,13 @@ impl Client {
         }
         if let Some(tag) = if_match {
             request = request.header(header::IF_MATCH, tag);
+        }
+        // The session that hubctl is called in is not in the way of a switch.
+        let is_near = matches!(self.target, Target::Unix(_)) && method != Method::GET;
+        if let Some(session) = std::env::var_os("SSH_CONNECTION").filter(|_| is_near)
+            && let Ok(session) = HeaderValue::from_bytes(session.as_encoded_bytes())
+        {
+            request = request.header(SESSION, session);
         }
         let bytes = match body {
             None => Bytes::new(),

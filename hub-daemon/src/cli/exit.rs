@@ -11,10 +11,10 @@ pub(super) const TABLE: &str = "\
 Exit codes:
   0  done; `why`: the packet passes
   1  the hub refused (conflict, changed in between, full); `why`: the packet is dropped;
-     `personality switch`: it did not end as ordered; `down`: hubd runs; `doctor`: warnings
+     `personality switch`, `experiment`: it did not end as ordered; `down`: hubd runs; `doctor`: warnings
   2  wrong usage
   3  the daemon cannot be reached
-  4  no such persona, personality or interface
+  4  no such persona, personality, interface or experiment
   5  invalid document or question
   6  not permitted: the socket's mode, a token or a certificate
   7  anything else: the hub failed, a file cannot be read or written; `doctor`: errors";

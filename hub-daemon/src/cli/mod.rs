@@ -18,7 +18,9 @@ mod dump;
 mod edit;
 mod events;
 mod exit;
+mod experiment;
 mod flows;
+mod follow;
 mod gc;
 mod generate;
 mod interface;
@@ -33,6 +35,7 @@ mod status;
 mod switch;
 mod table;
 mod template;
+mod threat;
 mod top;
 mod trace;
 mod why;
@@ -73,6 +76,8 @@ async fn run(arguments: Arguments, output: Output) -> Result<ExitCode, Failure> 
         Verb::Persona(verb) => persona::run(&client()?, output, verb).await?,
         Verb::Personality(verb) => return personality::run(&client()?, output, verb).await,
         Verb::Interface(verb) => interface::run(&client()?, output, verb).await?,
+        Verb::Experiment(verb) => return experiment::run(&client()?, output, verb).await,
+        Verb::ThreatLevel { level, interfaces } => threat::run(&client()?, output, level, interfaces).await?,
         Verb::Flows { persona, limit } => flows::run(&client()?, output, persona.as_deref(), limit).await?,
         Verb::Counters { persona } => counters::run(&client()?, output, persona.as_deref()).await?,
         Verb::Alerts => alerts::run(&client()?, output).await?,

@@ -11,6 +11,7 @@ use super::arguments::Format;
 use super::client::{self, Client};
 use super::definition;
 use super::exit::Failure;
+use super::follow;
 use super::interface::{self, documents, left_out};
 use super::output::{self, Output};
 use super::persona::origin;
@@ -47,7 +48,8 @@ pub(super) enum PersonalityVerb {
         #[arg(required = true)]
         personalities: Vec<String>,
     },
-    /// Switch an interface to a personality and follow it: exit code 0 if it ended as ordered, 1 if not
+    /// Switch an interface, or several as one, to a personality and follow it: exit code 0 if it ended as
+    /// ordered, 1 if not
     Switch(SwitchAsked),
     /// Go back to what was good last, else to the default; give up a switch that is under way
     Revert(SaidAsked),
@@ -107,7 +109,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonalityVerb) 
         PersonalityVerb::Revert(asked) => return revert(client, output, &asked).await,
         PersonalityVerb::Confirm(asked) => {
             let view = say(client, &asked, "confirm").await?;
-            return switch::ended(output, &view);
+            return follow::ended(output, &view);
         }
         PersonalityVerb::Cancel(asked) => {
             let view = say(client, &asked, "cancel").await?;
@@ -134,7 +136,7 @@ async fn say(client: &Client, asked: &SaidAsked, what: &str) -> Result<Value, Fa
 /// Follows the way back; of a switch that was given up, being back is what was ordered.
 async fn revert(client: &Client, output: Output, asked: &SaidAsked) -> Result<ExitCode, Failure> {
     let began = say(client, asked, "revert").await?;
-    switch::follow_back(client, output, began).await
+    follow::follow_back(client, output, began).await
 }
 
 fn show_kept(output: Output, view: &Value) -> Result<(), Failure> {
@@ -217,10 +219,10 @@ fn row(entry: &JournalEntry) -> [String; 10] {
         entry.from.to_string(),
         entry.to.to_string(),
         entry.outcome.words().to_owned(),
-        switch::time(took),
-        switch::time(entry.blocked_us),
+        follow::time(took),
+        follow::time(entry.blocked_us),
         entry.flows.kept.to_string(),
-        switch::cut(entry).to_string(),
+        follow::cut(entry).to_string(),
         entry.by.clone(),
         why,
     ]

@@ -1,48 +1,79 @@
-//! `hubctl personality switch`: orders a switch, and follows it to its end.
+//! `hubctl personality switch`: orders a switch of one interface or several, and follows it to its end.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use axum::http::Method;
 use clap::{Args, ValueEnum};
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::arguments::Format;
-use super::client::{self, Client};
-use super::events::{Records, typed};
-use super::exit::{Failure, count};
-use super::interface::{self, checks};
-use super::output::{self, Output};
+use super::client::Client;
+use super::exit::Failure;
+use super::follow::{ended, follow, follow_all};
+use super::interface;
+use super::output::Output;
 use super::table::{cell, pairs, section, table};
 use crate::datapath_view::Impacts;
 use crate::document::personality::{DrainDocument, OnTimeoutDocument, ScopeDocument};
-use crate::inputs::rest::SwitchDocument;
-use crate::systems::personality::operation::{JournalEntry, Outcome};
-use crate::systems::personality::switch::Phase;
+use crate::inputs::rest::{GroupDocument, GroupInterfaces, SwitchDocument};
 use crate::view::switch::OperationView;
 
 /// How long a switch waits for the person at the terminal.
 const CONFIRM: &str = "120s";
-/// Pause before a stream that broke is opened again, and how often in a row.
-const AGAIN: Duration = Duration::from_millis(500);
-const ATTEMPTS: u32 = 40;
 
 /// What to switch, and how.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct SwitchAsked {
-    /// Name of the interface's record
-    interface: String,
-    /// NAME for the last version, or NAME@VERSION
-    personality: String,
-    /// Only say what it would do
-    #[arg(long)]
-    dry_run: bool,
+    /// Names of interface records, and at last the personality: NAME for the last version, or NAME@VERSION. In
+    /// the personality `{interface}` stands for the name of each record
+    #[arg(required = true, value_name = "INTERFACE... PERSONALITY")]
+    names: Vec<String>,
+    #[command(flatten)]
+    group: LabelsAsked,
+    /// Switch so many of a hundred of them: each by the hash of its name, so that more only adds some
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: Option<u8>,
+    /// Another salt chooses others
+    #[arg(long, value_name = "TEXT", requires = "percent")]
+    salt: Option<String>,
+    #[command(flatten)]
+    how: HowAsked,
     /// Go back this long after the flip, as 30m; holds without the daemon
     #[arg(long = "for", value_name = "TIME")]
     lasts: Option<String>,
+    /// Do not follow it
+    #[arg(long)]
+    detach: bool,
+}
+
+/// Interfaces by what their records say.
+#[derive(Debug, Args)]
+pub(super) struct LabelsAsked {
+    /// In place of names: every interface whose record has this label; may be given several times
+    #[arg(short, long = "label", visible_alias = "labels", value_name = "KEY=VALUE")]
+    pub(super) labels: Vec<String>,
+}
+
+impl LabelsAsked {
+    /// The labels, if any are given.
+    pub(super) fn read(&self) -> Result<Option<BTreeMap<String, String>>, Failure> {
+        let pair = |text: &String| match text.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(Failure::Usage(format!("--label `{text}`: use KEY=VALUE"))),
+        };
+        let labels: Result<BTreeMap<_, _>, Failure> = self.labels.iter().map(pair).collect();
+        labels.map(|labels| Some(labels).filter(|labels| !labels.is_empty()))
+    }
+}
+
+/// How to switch.
+#[derive(Debug, Args)]
+pub(super) struct HowAsked {
+    /// Only say what it would do
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Go back unless it is confirmed within this time; on a terminal 120s unless said otherwise
     #[arg(long, value_name = "TIME", conflicts_with = "no_confirm")]
     confirm: Option<String>,
@@ -64,9 +95,6 @@ pub(super) struct SwitchAsked {
     /// What happens when their time is over
     #[arg(long, value_enum)]
     on_timeout: Option<OnTimeout>,
-    /// Do not follow it
-    #[arg(long)]
-    detach: bool,
 }
 
 /// Which connections are waited for.
@@ -87,8 +115,9 @@ enum OnTimeout {
     Abort,
 }
 
-impl SwitchAsked {
-    fn document(&self, is_terminal: bool) -> SwitchDocument {
+impl HowAsked {
+    /// The order of a switch to a personality; `asks` if somebody is there to confirm it.
+    pub(super) fn document(&self, personality: &str, asks: bool) -> SwitchDocument {
         let drain = DrainDocument {
             timeout: self.drain.clone(),
             scope: self.scope.map(|scope| match scope {
@@ -101,37 +130,110 @@ impl SwitchAsked {
             }),
             ..DrainDocument::default()
         };
-        let asks = is_terminal && !self.no_confirm && !self.detach;
+        let asks = asks && !self.no_confirm;
         SwitchDocument {
-            personality: Some(self.personality.clone()),
+            personality: Some(personality.to_owned()),
             why: self.why.clone(),
             dry_run: self.dry_run.then_some(true),
             urgent: self.urgent.then_some(true),
             drain: (drain != DrainDocument::default()).then_some(drain),
             confirm_within: self.confirm.clone().or_else(|| asks.then(|| CONFIRM.to_owned())),
-            lasts: self.lasts.clone(),
+            lasts: None,
         }
     }
 }
 
+impl SwitchAsked {
+    /// The personality, and the group of interfaces if more than one may be meant.
+    fn group(&self, switch: SwitchDocument, interfaces: &[String]) -> Result<Option<GroupDocument>, Failure> {
+        let labels = self.group.read()?;
+        let (percent, salt) = (self.percent, self.salt.clone());
+        match (labels, interfaces) {
+            (Some(_), [_, ..]) => Err(usage("give names of interfaces or --label, not both")),
+            (None, []) => Err(usage("an interface is missing: give names, or --label")),
+            (None, [_]) if percent.is_none() => Ok(None),
+            (None, names) => {
+                let interfaces = Some(GroupInterfaces::Names(names.to_vec()));
+                Ok(Some(GroupDocument { interfaces, percent, salt, switch, ..GroupDocument::default() }))
+            }
+            (labels, []) => Ok(Some(GroupDocument { labels, percent, salt, switch, interfaces: None })),
+        }
+    }
+}
+
+fn usage(detail: &str) -> Failure {
+    Failure::Usage(detail.to_owned())
+}
+
+/// Whether a person is there to be asked.
+pub(super) fn is_terminal(output: Output) -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal() && output.format() == Format::Table
+}
+
 pub(super) async fn run(client: &Client, output: Output, asked: &SwitchAsked) -> Result<ExitCode, Failure> {
-    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let is_terminal = is_terminal && output.format() == Format::Table;
-    let document = serde_json::to_value(asked.document(is_terminal)).map_err(Failure::answer)?;
-    let path = format!("{}/switch", interface::path(&asked.interface));
+    let Some((personality, interfaces)) = asked.names.split_last() else {
+        return Err(usage("a personality is missing"));
+    };
+    let is_terminal = is_terminal(output);
+    let document = asked.how.document(personality, is_terminal && !asked.detach);
+    let document = SwitchDocument { lasts: asked.lasts.clone(), ..document };
+    match (asked.group(document.clone(), interfaces)?, interfaces) {
+        (Some(group), _) => switch_all(client, output, asked, &group, is_terminal).await,
+        (None, [interface, ..]) => switch_one(client, output, asked, interface, &document, is_terminal).await,
+        (None, []) => Err(usage("an interface is missing")),
+    }
+}
+
+async fn switch_one(
+    client: &Client,
+    output: Output,
+    asked: &SwitchAsked,
+    interface: &str,
+    document: &SwitchDocument,
+    is_terminal: bool,
+) -> Result<ExitCode, Failure> {
+    let document = serde_json::to_value(document).map_err(Failure::answer)?;
+    let path = format!("{}/switch", interface::path(interface));
     let answer = client.send(Method::POST, &path, &document).await?.body;
-    if asked.dry_run {
+    if asked.how.dry_run {
         output.show(&answer, plan)?;
         return Ok(ExitCode::SUCCESS);
     }
     if asked.detach {
-        output.show(&answer, |view: &OperationView| {
-            format!("switch {} to {} is under way", view.id.0, view.to)
-        })?;
+        output.show(&answer, under_way)?;
         return Ok(ExitCode::SUCCESS);
     }
     let view = follow(client, output, answer, is_terminal).await?;
     ended(output, &view)
+}
+
+async fn switch_all(
+    client: &Client,
+    output: Output,
+    asked: &SwitchAsked,
+    group: &GroupDocument,
+    is_terminal: bool,
+) -> Result<ExitCode, Failure> {
+    let document = serde_json::to_value(group).map_err(Failure::answer)?;
+    let answer = client.send(Method::POST, "/v1/switches", &document).await?.body;
+    if asked.how.dry_run {
+        let plans = answer.get("plans").cloned().unwrap_or_default();
+        output.show(&plans, |plans: &Vec<Value>| plans.iter().map(plan).collect::<Vec<_>>().join("\n\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let operations = answer.get("operations").and_then(Value::as_array).cloned().unwrap_or_default();
+    if asked.detach {
+        output.show(&json!(operations), |views: &Vec<OperationView>| {
+            views.iter().map(under_way).collect::<Vec<_>>().join("\n")
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = follow_all(client, output, operations, is_terminal).await?;
+    ended.told(output)
+}
+
+fn under_way(view: &OperationView) -> String {
+    format!("switch {} of {} to {} is under way", view.id.0, view.interface, view.to)
 }
 
 /// What a switch would do, for people.
@@ -186,190 +288,4 @@ fn connections_of(impacts: &Impacts) -> String {
         text.push_str(&table(columns, rows));
     }
     text
-}
-
-/// Follows a switch until it is over, or waits for somebody else to confirm it.
-async fn follow(client: &Client, output: Output, began: Value, is_terminal: bool) -> Result<Value, Failure> {
-    let mut last: OperationView = serde_json::from_value(began.clone()).map_err(Failure::answer)?;
-    let mut answer = began;
-    let mut shown = Shown::default();
-    let mut asked = false;
-    let mut attempts = 0;
-    let path = format!("/v1/operations/{}", client::step(&last.id.0));
-    loop {
-        shown.show(output, &last)?;
-        if last.outcome.is_some() {
-            return Ok(answer);
-        }
-        if last.phase == Some(Phase::AwaitConfirm) && !asked {
-            if !is_terminal {
-                return Ok(answer);
-            }
-            asked = true;
-            confirm(client, output, &last).await?;
-        }
-        match change(client, &path, &last).await {
-            Ok(Some(next)) => {
-                attempts = 0;
-                last = serde_json::from_value(next.clone()).map_err(Failure::answer)?;
-                answer = next;
-            }
-            Err(failure @ Failure::Problem(_)) => return Err(failure),
-            Err(failure) if attempts >= ATTEMPTS => return Err(failure),
-            // The hub may start anew: it goes on with the switch, or back.
-            Ok(None) | Err(_) => {
-                attempts += 1;
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-    }
-}
-
-/// The next state of a switch that is not this one; none if the stream ends before.
-async fn change(client: &Client, path: &str, last: &OperationView) -> Result<Option<Value>, Failure> {
-    let mut body = client.open(Method::GET, &format!("{path}/events"), None, None).await?.into_body();
-    let mut records = Records::default();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(Failure::answer)?;
-        records.take(frame.data_ref().map_or(&[], |data| data));
-        while let Some(record) = records.next() {
-            let view: OperationView = typed(&record)?;
-            if view != *last {
-                return Ok(Some(serde_json::to_value(view).map_err(Failure::answer)?));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Asks the person at the terminal. No answer is an answer: the switch goes back by itself.
-async fn confirm(client: &Client, output: Output, view: &OperationView) -> Result<(), Failure> {
-    let until = view.deadline.map_or_else(String::new, |until| format!(", or it goes back at {until}"));
-    output.bytes(format!("{} has {}: keep it? [y/n]{until} ", view.interface, view.to).as_bytes())?;
-    let interface = view.interface.clone();
-    let deadline = view.deadline;
-    let read = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        io::stdin().lock().read_line(&mut line).map(|_bytes| line)
-    });
-    let left = deadline.map_or(Duration::MAX, |until| {
-        Duration::try_from(until.duration_since(jiff::Timestamp::now())).unwrap_or_default()
-    });
-    let Ok(Ok(Ok(line))) = tokio::time::timeout(left, read).await else { return Ok(()) };
-    let what = match line.trim() {
-        "y" | "yes" => "confirm",
-        _ => "revert",
-    };
-    let path = format!("{}/{what}", interface::path(&interface));
-    match client.send(Method::POST, &path, &json!({})).await {
-        // It went back while the question stood.
-        Ok(_) | Err(Failure::Problem(_)) => Ok(()),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// What was shown of a switch.
-#[derive(Debug, Default)]
-struct Shown {
-    phases: usize,
-    waiting: Option<(u64, u64)>,
-}
-
-impl Shown {
-    /// Shows people what is new.
-    fn show(&mut self, output: Output, view: &OperationView) -> Result<(), Failure> {
-        for done in view.phases.iter().skip(self.phases) {
-            output.done(&format!("{:<20} {}", done.phase.words(), time(done.took_us)))?;
-        }
-        self.phases = view.phases.len();
-        let waiting = (view.flows.active, view.flows.idle);
-        if view.phase == Some(Phase::Drain) && self.waiting != Some(waiting) {
-            self.waiting = Some(waiting);
-            let (active, idle) = waiting;
-            output.done(&format!(
-                "{:<20} {} active, {idle} idle",
-                "drain",
-                count(active as usize, "connection")
-            ))?;
-        }
-        Ok(())
-    }
-}
-
-/// Says how a switch ended: exit code 0 if as it was ordered.
-pub(super) fn ended(output: Output, answer: &Value) -> Result<ExitCode, Failure> {
-    let view: OperationView = serde_json::from_value(answer.clone()).map_err(Failure::answer)?;
-    if output.format() != Format::Table {
-        output.show(answer, |_view: &Value| String::new())?;
-    }
-    let why = view.failure.clone().unwrap_or_else(|| "the hub does not say why".to_owned());
-    let (name, from, to) = (&view.interface, &view.from, &view.to);
-    match view.outcome {
-        None => {
-            let until = view.deadline.map_or_else(String::new, |until| format!(" until {until}"));
-            output
-                .done(&format!("{name} has {to}; it waits for `hubctl personality confirm {name}`{until}"))?;
-        }
-        Some(Outcome::Committed) => output.done(&format!("{name} has {to}"))?,
-        Some(outcome) => {
-            let what = match outcome {
-                Outcome::FellBack => "has its default personality".to_owned(),
-                Outcome::Degraded => "has none that works: only failsafe ports are open".to_owned(),
-                Outcome::Committed | Outcome::Aborted | Outcome::RolledBack => {
-                    format!("has {from} as before")
-                }
-            };
-            let failed = checks(&view.checks.into_iter().filter(|check| !check.passed).collect::<Vec<_>>());
-            output.done(section("checks that failed", &failed).trim_start())?;
-            return Err(Failure::Refused(format!(
-                "the switch to {to} was {}: {why}; {name} {what}",
-                outcome.words()
-            )));
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Follows a way back. What gives up another switch has been done when that one is over without it.
-pub(super) async fn follow_back(client: &Client, output: Output, began: Value) -> Result<ExitCode, Failure> {
-    let view: OperationView = serde_json::from_value(began.clone()).map_err(Failure::answer)?;
-    let gives_up = view.failure.is_some();
-    let answer = follow(client, output, began, false).await?;
-    if !gives_up {
-        return ended(output, &answer);
-    }
-    let view: OperationView = serde_json::from_value(answer.clone()).map_err(Failure::answer)?;
-    if matches!(view.outcome, Some(Outcome::Aborted | Outcome::RolledBack)) {
-        let said = format!("{} has {} as before", view.interface, view.from);
-        match output.format() {
-            Format::Table => output.line(&said)?,
-            Format::Json | Format::Yaml => output.line(&output::pretty(&answer)?)?,
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    ended(output, &answer)
-}
-
-/// Connections that a switch cut.
-pub(super) fn cut(entry: &JournalEntry) -> u64 {
-    if entry.outcome == Outcome::Committed { entry.flows.active + entry.flows.idle } else { 0 }
-}
-
-/// A time for people.
-pub(super) fn time(microseconds: u64) -> String {
-    match microseconds {
-        0..1_000 => format!("{microseconds} us"),
-        1_000..1_000_000 => format!("{}.{} ms", microseconds / 1_000, microseconds % 1_000 / 100),
-        _ => format!("{}.{} s", microseconds / 1_000_000, microseconds % 1_000_000 / 100_000),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_short() {
-        assert_eq!([time(7), time(1_500), time(2_340_000)], ["7 us", "1.5 ms", "2.3 s"]);
-    }
 }

@@ -1,5 +1,6 @@
 //! What the outside may ask about personalities, interface records and switches.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::document::interface::InterfaceRecordDocument;
@@ -86,7 +87,12 @@ pub struct Order {
     pub confirm_within: Option<Duration>,
     /// It goes back so long after the flip.
     pub lasts: Option<Duration>,
+    /// The connection that it was ordered by.
+    pub ordered_by: Option<Connection>,
 }
+
+/// Both ends of a connection of TCP, in no order.
+pub type Connection = [(IpAddr, u16); 2];
 
 /// A word about the switch of an interface.
 #[derive(Clone, Debug)]

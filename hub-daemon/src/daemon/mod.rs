@@ -11,6 +11,7 @@ pub mod announce;
 pub mod applier;
 pub mod documents;
 pub mod log;
+pub mod measurer;
 pub mod observer;
 pub mod owner;
 pub mod start;

@@ -196,7 +196,9 @@ impl Observer {
 
 /// Connections as the question sees them, and how many of TCP have ended so far.
 fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64), ReadError> {
-    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, leaving } = question else {
+    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, leaving, exempt } =
+        question
+    else {
         return Ok((FlowCount::default(), 0));
     };
     let leaving: Vec<IpNet> = leaving.iter().map(|address| IpNet::from(*address)).collect();
@@ -212,7 +214,7 @@ fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64
         idle_cutoff: *idle_cutoff,
         drain_udp: *udp,
         failsafe,
-        exempt: None,
+        exempt: *exempt,
         now,
     };
     let impacts = datapath.impacted(&change, 0)?;

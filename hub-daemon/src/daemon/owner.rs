@@ -198,7 +198,7 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
-        let observes = matches!(command, Command::Observed { .. });
+        let observes = matches!(command, Command::Observed { .. } | Command::Measured(_));
         let before = self.hub.mark();
         let mut changed = true;
         let result = self.hub.handle(command, now).and_then(|reply| {

@@ -23,8 +23,8 @@ use self::signals::{Signals, received};
 use super::applier::Applier;
 use super::documents;
 use super::log::Log;
-use super::observer;
 use super::owner::{Channels, Owner};
+use super::{measurer, observer};
 use crate::document::hub;
 use crate::document::snippet::Diagnostic;
 use crate::document::text;
@@ -180,6 +180,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let events = Events::open(&pins, handle.snapshot.clone(), handle.tracer.deliveries())?;
     let follow = tokio::spawn(events.run(handle.events.clone()));
     let alerts = tokio::spawn(watcher.run());
+    let measurer = tokio::spawn(measurer::measure(handle.clone()));
     let observer = tokio::spawn(observer::observe(handle.clone(), config.runtime_dir.clone()));
 
     reload(&handle).await;
@@ -199,6 +200,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
         helper.abort();
     }
     alerts.abort();
+    measurer.abort();
     observer.abort();
     Ok(())
 }

@@ -45,7 +45,7 @@ pub struct InterfaceRecordDocument {
     /// A personality for the case that something else fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<FailoverDocument>,
-    /// Free text for the operator's own order: at most 32 keys.
+    /// Free text for the operator's own order, and for `{label:KEY}` in personalities: at most 32 keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
 }

@@ -17,7 +17,8 @@ use super::qos::QosDocument;
 use super::rule::RuleDocument;
 use crate::desired::interfaces::{AddressScope, TunnelBackend};
 
-/// A network configuration that interfaces can be switched to.
+/// A network configuration that interfaces can be switched to. In every text but `name` and `labels`,
+/// `{interface}` stands for the name of the interface's record, and `{label:KEY}` for what its label says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PersonalityDocument {

@@ -187,6 +187,7 @@ impl Hub {
             | Command::Personality(_)
             | Command::Interface(_)
             | Command::Switch(_)
+            | Command::Experiment(_)
             | Command::Apply { .. } => true,
             // A daemon that starts must read its documents.
             Command::Documents(_) | Command::Configure(_) => self.heard.is_some(),
@@ -196,6 +197,7 @@ impl Hub {
             | Command::Revert { .. }
             | Command::Inventory(_)
             | Command::Observed { .. }
+            | Command::Measured(_)
             | Command::Templates(_)
             | Command::Faults { .. }
             | Command::ClockSet(_)

@@ -3,18 +3,20 @@
 //! A switch that had not flipped is forgotten: nothing of it was decided by. One that had flipped and was not
 //! done is taken back before anything else. One that was done stays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, after};
-use crate::command::switch::FlowCount;
+use crate::command::switch::{Connection, FlowCount};
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{self, Drain, Personality, Version};
+use crate::systems::experiment::Experiment;
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::{JournalEntry, PhaseDone};
 use crate::systems::personality::switch::{Cause, OperationId, Phase, Switch};
@@ -37,6 +39,9 @@ pub struct StoredInterfaces {
     pub operations: Vec<Arc<JournalEntry>>,
     /// Identities of those that are not in the journal yet.
     pub unwritten: Vec<OperationId>,
+    /// Experiments.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub experiments: Vec<Arc<Experiment>>,
 }
 
 /// The stored form of a version.
@@ -69,6 +74,9 @@ pub struct StoredRecord {
     pub carrier: PersonaId,
     /// What is told to the kernel.
     pub layout: Layout,
+    /// Connections that go on whatever its personalities say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spared: BTreeMap<Version, Connection>,
     /// The personality that it has.
     pub current: Version,
     /// The one before.
@@ -158,6 +166,7 @@ impl StoredSwitch {
             urgent: false,
             confirm_within: None,
             lasts: None,
+            ordered_by: None,
             phase: self.phase,
             phase_at: self.phase_at,
             deadline: None,
@@ -193,6 +202,7 @@ impl Hub {
             created_at: record.created_at,
             carrier: record.carrier.clone(),
             layout: record.layout.clone(),
+            spared: record.spared.clone(),
             current: record.current.clone(),
             previous: record.previous.clone(),
             last_known_good: record.last_known_good.clone(),
@@ -208,6 +218,7 @@ impl Hub {
             records: interfaces.records.values().map(record).collect(),
             operations: interfaces.operations.values().cloned().collect(),
             unwritten: interfaces.unwritten.iter().map(|entry| entry.id.clone()).collect(),
+            experiments: interfaces.experiments.values().cloned().collect(),
         }
     }
 
@@ -246,9 +257,14 @@ impl Hub {
                 Err(why) => lost.push(format!("interface `{name}` is not restored: {why}")),
             }
         }
+        // Switches that are given up now may be those of an experiment.
+        let experiments = stored.experiments.into_iter();
+        self.interfaces_mut().experiments =
+            experiments.map(|experiment| (experiment.name.clone(), experiment)).collect();
         for name in names {
             self.recover(&name, now);
         }
+        self.settle_experiments(now);
         let lost = lost.into_iter();
         self.conditions
             .extend(lost.map(|message| Condition { reason: "StateIncomplete".to_owned(), message }));
@@ -273,6 +289,8 @@ impl Hub {
             created_at: stored.created_at,
             carrier: stored.carrier,
             layout: stored.layout,
+            worn: BTreeMap::new(),
+            spared: stored.spared,
             current: stored.current,
             previous: stored.previous,
             last_known_good: stored.last_known_good,
@@ -329,6 +347,7 @@ impl Hub {
         if self.interfaces.records.is_empty() {
             return;
         }
+        self.shift_experiments(by);
         for record in self.interfaces_mut().records.values_mut() {
             if let Some(switch) = &mut record.switch {
                 switch.deadline = switch.deadline.map(|at| after(at, by));

@@ -9,10 +9,10 @@ use super::Hub;
 use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
+use crate::model::personality::Personality;
 use crate::systems::personality::contribute::{Laid, Pair, contribute};
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::{Cause, GRACE, Phase};
-use crate::systems::personality::versions::Kept;
 use crate::systems::personality::{Record, Standing};
 use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView};
 use crate::view::{Condition, Snapshot};
@@ -41,15 +41,14 @@ impl Hub {
                     segment.state = SegmentState::Block;
                 }
             }
-            let find = |version| self.interfaces.versions.get(version).map(AsRef::as_ref);
-            let seat = |kept: &Kept| {
-                Seat::new(&kept.personality, &record.settings, &self.config).unwrap_or_default()
+            let seat = |personality: &Personality| {
+                Seat::new(personality, &record.settings, &self.config).unwrap_or_default()
             };
-            let Some(live) = find(&record.layout.live) else { continue };
-            let other = record.layout.other.as_ref().and_then(find);
-            let seats = (seat(live), other.map(seat).unwrap_or_default());
-            let live = Laid { kept: live, seat: &seats.0 };
-            let other = other.map(|kept| Laid { kept, seat: &seats.1 });
+            let Some(live) = self.worn(record, &record.layout.live) else { continue };
+            let other = record.layout.other.as_ref().and_then(|version| self.worn(record, version));
+            let seats = (seat(&live), other.as_deref().map(seat).unwrap_or_default());
+            let live = Laid { personality: &live, seat: &seats.0 };
+            let other = other.as_deref().map(|personality| Laid { personality, seat: &seats.1 });
             contribute(desired, record, carrier.segment, Pair { live, other });
         }
     }
@@ -78,6 +77,7 @@ impl Hub {
             snapshot.interfaces.insert(name.clone(), Arc::new(view));
         }
         snapshot.operations = operations;
+        snapshot.experiments = self.interfaces.experiments.clone();
     }
 
     pub(super) fn interface_view(&self, name: &str, now: Timestamp) -> Result<InterfaceView, Rejection> {

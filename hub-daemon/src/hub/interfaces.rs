@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use super::admit::invalid;
 use super::{Hub, refused};
 use crate::command::switch::InterfaceCommand;
-use crate::command::{Rejection, RejectionKind, Reply};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::desired::interfaces::Slot;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Version, Wanted};
+use crate::systems::experiment::Experiment;
 use crate::systems::personality::health::Health;
 use crate::systems::personality::operation::JournalEntry;
 use crate::systems::personality::switch::OperationId;
@@ -39,6 +40,10 @@ pub(super) struct Interfaces {
     pub(super) notices: Vec<(String, String)>,
     /// Whether something changed since it was stored.
     pub(super) unsaved: bool,
+    /// Experiments by name.
+    pub(super) experiments: BTreeMap<String, Arc<Experiment>>,
+    /// When what was counted for them was stored.
+    pub(super) measured_at: Option<Timestamp>,
     /// Views of personalities, as long as nothing changed.
     pub(super) shown: Option<BTreeMap<Version, Arc<PersonalityView>>>,
 }
@@ -148,6 +153,7 @@ impl Hub {
         }
         let layout = Layout { slot: Slot::A, live: first.clone(), other: None };
         let carrier = self.first_carrier(&settings, &layout, now)?;
+        let worn = self.wear(&settings, &layout)?;
         let mut health = Health::default();
         health.begin(now, true);
         let record = Record {
@@ -156,6 +162,8 @@ impl Hub {
             created_at: now,
             carrier,
             layout,
+            worn,
+            spared: BTreeMap::new(),
             current: first,
             previous: None,
             last_known_good: None,
@@ -183,9 +191,11 @@ impl Hub {
         let all: Vec<(String, &Wanted)> = levels.chain(failover).chain(default).collect();
         let mut problems = Vec::new();
         for (pointer, wanted) in &all {
-            problems.extend(self.version(wanted, pointer).err().into_iter().flat_map(|error| error.problems));
+            problems.extend(
+                self.fits(settings, wanted, pointer).err().into_iter().flat_map(|error| error.problems),
+            );
         }
-        match self.version(&settings.personality, "/personality") {
+        match self.fits(settings, &settings.personality, "/personality") {
             Ok(version) if problems.is_empty() => Ok(version),
             Ok(_) => Err(Rejection { kind: RejectionKind::Invalid, problems }),
             Err(mut rejection) => {
@@ -193,6 +203,25 @@ impl Hub {
                 Err(rejection)
             }
         }
+    }
+
+    /// The version that a record speaks of, which must make sense with what the record says.
+    pub(super) fn fits(
+        &self,
+        settings: &InterfaceRecord,
+        wanted: &Wanted,
+        pointer: &str,
+    ) -> Result<Version, Rejection> {
+        let version = self.version(wanted, pointer)?;
+        self.kept(&version)?.personality.on(&settings.name, &settings.labels).map_err(|problems| {
+            // What is wrong with a label is there.
+            let place = |problem: Problem| match problem.pointer.as_str() {
+                "/personality" => Problem { pointer: pointer.to_owned(), ..problem },
+                _ => problem,
+            };
+            invalid(problems.into_iter().map(place).collect())
+        })?;
+        Ok(version)
     }
 
     /// Forgets an interface, and its carrier with it.
@@ -204,6 +233,7 @@ impl Hub {
         }
         let carrier = record.carrier.clone();
         self.interfaces_mut().records.remove(name);
+        self.leave_experiments(name);
         self.remove(&carrier, now);
         Ok(())
     }
@@ -220,6 +250,14 @@ impl Hub {
         if record.settings.place != settings.place || record.settings.port != settings.port {
             let detail = "a record stays with its interface: write another record for another one";
             return Err(refused(RejectionKind::Conflict, "/interface", detail));
+        }
+        let layout = &record.layout;
+        if self.wear(&settings, layout)? != self.wear(&record.settings, layout)? {
+            let detail = format!(
+                "personality {} is made with what the labels say: switch to another one first",
+                layout.live
+            );
+            return Err(refused(RejectionKind::Conflict, "/labels", detail));
         }
         let document = InterfaceRecordDocument { kind: None, ..document.clone() };
         if *record.document == document && record.origin == origin {

@@ -2,7 +2,9 @@
 //!
 //! A carrier has the ranges of both. A flip takes the policy that was compiled for the one beside, as it is.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,18 +13,40 @@ use super::Hub;
 use super::admit::{Author, invalid, not_found};
 use super::draft::{Draft, rule_ends};
 use crate::command::Rejection;
+use crate::command::switch::Connection;
+use crate::document::parts::{OneOrMany, Scalar};
 use crate::document::persona::PersonaDocument;
+use crate::document::rule::RuleDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
-use crate::model::personality::{Carried, Personality};
+use crate::model::personality::{Carried, Personality, Version};
+use crate::model::policy::Action;
 use crate::systems::persona::Life;
 use crate::systems::persona::candidate::Candidate;
-use crate::systems::personality::Layout;
 use crate::systems::personality::seat::Seat;
+use crate::systems::personality::{Layout, Record};
 use crate::view::Origin;
+
+/// Personalities as they are on an interface, where that differs.
+type Worn = BTreeMap<Version, Arc<Personality>>;
 
 fn author() -> Author {
     Author { origin: Origin::Interface, rule_lines: Vec::new() }
+}
+
+/// A rule before all others that lets one connection go on, if it is one of the interface's.
+fn lets_go_on([client, server]: Connection, seat: &Seat) -> Option<RuleDocument> {
+    let has = |address: IpAddr| seat.ranges.iter().any(|range| range.contains(&address));
+    let port = |port: u16| Some(OneOrMany::One(Scalar::from(u64::from(port))));
+    (has(client.0) || has(server.0)).then(|| RuleDocument {
+        name: Some("ordered-by".to_owned()),
+        protocol: Some(Scalar::from("tcp")),
+        source: Some(OneOrMany::One(client.0.to_string())),
+        source_port: port(client.1),
+        destination: Some(OneOrMany::One(server.0.to_string())),
+        port: port(server.1),
+        ..RuleDocument::new(Action::Allow)
+    })
 }
 
 impl Hub {
@@ -33,7 +57,8 @@ impl Hub {
         layout: &Layout,
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
-        let (live, _) = self.carriers(settings, layout)?;
+        let worn = self.wear(settings, layout)?;
+        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new())?;
         self.admit(live, author(), now)
     }
 
@@ -41,15 +66,40 @@ impl Hub {
     pub(super) fn lay(&mut self, name: &str, layout: Layout, now: Timestamp) -> Result<(), Rejection> {
         let record = self.record(name)?;
         let (settings, carrier) = (Arc::clone(&record.settings), record.carrier.clone());
-        let (live, other) = self.carriers(&settings, &layout)?;
+        let worn = self.wear(&settings, &layout)?;
+        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared)?;
         if !self.flip(&carrier, &live, other.as_ref(), now) {
             self.whole_or_nothing(|hub| {
                 hub.change(&carrier, live, author(), now)?;
                 hub.beside(&carrier, other, now)
             })?;
         }
-        self.with_record(name, |record| record.layout = layout);
+        self.with_record(name, |record| {
+            record.spared.retain(|version, _| layout.holds(version));
+            (record.layout, record.worn) = (layout, worn);
+        });
         Ok(())
+    }
+
+    /// The personalities of a layout that have placeholders, as they are on an interface.
+    pub(super) fn wear(&self, settings: &InterfaceRecord, layout: &Layout) -> Result<Worn, Rejection> {
+        let mut worn = Worn::new();
+        for version in [&layout.live].into_iter().chain(&layout.other) {
+            let personality = &self.kept(version)?.personality;
+            if let Cow::Owned(own) = personality.on(&settings.name, &settings.labels).map_err(invalid)? {
+                worn.insert(version.clone(), Arc::new(own));
+            }
+        }
+        Ok(worn)
+    }
+
+    /// A personality as it is on an interface; none if it cannot be there.
+    pub(super) fn worn<'a>(&'a self, record: &'a Record, version: &Version) -> Option<Cow<'a, Personality>> {
+        if let Some(worn) = record.worn.get(version) {
+            return Some(Cow::Borrowed(worn.as_ref()));
+        }
+        let kept = self.interfaces.versions.get(version)?;
+        kept.personality.on(&record.settings.name, &record.settings.labels).ok()
     }
 
     /// Makes carriers follow a configuration that changed. What does not fit it stays as it is, and is said.
@@ -72,12 +122,18 @@ impl Hub {
         &self,
         settings: &InterfaceRecord,
         layout: &Layout,
+        worn: &Worn,
+        spared: &BTreeMap<Version, Connection>,
     ) -> Result<(PersonaDocument, Option<PersonaDocument>), Rejection> {
-        let live = &self.kept(&layout.live)?.personality;
+        let as_worn = |version| match worn.get(version) {
+            Some(personality) => Ok(personality.as_ref()),
+            None => self.kept(version).map(|kept| &kept.personality),
+        };
+        let live = as_worn(&layout.live)?;
         let mut seat = Seat::new(live, settings, &self.config).map_err(invalid)?;
         let other = match &layout.other {
             Some(version) => {
-                let other = &self.kept(version)?.personality;
+                let other = as_worn(version)?;
                 let own = Seat::new(other, settings, &self.config).map_err(invalid)?;
                 // The order must not depend on which of the two decides.
                 let (first, second) = if layout.live <= *version {
@@ -90,7 +146,7 @@ impl Hub {
             }
             None => None,
         };
-        let made = |personality: &Personality, seat: &Seat| {
+        let made = |version: &Version, personality: &Personality, seat: &Seat| {
             let carried = Carried { gateways: seat.gateways.clone() };
             let document = personality.carrier(
                 &settings.name,
@@ -99,9 +155,17 @@ impl Hub {
                 settings.port.as_deref(),
                 &self.config.applications,
             );
-            PersonaDocument { peers: seat.peer.clone().map(|peer| vec![peer]), ..document }
+            let own = spared.get(version).and_then(|connection| lets_go_on(*connection, seat));
+            let rules = own.into_iter().chain(document.security_policies.into_iter().flatten());
+            PersonaDocument {
+                peers: seat.peer.clone().map(|peer| vec![peer]),
+                security_policies: Some(rules.collect()),
+                ..document
+            }
         };
-        Ok((made(live, &seat), other.map(|(other, seat)| made(other, &seat))))
+        let other = layout.other.as_ref().zip(other);
+        let other = other.map(|(version, (other, seat))| made(version, other, &seat));
+        Ok((made(&layout.live, live, &seat), other))
     }
 
     /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change

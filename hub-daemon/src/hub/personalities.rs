@@ -50,7 +50,11 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Version, Rejection> {
         let personality = Personality::new(document).map_err(invalid)?;
-        seat::known(&personality, &self.config).map_err(invalid)?;
+        let unknown = seat::known(&personality, &self.config).err().unwrap_or_default();
+        let unknown = personality.settled(unknown);
+        if !unknown.is_empty() {
+            return Err(invalid(unknown));
+        }
         let digest = personality::digest(personality.document());
         if let Some(kept) = self.interfaces.versions.with_digest(&document.name, &digest) {
             let (version, same) = (kept.version.clone(), kept.origin == origin);
@@ -127,7 +131,10 @@ impl Hub {
             held.into_iter().any(|held| held == version)
                 || settings.default.iter().chain(levels).chain(failover).any(means)
         });
-        those.map(|(name, _)| name.clone()).collect()
+        let tried = self.interfaces.experiments.values().filter(|experiment| !experiment.stage().is_over());
+        let tried = tried.flat_map(|experiment| &experiment.members);
+        let tried = tried.filter(|(_, member)| member.a == *version || member.b == *version);
+        those.map(|(name, _)| name).chain(tried.map(|(name, _)| name)).cloned().collect()
     }
 
     /// Whether a file defines the last version of a name.
@@ -171,7 +178,10 @@ fn unknown(text: &str) -> Rejection {
 
 /// How many compiled rules it has towards the interface, and from it.
 fn compiled(personality: &Personality, applications: &Defined) -> [usize; 2] {
-    let ranges: Vec<_> = personality.addresses().keys().map(|address| address.addr().into()).collect();
+    let mut ranges: Vec<_> = personality.addresses().keys().map(|address| address.addr().into()).collect();
+    if ranges.is_empty() {
+        ranges.extend(personality::PLACEHOLDERS);
+    }
     let document = personality.carrier(personality.name(), &Carried::default(), &ranges, None, applications);
     let persona = Persona::new(&document).ok();
     let policy = persona.map(|persona| compile::compile(&persona, &[]));

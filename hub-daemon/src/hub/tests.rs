@@ -1,6 +1,7 @@
 //! Scripts in virtual time: what the hub wants and says after a sequence of commands.
 
 mod changes;
+mod experiments;
 mod files;
 mod kernel;
 mod limits;
@@ -20,6 +21,7 @@ mod switch_groups;
 mod switch_queues;
 mod switch_random;
 mod switch_restart;
+mod switch_session;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -26,6 +26,7 @@ use super::flow_list::view;
 use super::maps::{Maps, at, present};
 use super::names::ip;
 use super::reader::ReadError;
+use crate::command::switch::Connection;
 use crate::datapath_view::{ImpactedFlow, Impacts};
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
@@ -50,7 +51,7 @@ pub struct Change<'a> {
     /// Protocols and ports of the host that stay reachable: nobody waits for connections to them.
     pub failsafe: &'a BTreeSet<(u8, u16)>,
     /// Both ends of the one connection, of TCP, that is not waited for: who ordered the change.
-    pub exempt: Option<[(IpAddr, u16); 2]>,
+    pub exempt: Option<Connection>,
     /// When the change is to be.
     pub now: Timestamp,
 }

@@ -1,5 +1,6 @@
 //! An interface record whose document was checked whole; personalities are not asked whether they exist.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::Check;
@@ -41,6 +42,8 @@ pub struct InterfaceRecord {
     pub zones: Option<Zones>,
     /// A personality for the case that something else fails.
     pub failover: Option<Failover>,
+    /// What placeholders of personalities stand for.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Personalities by threat level.
@@ -94,6 +97,7 @@ impl InterfaceRecord {
             routes: document.routes.unwrap_or(inside),
             zones,
             failover,
+            labels: document.labels.clone().unwrap_or_default(),
         });
         match record {
             Some(record) => problems.settle(record),

@@ -11,6 +11,7 @@ pub mod detector;
 pub mod dscp;
 pub mod egress;
 pub mod endpoint;
+pub mod experiment;
 pub mod expiry;
 pub mod icmp;
 pub mod id;

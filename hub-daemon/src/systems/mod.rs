@@ -2,5 +2,6 @@
 //!
 //! They are functions of the hub's records and do no IO.
 
+pub mod experiment;
 pub mod persona;
 pub mod personality;

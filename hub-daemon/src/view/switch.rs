@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Condition, Origin};
-use crate::command::switch::FlowCount;
+use crate::command::switch::{Connection, FlowCount};
 use crate::datapath_view::Impacts;
 use crate::desired::interfaces::Place;
 use crate::document::interface::InterfaceRecordDocument;
@@ -155,6 +155,8 @@ pub enum Question {
         idle_cutoff: Duration,
         /// Addresses that go away: their flows end, whatever rules say.
         leaving: Vec<IpAddr>,
+        /// The connection that the switch was ordered by: nobody waits for its end.
+        exempt: Option<Connection>,
     },
 }
 
@@ -243,4 +245,6 @@ pub struct Judged {
     pub drain: Drain,
     /// Protocols and ports that stay reachable.
     pub failsafe: BTreeSet<(u8, u16)>,
+    /// The connection that the plan was asked for by.
+    pub exempt: Option<Connection>,
 }

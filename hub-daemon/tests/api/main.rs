@@ -5,6 +5,7 @@
 mod cli;
 mod datapath;
 mod events;
+mod experiments;
 mod hub;
 mod interfaces;
 mod listeners;

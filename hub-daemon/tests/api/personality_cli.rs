@@ -119,3 +119,46 @@ async fn a_switch_for_a_while_says_when_it_goes_back() {
     assert!(served.says(&["interface", "show", "web-1"]).await.contains("goes back"));
     assert!(served.says(&["personality", "revert", "web-1"]).await.contains("web-1 has web@1"));
 }
+
+#[tokio::test]
+async fn several_interfaces_are_switched_as_one() {
+    let (served, hub) = start().await;
+    for number in 1..=2 {
+        let address = json!({"ip_addresses": [format!("10.20.0.{}/24", 4 + number)]});
+        hub.post("/v1/personalities", &personality(&format!("shut-web-{number}"), &address)).await;
+    }
+    let group = ["personality", "switch", "--labels", "tier=web", "shut-{interface}"];
+    let said = served.says(&[&group[..], &["--dry-run"]].concat()).await;
+    assert!(said.contains("shut-web-1@1") && said.contains("shut-web-2@1"), "{said}");
+    let said = served.says(&group).await;
+    for line in ["web-1:", "web-2:", "web-1 has shut-web-1@1", "web-2 has shut-web-2@1"] {
+        assert!(said.lines().any(|found| found == line), "{line} in {said}");
+    }
+    served.fails(1, &group).await;
+    let named = ["personality", "switch", "web-1", "web-2", "lockdown"];
+    let said = served.fails(1, &named).await;
+    assert!(said.contains("`web-2`"), "the address of web-1 is on no other interface: {said}");
+    served.fails(2, &["personality", "switch", "lockdown"]).await;
+    served.fails(2, &["personality", "switch", "web-1", "lockdown", "--label", "tier=web"]).await;
+    served.fails(2, &["personality", "switch", "lockdown", "--label", "tier"]).await;
+    served.fails(5, &["personality", "switch", "web-1", "none", "lockdown"]).await;
+    let part = ["personality", "switch", "web-1", "web-2", "lockdown", "--percent", "20", "--salt", "half"];
+    let ended = served.json(&part).await;
+    assert_eq!((ended.as_array().unwrap().len(), &ended[0]["outcome"]), (1, &json!("committed")), "{ended}");
+    assert!(served.says(&["interface", "show", "web-1"]).await.contains("lockdown@1"));
+}
+
+#[tokio::test]
+async fn the_threat_level_is_told_and_shown() {
+    let (served, hub) = start().await;
+    let said = served.says(&["threat-level"]).await;
+    assert!(said.lines().nth(1).unwrap().ends_with("normal, severe"), "{said}");
+    let said = served.says(&["threat-level", "severe", "--interface", "web-1"]).await;
+    assert!(said.lines().nth(1).unwrap().starts_with("web-1") && said.contains("severe"), "{said}");
+    hub.tick().await;
+    hub.until("web-1", "active").await;
+    assert!(served.says(&["interface", "show", "web-1"]).await.contains("lockdown@1"));
+    assert_eq!(served.json(&["threat-level"]).await["interfaces"][1]["level"], serde_json::Value::Null);
+    served.fails(5, &["threat-level", "mild"]).await;
+    served.fails(2, &["threat-level", "--interface", "web-1"]).await;
+}

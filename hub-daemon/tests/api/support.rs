@@ -260,6 +260,8 @@ impl Task {
             | Command::Personality(_)
             | Command::Interface(_)
             | Command::Switch(_)
+            | Command::Experiment(_)
+            | Command::Measured(_)
             | Command::Observed { .. }
             | Command::Tick => Ok(Reply::Done),
         }

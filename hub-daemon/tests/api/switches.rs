@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use axum::http::{Method, StatusCode};
+use hub_daemon::inputs::server::Peer;
+use hub_daemon::view::switch::Question;
 use serde_json::{Value, json};
 
 use crate::events::Reader;
@@ -271,4 +273,60 @@ async fn the_same_key_is_one_switch() {
     let (first, second) = (hub.fake.ask(post()).await, hub.fake.ask(post()).await);
     assert_eq!((first.status, second.status), (StatusCode::ACCEPTED, StatusCode::ACCEPTED));
     assert_eq!(first.body["id"], second.body["id"]);
+}
+
+#[tokio::test]
+async fn one_personality_for_several_interfaces_is_checked_when_it_is_made_and_when_it_is_given() {
+    let hub = Switching::start().await;
+    let shared = |address: &str| personality("shared", &json!({"ip_addresses": [address]}));
+    let post = async |document: &Value| hub.fake.send(Method::POST, "/v1/personalities", document).await;
+    let refused = post(&shared("10.20.0.{label:}/24")).await;
+    refused.assert_problem(422);
+    assert_eq!(refused.pointers(), ["/ip_addresses/0"]);
+    hub.post("/v1/personalities", &shared("10.20.0.{label:host}/24")).await;
+    let group = json!({"labels": {"tier": "web"}, "switch": {"personality": "shared"}});
+    let refused = hub.fake.send(Method::POST, "/v1/switches", &group).await;
+    refused.assert_problem(422);
+    assert_eq!(refused.pointers(), ["/switch/personality"; 2], "{}", refused.body);
+    assert!(
+        refused.body["errors"].to_string().contains("`web-2`: label `host` is missing"),
+        "{}",
+        refused.body
+    );
+    for (number, personality) in [(1, "web"), (2, "web2")] {
+        let mut record = crate::switching::record(number, personality);
+        record["labels"]["host"] = json!((4 + number).to_string());
+        let path = format!("/v1/interfaces/web-{number}");
+        let replaced = hub.fake.send(Method::PUT, &path, &record).await;
+        assert_eq!(replaced.status, StatusCode::OK, "{}", replaced.body);
+    }
+    let began = hub.fake.send(Method::POST, "/v1/switches", &group).await;
+    assert_eq!(began.status, StatusCode::ACCEPTED, "{}", began.body);
+    for interface in ["web-1", "web-2"] {
+        hub.until(interface, "active").await;
+        assert_eq!(hub.fake.get(&format!("/v1/interfaces/{interface}")).await.body["current"], "shared@1");
+    }
+}
+
+#[tokio::test]
+async fn the_session_that_orders_is_told_to_the_hub() {
+    let hub = Switching::start().await;
+    hub.active.store(1, Ordering::Relaxed);
+    let order = json!({"personality": "lockdown", "drain": {"timeout": "30s"}});
+    let mut post = request(Method::POST, "/v1/interfaces/web-1/switch", &order);
+    post.headers_mut().insert("hub-session", "192.0.2.7 50000 10.20.0.5 22".parse().unwrap());
+    post.extensions_mut().insert(Peer::Unix { uid: 0, gid: 0, pid: None });
+    let began = hub.fake.ask(post).await;
+    assert_eq!(began.status, StatusCode::ACCEPTED, "{}", began.body);
+    hub.until("web-1", "draining").await;
+    for _ in 0..2 {
+        hub.tick().await;
+    }
+    let snapshot = hub.fake.hub.snapshot.borrow().clone();
+    let exempt = snapshot.interfaces["web-1"].wants.iter().find_map(|wanted| match &wanted.question {
+        Question::Flows { exempt, .. } => *exempt,
+        Question::Checks { .. } => None,
+    });
+    let ends = [("192.0.2.7".parse().unwrap(), 50_000), ("10.20.0.5".parse().unwrap(), 22)];
+    assert_eq!(exempt, Some(ends));
 }

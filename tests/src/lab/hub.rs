@@ -204,7 +204,13 @@ impl Hub {
 
     /// Runs `hubctl` against this daemon.
     pub fn hubctl(&self, arguments: &[&str]) -> Output {
+        self.hubctl_in(&[], arguments)
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn hubctl_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
         let mut hubctl = self.space.program(&program("hubctl").display().to_string());
+        hubctl.envs(environment.iter().copied());
         hubctl.arg("--socket").arg(self.folder.join("api.sock")).args(arguments);
         command(&mut hubctl, "", Duration::from_secs(15))
     }

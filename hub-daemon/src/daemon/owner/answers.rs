@@ -32,6 +32,7 @@ impl Owner {
             | Reply::Interface(_)
             | Reply::Switched(_)
             | Reply::Plan(_)
+            | Reply::Experiment(_)
             | Reply::Done => true,
         };
         let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
@@ -49,6 +50,7 @@ impl Owner {
                 | Reply::Interface(_)
                 | Reply::Switched(_)
                 | Reply::Plan(_)
+                | Reply::Experiment(_)
                 | Reply::Done
                 | Reply::Applied { .. }) => other,
             };

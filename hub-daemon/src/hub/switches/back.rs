@@ -182,5 +182,6 @@ pub(super) fn back_to(interface: &str, to: &Version, by: &str, why: &str) -> Ord
         urgent: true,
         confirm_within: None,
         lasts: None,
+        ordered_by: None,
     }
 }

@@ -5,9 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::admit::invalid;
 use super::super::documents::{below, severity};
 use super::super::{Hub, refused};
-use crate::command::switch::{FlowCount, Order};
-use crate::command::{Rejection, RejectionKind, Reply};
-use crate::model::personality::{Drain, Wanted};
+use crate::command::switch::{Connection, FlowCount, Order};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
+use crate::model::personality::{Drain, Version, Wanted};
 use crate::model::problems::Problems;
 use crate::systems::personality::Standing;
 use crate::systems::personality::switch::{APPLY, Cause, OperationId, Phase, Switch};
@@ -19,21 +19,32 @@ const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
 impl Hub {
     /// Begins switches: all of them, or none.
-    pub(super) fn start(&mut self, orders: Vec<Order>, now: Timestamp) -> Result<Reply, Rejection> {
+    pub(super) fn start(&mut self, orders: &[Order], now: Timestamp) -> Result<Reply, Rejection> {
         if orders.is_empty() {
             return Err(refused(RejectionKind::Invalid, "", "no interface is named: name at least one"));
         }
         let is_group = orders.len() > 1;
-        let group = is_group.then(|| self.operation_id(now));
-        let began = self.whole_or_nothing(|hub| {
+        let place = |index, problem| if is_group { below(index, problem) } else { problem };
+        let began = self.begin_all(orders, place, now)?;
+        Ok(Reply::Switched(began.iter().filter_map(|id| self.operation(id)).collect()))
+    }
+
+    /// Begins switches as one group: all of them, or none. `place` says where a problem of an order is.
+    pub(in super::super) fn begin_all(
+        &mut self,
+        orders: &[Order],
+        place: impl Fn(usize, Problem) -> Problem,
+        now: Timestamp,
+    ) -> Result<Vec<OperationId>, Rejection> {
+        let group = (orders.len() > 1).then(|| self.operation_id(now));
+        self.whole_or_nothing(|hub| {
             let (mut began, mut problems, mut kind) = (Vec::new(), Vec::new(), None);
-            for (index, order) in orders.into_iter().enumerate() {
-                match hub.begin(&order, group.clone(), Cause::Ordered, now) {
+            for (index, order) in orders.iter().enumerate() {
+                match hub.begin(order, group.clone(), Cause::Ordered, now) {
                     Ok(id) => began.push(id),
                     Err(rejection) => {
                         kind = kind.max(Some(severity(rejection.kind)));
-                        let place = |problem| if is_group { below(index, problem) } else { problem };
-                        problems.extend(rejection.problems.into_iter().map(place));
+                        problems.extend(rejection.problems.into_iter().map(|problem| place(index, problem)));
                     }
                 }
             }
@@ -41,8 +52,7 @@ impl Hub {
                 None => Ok(began),
                 Some((_, kind)) => Err(Rejection { kind, problems }),
             }
-        })?;
-        Ok(Reply::Switched(began.iter().filter_map(|id| self.operation(id)).collect()))
+        })
     }
 
     /// Begins a switch: its personality is prepared beside the one that decides.
@@ -57,6 +67,7 @@ impl Hub {
         let record = self.record(&name)?;
         let from = record.layout.live.clone();
         let layout = record.layout.with(Some(to.clone()));
+        self.spare(&name, &to, order.ordered_by);
         self.lay(&name, layout, now)?;
         let id = self.operation_id(now);
         self.revision += 1;
@@ -73,6 +84,7 @@ impl Hub {
             urgent: order.urgent,
             confirm_within: order.confirm_within,
             lasts: order.lasts,
+            ordered_by: order.ordered_by,
             phase: Phase::Prepare,
             phase_at: now,
             deadline: Some(super::after(now, signed(APPLY))),
@@ -98,12 +110,23 @@ impl Hub {
         Ok(id)
     }
 
+    /// Has a personality that an interface goes to let the connection go on that the switch is ordered by.
+    pub(super) fn spare(&mut self, name: &str, to: &Version, ordered_by: Option<Connection>) {
+        self.with_record(name, |record| {
+            // The one that decides stays as it is.
+            if record.layout.live != *to {
+                record.spared.remove(to);
+                record.spared.extend(ordered_by.map(|connection| (to.clone(), connection)));
+            }
+        });
+    }
+
     /// What a switch would be about, if nothing is against it.
     pub(super) fn validated(
         &self,
         order: &Order,
         now: Timestamp,
-    ) -> Result<(String, crate::model::personality::Version, Drain), Rejection> {
+    ) -> Result<(String, Version, Drain), Rejection> {
         let record = self.record(&order.interface)?;
         if let Some(switch) = &record.switch {
             let (to, phase) = (&switch.to, switch.phase.words());
@@ -121,6 +144,12 @@ impl Hub {
         let wanted = Wanted::parse(&order.to)
             .map_err(|error| refused(RejectionKind::Invalid, "/to", error.to_string()))?;
         let to = self.version(&wanted, "/to")?;
+        let settings = &record.settings;
+        self.kept(&to)?.personality.on(&settings.name, &settings.labels).map_err(|problems| {
+            // An order says nothing of labels.
+            let all = problems.into_iter();
+            invalid(all.map(|problem| Problem { pointer: "/to".to_owned(), ..problem }).collect())
+        })?;
         if to == record.layout.live && record.standing != Standing::Degraded {
             let detail = format!("interface `{}` has {to} already", order.interface);
             return Err(refused(RejectionKind::Conflict, "/to", detail));

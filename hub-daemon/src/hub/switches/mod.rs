@@ -24,7 +24,7 @@ use crate::view::switch::OperationView;
 impl Hub {
     pub(super) fn switch(&mut self, command: SwitchCommand, now: Timestamp) -> Result<Reply, Rejection> {
         match command {
-            SwitchCommand::Start(orders) => self.start(orders, now),
+            SwitchCommand::Start(orders) => self.start(&orders, now),
             SwitchCommand::Plan(order) => self.plan(&order, now),
             SwitchCommand::Revert(said) => self.revert_interface(&said, now),
             SwitchCommand::Confirm(said) => self.confirm_switch(&said, now),
@@ -126,13 +126,14 @@ impl Hub {
         let entry = JournalEntry::new(name, &switch, differences, outcome, now);
         let failure = entry.failure.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
         let said = format!("switch {} to {}: {}{failure}", entry.id.0, entry.to, outcome.words());
+        self.note_experiments(&entry);
         self.interfaces_mut().end(entry);
         self.notice(name, Some(said));
         let ticket = self.revision;
         self.with_record(name, |record| record.ticket = ticket);
     }
 
-    fn notice(&mut self, name: &str, said: Option<String>) {
+    pub(super) fn notice(&mut self, name: &str, said: Option<String>) {
         self.interfaces_mut().notices.extend(said.map(|said| (name.to_owned(), said)));
     }
 }

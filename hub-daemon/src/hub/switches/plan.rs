@@ -20,10 +20,12 @@ impl Hub {
         let (name, to, drain) = self.validated(order, now)?;
         let mut copy = self.clone();
         let layout = copy.record(&name)?.layout.with(Some(to.clone()));
+        copy.spare(&name, &to, order.ordered_by);
         copy.lay(&name, layout, now)?;
         let record = copy.record(&name)?;
         let from = record.layout.live.clone();
-        let (before, after) = (&copy.kept(&from)?.personality, &copy.kept(&to)?.personality);
+        let worn = |version| copy.worn(record, version).ok_or_else(|| super::super::admit::not_found(&name));
+        let (before, after) = (&*worn(&from)?, &*worn(&to)?);
         let seat = Seat::new(after, &record.settings, &copy.config).unwrap_or_default();
         let segment = copy.segment_of(&name);
         let asked = checks::asked(after, &seat, segment);
@@ -57,7 +59,13 @@ impl Hub {
             to,
             segment,
             connections: None,
-            judged: Judged { policy, sets, drain, failsafe: copy.config.failsafe.clone() },
+            judged: Judged {
+                policy,
+                sets,
+                drain,
+                failsafe: copy.config.failsafe.clone(),
+                exempt: order.ordered_by,
+            },
         })))
     }
 

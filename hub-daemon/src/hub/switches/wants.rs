@@ -13,11 +13,11 @@ use crate::model::check::{Check, CheckAsked};
 use crate::model::personality::Version;
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
-use crate::systems::personality::checks;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
+use crate::systems::personality::{Record, checks};
 use crate::view::switch::{Question, Wanted};
 
 /// Elements of sets by number.
@@ -44,7 +44,8 @@ impl Hub {
                     all: switch.drain.scope == ScopeDocument::All,
                     udp: switch.drain.udp,
                     idle_cutoff: switch.drain.idle_cutoff,
-                    leaving: self.leaving(&switch.from, &switch.to),
+                    leaving: self.leaving(record, &switch.from, &switch.to),
+                    exempt: switch.ordered_by,
                 })
             }
             Some(_) => None,
@@ -60,8 +61,8 @@ impl Hub {
         match &record.switch {
             Some(switch) if switch.phase == Phase::Preflight => {
                 let link = |version: &Version| {
-                    let tunnel = self.interfaces.versions.get(version)?.personality.tunnel()?;
-                    Some(tunnel_name(tunnel, segment))
+                    let personality = self.worn(record, version)?;
+                    Some(tunnel_name(personality.tunnel()?, segment))
                 };
                 let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
                 asked.extend(fresh.map(|link| CheckAsked {
@@ -91,9 +92,9 @@ impl Hub {
     /// Checks of the personality that decides.
     pub(super) fn baseline_of(&self, name: &str) -> Vec<CheckAsked> {
         let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
-        let Some(kept) = self.interfaces.versions.get(&record.layout.live) else { return Vec::new() };
-        let seat = Seat::new(&kept.personality, &record.settings, &self.config).unwrap_or_default();
-        checks::asked(&kept.personality, &seat, self.segment_of(name))
+        let Some(personality) = self.worn(record, &record.layout.live) else { return Vec::new() };
+        let seat = Seat::new(&personality, &record.settings, &self.config).unwrap_or_default();
+        checks::asked(&personality, &seat, self.segment_of(name))
     }
 
     /// The policy that waits beside the one that decides, and what its sets hold.
@@ -123,11 +124,11 @@ impl Hub {
     }
 
     /// Addresses that an interface loses by a switch.
-    fn leaving(&self, from: &Version, to: &Version) -> Vec<IpAddr> {
+    fn leaving(&self, record: &Record, from: &Version, to: &Version) -> Vec<IpAddr> {
         let addresses = |version: &Version| -> Vec<IpAddr> {
-            let kept = self.interfaces.versions.get(version);
-            let addresses = kept.map(|kept| kept.personality.addresses().keys());
-            addresses.into_iter().flatten().map(ipnet::IpNet::addr).collect()
+            let worn = self.worn(record, version);
+            let addresses = worn.iter().flat_map(|personality| personality.addresses().keys());
+            addresses.map(ipnet::IpNet::addr).collect()
         };
         let stays = addresses(to);
         addresses(from).into_iter().filter(|address| !stays.contains(address)).collect()

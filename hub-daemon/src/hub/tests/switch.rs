@@ -1,5 +1,6 @@
 //! Switches from phase to phase, when nothing goes wrong; and the script that the other tests of switches use.
 
+use hub_common::rule::RULE_SOURCE_PORT;
 use ipnet::IpNet;
 
 use super::switch_documents::{config, of_interface, personality};
@@ -77,6 +78,7 @@ impl Switching {
             urgent: false,
             confirm_within: None,
             lasts: None,
+            ordered_by: None,
         }
     }
 
@@ -220,13 +222,16 @@ impl Switching {
         let desired = self.script.desired();
         for (name, record) in &self.script.hub.interfaces.records {
             let kept = self.script.hub.interfaces.versions.get(&record.layout.live).unwrap();
-            let live = kept.personality.document();
+            let live = kept.personality.on(&record.settings.name, &record.settings.labels).unwrap();
+            let live = live.document();
             let carrier = &self.script.hub.records.get(&record.carrier).unwrap();
             let segment = &desired.segments[&carrier.segment];
             let port =
                 live.firewall_rules.as_ref().unwrap()[0].port.as_ref().unwrap().as_slice()[0].to_string();
             let allows = |policy: &crate::model::policy::Policy| {
-                policy.ingress.iter().map(|rule| rule.target_port[0].to_string()).collect::<Vec<_>>()
+                // But for the connection that a switch was ordered by.
+                let rules = policy.ingress.iter().filter(|rule| rule.flags & RULE_SOURCE_PORT == 0);
+                rules.map(|rule| rule.target_port[0].to_string()).collect::<Vec<_>>()
             };
             assert_eq!(allows(&segment.policy), [port], "{name}: the policy");
             assert!(segment.policy.flags & POLICY_RESET_CUT != 0, "{name}: who is cut is told");

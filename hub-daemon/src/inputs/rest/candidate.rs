@@ -142,6 +142,7 @@ pub(super) async fn accept(
         | Reply::Interface(_)
         | Reply::Switched(_)
         | Reply::Plan(_)
+        | Reply::Experiment(_)
         | Reply::Done
         | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no persona")),
     }

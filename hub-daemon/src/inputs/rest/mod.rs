@@ -7,12 +7,14 @@
 mod alerts;
 mod apply;
 mod body;
+mod caller;
 mod candidate;
 mod datapath;
 mod decode;
 mod documents;
 mod etag;
 mod events;
+mod experiments;
 mod filter;
 mod idempotency;
 mod interfaces;
@@ -61,17 +63,20 @@ use self::place::Made;
 use self::problem::ProblemDetails;
 
 pub(crate) use self::apply::{Applied, ApplyDocument};
+pub(crate) use self::caller::SESSION;
 pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
 pub use self::events::Lagged;
+pub(crate) use self::experiments::{ExperimentDocument, ExperimentList};
 pub(crate) use self::journal::SwitchJournal;
 pub(crate) use self::lists::SetView;
 pub(crate) use self::node::{NodeList, NodeStanding};
-pub(crate) use self::orders::SwitchDocument;
+pub(crate) use self::orders::{GroupDocument, GroupInterfaces, SwitchDocument};
 pub use self::pools::PoolList;
 pub use self::removal::{Orphans, Removal};
 pub use self::status::Readiness;
 pub use self::templates::TemplateList;
+pub(crate) use self::threat::{ThreatDocument, ThreatView};
 pub(crate) use self::top::{TopPersona, TopView};
 
 /// Most bytes of a request's body.
@@ -146,6 +151,9 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(operations::show))
             .routes(routes!(operations::follow))
             .routes(routes!(threat::show, threat::put))
+            .routes(routes!(experiments::list, experiments::begin))
+            .routes(routes!(experiments::show, experiments::change, experiments::delete))
+            .routes(routes!(experiments::end))
             .routes(routes!(apply::apply))
             .routes(routes!(apply::confirm))
             .routes(routes!(apply::revert))

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::caller::Caller;
 use super::interfaces::has_label;
 use super::problem::ProblemDetails;
 use crate::command::switch::{Order, SwitchCommand};
@@ -19,6 +20,7 @@ use crate::document::personality::DrainDocument;
 use crate::document::read::escape;
 use crate::inputs::datapath::Datapath;
 use crate::kernel::impacted::Change;
+use crate::model::experiment::{ALL, is_chosen};
 use crate::model::set;
 use crate::model::span;
 use crate::view::switch::{OperationView, PlanView};
@@ -65,6 +67,13 @@ pub(crate) struct GroupDocument {
     /// In place of names: every interface whose record has all of these labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) labels: Option<BTreeMap<String, String>>,
+    /// How many of a hundred of them are switched, 1 to 100: each by the hash of `salt` and its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub(crate) percent: Option<u8>,
+    /// With `percent`: another salt makes another choice; default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) salt: Option<String>,
     /// What they are switched to, and how.
     pub(crate) switch: SwitchDocument,
 }
@@ -94,7 +103,7 @@ fn over(held: Option<&DrainDocument>, asked: &DrainDocument) -> DrainDocument {
 }
 
 /// A rejection of an order, by the words of the body.
-fn in_words(problem: Problem) -> Problem {
+pub(super) fn in_words(problem: Problem) -> Problem {
     let pointer = if problem.pointer == "/to" { "/personality".to_owned() } else { problem.pointer };
     Problem { pointer, ..problem }
 }
@@ -106,7 +115,7 @@ impl Api {
         interface: &str,
         personality: Option<&str>,
         asked: &SwitchDocument,
-        by: String,
+        caller: &Caller,
     ) -> Result<Order, ProblemDetails> {
         let mut problems = Vec::new();
         let mut time = |pointer: &str, text: &Option<String>| -> Option<Duration> {
@@ -131,12 +140,13 @@ impl Api {
         Ok(Order {
             interface: interface.to_owned(),
             to: to.to_owned(),
-            by,
+            by: caller.by.clone(),
             why: asked.why.clone().unwrap_or_default(),
             drain,
             urgent: asked.urgent.unwrap_or(false),
             confirm_within,
             lasts,
+            ordered_by: caller.connection,
         })
     }
 
@@ -145,6 +155,10 @@ impl Api {
         &self,
         asked: &GroupDocument,
     ) -> Result<Vec<(String, Option<String>)>, ProblemDetails> {
+        let percent = asked.percent.unwrap_or(ALL);
+        if !(1..=ALL).contains(&percent) {
+            return refuse(vec![Problem::new("/percent", format!("{percent} %: use 1 to {ALL}"))]);
+        }
         let snapshot = Arc::clone(&self.hub.snapshot.borrow());
         let of = |name: &String| {
             let written = asked.switch.personality.as_ref();
@@ -182,7 +196,18 @@ impl Api {
             let place = if asked.labels.is_some() { "/labels" } else { "/interfaces" };
             wrong.push(Problem::new(place, "no interface is meant"));
         }
-        if wrong.is_empty() { Ok(meant) } else { refuse(wrong) }
+        if !wrong.is_empty() {
+            return refuse(wrong);
+        }
+        let salt = asked.salt.as_deref().unwrap_or_default();
+        let all = meant.len();
+        let chosen = meant.into_iter().filter(|(name, _)| is_chosen(salt, name, percent));
+        let chosen: Vec<_> = chosen.collect();
+        if chosen.is_empty() {
+            let detail = format!("{percent} % chooses none of {all} interfaces: use more, or another `salt`");
+            return refuse(vec![Problem::new("/percent", detail)]);
+        }
+        Ok(chosen)
     }
 
     pub(super) async fn plan(&self, order: Order) -> Result<PlanView, ProblemDetails> {
@@ -211,7 +236,7 @@ impl Api {
                 idle_cutoff: judged.drain.idle_cutoff,
                 drain_udp: judged.drain.udp,
                 failsafe: &judged.failsafe,
-                exempt: None,
+                exempt: judged.exempt,
                 now,
             };
             datapath.impacted(&change, FLOWS)

@@ -250,6 +250,7 @@ pub(super) fn changed(reply: Reply) -> Result<Box<PersonaView>, ProblemDetails> 
         | Reply::Interface(_)
         | Reply::Switched(_)
         | Reply::Plan(_)
+        | Reply::Experiment(_)
         | Reply::Done
         | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no persona")),
     }

@@ -83,6 +83,7 @@ pub(super) async fn delete(
         | Reply::Interface(_)
         | Reply::Switched(_)
         | Reply::Plan(_)
+        | Reply::Experiment(_)
         | Reply::Done
         | Reply::Applied { .. } => Ok(StatusCode::NO_CONTENT.into_response()),
     }
@@ -118,6 +119,7 @@ impl Api {
             | Reply::Interface(_)
             | Reply::Switched(_)
             | Reply::Plan(_)
+            | Reply::Experiment(_)
             | Reply::Done
             | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no list")),
         }

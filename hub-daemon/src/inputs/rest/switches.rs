@@ -1,19 +1,18 @@
 //! `/interfaces/{interface}/switch` and what is said of a switch: revert, confirm, cancel; `/switches` of groups.
 
-use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::operations::{OperationList, Receipt, patience};
 use super::orders::{GroupDocument, SwitchDocument};
 use super::problem::ProblemDetails;
 use super::query::Named;
 use super::{Api, body, idempotency};
 use crate::command::switch::{Order, Said, SwitchCommand};
-use crate::inputs::server::Peer;
 use crate::view::switch::{OperationView, PlanView};
 
 /// What switches would do.
@@ -59,7 +58,7 @@ pub(super) struct SaidDocument {
 pub(super) async fn switch(
     State(api): State<Api>,
     Named(interface): Named,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -68,7 +67,7 @@ pub(super) async fn switch(
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: SwitchDocument = body::other(&bytes)?;
-    let order = api.order(&interface, asked.personality.as_deref(), &asked, who(peer))?;
+    let order = api.order(&interface, asked.personality.as_deref(), &asked, &caller)?;
     if asked.dry_run == Some(true) {
         return Receipt::new(StatusCode::OK, &api.plan(order).await?);
     }
@@ -102,7 +101,7 @@ pub(super) async fn switch(
     ))]
 pub(super) async fn switch_all(
     State(api): State<Api>,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -111,9 +110,8 @@ pub(super) async fn switch_all(
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: GroupDocument = body::other(&bytes)?;
     let meant = api.meant(&asked)?;
-    let by = who(peer);
     let order = |(name, to): &(String, Option<String>)| {
-        api.order(name, to.as_deref(), &asked.switch, by.clone()).map_err(|problem| problem.below("/switch"))
+        api.order(name, to.as_deref(), &asked.switch, &caller).map_err(|problem| problem.below("/switch"))
     };
     let orders: Result<Vec<Order>, ProblemDetails> = meant.iter().map(order).collect();
     let orders = orders?;
@@ -155,11 +153,11 @@ pub(super) async fn switch_all(
 pub(super) async fn revert(
     State(api): State<Api>,
     Named(interface): Named,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Receipt, ProblemDetails> {
-    let said = said(interface, peer, &headers, body).await?;
+    let said = said(interface, caller, &headers, body).await?;
     one(&api.switches(SwitchCommand::Revert(said), patience(&headers)).await?)
 }
 
@@ -178,11 +176,11 @@ pub(super) async fn revert(
 pub(super) async fn confirm(
     State(api): State<Api>,
     Named(interface): Named,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Receipt, ProblemDetails> {
-    let said = said(interface, peer, &headers, body).await?;
+    let said = said(interface, caller, &headers, body).await?;
     one(&api.switches(SwitchCommand::Confirm(said), None).await?)
 }
 
@@ -201,11 +199,11 @@ pub(super) async fn confirm(
 pub(super) async fn cancel(
     State(api): State<Api>,
     Named(interface): Named,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Receipt, ProblemDetails> {
-    let said = said(interface, peer, &headers, body).await?;
+    let said = said(interface, caller, &headers, body).await?;
     one(&api.switches(SwitchCommand::Cancel(said), None).await?)
 }
 
@@ -218,14 +216,9 @@ fn one(views: &[OperationView]) -> Result<Receipt, ProblemDetails> {
     Ok(Receipt::new(status, view)?.at(format!("/v1/operations/{}", view.id.0)))
 }
 
-/// Who asks, as the kernel or the connection vouches.
-pub(super) fn who(peer: Option<Extension<Peer>>) -> String {
-    peer.map_or_else(|| "api".to_owned(), |Extension(peer)| peer.to_string())
-}
-
 async fn said(
     interface: String,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Said, ProblemDetails> {
@@ -236,5 +229,5 @@ async fn said(
         body::read(headers, body, body::JSON).await?
     };
     let said: SaidDocument = if bytes.is_empty() { SaidDocument::default() } else { body::other(&bytes)? };
-    Ok(Said { interface, by: who(peer), why: said.why.unwrap_or_default() })
+    Ok(Said { interface, by: caller.by, why: said.why.unwrap_or_default() })
 }

@@ -2,50 +2,49 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::caller::Caller;
 use super::interfaces::record;
 use super::problem::ProblemDetails;
-use super::switches::who;
 use super::{Api, body};
 use crate::command::switch::SwitchCommand;
 use crate::command::{Command, Problem, Rejection, RejectionKind};
-use crate::inputs::server::Peer;
 use crate::view::switch::InterfaceView;
 
 /// A threat level, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ThreatDocument {
+pub(crate) struct ThreatDocument {
     /// A level of the interfaces' `zones`.
     #[schema(example = "severe")]
-    level: String,
+    pub(crate) level: String,
     /// Names of their records; default: all that have such a level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    interfaces: Option<Vec<String>>,
+    pub(crate) interfaces: Option<Vec<String>>,
 }
 
 /// Threat levels of interfaces.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct ThreatView {
+pub(crate) struct ThreatView {
     /// Those that have zones.
-    interfaces: Vec<ZoneView>,
+    pub(crate) interfaces: Vec<ZoneView>,
 }
 
 /// The threat level of one interface.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub(super) struct ZoneView {
+pub(crate) struct ZoneView {
     /// Name of its record.
-    interface: String,
+    pub(crate) interface: String,
     /// The level that it follows; none has been told if absent.
-    level: Option<String>,
+    pub(crate) level: Option<String>,
     /// Its levels, from the least to the greatest threat.
-    levels: Vec<String>,
+    pub(crate) levels: Vec<String>,
 }
 
 /// Shows the threat levels that interfaces follow
@@ -70,16 +69,15 @@ pub(super) async fn show(State(api): State<Api>) -> Json<ThreatView> {
     ))]
 pub(super) async fn put(
     State(api): State<Api>,
-    peer: Option<Extension<Peer>>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ThreatView>, ProblemDetails> {
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: ThreatDocument = body::other(&bytes)?;
-    let by = who(peer);
     let mut told = Vec::new();
     for interface in api.with_level(&asked)? {
-        let threat = SwitchCommand::Threat { interface, level: asked.level.clone(), by: by.clone() };
+        let threat = SwitchCommand::Threat { interface, level: asked.level.clone(), by: caller.by.clone() };
         let view = record(api.command(Command::Switch(threat)).await?)?;
         told.extend(zone(&view));
     }

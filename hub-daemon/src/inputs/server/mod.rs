@@ -134,7 +134,8 @@ impl Listener {
             Socket::Tcp { listener, tls } => {
                 let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Accepted::Tcp(stream, Peer::Tcp { address }, tls.clone()))
+                let local = stream.local_addr().ok();
+                Ok(Accepted::Tcp(stream, Peer::Tcp { address, local }, tls.clone()))
             }
         }
     }

@@ -21,6 +21,8 @@ pub enum Peer {
     Tcp {
         /// Where it is.
         address: SocketAddr,
+        /// The end of the connection on this machine, where it is known.
+        local: Option<SocketAddr>,
     },
 }
 
@@ -36,7 +38,7 @@ impl fmt::Display for Peer {
         match self {
             Self::Unix { uid, pid: Some(pid), .. } => write!(f, "uid {uid} pid {pid}"),
             Self::Unix { uid, pid: None, .. } => write!(f, "uid {uid}"),
-            Self::Tcp { address } => address.fmt(f),
+            Self::Tcp { address, .. } => address.fmt(f),
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct Carried {
 
 /// Ranges that stand for those of an interface where rules are checked without one: documentation prefixes
 /// (RFC 5737, RFC 3849).
-pub(super) const PLACEHOLDERS: [IpNet; 2] = [
+pub const PLACEHOLDERS: [IpNet; 2] = [
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24)),
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 64)),
 ];

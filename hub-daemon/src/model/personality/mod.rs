@@ -6,16 +6,18 @@
 mod carrier;
 mod drain;
 mod health;
+mod placeholder;
 mod route;
 mod tunnel;
 mod version;
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use self::carrier::Carried;
+pub use self::carrier::{Carried, PLACEHOLDERS};
 pub use self::drain::Drain;
 pub use self::health::{Health, target};
 pub use self::route::{Device, Route, RouteKey, Way};
@@ -51,6 +53,8 @@ pub struct Personality {
     search: Vec<String>,
     health: Health,
     drain: Drain,
+    /// Pointers of its texts with placeholders.
+    open: BTreeSet<String>,
 }
 
 impl Personality {
@@ -62,6 +66,8 @@ impl Personality {
             let detail = format!("schema_version {version}: this hub reads {SCHEMA_VERSION}");
             problems.add("/schema_version", detail);
         }
+        let mut unnamed = Problems::default();
+        let open = placeholder::places(&mut unnamed, document);
         let addresses = addresses(&mut problems, document);
         if let Some(subnet) = &document.subnet_id {
             problems.take("/subnet_id", names::persona(subnet));
@@ -87,9 +93,37 @@ impl Personality {
             search,
             health,
             drain,
+            open,
         };
         problems.extend(personality.check_carrier());
-        problems.settle(personality)
+        unnamed.extend(personality.settled(problems.into_vec()));
+        unnamed.settle(personality)
+    }
+
+    /// The personality as it is on an interface: with what its record says in place of placeholders. Problems
+    /// point into the record.
+    pub fn on(
+        &self,
+        interface: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Cow<'_, Self>, Vec<Problem>> {
+        if self.open.is_empty() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let filled = placeholder::filled(&self.document, interface, labels)?;
+        let own = Self::new(&filled).map_err(|problems| {
+            let told = |problem: Problem| {
+                let detail = format!("{} of {}: {}", problem.pointer, self.name(), problem.detail);
+                Problem::new("/personality", detail)
+            };
+            problems.into_iter().map(told).collect::<Vec<_>>()
+        })?;
+        Ok(Cow::Owned(own))
+    }
+
+    /// Those of some problems that no placeholder is to blame for.
+    pub fn settled(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        problems.into_iter().filter(|problem| !placeholder::is_open(&self.open, problem)).collect()
     }
 
     /// Name of all its versions.
@@ -154,13 +188,8 @@ impl Personality {
 
     /// Checks by the rules of personas what a carrier would be made of.
     fn check_carrier(&self) -> Vec<Problem> {
-        let document = self.carrier(
-            &self.document.name,
-            &Carried::default(),
-            &carrier::PLACEHOLDERS,
-            None,
-            &Defined::new(),
-        );
+        let document =
+            self.carrier(&self.document.name, &Carried::default(), &PLACEHOLDERS, None, &Defined::new());
         let found = Persona::new(&document).err().unwrap_or_default();
         found.into_iter().map(carrier::in_place).collect()
     }

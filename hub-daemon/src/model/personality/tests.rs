@@ -215,3 +215,49 @@ fn an_interface_is_known_by_name_mac_or_other_name() {
         assert!(found.iter().any(|found| found.starts_with(wanted)), "{wanted}: {found:?}");
     }
 }
+
+#[test]
+fn placeholders_stand_for_what_a_record_says() {
+    let document = |more: Value| {
+        let mut document = json!({"name": "shared", "ip_addresses": ["{label:address}/24"],
+            "routing_table": [{"destination": "default", "via": "10.20.0.1", "source": "{label:address}"}],
+            "dns_search": ["{interface}.lab.example"]});
+        for (key, value) in more.as_object().unwrap() {
+            document[key] = value.clone();
+        }
+        document
+    };
+    let found = Personality::new(&personality_from_value(document(json!({}))).unwrap()).unwrap();
+    let labels = |address: &str| BTreeMap::from([("address".to_owned(), address.to_owned())]);
+    let own = found.on("web-1", &labels("10.20.0.5")).unwrap();
+    assert_eq!(own.addresses().keys().map(ToString::to_string).collect::<Vec<_>>(), ["10.20.0.5/24"]);
+    assert_eq!((own.search(), own.name()), (&["web-1.lab.example".to_owned()][..], "shared"));
+    let told = |result: Result<Cow<'_, Personality>, Vec<Problem>>| {
+        let problems = result.err().unwrap_or_default();
+        problems.into_iter().map(|it| format!("{}: {}", it.pointer, it.detail)).collect::<Vec<_>>()
+    };
+    let missing = told(found.on("web-1", &BTreeMap::new()));
+    assert_eq!(
+        missing[0],
+        "/labels/address: label `address` is missing: /ip_addresses/0 of the personality needs it"
+    );
+    let wrong = told(found.on("web-1", &labels("10.20.0.300")));
+    assert!(wrong[0].starts_with("/personality: /ip_addresses/0 of shared: "), "{wrong:?}");
+    // What does not depend on them is checked at once.
+    for (more, pointer) in [
+        (json!({"dns_servers": ["nowhere"]}), "/dns_servers/0"),
+        (json!({"ip_addresses": ["{label:}/24"]}), "/ip_addresses/0"),
+        (json!({"ip_addresses": ["{label:address}/24", "10.20.0/24"]}), "/ip_addresses/1"),
+        (json!({"name": "{interface}"}), "/name"),
+    ] {
+        let problems = personality_from_value(document(more)).unwrap_err();
+        assert_eq!(
+            problems.iter().map(|it| it.pointer.as_str()).collect::<Vec<_>>(),
+            [pointer],
+            "{problems:?}"
+        );
+    }
+    let plain = document(json!({"ip_addresses": ["10.20.0.5/24"], "routing_table": [], "dns_search": []}));
+    let plain = Personality::new(&personality_from_value(plain).unwrap()).unwrap();
+    assert!(matches!(plain.on("web-1", &BTreeMap::new()), Ok(Cow::Borrowed(_))));
+}

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::roster::{Roster, by_reason};
 use super::series::Series;
-use super::switches;
+use super::{experiments, switches};
 use crate::datapath_view::{FlowTable, HookCounts};
 use crate::inputs::HubHandle;
 use crate::kernel::reader::ReadError;
@@ -42,6 +42,7 @@ pub(super) fn encode(
     conditions(series, snapshot, roster)?;
     pools(series, snapshot)?;
     switches::encode(series, &hub.switches, snapshot)?;
+    experiments::encode(series, snapshot)?;
     documents(series, snapshot)?;
     reconcile(series, hub)?;
     alerts(series, hub)?;

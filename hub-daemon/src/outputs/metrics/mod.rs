@@ -5,6 +5,7 @@
 //! anything of a packet. Families of the hub are written by the library, those of personas, which may be very
 //! many, piece by piece.
 
+mod experiments;
 mod hub;
 mod page;
 mod persona;

@@ -8,7 +8,6 @@ use ring::digest::{SHA256, digest};
 
 use super::Record;
 use super::seat::Seat;
-use super::versions::Kept;
 use crate::desired::interfaces::{
     INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
     Resolver, RuleScope, Tunnel, through_gateway,
@@ -16,13 +15,13 @@ use crate::desired::interfaces::{
 use crate::desired::{Desired, LINK_PREFIX};
 use crate::document::interface::RoutesDocument;
 use crate::model::SegmentId;
-use crate::model::personality::{Device, PersonalityTunnel, Way, hexadecimal};
+use crate::model::personality::{Device, Personality, PersonalityTunnel, Way, hexadecimal};
 
 /// A personality of an interface.
 #[derive(Clone, Copy)]
 pub struct Laid<'a> {
     /// What it says.
-    pub kept: &'a Kept,
+    pub personality: &'a Personality,
     /// Where it is.
     pub seat: &'a Seat,
 }
@@ -38,8 +37,8 @@ pub struct Pair<'a> {
 
 /// Adds addresses, routes, tunnels and the resolver.
 pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pair: Pair<'_>) {
-    let live = &pair.live.kept.personality;
-    let other = pair.other.map(|laid| &laid.kept.personality);
+    let live = pair.live.personality;
+    let other = pair.other.map(|laid| laid.personality);
     let namespace = record.settings.place.namespace.clone();
     let mut addresses: BTreeMap<_, _> = BTreeMap::new();
     for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
@@ -111,8 +110,7 @@ pub fn tunnel_name(tunnel: &PersonalityTunnel, segment: SegmentId) -> String {
 /// The routes of a personality. All that it says nothing of goes to the hub's addresses in its subnet: members of
 /// the subnet are behind the hub, too.
 fn routes_of(laid: Option<Laid<'_>>, segment: SegmentId) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
-    let Some(Laid { kept, seat }) = laid else { return BTreeMap::new() };
-    let personality = &kept.personality;
+    let Some(Laid { personality, seat }) = laid else { return BTreeMap::new() };
     let own = |of: IpAddr| {
         let mut addresses = personality.addresses().keys().map(IpNet::addr);
         addresses.find(|address| address.is_ipv4() == of.is_ipv4())

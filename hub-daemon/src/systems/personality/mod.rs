@@ -11,16 +11,18 @@ pub mod seat;
 pub mod switch;
 pub mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::command::switch::Connection;
 use crate::desired::interfaces::Slot;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
-use crate::model::personality::Version;
+use crate::model::personality::{Personality, Version};
 use crate::view::Origin;
 use health::Health;
 use switch::{OperationId, Switch};
@@ -40,6 +42,10 @@ pub struct Record {
     pub carrier: PersonaId,
     /// What is told to the kernel.
     pub layout: Layout,
+    /// The personalities of the layout as they are on this interface, where that differs.
+    pub worn: BTreeMap<Version, Arc<Personality>>,
+    /// Connections that switches to versions of the layout were ordered by, which those let go on.
+    pub spared: BTreeMap<Version, Connection>,
     /// The personality that it has: the last one that a switch was done with.
     pub current: Version,
     /// The one before.
@@ -82,6 +88,11 @@ impl Layout {
     pub fn flipped(&self) -> Option<Self> {
         let live = self.other.clone()?;
         Some(Self { slot: self.slot.other(), live, other: Some(self.live.clone()) })
+    }
+
+    /// Whether a personality is in one of the slots.
+    pub fn holds(&self, version: &Version) -> bool {
+        self.live == *version || self.other.as_ref() == Some(version)
     }
 
     /// The same, with something else in the other slot.

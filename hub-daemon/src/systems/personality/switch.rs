@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::checks::Past;
 use super::operation::PhaseDone;
-use crate::command::switch::FlowCount;
+use crate::command::switch::{Connection, FlowCount};
 use crate::model::check::CheckResult;
 use crate::model::personality::{Drain, Version};
 
@@ -50,6 +50,8 @@ pub struct Switch {
     pub confirm_within: Option<Duration>,
     /// How long it lasts.
     pub lasts: Option<Duration>,
+    /// The connection that it was ordered by.
+    pub ordered_by: Option<Connection>,
     /// Where it is.
     pub phase: Phase,
     /// When the phase began.
