@@ -72,7 +72,7 @@ pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_
             desired.shapes.insert(record.segment, shape);
         }
     }
-    for (key, queue) in waiting.iter().flat_map(|queues| queues.iter()) {
+    for (key, queue) in waiting.iter().flatten() {
         if !desired.queues.contains_key(key) {
             desired.queues.insert(key.clone(), *queue);
         }
