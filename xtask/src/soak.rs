@@ -58,10 +58,22 @@ const GOALS: &[Goal] = &[
         "tags_and_pieces_are_judged_alike_by_both_hooks",
     ),
     goal(
+        "S20",
+        "a drain ends with its last connection",
+        "e2e_switch_times",
+        "a_drain_goes_on_at_once_when_its_last_connection_ends",
+    ),
+    goal(
         "S21",
         "no packet sees half a personality",
         "e2e_flip",
         "every_packet_bears_the_mark_of_the_rules_that_let_it_pass",
+    ),
+    goal(
+        "S23",
+        "connections are refused as long as it is said",
+        "e2e_switch_times",
+        "the_time_that_new_connections_are_refused_is_what_the_metric_says",
     ),
     goal(
         "S24",
@@ -74,6 +86,12 @@ const GOALS: &[Goal] = &[
         "a fault in a switch leaves one personality",
         "e2e_faults",
         "switch::a_fault_in_a_switch_leaves_one_personality_whole",
+    ),
+    goal(
+        "S28",
+        "a threat is answered at once",
+        "e2e_switch_times",
+        "a_threat_shuts_an_interface_within_a_tenth_of_a_second",
     ),
 ];
 

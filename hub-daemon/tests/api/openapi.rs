@@ -92,6 +92,7 @@ async fn every_route_is_described() {
             "post /reload",
             "post /revert",
             "post /switches",
+            "post /threat-level/alerts",
             "post /trace",
             "post /why",
             "put /interfaces/{interface}",

@@ -226,6 +226,27 @@ async fn a_threat_level_switches_the_interfaces_that_know_it() {
 }
 
 #[tokio::test]
+async fn alerts_tell_a_threat_level() {
+    let hub = Switching::start().await;
+    let notify = async |status: &str, labels: Value| {
+        let alert = json!({"status": status, "labels": labels, "annotations": {}, "fingerprint": "0f"});
+        let body = json!({"version": "4", "receiver": "hub", "status": status, "alerts": [alert]});
+        hub.fake.send(Method::POST, "/v1/threat-level/alerts", &body).await
+    };
+    let other = notify("firing", json!({"alertname": "DiskFull"})).await;
+    other.assert_problem(422);
+    assert_eq!(other.pointers(), ["/alerts"]);
+    let told = notify("firing", json!({"threat_level": "severe", "interface": "web-1"})).await;
+    assert_eq!(told.status, StatusCode::OK, "{}", told.body);
+    assert_eq!(told.body["interfaces"][0]["level"], "severe");
+    hub.tick().await;
+    hub.until("web-1", "active").await;
+    assert_eq!(hub.fake.get("/v1/interfaces/web-1").await.body["current"], "lockdown@1");
+    let over = notify("resolved", json!({"threat_level": "severe", "interface": "web-1"})).await;
+    assert_eq!(over.body["interfaces"][0]["level"], "severe", "it falls when it has been lower for a while");
+}
+
+#[tokio::test]
 async fn the_journal_and_the_metrics_tell_of_every_switch() {
     let hub = Switching::start().await;
     assert_eq!(hub.fake.get("/v1/interfaces/web-1/journal").await.body["entries"], json!([]));

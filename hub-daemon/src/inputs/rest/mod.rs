@@ -38,6 +38,7 @@ mod status;
 mod switches;
 mod templates;
 mod threat;
+mod threat_alerts;
 mod top;
 mod trace;
 
@@ -151,6 +152,7 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(operations::show))
             .routes(routes!(operations::follow))
             .routes(routes!(threat::show, threat::put))
+            .routes(routes!(threat_alerts::notify))
             .routes(routes!(experiments::list, experiments::begin))
             .routes(routes!(experiments::show, experiments::change, experiments::delete))
             .routes(routes!(experiments::end))

@@ -84,7 +84,7 @@ pub(super) async fn put(
     Ok(Json(ThreatView { interfaces: told }))
 }
 
-fn zone(view: &InterfaceView) -> Option<ZoneView> {
+pub(super) fn zone(view: &InterfaceView) -> Option<ZoneView> {
     let zones = view.definition.zones.as_ref()?;
     Some(ZoneView {
         interface: view.name.clone(),

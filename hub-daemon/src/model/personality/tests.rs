@@ -89,6 +89,18 @@ fn a_whole_document_is_read() {
 }
 
 #[test]
+fn what_the_data_path_cannot_hold_is_refused_at_once() {
+    let rules: Vec<Value> = (0..65_u16)
+        .map(|rule| {
+            let ports: Vec<u16> = (0..32).map(|port| 1_000 + rule * 64 + port * 2).collect();
+            json!({"protocol": "tcp", "port": ports, "action": "allow"})
+        })
+        .collect();
+    let found = problems(with(&["firewall_rules"], json!(rules)));
+    assert!(found.contains("/firewall_rules") && found.contains("2080"), "{found}");
+}
+
+#[test]
 fn the_digest_is_of_the_content() {
     let digest_of =
         |value: Value| digest(Personality::new(&personality_from_value(value).unwrap()).unwrap().document());
