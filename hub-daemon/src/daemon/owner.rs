@@ -289,14 +289,6 @@ impl Owner {
         }
     }
 
-    /// Stores what time changed. Nobody asked for it who could be refused.
-    fn keep(&mut self) {
-        if let Err(error) = self.store.keep(&mut self.hub) {
-            tracing::error!(%error, "state cannot be stored");
-            self.hub.set_condition("StateNotStored", Some(error.to_string()));
-        }
-    }
-
     /// A command of our own cannot be refused.
     fn internal(&mut self, command: Command, now: Timestamp) {
         if let Err(rejection) = self.hub.handle(command, now) {

@@ -72,13 +72,18 @@ impl Owner {
     /// Stores switches that went on, before a pass makes it true. Where it cannot be stored, a hub that starts
     /// anew goes back further than need be, and is as whole.
     pub(super) fn keep_switches(&mut self) {
-        if self.hub.must_be_stored()
-            && let Err(error) = self.store.keep(&mut self.hub)
-        {
+        if self.hub.must_be_stored() {
+            self.keep();
+        }
+        self.write_switches();
+    }
+
+    /// Stores what time changed. Nobody asked for it who could be refused.
+    pub(super) fn keep(&mut self) {
+        if let Err(error) = self.store.keep(&mut self.hub) {
             tracing::error!(%error, "state cannot be stored");
             self.hub.set_condition("StateNotStored", Some(error.to_string()));
         }
-        self.write_switches();
     }
 
     /// Writes switches that are over into the journal.

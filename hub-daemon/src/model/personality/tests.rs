@@ -97,7 +97,7 @@ fn what_the_data_path_cannot_hold_is_refused_at_once() {
         })
         .collect();
     let found = problems(with(&["firewall_rules"], json!(rules)));
-    assert!(found.contains("/firewall_rules") && found.contains("2080"), "{found}");
+    assert!(found.contains("/firewall_rules") && found.contains("at most 2048"), "{found}");
 }
 
 #[test]
