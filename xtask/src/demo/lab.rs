@@ -106,6 +106,11 @@ impl Lab {
             .context("put PATH together")
     }
 
+    /// Set once the user wants to end.
+    pub(super) fn interrupted(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
+    }
+
     /// Fails once the user wants to end.
     pub(super) fn go_on(&self) -> Result<()> {
         if self.interrupted.load(Ordering::Relaxed) {

@@ -3,6 +3,10 @@
 use std::{
     fs::File,
     process::{Child, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,6 +17,8 @@ use crate::clock::wait_until;
 
 /// How long a started command may take to say something.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest that a started command runs.
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// A network namespace of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +85,7 @@ impl Seen {
 pub(super) struct Running {
     child: Child,
     log: std::path::PathBuf,
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -97,8 +104,15 @@ impl Running {
         self.end()
     }
 
-    /// Waits for its end.
+    /// Waits for its end; one that does not end by itself, or that the user does not wait for, is ended.
     pub(super) fn end(mut self) -> Result<Seen> {
+        let ended = || {
+            self.interrupted.load(Ordering::Relaxed)
+                || self.child.try_wait().is_ok_and(|status| status.is_some())
+        };
+        wait_until(LONGEST, ended);
+        // It may have ended meanwhile.
+        drop(self.child.kill());
         let status = self.child.wait().context("wait for a command")?;
         let text = std::fs::read_to_string(&self.log).context("read what a command said")?;
         Ok(Seen { text, code: status.code() })
@@ -121,7 +135,7 @@ impl Lab {
         let mut command = self.command(place, &format!("exec {script}"))?;
         command.stdout(file.try_clone().context("share a log")?).stderr(file);
         let child = command.spawn().with_context(|| format!("start `{script}`"))?;
-        Ok(Running { child, log })
+        Ok(Running { child, log, interrupted: self.interrupted() })
     }
 }
 
