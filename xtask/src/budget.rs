@@ -25,8 +25,10 @@ pub(crate) struct Options {
     object: Option<PathBuf>,
 }
 
-/// Limits of verified instructions by program. The kernel's own limit is 1,000,000.
-const BUDGETS: [(&str, u32); 3] = [("hub_tc_in", 100_000), ("hub_tc_out", 100_000), ("hub_xdp_in", 100_000)];
+/// Limits of verified instructions by program, for the kernel that counts most of them: 7.2 looks at a sixth more
+/// than 6.18 does. The kernel's own limit is 1,000,000.
+const BUDGETS: [(&str, u32); 4] =
+    [("hub_tc_in", 125_000), ("hub_tc_out", 125_000), ("hub_xdp_in", 100_000), ("hub_why", 65_000)];
 
 /// The limit of a program that the table does not name.
 const OTHERS: u32 = 50_000;
