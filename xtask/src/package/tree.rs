@@ -21,6 +21,8 @@ const FILES: [(&str, &str); 11] = [
     ("config/hubd.service", "usr/lib/systemd/system/hubd.service"),
     ("config/debian/sysusers.conf", "usr/lib/sysusers.d/hub.conf"),
     ("config/debian/endpoints-by-pid.conf", "usr/share/doc/hub/examples/endpoints-by-pid.conf"),
+    ("config/debian/personalities.conf", "usr/share/doc/hub/examples/personalities.conf"),
+    ("config/debian/resolved.rules", "usr/share/doc/hub/examples/resolved.rules"),
     ("config/bird/hub.conf", "usr/share/doc/hub/examples/bird/hub.conf"),
     ("README.md", "usr/share/doc/hub/README.md"),
     ("LICENSE-MIT", "usr/share/doc/hub/LICENSE-MIT"),
