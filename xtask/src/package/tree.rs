@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Files of the repository that go in as they are: from, to.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 15] = [
     ("config/hub.yaml", "etc/hub/hub.yaml"),
     ("config/rt_protos.d/hub.conf", "etc/iproute2/rt_protos.d/hub.conf"),
     ("config/hubd.service", "usr/lib/systemd/system/hubd.service"),
@@ -29,6 +29,8 @@ const FILES: [(&str, &str); 11] = [
     ("LICENSE-APACHE", "usr/share/doc/hub/LICENSE-APACHE"),
     ("config/schema/hub.json", "usr/share/hub/schema/hub.json"),
     ("config/schema/persona.json", "usr/share/hub/schema/persona.json"),
+    ("config/schema/personality.json", "usr/share/hub/schema/personality.json"),
+    ("config/schema/interface.json", "usr/share/hub/schema/interface.json"),
 ];
 
 /// Files that an upgrade asks about before it replaces what an administrator changed.
