@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
     lab::Lab,
@@ -78,14 +78,12 @@ impl Tour {
     /// Runs a command until it answers with these words or patience ends; shows its last answer.
     pub(super) fn wait(&self, place: Place, script: &str, words: &str) -> Result<Seen> {
         prompt(place, script);
-        let mut seen = self.lab.run(place, script);
+        let mut last = None;
         wait_until(PATIENCE, || {
-            if seen.as_ref().is_ok_and(|seen| !seen.has(words)) {
-                seen = self.lab.run(place, script);
-            }
-            seen.as_ref().is_ok_and(|seen| seen.has(words)) || seen.is_err()
+            let seen = last.insert(self.lab.run(place, script));
+            seen.as_ref().map_or(true, |seen| seen.has(words))
         });
-        let seen = seen?;
+        let seen = last.context("it was asked at least once")??;
         answer(&seen.text, LINES);
         Ok(seen)
     }

@@ -31,7 +31,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             Some(Peer::Tcp { address, local: Some(local) }) => {
                 Some([*address, *local].map(|end| (end.ip().to_canonical(), end.port())))
             }
-            // Whoever reaches the socket may say so: the word spares one connection, and grants nothing.
+            // Whoever reaches the socket may say so: who may order a switch may let any connection pass.
             Some(Peer::Unix { .. }) => {
                 parts.headers.get(SESSION).and_then(|session| session_of(session.to_str().ok()?))
             }

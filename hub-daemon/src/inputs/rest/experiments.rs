@@ -17,7 +17,6 @@ use super::problem::ProblemDetails;
 use super::query::Named;
 use super::{Api, body, idempotency};
 use crate::command::experiment::{Begin, ExperimentCommand, How};
-use crate::command::switch::Order;
 use crate::command::{Command, Problem, Rejection, RejectionKind, Reply};
 use crate::systems::experiment::Arm;
 use crate::view::experiment::ExperimentView;
@@ -242,15 +241,13 @@ impl Api {
         let reason =
             if why.is_empty() { format!("experiment {name}") } else { format!("experiment {name}: {why}") };
         let meant = self.meant(&group)?;
-        let order = |(interface, to): &(String, Option<String>)| {
-            let order = self.order(interface, to.as_deref(), &group.switch, caller);
-            let order = order.map_err(|problem| problem.below("/switch"))?;
-            Ok(Order { why: reason.clone(), ..order })
-        };
-        let orders: Result<Vec<Order>, ProblemDetails> = meant.iter().map(order).collect();
+        let mut orders = self.orders(&meant, &group.switch, caller)?;
+        for order in &mut orders {
+            order.why.clone_from(&reason);
+        }
         let salt = salt.unwrap_or_else(|| name.clone());
         let dry_run = group.switch.dry_run == Some(true);
-        Ok(Begin { name, salt, percent, by: caller.by.clone(), why, orders: orders?, dry_run })
+        Ok(Begin { name, salt, percent, by: caller.by.clone(), why, orders, dry_run })
     }
 
     async fn experiment(&self, command: ExperimentCommand) -> Result<ExperimentView, ProblemDetails> {

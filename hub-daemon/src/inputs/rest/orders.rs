@@ -150,6 +150,19 @@ impl Api {
         })
     }
 
+    /// The orders of a group, of the interfaces that are [`meant`](Self::meant).
+    pub(super) fn orders(
+        &self,
+        meant: &[(String, Option<String>)],
+        asked: &SwitchDocument,
+        caller: &Caller,
+    ) -> Result<Vec<Order>, ProblemDetails> {
+        let order = |(interface, to): &(String, Option<String>)| {
+            self.order(interface, to.as_deref(), asked, caller).map_err(|problem| problem.below("/switch"))
+        };
+        meant.iter().map(order).collect()
+    }
+
     /// The interfaces that a group is made of, each with its personality.
     pub(super) fn meant(
         &self,

@@ -12,7 +12,7 @@ use super::orders::{GroupDocument, SwitchDocument};
 use super::problem::ProblemDetails;
 use super::query::Named;
 use super::{Api, body, idempotency};
-use crate::command::switch::{Order, Said, SwitchCommand};
+use crate::command::switch::{Said, SwitchCommand};
 use crate::view::switch::{OperationView, PlanView};
 
 /// What switches would do.
@@ -110,11 +110,7 @@ pub(super) async fn switch_all(
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: GroupDocument = body::other(&bytes)?;
     let meant = api.meant(&asked)?;
-    let order = |(name, to): &(String, Option<String>)| {
-        api.order(name, to.as_deref(), &asked.switch, &caller).map_err(|problem| problem.below("/switch"))
-    };
-    let orders: Result<Vec<Order>, ProblemDetails> = meant.iter().map(order).collect();
-    let orders = orders?;
+    let orders = api.orders(&meant, &asked.switch, &caller)?;
     let names: Vec<String> = meant.into_iter().map(|(name, _)| name).collect();
     if asked.switch.dry_run == Some(true) {
         let mut plans = Vec::new();

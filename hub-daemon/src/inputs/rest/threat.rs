@@ -75,13 +75,8 @@ pub(super) async fn put(
 ) -> Result<Json<ThreatView>, ProblemDetails> {
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: ThreatDocument = body::other(&bytes)?;
-    let mut told = Vec::new();
-    for interface in api.with_level(&asked)? {
-        let threat = SwitchCommand::Threat { interface, level: asked.level.clone(), by: caller.by.clone() };
-        let view = record(api.command(Command::Switch(threat)).await?)?;
-        told.extend(zone(&view));
-    }
-    Ok(Json(ThreatView { interfaces: told }))
+    let levels = api.with_level(&asked)?.into_iter().map(|interface| (interface, asked.level.clone()));
+    api.tell_levels(levels, &caller).await
 }
 
 pub(super) fn zone(view: &InterfaceView) -> Option<ZoneView> {
@@ -94,6 +89,21 @@ pub(super) fn zone(view: &InterfaceView) -> Option<ZoneView> {
 }
 
 impl Api {
+    /// Tells each interface its level.
+    pub(super) async fn tell_levels(
+        &self,
+        levels: impl IntoIterator<Item = (String, String)>,
+        caller: &Caller,
+    ) -> Result<Json<ThreatView>, ProblemDetails> {
+        let mut told = Vec::new();
+        for (interface, level) in levels {
+            let threat = SwitchCommand::Threat { interface, level, by: caller.by.clone() };
+            let view = record(self.command(Command::Switch(threat)).await?)?;
+            told.extend(zone(&view));
+        }
+        Ok(Json(ThreatView { interfaces: told }))
+    }
+
     /// Names of the interfaces that are meant; each has the level.
     fn with_level(&self, asked: &ThreatDocument) -> Result<Vec<String>, ProblemDetails> {
         let snapshot = Arc::clone(&self.hub.snapshot.borrow());

@@ -14,12 +14,10 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
-use super::interfaces::record;
 use super::problem::ProblemDetails;
 use super::threat::{ThreatView, ZoneView, zone};
 use super::{Api, body};
-use crate::command::switch::SwitchCommand;
-use crate::command::{Command, Problem, Rejection, RejectionKind};
+use crate::command::{Problem, Rejection, RejectionKind};
 
 /// Label of an alert that names a level.
 const LEVEL: &str = "threat_level";
@@ -87,13 +85,7 @@ pub(super) async fn notify(
         }
         .into());
     }
-    let mut told = Vec::new();
-    for (interface, level) in levels {
-        let threat = SwitchCommand::Threat { interface, level, by: caller.by.clone() };
-        let view = record(api.command(Command::Switch(threat)).await?)?;
-        told.extend(zone(&view));
-    }
-    Ok(Json(ThreatView { interfaces: told }))
+    api.tell_levels(levels, &caller).await
 }
 
 /// The level of an interface by the alerts that are about it; none if none is.

@@ -93,43 +93,44 @@ impl Totals {
         let nothing = Reading::default();
         let before = if anew { &nothing } else { before };
         let grown = |of: fn(&Reading) -> u64| of(now).saturating_sub(of(before));
-        self.observed_ms += u64::try_from(time.as_millis()).unwrap_or_default();
-        self.packets += grown(|it| it.packets);
-        self.bytes += grown(|it| it.bytes);
-        self.dropped += grown(|it| it.dropped);
-        self.refused += grown(|it| it.refused);
-        self.flows += grown(|it| it.flows);
-        self.handshakes += grown(|it| it.handshakes);
-        self.handshake_us += grown(|it| it.handshake_us);
         let earlier = before.handshake_buckets.iter().copied().chain(std::iter::repeat(0));
         let buckets = now.handshake_buckets.iter().zip(earlier);
-        let grown: Vec<u64> = buckets.map(|(now, before)| now.saturating_sub(before)).collect();
-        self.add_buckets(&grown);
-        self.rounds += 1;
-        self.rounds_failed += u64::from(fails);
+        self.join(&Self {
+            observed_ms: u64::try_from(time.as_millis()).unwrap_or_default(),
+            packets: grown(|it| it.packets),
+            bytes: grown(|it| it.bytes),
+            dropped: grown(|it| it.dropped),
+            refused: grown(|it| it.refused),
+            flows: grown(|it| it.flows),
+            handshakes: grown(|it| it.handshakes),
+            handshake_us: grown(|it| it.handshake_us),
+            handshake_buckets: buckets.map(|(now, before)| now.saturating_sub(before)).collect(),
+            rounds: 1,
+            rounds_failed: u64::from(fails),
+        });
     }
 
-    fn add_buckets(&mut self, more: &[u64]) {
-        let length = self.handshake_buckets.len().max(more.len());
+    fn join(&mut self, more: &Self) {
+        self.observed_ms += more.observed_ms;
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+        self.dropped += more.dropped;
+        self.refused += more.refused;
+        self.flows += more.flows;
+        self.handshakes += more.handshakes;
+        self.handshake_us += more.handshake_us;
+        let length = self.handshake_buckets.len().max(more.handshake_buckets.len());
         self.handshake_buckets.resize(length, 0);
-        self.handshake_buckets.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        self.handshake_buckets.iter_mut().zip(&more.handshake_buckets).for_each(|(sum, more)| *sum += more);
+        self.rounds += more.rounds;
+        self.rounds_failed += more.rounds_failed;
     }
 
     /// The sum of several.
     pub fn sum(all: &[&Self]) -> Self {
         let mut sum = Self::default();
         for one in all {
-            sum.observed_ms += one.observed_ms;
-            sum.packets += one.packets;
-            sum.bytes += one.bytes;
-            sum.dropped += one.dropped;
-            sum.refused += one.refused;
-            sum.flows += one.flows;
-            sum.handshakes += one.handshakes;
-            sum.handshake_us += one.handshake_us;
-            sum.add_buckets(&one.handshake_buckets);
-            sum.rounds += one.rounds;
-            sum.rounds_failed += one.rounds_failed;
+            sum.join(one);
         }
         sum
     }
