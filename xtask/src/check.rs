@@ -3,6 +3,7 @@
 //! All checks run even when one fails; the last line names those that failed.
 
 mod lines;
+mod rows;
 mod unit;
 
 use std::process::{Command, ExitCode};
@@ -24,9 +25,10 @@ pub(crate) struct Options {}
 /// A check's name and what it does.
 type Check = (&'static str, fn(&Places) -> Result<()>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("format", format),
     ("file lengths", lines::check),
+    ("rows of requirements", rows::check),
     ("lints", lints),
     ("lints of the kernel programs", kernel_lints),
     ("documentation", documentation),
