@@ -359,8 +359,9 @@ impl Hub {
             if let Some(temporary) = &mut record.temporary {
                 temporary.until = after(temporary.until, by);
             }
-            if let Some((_, at)) = record.level.as_mut().and_then(|level| level.falls.as_mut()) {
-                *at = after(*at, by);
+            if let Some(level) = &mut record.level {
+                let falls = level.falls.as_mut().map(|(_, at)| at);
+                falls.into_iter().chain(&mut level.fell).for_each(|at| *at = after(*at, by));
             }
             record.health.shift(by);
         }

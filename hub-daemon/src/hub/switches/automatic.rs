@@ -154,9 +154,20 @@ impl Hub {
         if record.switch.is_some() {
             // One that has flipped is brought to its end first.
             self.with_record(name, |record| {
-                let name = record.level.as_ref().map_or_else(|| level.to_owned(), |level| level.name.clone());
-                record.level = Some(Level { name, falls: Some((level.to_owned(), now)) });
+                let mut held = record.level.take().unwrap_or_else(|| Level::of(level));
+                held.falls = Some((level.to_owned(), now));
+                record.level = Some(held);
             });
+            return;
+        }
+        let may_at = record.level.as_ref().filter(|_| !rises).map(|level| level.may_fall_at(now));
+        if let Some(at) = may_at.filter(|at| *at > now) {
+            self.with_record(name, |record| {
+                if let Some(held) = &mut record.level {
+                    held.falls = Some((level.to_owned(), at));
+                }
+            });
+            self.notice(name, Some(format!("threat level {level} waits: it went down too often")));
             return;
         }
         let has_it = record.layout.live == to && record.standing == Standing::Active;
@@ -167,8 +178,15 @@ impl Hub {
         };
         let again = (!began).then(|| (level.to_owned(), after(now, AGAIN)));
         self.with_record(name, |record| {
-            let kept = record.level.take().map_or_else(|| level.to_owned(), |level| level.name);
-            record.level = Some(Level { name: if began { level.to_owned() } else { kept }, falls: again });
+            let mut held = record.level.take().unwrap_or_else(|| Level::of(level));
+            held.falls = again;
+            if began {
+                level.clone_into(&mut held.name);
+                if !rises {
+                    held.falls_now(now);
+                }
+            }
+            record.level = Some(held);
         });
     }
 

@@ -50,6 +50,33 @@ fn a_temporary_switch_goes_back_and_never_forth_again() {
 }
 
 #[test]
+fn a_threat_that_comes_and_goes_switches_up_always_and_down_three_times_in_ten_minutes() {
+    let zones = json!({"zones": {"hysteresis": "0s", "levels": [
+        {"level": "low", "personality": "p0-0"}, {"level": "high", "personality": "p0-1"}]}});
+    let mut hub = Switching::new(1, zones);
+    for _ in 0..3 {
+        threat(&mut hub, "high");
+        hub.finish("i0");
+        assert_eq!(lives(&hub), "p0-1@1");
+        threat(&mut hub, "low");
+        hub.finish("i0");
+        assert_eq!(lives(&hub), "p0-0@1");
+    }
+    threat(&mut hub, "high");
+    hub.finish("i0");
+    let since = hub.script.now;
+    threat(&mut hub, "low");
+    hub.wait(300);
+    assert_eq!((hub.phase("i0"), lives(&hub).as_str()), (None, "p0-1@1"), "it stays on the safe side");
+    while hub.phase("i0").is_none() {
+        assert!(hub.script.now.duration_since(since).as_mins() < 10, "it goes down after all");
+        hub.wait(10);
+    }
+    hub.finish("i0");
+    assert_eq!((lives(&hub).as_str(), hub.view("i0").level.as_deref()), ("p0-0@1", Some("low")));
+}
+
+#[test]
 fn a_threat_is_followed_up_at_once_and_down_when_it_lasts() {
     let zones = json!({"zones": {"hysteresis": "5m", "levels": [
         {"level": "low", "personality": "p0-0"}, {"level": "high", "personality": "p0-1"},
