@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::admit::invalid;
 use super::{Hub, refused};
 use crate::command::switch::PersonalityCommand;
-use crate::command::{Rejection, RejectionKind, Reply};
+use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::compile;
 use crate::document::personality::PersonalityDocument;
 use crate::model::application::Defined;
@@ -68,8 +68,17 @@ impl Hub {
             let detail = format!("{VERSIONS} versions of personalities are kept: remove some");
             return Err(refused(RejectionKind::Full, "", detail));
         }
+        let rules = compiled(&personality, &self.config.applications).or_else(|problems| {
+            let settled = personality.settled(problems);
+            if settled.is_empty() { Ok([0, 0]) } else { Err(invalid(settled)) }
+        })?;
+        let (count, limit) = (rules.iter().sum::<usize>(), self.config.limits.rules as usize);
+        if count > limit {
+            let detail =
+                format!("{count} compiled rules, and the hub has room for {limit} in all: use fewer");
+            return Err(refused(RejectionKind::Full, "/firewall_rules", detail));
+        }
         let version = self.interfaces.versions.next(&document.name);
-        let rules = compiled(&personality, &self.config.applications);
         let kept = Kept { version: version.clone(), digest, personality, created_at: now, origin, rules };
         self.interfaces_mut().versions.insert(kept);
         Ok(version)
@@ -176,14 +185,24 @@ fn unknown(text: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no personality `{text}`"))
 }
 
-/// How many compiled rules it has towards the interface, and from it.
-fn compiled(personality: &Personality, applications: &Defined) -> [usize; 2] {
+/// How many compiled rules it has towards the interface, and from it; or what is wrong with it, by its own fields.
+fn compiled(personality: &Personality, applications: &Defined) -> Result<[usize; 2], Vec<Problem>> {
     let mut ranges: Vec<_> = personality.addresses().keys().map(|address| address.addr().into()).collect();
     if ranges.is_empty() {
         ranges.extend(personality::PLACEHOLDERS);
     }
     let document = personality.carrier(personality.name(), &Carried::default(), &ranges, None, applications);
-    let persona = Persona::new(&document).ok();
-    let policy = persona.map(|persona| compile::compile(&persona, &[]));
-    policy.map_or([0, 0], |policy| [policy.ingress.len(), policy.egress.len()])
+    let persona = Persona::new(&document)
+        .map_err(|problems| problems.into_iter().map(own_field).collect::<Vec<_>>())?;
+    let policy = compile::compile(&persona, &[]);
+    Ok([policy.ingress.len(), policy.egress.len()])
+}
+
+/// A problem of the persona that carries a personality, as one of the personality.
+fn own_field(problem: Problem) -> Problem {
+    let fields = [("/security_policies", "/firewall_rules"), ("/qos", "/qos_settings")];
+    let renamed = fields
+        .iter()
+        .find_map(|(carried, own)| problem.pointer.strip_prefix(carried).map(|rest| format!("{own}{rest}")));
+    Problem { pointer: renamed.unwrap_or_else(|| problem.pointer.clone()), ..problem }
 }
