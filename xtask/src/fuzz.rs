@@ -27,7 +27,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     let mut test = cargo(places);
-    test.args(["test", "--quiet", "-p", "hub-tests", "--test", "fuzz", "--", "--nocapture"]);
+    test.args(["test", "--quiet", "--test", "fuzz", "--", "--nocapture"]);
     test.args(&options.target);
     test.env("HUB_FUZZ_SECONDS", options.seconds.to_string());
     test.env("HUB_FUZZ_FIRST", options.first.to_string());

@@ -15,8 +15,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
-    command::{cargo, exit_code, find, run as run_command, text},
-    object,
+    build,
+    command::{cargo, exit_code, find, text},
     places::Places,
     say::say,
     setup,
@@ -49,10 +49,8 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     if rights != Rights::LeftOut {
         setup::programs()?;
     }
-    object::build(places)?;
-    let binaries = places.target().join("debug");
-    // The default members together, so that cargo does not build two variants of their dependencies.
-    run_command(cargo(places).args(["build", "--bins"])).context("build hubd and hubctl")?;
+    build::with_tests(places, &[])?;
+    let binaries = build::binaries(places, false);
 
     let runner = if rights == Rights::Sudo { Some(runner_variable()?) } else { None };
     let tests = |words: &[&str]| {
@@ -73,9 +71,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     if status.success() || !failures.are_few() {
         return Ok(exit_code(status));
     }
-    for target in &failures.targets {
+    for target in failures.programs() {
         say("test", &format!("once more, alone: {} of {target}", failures.tests.join(", ")));
-        let words: Vec<&str> = target.split(' ').chain(["--", "--exact", "--test-threads=1"]).collect();
+        let words = ["--test", target, "--", "--exact", "--test-threads=1"];
         let (status, _) = again::watch(tests(&words).args(&failures.tests))?;
         if !status.success() {
             return Ok(exit_code(status));

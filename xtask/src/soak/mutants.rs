@@ -120,7 +120,7 @@ impl Copy {
 
     /// Whether the comparison finds a mismatch, or else the tests of the model.
     fn fate(&self, places: &Places) -> Result<Fate> {
-        let words = ["test", "--quiet", "-p", "hub-tests", "--test"];
+        let words = ["test", "--quiet", "--test"];
         let mut build = self.cargo(places);
         build.args(words).args(["differential", "--no-run"]);
         if !build.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {

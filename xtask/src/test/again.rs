@@ -36,6 +36,11 @@ impl Failures {
             && self.targets.iter().all(|target| target.starts_with(KERNEL_TESTS))
     }
 
+    /// Names of the test programs. Named by their package they would be built anew, with other features.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().filter_map(|target| target.strip_prefix(KERNEL_TESTS))
+    }
+
     fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some(target) = line.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) {
@@ -91,6 +96,7 @@ mod tests {
         assert_eq!(found.tests, ["a::slow"]);
         let found = said("error: 1 target failed:\n    `-p hub-tests --test e2e_limits`\n");
         assert_eq!(found.targets, ["-p hub-tests --test e2e_limits"]);
+        assert_eq!(found.programs().collect::<Vec<_>>(), ["e2e_limits"]);
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::{
     build,
     command::{cargo, run, text},
-    object,
     places::Places,
     say::say,
 };
@@ -65,9 +64,7 @@ const MEASURED: [&str; 4] = [
 
 /// Builds everything and says what to run.
 pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Result<Vec<Step>> {
-    object::build(places)?;
-    run(cargo(places).args(["build", "--bins"])).context("build hubd, hubctl and xtask")?;
-    let built = programs(places, filters)?;
+    let built = programs(places, extent, filters)?;
     let object = places.object().display().to_string();
     let mut steps = vec![Step {
         name: BUDGET.to_owned(),
@@ -101,21 +98,26 @@ pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Resu
     Ok(steps)
 }
 
-/// What cargo says of the test programs whose names fit, which it builds if need be.
-fn programs(places: &Places, filters: &[String]) -> Result<String> {
-    let wanted: Vec<String> = filters
+/// What cargo says of the test programs whose names fit, which it builds if need be, with all other programs.
+fn programs(places: &Places, extent: Extent, filters: &[String]) -> Result<String> {
+    let mut wanted: Vec<String> = filters
         .iter()
         .filter(|filter| !BUDGET.contains(filter.as_str()))
         .map(|name| format!("*{name}*"))
         .collect();
+    if filters.is_empty() && extent == Extent::Quick {
+        wanted.extend(QUICK.iter().map(|(name, _)| (*name).to_owned()));
+    }
+    say("vm", "building the tests");
+    let names: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    build::with_tests(places, &names)?;
     if wanted.is_empty() && !filters.is_empty() {
         return Ok(String::new());
     }
-    say("vm", "building the tests");
-    let mut build = cargo(places);
-    build.args(["test", "--package", "hub-tests", "--no-run", "--message-format=json-render-diagnostics"]);
-    build.args(wanted.iter().flat_map(|pattern| ["--test", pattern]));
-    text(&mut build)
+    let mut test = cargo(places);
+    test.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    test.args(names.iter().flat_map(|name| ["--test", name]));
+    text(&mut test)
 }
 
 /// Name and file of a test program among cargo's messages.
