@@ -254,6 +254,8 @@ pub struct Inventory {
     pub foreign_routes: Vec<IpNet>,
     /// Whether others have policy rules (`ip rule`) beside the kernel's own three.
     pub foreign_rules: bool,
+    /// Whether an interface has a queue of the hub at its root.
+    pub has_queues: bool,
 }
 
 impl Inventory {

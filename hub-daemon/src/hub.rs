@@ -94,6 +94,8 @@ pub struct Hub {
     shown: Option<Shown>,
     /// What was wanted last; `None` if all of it is to be made anew.
     kept: Option<Kept>,
+    /// Interfaces have queues, also where nobody has a bandwidth any more.
+    queues_stand: bool,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
     /// Personalities and the interfaces that have them.
@@ -126,6 +128,7 @@ impl Hub {
             revision: 0,
             shown: None,
             kept: None,
+            queues_stand: false,
             pending: None,
             interfaces: Arc::default(),
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::Silent;
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{World, echoes, wait_until};
+use hub_tests::lab::{Stream, World, echoes, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -194,6 +194,67 @@ fn no_packet_is_judged_by_a_mix_of_two_policies() {
     // A pair is two packets, and the flip may come between them: at most one per change.
     let off = (first + second).abs_diff(sent);
     assert!(off <= u64::from(CHANGES), "{sent} pairs: {first} + {second} arrived");
+}
+
+/// Bandwidths that follow each other: none, other rates, room of other sizes and kinds, classes of traffic.
+fn bandwidths() -> [Value; 5] {
+    let voice = json!([{"protocol": "udp", "port": 5060, "action": "allow", "priority": "voice"},
+                       {"protocol": "any", "action": "allow"}]);
+    [
+        json!({"qos": {"bandwidth": "50Mbps", "latency": "5ms"}}),
+        json!({"qos": {"bandwidth": "80Mbps", "latency": "5ms"}}),
+        json!({"qos": {"bandwidth": "80Mbps", "latency": "100ms"}}),
+        json!({"qos": {"bandwidth": "60Mbps", "ceil": "90Mbps"}, "security_policies": voice}),
+        json!({}),
+    ]
+}
+
+/// Between two datagrams of a stream; four streams flow.
+const PAUSE: Duration = Duration::from_millis(2);
+
+#[test]
+fn changes_of_bandwidth_lose_nothing() {
+    if !root() {
+        return;
+    }
+    // Interfaces get their queues with the first bandwidth, or with the first persona.
+    for (lines, had_one) in [("", true), ("qos: {queues: always}", false)] {
+        let world = World::with(3, lines);
+        let shaped = json!({"qos": {"bandwidth": "20Mbps", "latency": "20ms"}});
+        let delete = || world.hub.send("DELETE", "/v1/personas/p1", &Value::Null);
+        world.create(0, &json!({}));
+        world.create(2, &json!({}));
+        if had_one {
+            world.create(1, &shaped);
+            assert_eq!(delete().status, 204);
+        }
+        let members = [0, 2].map(|number| FAMILIES.map(|v4| (number, v4)));
+        let streams = members.as_flattened().iter().map(|(number, v4)| {
+            let (member, there) = (&world.members[*number], member_at(*number, *v4));
+            let port = if *v4 { 7001 } else { 7002 };
+            (number, v4, Stream::start(&world.outside, member, there, port, PAUSE))
+        });
+        let streams: Vec<_> = streams.collect();
+        for (change, fields) in bandwidths().iter().cycle().take(CHANGES.into()).enumerate() {
+            world.replace(0, fields);
+            if change < 5 {
+                let counters = world.hub.get("/v1/personas/p0/counters").expect(200);
+                let waits = counters["queues"].as_array().is_some_and(|queues| !queues.is_empty());
+                assert_eq!(waits, fields["qos"].is_object(), "change {change}: {counters:#}");
+            }
+            if change % 3 == 0 {
+                world.create(1, &shaped);
+                assert_eq!(delete().status, 204);
+            }
+        }
+        for (number, v4, stream) in streams {
+            let seen = stream.finish();
+            let whole = (seen.sent, seen.sent);
+            let told = format!("p{number}, IPv4 {v4}, {lines:?}: of {} there and back", seen.sent);
+            assert_eq!((seen.arrived.len() as u64, seen.returned), whole, "{told}");
+            assert!(seen.sent > 500, "{told}");
+        }
+    }
 }
 
 /// Tells the sender to end, also when the test fails.

@@ -28,22 +28,25 @@ fn connections_are_reset_at_the_deadline_without_the_daemon() {
     let _server = world.members[0].serve(&[7000]);
     let deadline = after(6);
     world.create(0, &json!({"expiration": deadline.to_string()}));
+    let mut streams = FAMILIES.map(|v4| (v4, world.outside.connect(member_at(0, v4), 7000)));
+    for (_, stream) in &mut streams {
+        assert!(echoes(stream, Duration::from_secs(5)));
+    }
+    world.hub.process().signal(Signal::SIGSTOP);
+    wait_for(deadline);
+    for (v4, stream) in &mut streams {
+        stream.write_all(b"late").unwrap();
+        let error = stream.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "IPv4 {v4}: {error}");
+        world.outside.expect_tcp(member_at(0, *v4), 7000, Silent);
+    }
+    world.hub.process().signal(Signal::SIGCONT);
+    wait_until("the hub has noticed", Duration::from_secs(20), || {
+        world.hub.get("/v1/personas/p0").body["state"] == "expired"
+    });
+    world.create(0, &json!({"expiration": after(60).to_string()}));
     for v4 in FAMILIES {
-        let mut stream = world.outside.connect(member_at(0, v4), 7000);
-        assert!(echoes(&mut stream, Duration::from_secs(5)));
-        if v4 {
-            world.hub.process().signal(Signal::SIGSTOP);
-            wait_for(deadline);
-            stream.write_all(b"late").unwrap();
-            let error = stream.read(&mut [0; 8]).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-            world.outside.expect_tcp(member_at(0, true), 7000, Silent);
-            world.hub.process().signal(Signal::SIGCONT);
-            wait_until("the hub has noticed", Duration::from_secs(20), || {
-                world.hub.get("/v1/personas/p0").body["state"] == "expired"
-            });
-            world.create(0, &json!({"expiration": after(60).to_string()}));
-        }
+        world.outside.expect_tcp(member_at(0, v4), 7000, Answered);
     }
 }
 
@@ -87,19 +90,28 @@ fn a_deletion_drains_and_leaves_nothing() {
     let world = World::new(1);
     let _server = world.members[0].serve(&[7000]);
     world.create(0, &json!({}));
-    let mut stream = world.outside.connect(member_at(0, true), 7000);
-    assert!(echoes(&mut stream, Duration::from_secs(5)));
+    let mut streams = FAMILIES.map(|v4| (v4, world.outside.connect(member_at(0, v4), 7000)));
+    for (_, stream) in &mut streams {
+        assert!(echoes(stream, Duration::from_secs(5)));
+    }
     let refused = world.hub.send("DELETE", "/v1/personas/p0?drain=9m", &Value::Null);
     assert_eq!(refused.status, 400, "{:#}", refused.body);
     world.hub.hubctl(&["persona", "delete", "--drain", "6s", "p0"]).expect_success();
     let view = world.hub.get("/v1/personas/p0").expect(200);
     assert_eq!(view["state"], "deleting", "{view:#}");
-    assert!(echoes(&mut stream, Duration::from_secs(5)));
-    world.outside.expect_tcp(member_at(0, true), 7000, Silent);
+    for (v4, stream) in &mut streams {
+        assert!(echoes(stream, Duration::from_secs(5)), "IPv4 {v4}: a connection of before goes on");
+        world.outside.expect_tcp(member_at(0, *v4), 7000, Silent);
+    }
     wait_until("it is gone", Duration::from_secs(20), || world.hub.get("/v1/personas/p0").status == 404);
+    for (v4, stream) in &mut streams {
+        assert!(!echoes(stream, Duration::from_secs(1)), "IPv4 {v4}: a connection outlived its persona");
+    }
 
     world.create(0, &json!({}));
-    world.outside.expect_tcp(member_at(0, true), 7000, Answered);
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(member_at(0, v4), 7000, Answered);
+    }
     let headers = [("Prefer", "return=representation")];
     let answer = world.hub.request("DELETE", "/v1/personas/p0", &headers, "").expect(200);
     assert_eq!(answer, json!({"persona": "p0", "residue": []}));

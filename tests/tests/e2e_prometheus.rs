@@ -77,7 +77,14 @@ fn rules_and_dashboard_ask_for_what_is_exported() {
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
         .filter_map(|line| line.split_once(' '))
-        .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+        .flat_map(|(name, kind)| {
+            let series: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_count", "_sum"],
+                _ => &[""],
+            };
+            series.iter().map(move |series| format!("{name}{series}"))
+        })
         .collect();
     let rules = fs::read_to_string(config("prometheus/hub.rules.yaml")).unwrap();
     let expressions: Vec<&str> =

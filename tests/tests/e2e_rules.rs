@@ -123,9 +123,43 @@ fn egress_rules_and_lists_bind_members() {
             world.why(&format!("tcp {} {} --in seg0", member_at(0, v4), with_port(far, 25)));
         assert!(!passes && answer["rules"][0]["direction"] == "egress", "{answer:#}");
     }
-    world.replace(0, &json!({"egress": {"deny": ["192.0.2.0/24"], "allow": ["2001:db8:2::/64"]}}));
-    world.members[0].expect_tcp(outside_at(true), 80, Silent);
-    world.members[0].expect_tcp(outside_at(false), 80, Answered);
+}
+
+#[test]
+fn egress_lists_of_prefixes_bind_members_each_by_itself() {
+    if !root() {
+        return;
+    }
+    let world = world(&json!({}));
+    let _outside = world.outside.serve(&[80]);
+    let whole = |v4: bool| if v4 { "192.0.2.0/24" } else { "2001:db8:2::/64" };
+    let elsewhere = |v4: bool| if v4 { "198.51.100.0/24" } else { "2001:db8:9::/64" };
+    let host = |v4: bool| outside_at(v4).to_string();
+    for v4 in FAMILIES {
+        // Lists, and whether members reach the outside by this family and by the other.
+        let cases = [
+            (json!({}), [true, true]),
+            (json!({"deny": [whole(v4)]}), [false, true]),
+            (json!({"deny": [elsewhere(v4)]}), [true, true]),
+            // Whoever allows something allows nothing else, of neither family.
+            (json!({"allow": [whole(v4)]}), [true, false]),
+            (json!({"allow": [elsewhere(v4)]}), [false, false]),
+            (json!({"allow": [whole(v4), whole(!v4)], "deny": [host(v4)]}), [false, true]),
+            (json!({"allow": [host(v4)], "deny": [elsewhere(v4)]}), [true, false]),
+        ];
+        for (lists, [own, other]) in cases {
+            world.replace(0, &json!({"egress": lists}));
+            for (family, passes) in [(v4, own), (!v4, other)] {
+                let far = outside_at(family);
+                let (answer, says) =
+                    world.why(&format!("tcp {} {} --in seg0", member_at(0, family), with_port(far, 80)));
+                assert_eq!(says, passes, "{lists}, {far}: {answer:#}");
+                let tcp =
+                    world.members[0].tcp(far, 80, Duration::from_millis(if passes { 5_000 } else { 350 }));
+                assert_eq!(tcp, if passes { Answered } else { Silent }, "{lists}, {far}");
+            }
+        }
+    }
 }
 
 #[test]

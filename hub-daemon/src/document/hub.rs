@@ -20,7 +20,7 @@ use super::source;
 use super::subnet::SubnetDocument;
 use crate::desired::{Role, TcHook, Xdp};
 use crate::model::config::{Config, LogLevel, RoutePriority};
-use crate::model::qos::Engine;
+use crate::model::qos::{Engine, Queues};
 
 /// Configuration of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -162,6 +162,9 @@ pub struct AttachDocument {
 pub struct EngineDocument {
     /// What makes packets wait; default `auto`. `edt` needs the queue `fq` in the kernel (`sch_fq`).
     pub engine: Engine,
+    /// When interfaces have queues: `needed`, the default, from the first bandwidth on until there is no persona;
+    /// `always` as long as there is a persona. In the moment that an interface gets its queue, packets are lost.
+    pub queues: Queues,
 }
 
 /// What stays reachable on the host.

@@ -44,6 +44,7 @@ struct Was {
 /// How many working personas ask for what several may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
+    works: usize,
     shared: usize,
     shared_v6: usize,
     v6: usize,
@@ -57,6 +58,7 @@ impl Counts {
         let v6 = was.works && persona.has_family(false);
         let masquerade = was.works && matches!(persona.nat(), Nat::Masquerade { .. });
         Self {
+            works: was.works.into(),
             shared: shares.into(),
             shared_v6: (shares && v6).into(),
             v6: v6.into(),
@@ -64,12 +66,13 @@ impl Counts {
         }
     }
 
-    fn each(self) -> [usize; 4] {
-        [self.shared, self.shared_v6, self.v6, self.masquerade]
+    fn each(self) -> [usize; 5] {
+        [self.works, self.shared, self.shared_v6, self.v6, self.masquerade]
     }
 
     fn without(self, other: Self) -> Self {
         Self {
+            works: self.works - other.works,
             shared: self.shared - other.shared,
             shared_v6: self.shared_v6 - other.shared_v6,
             v6: self.v6 - other.v6,
@@ -79,6 +82,7 @@ impl Counts {
 
     fn with(self, other: Self) -> Self {
         Self {
+            works: self.works + other.works,
             shared: self.shared + other.shared,
             shared_v6: self.shared_v6 + other.shared_v6,
             v6: self.v6 + other.v6,
@@ -99,6 +103,8 @@ impl Hub {
             return desired;
         }
         let desired = self.desired(now);
+        // Once there, they stay until there is no persona.
+        self.queues_stand = !desired.queues.is_empty();
         let records: BTreeMap<PersonaId, Was> = self
             .records
             .shared()
@@ -248,6 +254,7 @@ impl Desired {
         amend(&mut self.detectors, &from.detectors, &to.detectors, |_| true)?;
         let owns = |name: &String| old.links.contains(name) || new.links.contains(name);
         amend(&mut self.ports, &from.ports, &to.ports, owns)?;
+        amend(&mut self.queues, &from.queues, &to.queues, |key| owns(&key.interface))?;
         amend(&mut self.sysctls, &from.sysctls, &to.sysctls, |key| old.owns(key) || new.owns(key))
     }
 }

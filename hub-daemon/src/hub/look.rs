@@ -8,7 +8,11 @@ use crate::systems::persona::Life;
 
 impl Hub {
     /// Takes note of the kernel's state. A range that somebody else routes is no longer a tombstone's.
-    pub(super) fn look(&mut self, inventory: Inventory, now: Timestamp) {
+    pub(super) fn look(&mut self, mut inventory: Inventory, now: Timestamp) {
+        let has_queues = std::mem::take(&mut inventory.has_queues);
+        if self.passed.is_none() {
+            self.queues_stand |= has_queues;
+        }
         if self.inventory == inventory {
             return;
         }

@@ -16,6 +16,7 @@ use crate::desired::{Desired, Segment, SegmentState, Settings, Trial};
 use crate::model::detector::Detectors;
 use crate::model::persona::Persona;
 use crate::model::policy::Policy;
+use crate::model::qos::Queues;
 use crate::model::service::Service;
 use crate::model::{PersonaId, SegmentId, protocol};
 use crate::systems::persona::Record;
@@ -62,12 +63,6 @@ impl Hub {
         let records = self.records.values().map(|record| (record, record.works(now)));
         self.contribute(&mut desired, records, &ground, &services, now);
         self.contribute_interfaces(&mut desired, now);
-        if !self.interfaces.records.is_empty() && self.interfaces.versions.limit() {
-            let carriers =
-                self.interfaces.records.values().filter_map(|record| self.records.get(&record.carrier));
-            let segments = carriers.map(|carrier| carrier.segment).collect();
-            shaping::stand(&mut desired, &segments, &ground);
-        }
         desired
     }
 
@@ -107,7 +102,10 @@ impl Hub {
             place::contribute(desired, record, placement, ground);
         }
         let records: Vec<&Record> = placed.iter().map(|(record, _)| *record).collect();
-        shaping::contribute(desired, &records, ground);
+        let stands = self.queues_stand
+            || self.config.qos.queues == Queues::Always
+            || (!self.interfaces.records.is_empty() && self.interfaces.versions.limit());
+        shaping::contribute(desired, &records, ground, stands);
         place::routes(desired, &placed, self.config.route_priority);
         self.tables(desired, &placed, services, now);
         if placed.iter().any(|(record, _)| record.persona.has_family(false)) {
@@ -205,7 +203,7 @@ impl Hub {
             documents_error: self.documents_error.clone(),
             ready: self.is_ready(),
             pools: self.pools(),
-            qos: self.config.qos,
+            qos: self.config.qos.engine,
             templates: self.templates.clone(),
             node: self.node(),
             nodes: Arc::clone(&self.config.nodes),

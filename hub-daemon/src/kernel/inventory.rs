@@ -39,7 +39,8 @@ impl Netlink {
             link.addresses = addresses.remove(&link.ifindex).unwrap_or_default();
         }
         let foreign_routes = self.foreign_routes()?.into_iter().collect();
-        Ok(Inventory { links, foreign_routes, foreign_rules: self.has_foreign_rules()? })
+        let has_queues = queues.iter().any(|queue| queue.is_root() && queue.is_ours());
+        Ok(Inventory { links, foreign_routes, foreign_rules: self.has_foreign_rules()?, has_queues })
     }
 
     fn addresses_by_index(&mut self) -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {

@@ -24,7 +24,7 @@ use super::protocol::{self, Protocol};
 use super::subnet::{self, Subnet};
 use super::webhook::Webhook;
 use super::{
-    alert::Alert, bandwidth::Bandwidth, baseline, node::Node, nodes::OtherNode, qos::Engine, rule::Rule,
+    alert::Alert, bandwidth::Bandwidth, baseline, node::Node, nodes::OtherNode, qos::Queueing, rule::Rule,
 };
 use super::{life, names, span};
 use crate::command::Problem;
@@ -75,7 +75,7 @@ pub struct Config {
     /// First and last port for masqueraded connections.
     pub masquerade_ports: (u16, u16),
     /// What makes packets of limited personas wait.
-    pub qos: Engine,
+    pub qos: Queueing,
     /// Which hub of several this is.
     pub node: Node,
     /// The other hubs.
@@ -208,7 +208,7 @@ impl Default for Config {
             masquerade_ports: (61_000, 65_535),
             life: life::Limits::default(),
             route_priority: RoutePriority::default(),
-            qos: Engine::default(),
+            qos: Queueing::default(),
             node: Node::default(),
             nodes: Arc::default(),
             log: LogLevel::default(),
@@ -260,7 +260,7 @@ impl Config {
             applications: application::read(&mut problems, &document.applications),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
-            qos: document.qos.engine,
+            qos: Queueing { engine: document.qos.engine, queues: document.qos.queues },
             node: Node::new(&mut problems, &document.node),
             nodes: OtherNode::list(&mut problems, document, folder).into(),
             log: document.log,

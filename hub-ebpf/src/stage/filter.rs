@@ -17,6 +17,7 @@ use hub_common::segment::{
     policy_slot,
 };
 
+use crate::addresses::segment_of;
 use crate::maps::{PEERS, POLICIES, RULES, set_until};
 use crate::report::refuse;
 use crate::stage::connections::{hub_crowded, hub_full};
@@ -33,14 +34,26 @@ pub(crate) fn filter(scratch: &mut Scratch, reply: bool) -> Result<(), Reason> {
     if sender != 0 {
         ask(scratch, 0, reply)?;
     }
-    if !may_talk(sender, receiver) {
-        refuse(&mut scratch.outcome, Reason::InterPersona, receiver, false);
+    let addressee = addressee(scratch, reply);
+    if !may_talk(sender, addressee) {
+        refuse(&mut scratch.outcome, Reason::InterPersona, addressee, false);
         return Err(Reason::InterPersona);
     }
     if receiver != 0 {
         ask(scratch, 1, reply)?;
     }
     Ok(())
+}
+
+/// Whose range the flow's first packet goes to, 0 for nobody's: the receiver, or the persona whose gateway it is.
+/// What is the hub's own has no receiver, and is for members of its range and their peers all the same.
+#[inline(always)]
+pub(crate) fn addressee(scratch: &Scratch, reply: bool) -> u32 {
+    let [sender, receiver] = scratch.outcome.segment;
+    if sender == 0 || receiver != 0 {
+        return receiver;
+    }
+    segment_of(if reply { &scratch.packet.source } else { &scratch.packet.target })
 }
 
 /// Whether two segments are one, or peers, or one of them is none.

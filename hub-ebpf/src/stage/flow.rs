@@ -24,7 +24,7 @@ use crate::pipeline::begin;
 use crate::report::{self, refuse};
 use crate::stage::admit::{admit_new, tells};
 use crate::stage::connections::{hub_cut, hub_ended};
-use crate::stage::filter::{filter, may_talk};
+use crate::stage::filter::{addressee, filter, may_talk};
 use crate::stage::limit::hub_limited;
 use crate::stage::quarantine::hub_isolated;
 use crate::stage::related::related;
@@ -300,8 +300,10 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
     if same_segments && !decides && scratch.tick < flow.deadline_tick {
         let unlimited = flow.limit == [0; 2];
         let kept = preserved(outcome, flow, 0, unlimited) && preserved(outcome, flow, 1, unlimited);
+        let sender = outcome.segment[0];
         // Peers part company without a change of their policies.
-        if kept && may_talk(outcome.segment[0], outcome.segment[1]) {
+        if kept && may_talk(sender, addressee(scratch, direction == 1)) {
+            let outcome = &mut scratch.outcome;
             outcome.rule = flow.rule;
             outcome.deadline_tick = flow.deadline_tick;
             outcome.limit = flow.limit;
@@ -309,7 +311,7 @@ fn known(scratch: &mut Scratch, flow: &Flow, direction: usize) -> Result<(), Rea
             return held(scratch, flow);
         }
     }
-    outcome.flags |= OUTCOME_RESTAMP;
+    scratch.outcome.flags |= OUTCOME_RESTAMP;
     let verdict = filter(scratch, direction == 1);
     let cut = verdict.is_err() && verdict != Err(Reason::RateLimit);
     // Who was let begin is told of its end, and so is the other one.

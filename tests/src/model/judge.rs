@@ -371,7 +371,9 @@ impl Model {
         if let Some(source) = segments[0] {
             put(Side::Egress, source)?;
         }
-        if let [Some(a), Some(b)] = segments
+        // A gateway is the hub's own, and for the persona whose range it is in.
+        let gateway = self.locals.contains(&packet.target).then(|| self.segment_of(packet.target));
+        if let (Some(a), Some(b)) = (segments[0], segments[1].or(gateway.flatten()))
             && a != b
             && !self.peers.contains(&(a.min(b), a.max(b)))
         {

@@ -29,6 +29,8 @@ const MEMBER6: &str = "2001:db8:1::5";
 const OTHER6: &str = "2001:db8:2::5";
 const REMOTE6: &str = "2001:db8:ffff::1";
 const HUB: &str = "10.1.0.1";
+/// Gateways of the other segments.
+const GATEWAYS: [&str; 4] = ["10.2.0.1", "2001:db8:2::1", "10.3.0.1", "2001:db8:3::1"];
 
 fn rule(protocol: u8, port: u16, action: u8) -> Rule {
     Rule {
@@ -100,6 +102,7 @@ fn hub() -> Model {
     model.peers.insert((1, 2));
     model.ports.extend([(UPLINK, Role::Uplink), (PORT_A, Role::Segment(1)), (SHARED, Role::Shared)]);
     model.locals.extend([ip(HUB), ip("203.0.113.1")]);
+    model.locals.extend(GATEWAYS.map(ip));
     model.failsafe.insert((6, 22));
     model
 }

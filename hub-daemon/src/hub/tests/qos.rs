@@ -9,7 +9,7 @@ use crate::desired::Role;
 use crate::desired::queues::{Queue, QueuePlace};
 use crate::model::SegmentId;
 use crate::model::config::Interface;
-use crate::model::qos::Engine;
+use crate::model::qos::{Engine, Queueing, Queues};
 
 /// A hub with an uplink and a port of a persona, on which somebody else may have a queue.
 fn hub(engine: Engine, foreign: Option<&str>) -> Script {
@@ -20,7 +20,8 @@ fn hub(engine: Engine, foreign: Option<&str>) -> Script {
         xdp: crate::desired::Xdp::Off,
         bandwidth: None,
     };
-    let mut config = Config { qos: engine, interfaces: vec![uplink], ..Config::default() };
+    let qos = Queueing { engine, ..Queueing::default() };
+    let mut config = Config { qos, interfaces: vec![uplink], ..Config::default() };
     config.limits.personas = 5_000;
     let mut script = Script::with(config);
     let link = |ifindex, queue: Option<&str>| Link {
@@ -77,6 +78,61 @@ fn a_foreign_queue_stays_with_departure_times_too() {
     assert_eq!(script.reasons("a"), ["ForeignQueue"]);
 }
 
+/// Interfaces with a queue at their root, by what the hub wants.
+fn roots(script: &mut Script) -> Vec<String> {
+    let desired = script.hub.wanted(script.now);
+    assert_eq!(desired, script.desired());
+    let roots = desired.queues.keys().filter(|key| key.place == QueuePlace::Root);
+    roots.map(|key| key.interface.clone()).collect()
+}
+
+#[test]
+fn queues_that_came_with_a_bandwidth_stay_until_there_is_no_persona() {
+    for engine in [Engine::Htb, Engine::Edt] {
+        let mut script = hub(engine, None);
+        let plain = with(persona("a", "10.1.0.0/24"), json!({"interfaces": ["seg0"]}));
+        let other = with(persona("b", "10.2.0.0/24"), json!({"endpoints": [{"name": "e", "pid": 7}]}));
+        script.create(plain.clone()).unwrap();
+        assert_eq!(roots(&mut script), [""; 0], "nobody needs them");
+        script.replace("a", limited("a", "10.1.0.0/24")).unwrap();
+        assert_eq!(roots(&mut script), ["seg0", "up0"]);
+        let view = script.create(other.clone()).unwrap();
+        let port = crate::systems::persona::seats::link_name(view.segment, 0);
+        assert_eq!(roots(&mut script), [&port, "seg0", "up0"], "who has no bandwidth may get one");
+        script.replace("a", plain.clone()).unwrap();
+        assert_eq!(roots(&mut script), [&port, "seg0", "up0"]);
+        script.delete("a").unwrap();
+        script.reconciled(&[]);
+        assert_eq!(roots(&mut script), [&port, "up0"]);
+        script.delete("b").unwrap();
+        script.reconciled(&[]);
+        assert_eq!(roots(&mut script), [""; 0]);
+        script.create(plain).unwrap();
+        assert_eq!(roots(&mut script), [""; 0]);
+    }
+}
+
+#[test]
+fn queues_that_a_restart_finds_stay_and_some_are_always_there() {
+    let plain = with(persona("a", "10.1.0.0/24"), json!({"interfaces": ["seg0"]}));
+    for (queues, found, wanted) in [
+        (Queues::Needed, false, &[][..]),
+        (Queues::Needed, true, &["seg0", "up0"]),
+        (Queues::Always, false, &["seg0", "up0"]),
+    ] {
+        let mut script = hub(Engine::Htb, None);
+        let qos = Queueing { queues, ..Queueing::default() };
+        let config = Config { qos, ..script.hub.config().clone() };
+        script.hub.handle(Command::Configure(Box::new(config)), script.now).unwrap();
+        let seen = Inventory { has_queues: found, ..script.hub.inventory.clone() };
+        script.inventory(seen);
+        script.create(plain.clone()).unwrap();
+        assert_eq!(roots(&mut script), wanted, "{queues:?}, found {found}");
+        script.delete("a").unwrap();
+        assert_eq!(roots(&mut script), [""; 0], "without a persona nothing is there");
+    }
+}
+
 #[test]
 fn what_departure_times_cannot_do_is_said() {
     let more = json!({"qos": {"bandwidth": "8Mbps", "ceil": "9Mbps"}});
@@ -101,7 +157,8 @@ fn segments_without_a_class_are_policed_by_htb_and_paced_by_departure_times() {
     assert!(last.0 >= SHAPED_SEGMENTS, "{last:?}");
     script.reconciled(&[]);
     for (engine, wanted) in [(Engine::Htb, &["QosPoliced"][..]), (Engine::Edt, &[])] {
-        let config = Config { qos: engine, ..script.hub.config().clone() };
+        let qos = Queueing { engine, ..Queueing::default() };
+        let config = Config { qos, ..script.hub.config().clone() };
         script.hub.handle(Command::Configure(Box::new(config)), script.now).unwrap();
         assert_eq!(script.reasons("a"), wanted, "{engine:?}");
         let desired = script.desired();

@@ -15,7 +15,7 @@ use super::place::Ground;
 use crate::desired::queues::{
     Class, LINK_BPS, LINK_CLASS, Plan, Queue, QueueKey, QueuePlace, Shape, with_ip_headers,
 };
-use crate::desired::{Desired, Port, Role};
+use crate::desired::{Desired, Role};
 use crate::model::SegmentId;
 use crate::model::dscp::Dscp;
 use crate::model::persona::Persona;
@@ -40,10 +40,12 @@ fn has_rules(persona: &Persona) -> bool {
     persona.rules.rules.iter().any(|rule| rule.dscp().is_some() || rule.priority().is_some())
 }
 
-/// Adds shapes and queues of personas whose ports are in `desired`.
-pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>) {
+/// Adds shapes and queues of personas whose ports are in `desired`. Where one has a queue, or queues `stand`
+/// without, all uplinks and ports of personas have roots: see [`stand`].
+pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>, stands: bool) {
     let shaped = |persona: &Persona| flags(persona) & SEGMENT_SHAPED != 0;
-    if !records.iter().any(|record| shaped(&record.persona) || trial(record).is_some_and(shaped)) {
+    let any = records.iter().any(|record| shaped(&record.persona) || trial(record).is_some_and(shaped));
+    if records.is_empty() || !(any || stands) {
         return;
     }
     let uplinks: BTreeSet<String> = desired
@@ -77,6 +79,9 @@ pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_
             desired.queues.insert(key.clone(), *queue);
         }
     }
+    if stands || !desired.queues.is_empty() {
+        stand(desired, &uplinks.iter().chain(ports.values().flatten()).collect(), ground);
+    }
 }
 
 /// The persona as it would be by what is on trial.
@@ -85,21 +90,16 @@ fn trial(record: &Record) -> Option<&Persona> {
     Some(candidate.persona.as_ref())
 }
 
-/// Adds roots of queues to uplinks and to these ports, for bandwidths that come and go there while packets flow:
-/// the kernel drops what meets an interface in the moment that it gets a root or loses it.
-pub fn stand(desired: &mut Desired, segments: &BTreeSet<SegmentId>, ground: &Ground<'_>) {
-    let own = |port: &Port| port.segment.is_some_and(|segment| segments.contains(&segment));
-    let ports = desired.ports.iter().filter(|(_, port)| port.role == Role::Uplink || own(port));
-    let names: Vec<String> =
-        ports.map(|(name, _)| name.clone()).filter(|name| !foreign(name, ground)).collect();
-    for name in names {
-        let key = |place| QueueKey { interface: name.clone(), place };
+/// Adds roots of queues to interfaces, for bandwidths that come and go there while packets flow: the kernel drops
+/// what meets an interface in the moment that it gets a root or loses it.
+fn stand(desired: &mut Desired, names: &BTreeSet<&String>, ground: &Ground<'_>) {
+    for name in names.iter().filter(|name| !foreign(name, ground)) {
+        let key = |place| QueueKey { interface: (*name).clone(), place };
         let root = if ground.config.qos.paces() { Queue::Pacer } else { Queue::Root };
         desired.queues.insert(key(QueuePlace::Root), root);
         if root == Queue::Root {
-            desired
-                .queues
-                .insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link_class(&name, ground)));
+            let class = Queue::Class(link_class(name, ground));
+            desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), class);
         }
     }
 }
