@@ -113,8 +113,23 @@ fn the_end_is_announced_and_life_is_extended_up_to_its_limit() {
         return;
     }
     let world = World::new(1);
+    let followed = world.lab.folder().join("followed");
+    let _follower = world.router.background(&format!(
+        "curl --silent --no-buffer --unix-socket {} 'http://hub/v1/events?type=change&persona=p0' --output {}",
+        world.hub.socket().display(),
+        followed.display()
+    ));
+    wait_until("the stream is open", Duration::from_secs(20), || world.hub.log().contains("/v1/events"));
     world.create(0, &json!({"ttl": "62s", "max_ttl": "90s"}));
-    wait_until("the warning", Duration::from_secs(20), || world.hub.log().contains("p0: its end is near"));
+    let warnings = || {
+        let text = std::fs::read_to_string(&followed).unwrap_or_default();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
+        let events = data.filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
+        let warnings = events.filter(|event| event["what"] == "ending" && event["persona"] == "p0");
+        warnings.map(|event| event["message"].to_string()).collect::<Vec<_>>()
+    };
+    wait_until("the warning", Duration::from_secs(20), || !warnings().is_empty());
+    assert!(warnings().iter().all(|message| message.contains("p0: its end is near")), "{:?}", warnings());
     let reasons = world.hub.get("/v1/personas/p0").body["conditions"].to_string();
     assert!(reasons.contains("EndsInAMinute"), "{reasons}");
     let extend = |seconds: i64| {
