@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::world::{FAMILIES, gateway, gateway_outside, member_at, outside_at};
-use hub_tests::lab::{Space, World, echoes};
+use hub_tests::lab::{Space, World, echoes, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -278,6 +278,65 @@ fn endpoints_of_twins_are_made_with_native_addresses() {
         }
         let refusal = world.hub.send("POST", "/v1/personas", &third).expect(409);
         assert!(refusal.to_string().contains("overlaps 10.77.0.0/24"), "{refusal:#}");
+    }
+}
+
+/// What the status says of DNS that nobody answers.
+fn unanswered(world: &World) -> Option<String> {
+    let status = world.hub.get("/v1/status").body;
+    let conditions = status["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["reason"] == "DnsUnanswered")?;
+    Some(found["message"].to_string())
+}
+
+#[test]
+fn dns_has_its_port_with_the_drop_in_and_the_service_runs_without() {
+    if !root() {
+        return;
+    }
+    let rights = |files: &[&str]| {
+        let lines = files.iter().flat_map(|file| file.lines());
+        let named = lines.filter_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+        let each = named.flat_map(|names| names.split_whitespace());
+        let each: String = each.map(|name| name.replace("CAP_", ",+").to_lowercase()).collect();
+        format!("--bounding-set=-all{each}")
+    };
+    let service = include_str!("../../config/hubd.service");
+    let drop_in = include_str!("../../config/debian/dns.conf");
+    let mut world = World::with(1, "dns: {listen: '[::]:53'}\n");
+    world.create(0, &json!({}));
+    world.hub.restart_under(&["setpriv", &rights(&[service])]);
+    wait_until("it says what is missing", LIMIT, || {
+        unanswered(&world).is_some_and(|said| said.contains("dns.conf"))
+    });
+    world.hub.restart_under(&["setpriv", &rights(&[service, drop_in])]);
+    for v4 in FAMILIES {
+        world.outside.expect_ping(member_at(0, v4), Answered);
+        let name = if v4 { "10-100-0-10.p0.hub" } else { "fd00-100--10.p0.hub" };
+        assert_eq!(look_up(&world.outside, gateway_outside(v4), name), Some(member_at(0, v4)));
+    }
+    assert_eq!(unanswered(&world), None);
+}
+
+#[test]
+fn dns_is_answered_as_soon_as_nobody_else_has_the_port() {
+    if !root() {
+        return;
+    }
+    let mut world = World::with(1, "dns: {listen: '[::]:53'}\n");
+    world.create(0, &json!({}));
+    world.hub.process().stop();
+    let other = world.router.within(|| std::net::UdpSocket::bind("127.0.0.53:53").unwrap());
+    world.hub.restart();
+    wait_until("who listens is told", LIMIT, || {
+        unanswered(&world).is_some_and(|said| said.contains("another name server"))
+    });
+    world.outside.expect_ping(member_at(0, true), Answered);
+    drop(other);
+    wait_until("the condition goes", LIMIT, || unanswered(&world).is_none());
+    for v4 in FAMILIES {
+        let name = if v4 { "10-100-0-10.p0.hub" } else { "fd00-100--10.p0.hub" };
+        assert_eq!(look_up(&world.outside, gateway_outside(v4), name), Some(member_at(0, v4)));
     }
 }
 

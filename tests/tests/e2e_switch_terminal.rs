@@ -1,5 +1,5 @@
-//! `hubctl personality switch` on a terminal asks whether to keep what it did: yes, no, and nobody there.
-//! The terminal is that of `script`, which every Debian has.
+//! `hubctl` on a terminal: `personality switch` asks whether to keep what it did (yes, no, and nobody there), `top`
+//! draws anew until it is told to end. The terminal is that of `script`, which every Debian has.
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
 
 use std::io::{Read as _, Write as _};
@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{Resource, SWITCH};
-use hub_tests::lab::{Stopwatch, patience, program, wait_until};
+use hub_tests::lab::{Stopwatch, World, patience, program, wait_until};
 use hub_tests::root;
+use serde_json::json;
 
 /// A session at a terminal.
 struct Terminal {
@@ -23,10 +24,14 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn start(resource: &Resource, words: &str) -> Self {
-        let (hubctl, socket) = (program("hubctl"), resource.world.hub.socket());
-        let line = format!("{} --socket {} personality switch {words}", hubctl.display(), socket.display());
-        let mut command = resource.world.router.program("script");
+    fn switch(resource: &Resource, words: &str) -> Self {
+        Self::start(&resource.world, &format!("personality switch {words}"))
+    }
+
+    fn start(world: &World, words: &str) -> Self {
+        let (hubctl, socket) = (program("hubctl"), world.hub.socket());
+        let line = format!("{} --socket {} {words}", hubctl.display(), socket.display());
+        let mut command = world.router.program("script");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (keys, mut screen) = (child.stdin.take(), child.stdout.take().unwrap());
@@ -55,7 +60,11 @@ impl Terminal {
     }
 
     fn type_line(&mut self, text: &str) {
-        writeln!(self.keys.as_mut().unwrap(), "{text}").unwrap();
+        self.press(&format!("{text}\n"));
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
     /// How it ended, and what it showed; the keyboard stays there to the last.
@@ -85,7 +94,7 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
         return;
     }
     let resource = Resource::new();
-    let mut terminal = Terminal::start(&resource, "web shut --urgent");
+    let mut terminal = Terminal::switch(&resource, "web shut --urgent");
     terminal.asked();
     assert_eq!(resource.state(), "awaiting_confirm");
     assert!(terminal.shown().contains("web has shut@1"));
@@ -97,7 +106,7 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
 
     // Nobody is there: it says so when the time is over, and does not wait for a key.
     let watch = Stopwatch::start();
-    let mut terminal = Terminal::start(&resource, "web shut --urgent --confirm 2s");
+    let mut terminal = Terminal::switch(&resource, "web shut --urgent --confirm 2s");
     terminal.asked();
     let (code, shown) = terminal.end();
     assert_eq!(code, Some(1), "{shown}");
@@ -106,7 +115,7 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
     resource.settle();
     resource.expect_whole(Open, "after silence");
 
-    let mut terminal = Terminal::start(&resource, "web shut --urgent");
+    let mut terminal = Terminal::switch(&resource, "web shut --urgent");
     terminal.asked();
     terminal.type_line("y");
     let (code, shown) = terminal.end();
@@ -115,9 +124,35 @@ fn a_switch_on_a_terminal_is_kept_by_a_word_alone() {
     resource.settle();
     resource.expect_whole(Shut, "after a yes");
 
-    let (code, shown) = Terminal::start(&resource, "web open --urgent --no-confirm").end();
+    let (code, shown) = Terminal::switch(&resource, "web open --urgent --no-confirm").end();
     assert_eq!(code, Some(0), "{shown}");
     assert!(!shown.contains("[y/n]"), "{shown}");
     resource.settle();
     resource.expect_whole(Open, "without a question");
+}
+
+#[test]
+fn top_draws_on_a_screen_of_its_own_until_it_is_told_to_end() {
+    const DRAWN: &str = "\x1b[H\x1b[J";
+    const INTERRUPT: &str = "\x03";
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    world.create(0, &json!({}));
+    let mut terminal = Terminal::start(&world, "top --interval 100ms --sort name");
+    let drawings = |terminal: &mut Terminal, with: &str| {
+        let with = |drawing: &&str| drawing.contains("PERSONA") && drawing.contains(with);
+        terminal.shown().split(DRAWN).skip(1).filter(with).count()
+    };
+    wait_until("it is drawn anew", SWITCH, || drawings(&mut terminal, "p0") >= 3);
+    assert_eq!(drawings(&mut terminal, "p1"), 0);
+    world.create(1, &json!({}));
+    wait_until("who came is shown", SWITCH, || drawings(&mut terminal, "p1") >= 2);
+    terminal.press(INTERRUPT);
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(0), "{shown:?}");
+    let [before, after] = ["\x1b[?1049h", "\x1b[?1049l"].map(|part| shown.matches(part).count());
+    assert_eq!((before, after), (1, 1), "the screen of before is given back: {shown:?}");
+    assert!(shown.trim_end().ends_with("\x1b[?25h\x1b[?1049l"), "with its cursor: {shown:?}");
 }

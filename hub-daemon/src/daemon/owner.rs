@@ -54,6 +54,8 @@ pub struct Channels {
     pub changes: mpsc::Receiver<Change>,
     /// Texts of refused reads of the documents.
     pub refused: mpsc::Receiver<String>,
+    /// Conditions of helpers, by reason; without a text they are over.
+    pub conditions: mpsc::Receiver<(&'static str, Option<String>)>,
     /// What the applier did.
     pub done: UnboundedReceiver<Done>,
     /// To the applier.
@@ -152,6 +154,10 @@ impl Owner {
                 Some(change) = self.channels.changes.recv() => self.change(change),
                 Some(text) = self.channels.refused.recv() => {
                     self.hub.documents_failed(text);
+                    self.publish();
+                }
+                Some((reason, text)) = self.channels.conditions.recv() => {
+                    self.hub.set_condition(reason, text);
                     self.publish();
                 }
                 done = self.channels.done.recv() => {

@@ -7,13 +7,11 @@ mod signals;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::net::UdpSocket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -63,14 +61,6 @@ const EVENTS: usize = 4_096;
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// DNS cannot be answered.
-    #[error("dns.listen {address}: {source}")]
-    Dns {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
     /// The configuration is wrong.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Config(Vec<Diagnostic>),
@@ -167,7 +157,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
-    let helpers = tell_names(&config, &handle).await?;
+    let helpers = tell_names(&config, &handle, receivers.conditions);
     let owner = Owner::new(hub, store, channels, &handle);
     let mut owner = on_its_own(owner, closed.clone())?;
     let documents = tokio::spawn(documents::serve(
@@ -263,6 +253,7 @@ async fn reload(handle: &HubHandle) {
 struct Receivers {
     reloads: mpsc::Receiver<ReloadRequest>,
     refused: mpsc::Sender<String>,
+    conditions: mpsc::Sender<(&'static str, Option<String>)>,
     changes: mpsc::Sender<monitor::Change>,
 }
 
@@ -277,6 +268,7 @@ fn wire(
     let (events, _) = broadcast::channel(EVENTS);
     let (reload, reloads) = mpsc::channel(QUEUE);
     let (refused, refusals) = mpsc::channel(QUEUE);
+    let (condition_sender, conditions) = mpsc::channel(QUEUE);
     let (attachments, attached) = watch::channel(Vec::new());
     let (change_sender, changes) = mpsc::channel(QUEUE);
     let (jobs, work) = blocking::channel();
@@ -302,9 +294,20 @@ fn wire(
         tracer: Arc::new(Tracer::open(pins, jobs.clone())?),
         started: Timestamp::now(),
     };
-    let channels =
-        Channels { commands, changes, refused: refusals, done, jobs, hurry, snapshot, events, attachments };
-    Ok((handle, watcher, channels, Receivers { reloads, refused, changes: change_sender }))
+    let channels = Channels {
+        commands,
+        changes,
+        refused: refusals,
+        conditions,
+        done,
+        jobs,
+        hurry,
+        snapshot,
+        events,
+        attachments,
+    };
+    let receivers = Receivers { reloads, refused, conditions: condition_sender, changes: change_sender };
+    Ok((handle, watcher, channels, receivers))
 }
 
 /// Listens to the kernel; a socket that fails is opened anew, and everything is read again.
@@ -358,12 +361,15 @@ fn listen(
 }
 
 /// Keeps the hosts file and, where asked for, answers DNS.
-async fn tell_names(config: &Config, handle: &HubHandle) -> Result<Vec<JoinHandle<()>>, StartError> {
+fn tell_names(
+    config: &Config,
+    handle: &HubHandle,
+    conditions: mpsc::Sender<(&'static str, Option<String>)>,
+) -> Vec<JoinHandle<()>> {
     let path = config.runtime_dir.join("hosts");
     let mut tasks = vec![tokio::spawn(names::keep_hosts(path, handle.snapshot.clone()))];
     if let Some(address) = config.dns {
-        let socket = UdpSocket::bind(address).await.map_err(|source| StartError::Dns { address, source })?;
-        tasks.push(tokio::spawn(names::answer_dns(socket, handle.snapshot.clone())));
+        tasks.push(tokio::spawn(names::answer_dns(address, handle.snapshot.clone(), conditions)));
     }
-    Ok(tasks)
+    tasks
 }

@@ -4,12 +4,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use simple_dns::rdata::{A, AAAA, RData};
 use simple_dns::{CLASS, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE};
 use tokio::net::UdpSocket;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use crate::systems::persona::names::{self, DOMAIN, Name};
 use crate::view::Snapshot;
@@ -18,6 +20,10 @@ use crate::view::Snapshot;
 const TTL: u32 = 5;
 /// Longest question; RFC 1035 section 2.3.4.
 const QUESTION_BYTES: usize = 512;
+/// An address that cannot be had is asked for again after this long.
+const RETRY: Duration = Duration::from_secs(2);
+/// Reason of the condition that lasts while nobody answers DNS.
+const UNANSWERED: &str = "DnsUnanswered";
 
 /// Keeps a hosts file equal to what there is.
 pub async fn keep_hosts(path: PathBuf, mut snapshots: watch::Receiver<Arc<Snapshot>>) {
@@ -42,8 +48,14 @@ async fn replace(path: &Path, text: &str) -> io::Result<()> {
     tokio::fs::rename(&fresh, path).await
 }
 
-/// Answers DNS questions for names below `hub`, and refuses all others.
-pub async fn answer_dns(socket: UdpSocket, snapshots: watch::Receiver<Arc<Snapshot>>) {
+/// Answers DNS questions for names below `hub`, and refuses all others. While the address cannot be had,
+/// a condition says why: names are no reason to leave personas without their hub.
+pub async fn answer_dns(
+    address: SocketAddr,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    conditions: mpsc::Sender<(&'static str, Option<String>)>,
+) {
+    let socket = bound(address, &conditions).await;
     let mut bytes = [0; QUESTION_BYTES];
     loop {
         let (length, from) = match socket.recv_from(&mut bytes).await {
@@ -61,6 +73,46 @@ pub async fn answer_dns(socket: UdpSocket, snapshots: watch::Receiver<Arc<Snapsh
         {
             tracing::debug!(%error, %from, "DNS answer");
         }
+    }
+}
+
+/// A socket with this address, however long it takes to get it.
+async fn bound(address: SocketAddr, conditions: &mpsc::Sender<(&'static str, Option<String>)>) -> UdpSocket {
+    let mut told = None;
+    loop {
+        let refused = match UdpSocket::bind(address).await {
+            Ok(socket) => {
+                tracing::info!(%address, "DNS is answered");
+                if told.is_some() {
+                    // A hub that ends needs no condition; so below.
+                    drop(conditions.send((UNANSWERED, None)).await);
+                }
+                return socket;
+            }
+            Err(error) => format!("dns.listen {address}: {error}: {}", advice(&error)),
+        };
+        if told.as_ref() != Some(&refused) {
+            tracing::error!("{refused}");
+            drop(conditions.send((UNANSWERED, Some(refused.clone()))).await);
+            told = Some(refused);
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// What to do about an address that cannot be had.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "put dns.conf (/usr/share/doc/hub/examples) into /etc/systemd/system/hubd.service.d/, then \
+             `systemctl daemon-reload` and `systemctl restart hubd`; or use a port from 1024 on"
+        }
+        io::ErrorKind::AddrInUse => {
+            "another name server has it, see `ss -lunp`: end it (systemd-resolved: `DNSStubListener=no`), or \
+             name one address of this host where it does not listen"
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface has this address: add it, or use another one",
+        _ => "use an address and a port of this host that are free",
     }
 }
 

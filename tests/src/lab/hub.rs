@@ -108,7 +108,12 @@ impl Hub {
 
     /// Starts the daemon, or another after the last one ended, and waits until it is ready.
     pub fn restart(&mut self) {
-        self.launch();
+        self.restart_under(&[]);
+    }
+
+    /// As [`Self::restart`], as the last words of another program's command.
+    pub fn restart_under(&mut self, words: &[&str]) {
+        self.launch_under(words);
         wait_until("hubd is ready", READY, || {
             let process = self.process.as_mut().unwrap();
             assert!(

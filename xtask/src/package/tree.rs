@@ -15,12 +15,13 @@ use crate::{
 };
 
 /// Files of the repository that go in as they are: from, to.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("config/hub.yaml", "etc/hub/hub.yaml"),
     ("config/rt_protos.d/hub.conf", "etc/iproute2/rt_protos.d/hub.conf"),
     ("config/hubd.service", "usr/lib/systemd/system/hubd.service"),
     ("config/debian/sysusers.conf", "usr/lib/sysusers.d/hub.conf"),
     ("config/debian/endpoints-by-pid.conf", "usr/share/doc/hub/examples/endpoints-by-pid.conf"),
+    ("config/debian/dns.conf", "usr/share/doc/hub/examples/dns.conf"),
     ("config/debian/personalities.conf", "usr/share/doc/hub/examples/personalities.conf"),
     ("config/debian/resolved.rules", "usr/share/doc/hub/examples/resolved.rules"),
     ("config/bird/hub.conf", "usr/share/doc/hub/examples/bird/hub.conf"),

@@ -21,7 +21,7 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Tools of this machine that tests run; everything else is busybox.
-const TOOLS: [&str; 23] = [
+const TOOLS: [&str; 24] = [
     "bash",
     "bpftool",
     "curl",
@@ -38,6 +38,7 @@ const TOOLS: [&str; 23] = [
     "nsenter",
     "nstat",
     "ping",
+    "setpriv",
     "socat",
     "ss",
     "strace",
