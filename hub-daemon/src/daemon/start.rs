@@ -13,7 +13,6 @@ use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::net::UdpSocket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -167,7 +166,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let (handle, watcher, channels, receivers) = wire(&config, &pins, applier)?;
     let (closing, closed) = watch::channel(false);
     let listeners = listen(&config, &handle, &closed)?;
-    let helpers = tell_names(&config, &handle).await?;
+    let helpers = tell_names(&config, &handle)?;
     let owner = Owner::new(hub, store, channels, &handle);
     let mut owner = on_its_own(owner, closed.clone())?;
     let documents = tokio::spawn(documents::serve(
@@ -358,11 +357,11 @@ fn listen(
 }
 
 /// Keeps the hosts file and, where asked for, answers DNS.
-async fn tell_names(config: &Config, handle: &HubHandle) -> Result<Vec<JoinHandle<()>>, StartError> {
+fn tell_names(config: &Config, handle: &HubHandle) -> Result<Vec<JoinHandle<()>>, StartError> {
     let path = config.runtime_dir.join("hosts");
     let mut tasks = vec![tokio::spawn(names::keep_hosts(path, handle.snapshot.clone()))];
     if let Some(address) = config.dns {
-        let socket = UdpSocket::bind(address).await.map_err(|source| StartError::Dns { address, source })?;
+        let socket = server::udp(address).map_err(|source| StartError::Dns { address, source })?;
         tasks.push(tokio::spawn(names::answer_dns(socket, handle.snapshot.clone())));
     }
     Ok(tasks)

@@ -5,6 +5,7 @@
 //! says nothing cannot keep others out. The REST API and the metrics share this code.
 
 mod connections;
+mod early;
 mod peer;
 mod stall;
 mod tcp;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::connections::{Connections, Slot};
+pub use self::early::udp;
 pub use self::peer::Peer;
 use self::stall::Stalling;
 pub use self::tcp::{TcpOptions, bind_plain, bind_tcp};
