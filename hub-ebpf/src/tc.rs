@@ -164,6 +164,9 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
             SHOT
         }
         VERDICT_SKIP => {
+            if judged {
+                mark::out(skb);
+            }
             report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
             NEXT
         }

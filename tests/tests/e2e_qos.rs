@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::speed::{goodput, iperf, is_within, ping, quantile};
-use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
+use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
 use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
@@ -37,6 +37,43 @@ fn tcp_gets_its_bandwidth_in_both_directions_and_families() {
             });
             assert!(found, "p{sender} does not send, or p{receiver} does not receive, what it should");
         }
+    }
+}
+
+#[test]
+fn personas_whose_addresses_are_translated_keep_their_bandwidth() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    let twin = &world.members[1];
+    twin.ip("addr flush dev eth0 scope global");
+    for v4 in FAMILIES {
+        let length = if v4 { 24 } else { 64 };
+        twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
+        twin.ip(&format!("route replace default via {}", gateway(0, v4)));
+    }
+    world.create(0, &json!({}));
+    let qos = json!({"bandwidth": "20Mbps", "latency": "50ms"});
+    let mut definition = World::definition(1, &json!({"qos": qos, "egress": {"nat": "masquerade_all"}}));
+    definition["ip_range"] = World::definition(0, &json!({}))["ip_range"].clone();
+    let view = world.hub.send("POST", "/v1/personas", &definition).expect(201);
+    world.active("p1");
+    for v4 in FAMILIES {
+        let (native, zero, host) =
+            if v4 { ("10.100.0.0/24", "0/24", "10") } else { ("fd00:100::/64", "/64", "10") };
+        let range = view["virtual_ranges"][native].as_str().unwrap();
+        let known: IpAddr = format!("{}{host}", range.strip_suffix(zero).unwrap()).parse().unwrap();
+        let mut seen = Vec::new();
+        // As above: a good one of three, and none above.
+        let found = (0..3).any(|_| {
+            let received = goodput(&world.outside, twin, known, 5_201);
+            let sent = goodput(twin, &world.outside, outside_at(v4), 5_202);
+            seen.push((received, sent));
+            assert!(received < 21.0 && sent < 21.0, "{seen:?}");
+            is_within(received, 20.0, 5.0) && is_within(sent, 20.0, 5.0)
+        });
+        assert!(found, "received and sent, v4 {v4}: {seen:?}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! says nothing cannot keep others out. The REST API and the metrics share this code.
 
 mod connections;
+mod early;
 mod peer;
 mod stall;
 mod tcp;

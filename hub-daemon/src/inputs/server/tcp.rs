@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tokio::net::TcpListener;
 
+use super::early;
 use super::tls::{self, TlsOptions};
 use super::token::Token;
 use super::{ListenError, Listener, Socket};
@@ -52,7 +53,5 @@ pub fn bind_plain(address: SocketAddr) -> Result<Listener, ListenError> {
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let io = |source| ListenError::Io { intent: "listen on", place: address.to_string(), source };
-    let listener = std::net::TcpListener::bind(address).map_err(io)?;
-    listener.set_nonblocking(true).map_err(io)?;
-    TcpListener::from_std(listener).map_err(io)
+    early::tcp(address).map_err(io)
 }
