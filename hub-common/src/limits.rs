@@ -77,6 +77,9 @@ pub const QUARANTINED: u32 = 65_536;
 pub const BASELINE_RULES: usize = 64;
 /// Compiled rules per direction that those become at most.
 pub const BASELINE_PER_DIRECTION: u32 = 256;
+/// Rules per direction of an interface's policy that refuse what only its other personality has: eight addresses and
+/// what they are in, twice.
+pub const LEAVING_PER_DIRECTION: u32 = 32;
 /// Distinct {segment, reason, direction} drop counters; default.
 pub const DROPS: u32 = 65_536;
 /// Prefixes that are replaced by others, each direction counted.

@@ -1,5 +1,6 @@
 //! A persona's rules in the form of the data path. Pure: the same persona gives the same policy.
 
+mod leaving;
 mod open;
 pub mod services;
 mod signed;
@@ -8,6 +9,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use self::leaving::leaving;
 use self::signed::{signatures, signed};
 use hub_common::address::{Address, V4_OFFSET_BITS};
 use hub_common::limits::{RULES_PER_DIRECTION, SIGNATURES};
@@ -36,7 +38,7 @@ use crate::model::protocol::{self, Protocol, ProtocolSet, has_ports};
 use crate::model::rule::{Direction, Rule};
 use crate::model::tcp_flags::TcpFlags;
 
-/// `index` of compiled rules that stand in no list of rules: they come from `egress`.
+/// `index` of compiled rules that stand in no list of rules: they come from `egress`, services, or a switch.
 pub const SYNTHETIC_RULE: u16 = 0xffff;
 
 /// Most compiled rules that are made to be counted. Mixed address families may shrink them.
@@ -145,7 +147,8 @@ fn terms(rules: &[Rule]) -> BTreeMap<u64, Terms> {
     spoken.map(|rule| (rule.identity(), rule.terms().clone())).collect()
 }
 
-/// Puts the hub's rules in front of a persona's, and ends where rules end.
+/// Puts the hub's rules in front of a persona's, what refuses addresses that go away in front of both, and ends where
+/// rules end.
 pub fn complete(policy: &mut Policy, persona: &Persona, baseline: &[Rule], ends: &BTreeMap<u64, Timestamp>) {
     for (direction, list) in
         [(Direction::Ingress, &mut policy.ingress), (Direction::Egress, &mut policy.egress)]
@@ -160,7 +163,7 @@ pub fn complete(policy: &mut Policy, persona: &Persona, baseline: &[Rule], ends:
             flags: rule.flags | RULE_BASELINE,
             ..rule
         });
-        list.splice(0..0, first.collect::<Vec<_>>());
+        list.splice(0..0, leaving(persona, direction).into_iter().chain(first).collect::<Vec<_>>());
     }
     policy.terms.extend(terms(baseline));
     for rule in baseline {

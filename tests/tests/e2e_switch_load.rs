@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hub_tests::effort::{Effort, figure};
+use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::resource::Which::{Open, Shut};
-use hub_tests::lab::resource::{BOTH, FREE, Resource, SWITCH, resource_at};
+use hub_tests::lab::resource::{BOTH, BULK, FREE, FREE_TOO, Resource, SWITCH, resource_at};
 use hub_tests::lab::world::FAMILIES;
-use hub_tests::lab::{Stopwatch, Stream, echoes};
+use hub_tests::lab::{Stopwatch, Stream, echoes, wait_until};
 use hub_tests::root;
 use serde_json::json;
 
@@ -23,22 +24,22 @@ use serde_json::json;
 const SWITCHES: [u64; 2] = [8, 100];
 /// Between two datagrams.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Between two pieces of the transfer: as much as a busy link carries, and no more than two processors have time for.
-const PIECE: Duration = Duration::from_micros(500);
+/// Between two pieces of each transfer: as much as a busy link carries, and no more than two processors have time for.
+const PIECE: Duration = Duration::from_millis(1);
 
 /// A connection to the resource, and its other end there.
-fn pair(resource: &Resource, v4: bool, port: u16) -> (TcpStream, TcpStream) {
+fn pair(resource: &Resource, there: IpAddr, port: u16) -> (TcpStream, TcpStream) {
     let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let listener = resource.world.members[0].within(|| TcpListener::bind((any, port)).unwrap());
-    let near = resource.world.outside.connect(resource_at(v4), port);
+    let near = resource.world.outside.connect(there, port);
     let (far, _) = listener.accept().unwrap();
+    near.set_read_timeout(Some(SWITCH)).unwrap();
     far.set_read_timeout(Some(SWITCH)).unwrap();
     (near, far)
 }
 
 /// Sends until it is told to stop: bytes that arrived, and how the connection broke if it did.
-fn transfer(resource: &Resource, stop: &AtomicBool) -> (u64, Option<ErrorKind>) {
-    let (mut near, mut far) = pair(resource, false, FREE);
+fn transfer((mut near, mut far): (TcpStream, TcpStream), stop: &AtomicBool) -> (u64, Option<ErrorKind>) {
     let reader = std::thread::spawn(move || {
         let (mut bytes, mut arrived) = (vec![0; 1 << 16], 0);
         loop {
@@ -70,10 +71,14 @@ fn switches_under_load_lose_nothing_that_both_allow() {
     let stop = AtomicBool::new(false);
     let mut kept = FAMILIES.map(|v4| resource.world.outside.connect(resource_at(v4), BOTH));
     let (from, to) = (&resource.world.outside, &resource.world.members[0]);
-    let paced = Stream::start(from, to, resource_at(true), FREE, PAUSE);
-    let (rounds, (bytes, broke)) = std::thread::scope(|scope| {
+    let paced = FAMILIES.map(|v4| {
+        let port = if v4 { FREE } else { FREE_TOO };
+        Stream::start(from, to, resource_at(v4), port, PAUSE)
+    });
+    let bulks = FAMILIES.map(|v4| pair(&resource, resource_at(v4), BULK));
+    let (rounds, bulks) = std::thread::scope(|scope| {
         let end = Stop(&stop);
-        let bulk = scope.spawn(|| transfer(&resource, &stop));
+        let bulks = bulks.map(|pair| scope.spawn(|| transfer(pair, &stop)));
         let (mut now, mut rounds) = (Open, 0);
         for round in Effort::new(SWITCHES[0], SWITCHES[1]).rounds() {
             now = now.other();
@@ -84,25 +89,42 @@ fn switches_under_load_lose_nothing_that_both_allow() {
             rounds = round + 1;
         }
         drop(end);
-        (rounds, bulk.join().unwrap())
+        (rounds, bulks.map(|bulk| bulk.join().unwrap()))
     });
-    let seen = paced.finish();
-    let arrived = seen.arrived.len() as u64;
-    figure(
-        "S24",
-        &format!(
-            "{rounds} switches in {:.0} s; of {} paced datagrams {} lost on the way there and {} on the way back; \
-             {} MB over TCP; {} of 3 connections broken",
-            watch.elapsed().as_secs_f64(),
-            seen.sent,
-            seen.sent - arrived,
-            arrived - seen.returned,
-            bytes >> 20,
-            u8::from(broke.is_some()),
-        ),
-    );
-    assert_eq!((arrived, seen.returned, broke), (seen.sent, seen.sent, None));
-    assert!(bytes > 1 << 20 && seen.sent > 100 * rounds, "{bytes} bytes, {} datagrams: too few", seen.sent);
+    let elapsed = watch.elapsed().as_secs_f64();
+    for ((v4, seen), (bytes, broke)) in FAMILIES.into_iter().zip(paced.map(Stream::finish)).zip(bulks) {
+        let arrived = seen.arrived.len() as u64;
+        figure(
+            "S24",
+            &format!(
+                "IPv{}: {rounds} switches in {elapsed:.0} s; of {} paced datagrams {} lost on the way there and {} on \
+                 the way back; {} MB over TCP; {} of 2 connections broken",
+                if v4 { 4 } else { 6 },
+                seen.sent,
+                seen.sent - arrived,
+                arrived - seen.returned,
+                bytes >> 20,
+                u8::from(broke.is_some()),
+            ),
+        );
+        assert_eq!((arrived, seen.returned, broke), (seen.sent, seen.sent, None), "IPv4 {v4}");
+        assert!(
+            bytes > 1 << 20 && seen.sent > 100 * rounds,
+            "{bytes} bytes, {} datagrams: too few",
+            seen.sent
+        );
+    }
+}
+
+/// Whoever speaks next is told that the connection is over, and so is the other one.
+#[track_caller]
+fn expect_reset((near, far): (TcpStream, TcpStream), client_speaks: bool, what: &str) {
+    let (speaker, listener) = if client_speaks { (near, far) } else { (far, near) };
+    (&speaker).write_all(b"after").ok();
+    for (who, mut end) in [("who spoke", speaker), ("who listened", listener)] {
+        let error = end.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{who}, {what}, client {client_speaks}");
+    }
 }
 
 #[test]
@@ -114,28 +136,54 @@ fn both_ends_of_what_a_switch_forbids_get_a_reset() {
     let mut now = Open;
     for v4 in FAMILIES {
         for client_speaks in [true, false] {
-            let (mut near, mut far) = pair(&resource, v4, now.free());
-            near.set_read_timeout(Some(SWITCH)).unwrap();
+            let (mut near, mut far) = pair(&resource, resource_at(v4), now.free());
             near.write_all(b"before").unwrap();
             assert_eq!(far.read(&mut [0; 8]).unwrap(), 6);
             now = now.other();
             let end = resource.switch(now.name(), &json!({"urgent": true}));
             assert_eq!(end["outcome"], "committed", "{end:#}");
-            // Whoever speaks next is told, and so is the other one.
-            let (speaker, listener) = if client_speaks { (near, far) } else { (far, near) };
-            (&speaker).write_all(b"after").ok();
-            for (who, mut end) in [("who spoke", speaker), ("who listened", listener)] {
-                let error = end.read(&mut [0; 8]).unwrap_err();
-                assert_eq!(
-                    error.kind(),
-                    ErrorKind::ConnectionReset,
-                    "{who}, IPv4 {v4}, client {client_speaks}"
-                );
-            }
+            expect_reset((near, far), client_speaks, &format!("IPv4 {v4}"));
         }
     }
     assert_eq!(now, Open, "as many there as back");
     resource.expect_whole(Shut.other(), "after all of them");
+}
+
+#[test]
+fn an_address_that_goes_away_is_closed_by_the_drain_and_reset_by_the_flip() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let outside = &resource.world.outside;
+    for (now, client_speaks) in [(Open, true), (Shut, false)] {
+        let going = FAMILIES.map(|v4| now.address(v4).parse::<IpAddr>().unwrap());
+        // Of ports that both let in: the address alone is why these end.
+        let held = going.map(|address| pair(&resource, address, BULK));
+        let mut kept = FAMILIES.map(|v4| outside.connect(resource_at(v4), BOTH));
+        let order = json!({"drain": {"timeout": "8s", "block": "reject"}});
+        let began = resource.order(now.other().name(), &order).expect(202);
+        wait_until("the switch waits for both connections", SWITCH, || {
+            resource.view()["operation"]["flows"]["active"] == 2
+        });
+        for address in going {
+            outside.expect_tcp(address, BOTH, Refused);
+            outside.expect_udp(address, BOTH, Silent);
+        }
+        for v4 in FAMILIES {
+            outside.expect_tcp(resource_at(v4), BOTH, Answered);
+        }
+        assert_eq!(resource.state(), "draining");
+        let end = resource.finish(began["id"].as_str().unwrap());
+        assert_eq!(end["outcome"], "committed", "{end:#}");
+        assert_eq!(end["flows"]["active"], 2, "nobody else came there meanwhile: {end:#}");
+        for (held, address) in held.into_iter().zip(going) {
+            expect_reset(held, client_speaks, &format!("{address}"));
+            outside.expect_tcp(address, BOTH, Refused);
+        }
+        assert!(kept.iter_mut().all(|stream| echoes(stream, SWITCH)));
+    }
+    resource.expect_whole(Open, "there and back");
 }
 
 /// Tells the transfer to end, also when the test fails.

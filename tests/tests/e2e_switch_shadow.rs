@@ -15,7 +15,7 @@ use std::time::Duration;
 use hub_tests::effort::figure;
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::resource::Which::{Open, Shut};
-use hub_tests::lab::resource::{BOTH, MARKED, OPEN_ONLY, Resource, SWITCH, resource_at};
+use hub_tests::lab::resource::{BOTH, OPEN_ONLY, Resource, SWITCH, marked, resource_at};
 use hub_tests::lab::world::{FAMILIES, gateway_outside, outside_at};
 use hub_tests::lab::{Server, Wire, echoes, wait_until};
 use hub_tests::root;
@@ -81,15 +81,18 @@ fn talk(resource: &Resource) {
     for gateway in ["10.20.0.1", "fd00:20::1"] {
         member.expect_ping(gateway.parse().unwrap(), Answered);
     }
-    member.expect_udp(Open.server().parse().unwrap(), 53, Answered);
+    for v4 in FAMILIES {
+        member.expect_udp(Open.server(v4).parse().unwrap(), 53, Answered);
+    }
 }
 
 /// What the member's host does with packets: routes that they take, and sources that are chosen.
 fn ways(resource: &Resource) -> String {
     let member = &resource.world.members[0];
-    let targets = ["192.0.2.10", MARKED, "10.20.0.1", "10.20.0.77", "203.0.113.9"];
+    let targets = ["192.0.2.10", marked(true), "10.20.0.1", "10.20.0.77", "203.0.113.9"];
     let v4 = targets.map(|target| member.sh(&format!("ip route get {target}")));
-    let v6 = ["2001:db8:2::10", "fd00:20::1"].map(|target| member.sh(&format!("ip -6 route get {target}")));
+    let targets = ["2001:db8:2::10", marked(false), "fd00:20::1", "fd00:20::77", "2001:db8:cb::9"];
+    let v6 = targets.map(|target| member.sh(&format!("ip -6 route get {target}")));
     // The kernel says how old what it found is.
     v4.into_iter().chain(v6).map(|text| text.lines().next().unwrap_or_default().to_owned() + "\n").collect()
 }
@@ -114,7 +117,7 @@ fn nobody_sees_a_personality_before_the_flip() {
     }
     let resource = Resource::new();
     let _out: Server = resource.world.outside.serve(&[OUT]);
-    let mut open = resource.world.outside.connect(resource_at(true), OPEN_ONLY);
+    let mut open = FAMILIES.map(|v4| resource.world.outside.connect(resource_at(v4), OPEN_ONLY));
     let before = ways(&resource);
     let rules = resource.world.members[0].sh("ip rule; ip -6 rule");
     // Checks are asked while somebody looks, as they are in preflight.
@@ -128,12 +131,12 @@ fn nobody_sees_a_personality_before_the_flip() {
     let (id, prepared) = during(&resource, || {
         let began = resource.order("shut", &json!({"drain": {"timeout": "60s"}})).expect(202);
         assert_eq!(ways(&resource), before, "while it is prepared");
-        wait_until("the switch waits for the connection", SWITCH, || {
-            resource.view()["operation"]["flows"]["active"] == 1
+        wait_until("the switch waits for the connections", SWITCH, || {
+            resource.view()["operation"]["flows"]["active"] == 2
         });
         for _ in 0..2 {
             talk(&resource);
-            assert!(echoes(&mut open, SWITCH), "what is to end goes on until then");
+            assert!(open.iter_mut().all(|open| echoes(open, SWITCH)), "what is to end goes on until then");
             assert_eq!(ways(&resource), before, "while it waits");
             assert_eq!(resource.world.members[0].sh("ip rule; ip -6 rule"), rules, "no rule leads elsewhere");
         }
@@ -141,20 +144,23 @@ fn nobody_sees_a_personality_before_the_flip() {
         began["id"].as_str().unwrap().to_owned()
     });
     let held = resource.world.members[0].sh("ip -oneline address show dev eth0");
-    assert!(held.contains(Shut.address()), "what is to come is there: {held}");
+    for v4 in FAMILIES {
+        assert!(held.contains(Shut.address(v4)), "what is to come is there: {held}");
+    }
     drop(open);
     assert_eq!(resource.finish(&id)["outcome"], "committed");
     assert_ne!(ways(&resource), before, "the flip is seen");
     resource.expect_whole(Shut, "after the flip");
-    // Probes of RFC 5227 ask for the address that is to come from nobody's address.
-    let is_probe = |shape: &Shape| {
-        let (kind, from, to, ..) = shape;
-        *kind == "ARP" && from == "0.0.0.0" && to == Shut.address()
+    // Probes of RFC 5227 and RFC 4862 ask for the addresses that are to come from nobody's address.
+    let is_probe = |(kind, from, to, number, ..): &&Shape| match *kind {
+        "ARP" => from == "0.0.0.0" && to == Shut.address(true),
+        "ND" => from == "::" && to == Shut.address(false) && *number == 135,
+        _ => false,
     };
     let mut probes = 0;
     for (wire, (usual, prepared)) in ["member", "host"].into_iter().zip(usual.iter().zip(&prepared)) {
         let new: Vec<&Shape> = prepared.difference(usual).filter(|shape| !is_neighbours(shape)).collect();
-        let (named, unknown): (Vec<_>, Vec<_>) = new.into_iter().partition(|shape| is_probe(shape));
+        let (named, unknown): (Vec<_>, Vec<_>) = new.into_iter().partition(is_probe);
         assert!(unknown.is_empty(), "new on the wire of the {wire}: {unknown:?}\nusual: {usual:?}");
         probes += named.len();
         assert!(
@@ -162,7 +168,7 @@ fn nobody_sees_a_personality_before_the_flip() {
             "{wire}"
         );
     }
-    assert_eq!(probes, 1, "the member's wire alone carries the question for one address");
+    assert_eq!(probes, 2, "the member's wire alone carries a question for each address");
     figure(
         "S16",
         &format!(
@@ -176,8 +182,10 @@ fn nobody_sees_a_personality_before_the_flip() {
 /// Questions for neighbours that both know come and go with their memory.
 fn is_neighbours(shape: &Shape) -> bool {
     let (kind, from, to, ..) = shape;
-    let known =
-        |text: &str| !text.contains(Open.address()) && !text.contains(Shut.address()) && text != "0.0.0.0";
+    let known = |text: &str| {
+        let own = [Open, Shut].map(|which| FAMILIES.map(|v4| which.address(v4))).concat();
+        !own.iter().any(|address| text.contains(address)) && !["0.0.0.0", "::"].contains(&text)
+    };
     ["ARP", "ND"].contains(kind) && known(from) && known(to)
 }
 

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
@@ -196,12 +195,9 @@ impl Observer {
 
 /// Connections as the question sees them, and how many of TCP have ended so far.
 fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64), ReadError> {
-    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, leaving, exempt } =
-        question
-    else {
+    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, exempt } = question else {
         return Ok((FlowCount::default(), 0));
     };
-    let leaving: Vec<IpNet> = leaving.iter().map(|address| IpNet::from(*address)).collect();
     let now = Timestamp::now();
     let change = Change {
         segment: *segment,
@@ -210,7 +206,6 @@ fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64
             let held = sets.get(&number);
             held.is_some_and(|elements| set::holds(elements, address, now))
         },
-        leaving: &leaving,
         idle_cutoff: *idle_cutoff,
         drain_udp: *udp,
         failsafe,

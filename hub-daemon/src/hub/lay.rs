@@ -1,12 +1,14 @@
 //! Layouts: the carrier of an interface is made to judge by one personality, and to know the other.
 //!
-//! A carrier has the ranges of both. A flip takes the policy that was compiled for the one beside, as it is.
+//! A carrier has the ranges of both; the one beside refuses what only the one that decides has, and goes on with that
+//! once it decides. A flip takes the policy that was compiled for the one beside, as it is.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::Hub;
@@ -29,6 +31,8 @@ use crate::view::Origin;
 
 /// Personalities as they are on an interface, where that differs.
 type Worn = BTreeMap<Version, Arc<Personality>>;
+/// What personalities refuse already because the other one has it alone.
+type Lost = BTreeMap<Version, Vec<IpNet>>;
 
 fn author() -> Author {
     Author { origin: Origin::Interface, rule_lines: Vec::new() }
@@ -58,7 +62,7 @@ impl Hub {
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
         let worn = self.wear(settings, layout)?;
-        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new())?;
+        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new())?;
         self.admit(live, author(), now)
     }
 
@@ -67,7 +71,8 @@ impl Hub {
         let record = self.record(name)?;
         let (settings, carrier) = (Arc::clone(&record.settings), record.carrier.clone());
         let worn = self.wear(&settings, &layout)?;
-        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared)?;
+        let lost = self.lost(record, &layout);
+        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared, &lost)?;
         if !self.flip(&carrier, &live, other.as_ref(), now) {
             self.whole_or_nothing(|hub| {
                 hub.change(&carrier, live, author(), now)?;
@@ -117,6 +122,26 @@ impl Hub {
         }
     }
 
+    /// What the personalities of a layout refuse already. Packets see nothing of one that is put beside, so that the
+    /// one that decides goes on as it is.
+    fn lost(&self, record: &Record, layout: &Layout) -> Lost {
+        let (Some(carrier), Some(other)) = (self.records.get(&record.carrier), &layout.other) else {
+            return Lost::new();
+        };
+        let refused = |document: &PersonaDocument| {
+            document.carried.as_ref().map(|carried| carried.leaving.clone()).unwrap_or_default()
+        };
+        let before = &record.layout;
+        let mut lost = Lost::from([(before.live.clone(), refused(&carrier.document))]);
+        // One that stays beside is asked anew.
+        if let Some((version, candidate)) = before.other.as_ref().zip(carrier.candidate.as_ref())
+            && version != other
+        {
+            lost.insert(version.clone(), refused(&candidate.document));
+        }
+        lost
+    }
+
     /// Personas of a layout: the one that decides, and the one beside it. Both have the ranges of both.
     fn carriers(
         &self,
@@ -124,6 +149,7 @@ impl Hub {
         layout: &Layout,
         worn: &Worn,
         spared: &BTreeMap<Version, Connection>,
+        lost: &Lost,
     ) -> Result<(PersonaDocument, Option<PersonaDocument>), Rejection> {
         let as_worn = |version| match worn.get(version) {
             Some(personality) => Ok(personality.as_ref()),
@@ -141,13 +167,14 @@ impl Hub {
                 } else {
                     (own.clone(), seat.clone())
                 };
+                let leaving = lost.get(version).cloned().unwrap_or_else(|| seat.lost(live, &own, other));
                 seat = Seat { peer: seat.peer, ..first.or(&second) };
-                Some((other, Seat { peer: own.peer, ..seat.clone() }))
+                Some((other, Seat { peer: own.peer, ..seat.clone() }, leaving))
             }
             None => None,
         };
-        let made = |version: &Version, personality: &Personality, seat: &Seat| {
-            let carried = Carried { gateways: seat.gateways.clone() };
+        let made = |version: &Version, personality: &Personality, seat: &Seat, leaving: Vec<IpNet>| {
+            let carried = Carried { gateways: seat.gateways.clone(), leaving };
             let document = personality.carrier(
                 &settings.name,
                 &carried,
@@ -164,8 +191,9 @@ impl Hub {
             }
         };
         let other = layout.other.as_ref().zip(other);
-        let other = other.map(|(version, (other, seat))| made(version, other, &seat));
-        Ok((made(&layout.live, live, &seat), other))
+        let other = other.map(|(version, (other, seat, leaving))| made(version, other, &seat, leaving));
+        let leaving = lost.get(&layout.live).cloned().unwrap_or_default();
+        Ok((made(&layout.live, live, &seat, leaving), other))
     }
 
     /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change

@@ -13,6 +13,7 @@ mod ranges;
 mod services;
 mod several;
 mod switch;
+mod switch_addresses;
 mod switch_applications;
 mod switch_automatic;
 mod switch_documents;

@@ -16,7 +16,6 @@ use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
 use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::batch;
@@ -42,8 +41,6 @@ pub struct Change<'a> {
     pub policy: &'a Policy,
     /// Whether a set of the segment, by number, will hold an address.
     pub in_set: &'a dyn Fn(u32, IpAddr) -> bool,
-    /// Addresses of the segment that go away: what uses them ends.
-    pub leaving: &'a [IpNet],
     /// TCP that is silent for longer is not waited for.
     pub idle_cutoff: Duration,
     /// Whether UDP and others are waited for at all.
@@ -85,15 +82,10 @@ impl Change<'_> {
     /// `table` has the signatures of the data path by slot.
     fn fate(&self, key: &FlowKey, flow: &Flow, table: &[Signature]) -> Fate {
         let first = first_packet(key, flow);
-        let own = [(0, &first.source), (1, &first.target)];
         let mut rule = None;
-        for (side, address) in own {
+        for side in 0..2 {
             if flow.segment.get(side) != Some(&self.segment.0) {
                 continue;
-            }
-            let address = ip(address);
-            if self.leaving.iter().any(|range| range.contains(&address)) {
-                return Fate { survives: false, rule: None };
             }
             let fate = self.asked(&first, side == 0, &|rule| self.bears(rule, flow, table));
             if !fate.survives {

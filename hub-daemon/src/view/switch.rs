@@ -1,7 +1,6 @@
 //! What the outside may see of personalities, interface records and switches.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,8 +152,6 @@ pub enum Question {
         udp: bool,
         /// TCP that was silent for longer does not count as active.
         idle_cutoff: Duration,
-        /// Addresses that go away: their flows end, whatever rules say.
-        leaving: Vec<IpAddr>,
         /// The connection that the switch was ordered by: nobody waits for its end.
         exempt: Option<Connection>,
     },

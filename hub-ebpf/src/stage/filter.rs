@@ -2,7 +2,7 @@
 
 use hub_common::address::Address;
 use hub_common::event::Reason;
-use hub_common::limits::{BASELINE_PER_DIRECTION, RULES_PER_DIRECTION};
+use hub_common::limits::{BASELINE_PER_DIRECTION, LEAVING_PER_DIRECTION, RULES_PER_DIRECTION};
 use hub_common::outcome::{
     OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, SCRATCH_PASSED_ON,
     SCRATCH_UNDECIDED, Scratch,
@@ -146,7 +146,7 @@ fn by_policy(scratch: &mut Scratch, policy: &Policy, side: usize) -> u32 {
         (policy.ingress_first, policy.ingress_count)
     };
     let mut done = 0;
-    while done < RULES_PER_DIRECTION + BASELINE_PER_DIRECTION {
+    while done < RULES_PER_DIRECTION + BASELINE_PER_DIRECTION + LEAVING_PER_DIRECTION {
         if done >= count {
             break;
         }

@@ -1,7 +1,7 @@
 //! A member whose interface has a personality, and another one to switch to: all parts of the two differ.
 //!
-//! Both allow [`BOTH`] and [`FREE`], and each a port of its own. Each has an address of its own beside the one
-//! that both have, a route that makes it the source of packets to [`MARKED`], and a name server.
+//! Both allow [`BOTH`] and [`FREE`], and each a port of its own. Of both address families each has an address of its
+//! own beside the one that both have, a route that makes it the source of packets to [`marked`], and a name server.
 
 mod parts;
 mod reboot;
@@ -26,8 +26,10 @@ pub const OPEN_ONLY: u16 = 7_001;
 pub const SHUT_ONLY: u16 = 7_002;
 /// A port that both let in and nobody serves: tests do.
 pub const FREE: u16 = 7_003;
-/// Where packets have the source that a personality's own route gives them.
-pub const MARKED: &str = "198.51.100.1";
+/// Another one.
+pub const FREE_TOO: u16 = 7_004;
+/// And another one.
+pub const BULK: u16 = 7_005;
 /// A switch takes no longer, unless checks fail.
 pub const SWITCH: Duration = Duration::from_secs(20);
 
@@ -79,28 +81,35 @@ impl Which {
         self.port() + 10
     }
 
-    /// The address that only it has.
-    pub const fn address(self) -> &'static str {
-        match self {
-            Open => "10.20.0.6",
-            Shut => "10.20.0.7",
+    /// The address of a family that only it has.
+    pub const fn address(self, v4: bool) -> &'static str {
+        match (self, v4) {
+            (Open, true) => "10.20.0.6",
+            (Open, false) => "fd00:20::6",
+            (Shut, true) => "10.20.0.7",
+            (Shut, false) => "fd00:20::7",
         }
     }
 
-    /// Its name server.
-    pub const fn server(self) -> &'static str {
-        match self {
-            Open => "192.0.2.53",
-            Shut => "192.0.2.54",
+    /// Its name server of a family.
+    pub const fn server(self, v4: bool) -> &'static str {
+        match (self, v4) {
+            (Open, true) => "192.0.2.53",
+            (Open, false) => "2001:db8:2::53",
+            (Shut, true) => "192.0.2.54",
+            (Shut, false) => "2001:db8:2::54",
         }
     }
 
     /// Its definition, with further fields put in or over.
     pub fn definition(self, more: &Value) -> Value {
-        let ports = [BOTH, FREE, self.port(), self.free()];
+        let ports = [BOTH, FREE, FREE_TOO, BULK, self.port(), self.free()];
+        let own = FAMILIES.map(|v4| self.address(v4));
         let mut definition = json!({
             "name": self.name(),
-            "ip_addresses": ["10.20.0.5/24", "fd00:20::5/64", format!("{}/24", self.address())],
+            "ip_addresses": [
+                "10.20.0.5/24", "fd00:20::5/64", format!("{}/24", own[0]), format!("{}/64", own[1]),
+            ],
             "subnet_id": "front",
             "firewall_rules": [
                 {"protocol": "tcp", "port": ports, "action": "allow"},
@@ -108,9 +117,10 @@ impl Which {
                 {"protocol": "icmp", "action": "allow"},
             ],
             "default_action": "reject",
-            "dns_servers": [self.server()],
+            "dns_servers": FAMILIES.map(|v4| self.server(v4)),
             "routing_table": [
-                {"destination": "198.51.100.0/24", "via": "10.20.0.1", "source": self.address()},
+                {"destination": "198.51.100.0/24", "via": "10.20.0.1", "source": own[0]},
+                {"destination": "2001:db8:51::/64", "via": "fd00:20::1", "source": own[1]},
             ],
             "drain": {"timeout": "1s"},
         });
@@ -124,6 +134,11 @@ impl Which {
 /// The address that both personalities have.
 pub fn resource_at(v4: bool) -> IpAddr {
     if v4 { [10, 20, 0, 5].into() } else { "fd00:20::5".parse().unwrap() }
+}
+
+/// Where packets have the source that a personality's own route gives them.
+pub const fn marked(v4: bool) -> &'static str {
+    if v4 { "198.51.100.1" } else { "2001:db8:51::1" }
 }
 
 /// A hub and a member whose interface `web` has the personality `open`.
@@ -153,10 +168,13 @@ impl Resource {
     /// A world with the servers of the resource, and no personality yet.
     pub fn bare(lines: &str) -> Self {
         let world = World::with(1, &format!("{SUBNETS}{lines}"));
-        for which in [Open, Shut] {
-            world.outside.ip(&format!("address add {}/24 dev eth0", which.server()));
+        let servers = [Open, Shut].map(|which| FAMILIES.map(|v4| which.server(v4))).concat();
+        for server in &servers {
+            // Nobody who does not ask for it sends from there.
+            let length = if server.contains(':') { "64 nodad" } else { "24" };
+            world.outside.ip(&format!("address add dev eth0 {server}/{length} preferred_lft 0"));
         }
-        let servers = [Open, Shut].map(|which| which.server().parse().unwrap());
+        let servers: Vec<IpAddr> = servers.iter().map(|server| server.parse().unwrap()).collect();
         let names = world.outside.names(&servers);
         let server = world.members[0].serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
         Self { server, _names: names, world }

@@ -158,55 +158,78 @@ fn what_somebody_takes_away_comes_back() {
 #[test]
 fn a_flip_changes_one_rule_and_never_mixes_slots() {
     lab(|| {
-        let (folder, red) = (Folder::new(), resource());
-        let mut wanted = interface(&red, &["10.1.0.5/24", "10.1.0.6/24"]);
-        let only_a = ("198.51.100.0/24", InterfaceVia::Blackhole);
-        wanted.routes[0] = routes(&["10.1.0.5/24"], &[only_a]);
-        // The second slot has no route to most of the world: packets must not fall to the first slot's.
-        let to_hub = through_gateway("10.1.0.1".parse().unwrap(), Some("10.1.0.6".parse().unwrap()));
-        wanted.routes[1] = to_hub.into_iter().take(1).collect();
-        let mut tables = Interfaces::new(folder.path());
-        let mut pass = |desired: &Desired, against| {
-            tables.prepare(desired, against);
-            tables.flip_all(desired);
-            tables.retire(desired);
-            let report = tables.report();
-            assert_eq!(report.failures, []);
-            (report.put, report.deleted)
-        };
-        pass(&desired(wanted.clone()), Against::Kernel);
-        assert!(source_of(&red, "10.1.0.1").contains("src 10.1.0.5"));
-        let rules = inside(&red, "ip rule");
+        for (family, gateway, own, blackhole, others) in [
+            (
+                "-4",
+                "10.1.0.1",
+                ["10.1.0.5/24", "10.1.0.6/24"],
+                "198.51.100.0/24",
+                ["203.0.113.7", "198.51.100.7"],
+            ),
+            (
+                "-6",
+                "fd01::1",
+                ["fd01::5/64", "fd01::6/64"],
+                "2001:db8:51::/64",
+                ["2001:db8:9::7", "2001:db8:51::7"],
+            ),
+        ] {
+            let (folder, red) = (Folder::new(), resource());
+            let host = own.map(|address| address.split_once('/').unwrap().0);
+            let mut wanted = interface(&red, &own);
+            wanted.routes[0] = routes(&own[..1], &[(blackhole, InterfaceVia::Blackhole)]);
+            // The second slot has no route to most of the world: packets must not fall to the first slot's.
+            let to_hub = through_gateway(gateway.parse().unwrap(), Some(host[1].parse().unwrap()));
+            wanted.routes[1] = to_hub.into_iter().take(1).collect();
+            let mut tables = Interfaces::new(folder.path());
+            let mut pass = |desired: &Desired, against| {
+                tables.prepare(desired, against);
+                tables.flip_all(desired);
+                tables.retire(desired);
+                let report = tables.report();
+                assert_eq!(report.failures, []);
+                (report.put, report.deleted)
+            };
+            let list = || inside(&red, &format!("ip {family} rule"));
+            let leaves_from = |host: &str| source_of(&red, gateway).contains(&format!("src {host} "));
+            pass(&desired(wanted.clone()), Against::Kernel);
+            assert!(leaves_from(host[0]));
+            let rules = list();
 
-        wanted.live = Slot::B;
-        assert_eq!(pass(&desired(wanted.clone()), Against::Memory), (1, 0), "one rule comes");
-        let with_switch = inside(&red, "ip rule");
-        assert_eq!(with_switch.lines().count(), rules.lines().count() + 1, "{with_switch}");
-        assert!(source_of(&red, "10.1.0.1").contains("src 10.1.0.6"));
-        for target in ["203.0.113.7", "198.51.100.7"] {
-            let (found, said) = red.run(&format!("ip route get {target}"));
-            assert!(!found && said.contains("unreachable"), "{target} would leave by the other slot: {said}");
-        }
-        wanted.live = Slot::A;
-        assert_eq!(pass(&desired(wanted.clone()), Against::Memory).0, 1, "one rule goes");
-        assert_eq!(inside(&red, "ip rule"), rules);
+            wanted.live = Slot::B;
+            assert_eq!(pass(&desired(wanted.clone()), Against::Memory), (1, 0), "one rule comes");
+            let with_switch = list();
+            assert_eq!(with_switch.lines().count(), rules.lines().count() + 1, "{with_switch}");
+            assert!(leaves_from(host[1]));
+            for target in others {
+                let (found, said) = red.run(&format!("ip route get {target}"));
+                assert!(
+                    !found && said.contains("unreachable"),
+                    "{target} would leave by the other slot: {said}"
+                );
+            }
+            wanted.live = Slot::A;
+            assert_eq!(pass(&desired(wanted.clone()), Against::Memory).0, 1, "one rule goes");
+            assert_eq!(list(), rules);
 
-        // A restart finds the slot that is in use.
-        wanted.live = Slot::B;
-        pass(&desired(wanted.clone()), Against::Memory);
-        let mut again = Interfaces::new(folder.path());
-        again.prepare(&desired(wanted.clone()), Against::Kernel);
-        again.flip_all(&desired(wanted.clone()));
-        again.retire(&desired(wanted));
-        let report = again.report();
-        assert_eq!((report.put, report.deleted, report.failures), (0, 0, vec![]));
-        let begun = Instant::now();
-        for _ in 0..100 {
-            again.flip("red-eth0", Slot::A).unwrap();
-            again.flip("red-eth0", Slot::B).unwrap();
+            // A restart finds the slot that is in use.
+            wanted.live = Slot::B;
+            pass(&desired(wanted.clone()), Against::Memory);
+            let mut again = Interfaces::new(folder.path());
+            again.prepare(&desired(wanted.clone()), Against::Kernel);
+            again.flip_all(&desired(wanted.clone()));
+            again.retire(&desired(wanted));
+            let report = again.report();
+            assert_eq!((report.put, report.deleted, report.failures), (0, 0, vec![]));
+            let begun = Instant::now();
+            for _ in 0..100 {
+                again.flip("red-eth0", Slot::A).unwrap();
+                again.flip("red-eth0", Slot::B).unwrap();
+            }
+            eprintln!("flip {family}: {:?}", begun.elapsed() / 200);
+            assert_eq!(list(), with_switch);
+            ip("link delete hubred");
         }
-        eprintln!("flip: {:?}", begun.elapsed() / 200);
-        assert_eq!(inside(&red, "ip rule"), with_switch);
     });
 }
 

@@ -55,7 +55,6 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
             segment: SegmentId(WEB),
             policy: &policy,
             in_set: &|_, _| false,
-            leaving: &[],
             idle_cutoff: Duration::from_mins(1),
             drain_udp: true,
             failsafe: &BTreeSet::default(),

@@ -1,7 +1,6 @@
 //! What the hub wants to know of interfaces.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hub_common::set::set_number;
@@ -13,11 +12,11 @@ use crate::model::check::{Check, CheckAsked};
 use crate::model::personality::Version;
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
+use crate::systems::personality::checks;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
-use crate::systems::personality::{Record, checks};
 use crate::view::switch::{Question, Wanted};
 
 /// Elements of sets by number.
@@ -44,7 +43,6 @@ impl Hub {
                     all: switch.drain.scope == ScopeDocument::All,
                     udp: switch.drain.udp,
                     idle_cutoff: switch.drain.idle_cutoff,
-                    leaving: self.leaving(record, &switch.from, &switch.to),
                     exempt: switch.ordered_by,
                 })
             }
@@ -121,16 +119,5 @@ impl Hub {
         let record = self.interfaces.records.get(name);
         let carrier = record.and_then(|record| self.records.get(&record.carrier));
         carrier.map_or(SegmentId(0), |carrier| carrier.segment)
-    }
-
-    /// Addresses that an interface loses by a switch.
-    fn leaving(&self, record: &Record, from: &Version, to: &Version) -> Vec<IpAddr> {
-        let addresses = |version: &Version| -> Vec<IpAddr> {
-            let worn = self.worn(record, version);
-            let addresses = worn.iter().flat_map(|personality| personality.addresses().keys());
-            addresses.map(ipnet::IpNet::addr).collect()
-        };
-        let stays = addresses(to);
-        addresses(from).into_iter().filter(|address| !stays.contains(address)).collect()
     }
 }

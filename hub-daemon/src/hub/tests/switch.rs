@@ -1,6 +1,6 @@
 //! Switches from phase to phase, when nothing goes wrong; and the script that the other tests of switches use.
 
-use hub_common::rule::RULE_SOURCE_PORT;
+use hub_common::rule::{RULE_SOURCE_PORT, Rule};
 use ipnet::IpNet;
 
 use super::switch_documents::{config, of_interface, personality};
@@ -10,6 +10,7 @@ use super::*;
 use crate::command::switch::{
     FlowCount, InterfaceCommand, Observation, Order, PersonalityCommand, Said, SwitchCommand,
 };
+use crate::compile::SYNTHETIC_RULE;
 use crate::desired::interfaces::InterfaceVia;
 use crate::document::read::{interface_from_value, personality_from_value};
 use crate::model::check::CheckResult;
@@ -229,8 +230,9 @@ impl Switching {
             let port =
                 live.firewall_rules.as_ref().unwrap()[0].port.as_ref().unwrap().as_slice()[0].to_string();
             let allows = |policy: &crate::model::policy::Policy| {
-                // But for the connection that a switch was ordered by.
-                let rules = policy.ingress.iter().filter(|rule| rule.flags & RULE_SOURCE_PORT == 0);
+                // But for the connection that a switch was ordered by, and addresses that go away.
+                let own = |rule: &&Rule| rule.flags & RULE_SOURCE_PORT == 0 && rule.index != SYNTHETIC_RULE;
+                let rules = policy.ingress.iter().filter(own);
                 rules.map(|rule| rule.target_port[0].to_string()).collect::<Vec<_>>()
             };
             assert_eq!(allows(&segment.policy), [port], "{name}: the policy");
@@ -408,7 +410,8 @@ fn a_plan_changes_nothing() {
     let Ok(Reply::Plan(plan)) = hub.script.hub.handle(plan, hub.script.now) else { panic!() };
     assert_eq!(plan.addresses_added, ["10.20.1.13/24".parse::<IpNet>().unwrap()]);
     assert_eq!(plan.addresses_removed, ["10.20.1.10/24".parse::<IpNet>().unwrap()]);
-    assert_eq!(plan.judged.policy.ingress[0].target_port, [8003, 8003]);
+    let own = plan.judged.policy.ingress.iter().find(|rule| rule.index != SYNTHETIC_RULE).unwrap();
+    assert_eq!(own.target_port, [8003, 8003]);
     assert!(plan.checks.contains(&"handshake of wg03 within 180 s".to_owned()), "{:?}", plan.checks);
     assert!(hub.script.hub.state() == revision && hub.script.desired() == before);
 }

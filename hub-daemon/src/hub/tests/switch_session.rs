@@ -43,5 +43,5 @@ fn the_connection_that_ordered_a_switch_is_let_go_on() {
     let far = [("192.0.2.7".parse().unwrap(), 50_000), ("198.51.100.1".parse().unwrap(), 8443)];
     hub.start(vec![Order { ordered_by: Some(far), ..Switching::order("i0", "same") }]).unwrap();
     let beside = hub.script.desired().segments[&segment].candidate.as_ref().unwrap().policy.ingress.len();
-    assert_eq!(beside, before.ingress.len());
+    assert_eq!(beside, before.ingress.len() + 1, "but what refuses the address that goes away");
 }

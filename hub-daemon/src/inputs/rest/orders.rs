@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -235,8 +234,6 @@ impl Api {
     /// What a switch would mean for connections; none where the data path cannot be asked.
     async fn impacts(&self, plan: &PlanView) -> Option<Impacts> {
         let (segment, judged) = (plan.segment, plan.judged.clone());
-        let leaving: Vec<IpNet> =
-            plan.addresses_removed.iter().map(|address| IpNet::from(address.addr())).collect();
         let read = move |datapath: &dyn Datapath| {
             let now = Timestamp::now();
             let change = Change {
@@ -245,7 +242,6 @@ impl Api {
                 in_set: &|number, address| {
                     judged.sets.get(&number).is_some_and(|held| set::holds(held, address, now))
                 },
-                leaving: &leaving,
                 idle_cutoff: judged.drain.idle_cutoff,
                 drain_udp: judged.drain.udp,
                 failsafe: &judged.failsafe,

@@ -36,7 +36,6 @@ fn change<'a>(policy: &'a Policy, failsafe: &'a BTreeSet<(u8, u16)>) -> Change<'
         segment: SegmentId(OWN),
         policy,
         in_set: &|set, address| set == 3 && address == IpAddr::from(REMOTE),
-        leaving: &[],
         idle_cutoff: Duration::from_mins(1),
         drain_udp: true,
         failsafe,
@@ -107,12 +106,14 @@ fn rules_are_asked_about_the_first_packet() {
 
 #[test]
 fn what_uses_an_address_that_goes_away_ends() {
-    let (policy, failsafe) = (policy(vec![rule(0, 80, ACTION_ALLOW)]), BTreeSet::new());
+    let failsafe = BTreeSet::new();
     let (key, tcp) = flow(80, 6, FLOW_TCP_OPEN);
-    for (range, survives) in [("10.0.0.9/32", false), ("192.0.2.0/24", true)] {
-        let leaving = [range.parse().unwrap()];
-        let change = Change { leaving: &leaving, ..change(&policy, &failsafe) };
-        assert_eq!(change.fate(&key, &tcp, &[]).survives, survives, "{range}");
+    for (target, survives) in [(MEMBER, false), ([10, 0, 0, 8], true)] {
+        let (target, target_bits) = (mapped(target), 128);
+        let gone = Rule { target, target_bits, action: ACTION_DENY, index: SYNTHETIC, ..Rule::ZERO };
+        let policy = policy(vec![gone, rule(0, 80, ACTION_ALLOW)]);
+        let fate = change(&policy, &failsafe).fate(&key, &tcp, &[]);
+        assert_eq!((fate.survives, fate.rule), (survives, survives.then_some(0)), "{target:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use hub_common::limits::LEAVING_PER_DIRECTION;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +14,18 @@ use crate::document::persona::{OverlapDocument, PersonaDocument, SetDocument};
 use crate::document::qos::{PriorityDocument, QosDocument};
 use crate::model::application::Defined;
 
+/// Ranges and addresses that go away with a personality, at most.
+pub const LEAVING: usize = LEAVING_PER_DIRECTION as usize;
+
 /// What a persona that carries a personality has that others have not: ranges of single addresses, and the
 /// addresses by which the hub answers beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// Addresses that the hub puts on the port, at most one per family; none where it is the interface itself.
     pub gateways: Vec<IpAddr>,
+    /// What only the other personality of the interface has, at most [`LEAVING`]: refused both ways.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<IpNet>,
 }
 
 /// Ranges that stand for those of an interface where rules are checked without one: documentation prefixes

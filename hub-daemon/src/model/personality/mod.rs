@@ -17,7 +17,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use self::carrier::{Carried, PLACEHOLDERS};
+pub use self::carrier::{Carried, LEAVING, PLACEHOLDERS};
 pub use self::drain::Drain;
 pub use self::health::{Health, target};
 pub use self::route::{Device, Route, RouteKey, Way};

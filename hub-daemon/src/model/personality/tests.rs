@@ -73,7 +73,7 @@ fn a_whole_document_is_read() {
     assert_eq!(personality.health().targets.len(), 6);
     assert_eq!((personality.drain().threshold, personality.drain().timeout.as_secs()), (2, 10));
     let ranges = ["10.20.0.5/32", "fd00:20::5/128"].map(|range| range.parse().unwrap());
-    let carried = Carried { gateways: vec!["10.20.0.1".parse().unwrap()] };
+    let carried = Carried { gateways: vec!["10.20.0.1".parse().unwrap()], ..Carried::default() };
     let carrier = personality.carrier("web-1", &carried, &ranges, Some("veth1"), &Defined::new());
     let persona = Persona::new(&carrier).unwrap();
     assert_eq!((persona.name(), persona.ranges(), persona.mtu()), ("web-1", &ranges[..], Some(1400)));

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::command::Problem;
 use crate::model::config::Config;
 use crate::model::interface::InterfaceRecord;
-use crate::model::personality::Personality;
-use crate::model::prefix;
+use crate::model::personality::{LEAVING, Personality};
+use crate::model::prefix::{self, overlaps};
 use crate::model::problems::Problems;
 
 /// Where a personality is on an interface.
@@ -48,6 +48,17 @@ impl Seat {
         }
         let ranges = addresses.map(|address| IpNet::from(address.addr())).collect();
         Ok(Self { ranges, gateways: gateways.clone(), routers: gateways, peer })
+    }
+
+    /// What an interface loses that was here and comes to `next`: addresses, and ranges that `next` knows nothing of.
+    pub fn lost(&self, personality: &Personality, next: &Self, to: &Personality) -> Vec<IpNet> {
+        let has = |address: IpAddr| to.addresses().keys().any(|other| other.addr() == address);
+        let addresses = personality.addresses().keys().map(IpNet::addr).filter(|address| !has(*address));
+        let apart = |range: &IpNet| !next.ranges.iter().any(|other| overlaps(range, other));
+        let ranges = self.ranges.iter().copied().filter(apart);
+        let mut lost = distinct(addresses.map(IpNet::from).chain(ranges));
+        lost.truncate(LEAVING);
+        lost
     }
 
     /// What is of either.

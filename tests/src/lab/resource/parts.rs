@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Which::{self, Open, Shut};
-use super::{BOTH, MARKED, Resource, SWITCH, resource_at};
+use super::{BOTH, Resource, SWITCH, marked, resource_at};
 use crate::lab::Outcome::{Answered, Refused};
 use crate::lab::world::FAMILIES;
 
@@ -22,25 +22,29 @@ impl Resource {
             _ => None,
         };
         let view = self.view();
-        let addresses = member.sh(&format!("ip -oneline -4 address show dev {interface}"));
-        let has = |which: Which| {
-            let mut lines = addresses.lines();
-            lines.any(|line| {
-                line.contains(&format!(" {}/24 ", which.address())) && !line.contains(" deprecated ")
-            })
+        let addresses = member.sh(&format!("ip -oneline address show dev {interface}"));
+        let has = |which: Which, v4: bool| {
+            let own = format!(" {}/{} ", which.address(v4), if v4 { 24 } else { 64 });
+            addresses.lines().any(|line| line.contains(&own) && !line.contains(" deprecated "))
         };
-        let route = member.try_sh(&format!("ip route get {MARKED}"), SWITCH).stdout;
+        let routes =
+            FAMILIES.map(|v4| member.try_sh(&format!("ip route get {}", marked(v4)), SWITCH).stdout).concat();
+        let leads = |which: Which, v4: bool| routes.contains(&format!("src {} ", which.address(v4)));
         let file = format!("/etc/netns/{}/resolv.conf", member.name());
         let resolver = std::fs::read_to_string(file).unwrap_or_default();
+        let asks = |which: Which, v4: bool| resolver.contains(&format!("nameserver {}\n", which.server(v4)));
         let lets_in = |v4: bool| {
             let [open, shut] = [Open, Shut].map(|which| self.tcp(v4, which.port()));
             of(&|which| (open, shut) == if which == Open { (Answered, Refused) } else { (Refused, Answered) })
         };
         Parts(vec![
             ("record", of(&|which| view["current"] == format!("{}@1", which.name()))),
-            ("addresses", of(&has)),
-            ("routes", of(&|which| route.contains(&format!("src {} ", which.address())))),
-            ("resolver", of(&|which| resolver.contains(&format!("nameserver {}\n", which.server())))),
+            ("IPv4 addresses", of(&|which| has(which, true))),
+            ("IPv6 addresses", of(&|which| has(which, false))),
+            ("IPv4 routes", of(&|which| leads(which, true))),
+            ("IPv6 routes", of(&|which| leads(which, false))),
+            ("resolver by IPv4", of(&|which| asks(which, true))),
+            ("resolver by IPv6", of(&|which| asks(which, false))),
             ("policy for IPv4", lets_in(true)),
             ("policy for IPv6", lets_in(false)),
         ])

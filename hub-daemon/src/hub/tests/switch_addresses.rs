@@ -1,0 +1,80 @@
+//! Addresses that an interface loses by a switch are refused from the drain on, whatever rules allow.
+
+use hub_common::address::mapped;
+use hub_common::rule::{ACTION_DENY, RULE_V4, RULE_V6, Rule};
+
+use super::switch::*;
+use super::switch_documents::of_interface;
+use super::*;
+use crate::compile::SYNTHETIC_RULE;
+use crate::model::SegmentId;
+use crate::model::policy::Policy;
+use crate::systems::personality::switch::Phase;
+
+/// Targets that a policy refuses before all else towards the interface; sources from it are the same.
+fn refused(policy: &Policy) -> Vec<[u8; 16]> {
+    let first = |rules: &[Rule]| -> Vec<Rule> {
+        rules.iter().take_while(|rule| rule.index == SYNTHETIC_RULE).copied().collect()
+    };
+    let (inward, outward) = (first(&policy.ingress), first(&policy.egress));
+    assert!(inward.iter().chain(&outward).all(|rule| rule.action == ACTION_DENY && rule.protocol == 0));
+    let targets: Vec<[u8; 16]> = inward.iter().map(|rule| rule.target).collect();
+    assert_eq!(targets, outward.iter().map(|rule| rule.source).collect::<Vec<_>>(), "both ways");
+    assert!(inward.iter().all(|rule| rule.flags & (RULE_V4 | RULE_V6) != 0 && rule.target_bits == 128));
+    targets
+}
+
+/// What the policy that decides refuses so, and the one beside it.
+fn both(hub: &Switching, segment: SegmentId) -> [Option<Vec<[u8; 16]>>; 2] {
+    let desired = hub.script.desired();
+    let segment = &desired.segments[&segment];
+    let beside = segment.candidate.as_ref().map(|trial| refused(&trial.policy));
+    [Some(refused(&segment.policy)), beside]
+}
+
+#[test]
+fn what_goes_away_is_refused_by_what_comes_and_by_nothing_before() {
+    let mut hub = Switching::new(1, json!({}));
+    let v6: std::net::Ipv6Addr = "fd00:21::10".parse().unwrap();
+    let mut dual =
+        of_interface(0, 0, json!({"name": "dual", "ip_addresses": ["10.20.1.10/24", "fd00:21::10/128"]}));
+    dual.as_object_mut().unwrap().remove("subnet_id");
+    hub.keep(dual);
+    let segment = hub.view("i0").segment;
+    let (none, old) = (Vec::new(), vec![mapped([10, 20, 1, 10]), v6.octets()]);
+    hub.start(vec![Switching::order("i0", "dual")]).unwrap();
+    assert_eq!(both(&hub, segment), [Some(none.clone()), Some(none.clone())], "nothing goes away");
+    hub.finish("i0");
+    hub.wait(120);
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Drain);
+    assert_eq!(
+        both(&hub, segment),
+        [Some(none.clone()), Some(old.clone())],
+        "what is there goes on until then"
+    );
+    hub.finish("i0");
+    assert_eq!(both(&hub, segment), [Some(old.clone()), Some(none.clone())]);
+    // Within the minute it goes back: what came goes away.
+    hub.start(vec![Switching::order("i0", "dual")]).unwrap();
+    let came = vec![mapped([10, 20, 1, 11])];
+    assert_eq!(both(&hub, segment), [Some(old.clone()), Some(came.clone())]);
+    hub.finish("i0");
+    assert_eq!(both(&hub, segment), [Some(came), Some(old)]);
+    hub.wait(120);
+    assert_eq!(both(&hub, segment), [Some(none), None], "nobody has it any more");
+}
+
+#[test]
+fn a_switch_that_goes_back_leaves_nothing_refused() {
+    let mut hub = Switching::new(1, json!({}));
+    let segment = hub.view("i0").segment;
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Verify);
+    hub.step("i0", &["dns"]);
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    let came = Some(vec![mapped([10, 20, 1, 10])]);
+    assert_eq!(both(&hub, segment), [Some(Vec::new()), came]);
+    hub.finish("i0");
+    assert_eq!(both(&hub, segment), [Some(Vec::new()), None]);
+}
