@@ -39,6 +39,11 @@ pub enum Command {
         /// Its definition.
         document: Box<PersonaDocument>,
     },
+    /// As [`Self::Create`], answered when it is stored, before the kernel has it.
+    Begin {
+        /// Its definition.
+        document: Box<PersonaDocument>,
+    },
     /// Replace a persona's definition; its identity, segment and flows stay.
     Replace {
         /// Id or name.

@@ -153,7 +153,9 @@ impl Hub {
         self.advance(now);
         self.refuse_while_pending(&command)?;
         match command {
-            Command::Create { document } => self.create(self.whole(*document)?, now),
+            Command::Create { document } | Command::Begin { document } => {
+                self.create(self.whole(*document)?, now)
+            }
             Command::Replace { persona, document, if_generation } => {
                 self.replace(&persona, self.whole(*document)?, if_generation, now)
             }

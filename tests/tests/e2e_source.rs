@@ -1,8 +1,10 @@
 //! The source's own request, on real packets: what it says passes, and nothing else.
 
+use std::time::Duration;
+
 use hub_tests::lab::Outcome::{Answered, Silent};
-use hub_tests::lab::World;
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at, with_port};
+use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::json;
 
@@ -76,4 +78,30 @@ fn members_reach_the_outside_and_get_their_answers() {
         world.members[0].expect_tcp(outside_at(v4), 8080, Answered);
         world.members[0].expect_udp(outside_at(v4), 53, Answered);
     }
+}
+
+#[test]
+fn who_does_not_wait_is_told_where_to_ask() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _server = world.members[0].serve(&[80]);
+    let body = World::definition(0, &json!({})).to_string();
+    let headers = [("Prefer", "respond-async"), ("Idempotency-Key", "once")];
+    // Twice the same, as by a client that lost the first answer.
+    let [first, again] = [0, 1].map(|_| world.hub.request("POST", "/v1/personas", &headers, &body));
+    assert_eq!((first.status, again.status), (202, 202), "{:#}", first.body);
+    assert!(["pending", "provisioning"].contains(&first.body["state"].as_str().unwrap()), "{:#}", first.body);
+    assert_eq!(first.body["id"], again.body["id"]);
+    let location = first.header("location").unwrap().to_owned();
+    wait_until("it is active where the answer said", Duration::from_secs(20), || {
+        world.hub.get(&location).expect(200)["state"] == "active"
+    });
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(member_at(0, v4), 80, Answered);
+    }
+    // What is wrong is told at once all the same.
+    let refused = world.hub.request("POST", "/v1/personas", &headers[..1], &body);
+    assert_eq!(refused.status, 409, "{:#}", refused.body);
 }

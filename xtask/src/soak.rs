@@ -42,10 +42,18 @@ const fn goal(name: &'static str, says: &'static str, binary: &'static str, test
 /// What a run without names does, in this order; `mutants` comes last.
 const GOALS: &[Goal] = &[
     goal("P2", "lives leave nothing behind", "e2e_cycles", "lives_leave_nothing_behind"),
+    goal("P2", "queues leave nothing behind", "e2e_limits", "lives_with_queues_leave_none_behind"),
     goal("R1", "programs and model agree", DIFFERENTIAL, "programs_and_model_agree"),
     goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
     goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),
     goal("R4", "a fault leaves old or new", "e2e_faults", "a_fault_at_any_call_leaves_old_or_new"),
+    goal("R4", "a fault at the journal does", "e2e_faults", "a_fault_at_the_journal_leaves_old_or_new"),
+    goal(
+        "R4",
+        "a fault in a rich life leaves all or nothing",
+        "e2e_faults",
+        "a_fault_in_the_life_of_a_rich_persona_leaves_all_or_nothing",
+    ),
     goal("R5", "what is wrong changes no byte", "e2e_refusal", "what_is_wrong_changes_no_byte"),
     goal("R6", "no policy locks the operator out", "e2e_hostile", "no_policy_locks_the_operator_out"),
     goal("R7", "a flood of new flows evicts nobody", "e2e_hostile", "a_flood_of_new_flows_evicts_nobody"),

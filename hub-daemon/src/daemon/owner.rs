@@ -204,6 +204,7 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
+        let hasty = matches!(command, Command::Begin { .. });
         let observes = matches!(command, Command::Observed { .. } | Command::Measured(_));
         let before = self.hub.mark();
         let mut changed = true;
@@ -227,12 +228,12 @@ impl Owner {
                     self.send(Job::Release(*segment, address));
                 }
                 self.write_switches();
-                if observes {
-                    // Who saw something does not wait for what follows from it.
-                    drop(answer.send(Ok(reply)));
+                if observes || hasty {
                     self.dirty |= changed;
                     self.begin_pass();
-                    return self.publish();
+                    self.publish();
+                    // Who saw something, or is in a hurry, does not wait for the kernel.
+                    return drop(answer.send(Ok(reply)));
                 }
                 self.channels.hurry.fetch_or(deletes, Ordering::Relaxed);
                 let revision = self.hub.revision();

@@ -180,6 +180,7 @@ impl Hub {
         let Some(pending) = &self.pending else { return Ok(()) };
         let waits = match command {
             Command::Create { .. }
+            | Command::Begin { .. }
             | Command::Replace { .. }
             | Command::Delete { .. }
             | Command::Elements { .. }

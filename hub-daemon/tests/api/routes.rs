@@ -44,7 +44,9 @@ async fn creation_waits_for_the_kernel_unless_told_not_to() {
     let mut hasty = request(Method::POST, "/personas", &document(SLOW));
     hasty.headers_mut().insert("prefer", "respond-async".parse().unwrap());
     let got = fake.ask(hasty).await;
-    assert_eq!((got.status, &got.body["state"]), (StatusCode::CREATED, &json!("provisioning")));
+    assert_eq!((got.status, &got.body["state"]), (StatusCode::ACCEPTED, &json!("provisioning")));
+    let id = got.body["id"].as_str().unwrap();
+    assert_eq!(got.header("location"), format!("/personas/{id}"), "where to ask whether it is there");
 }
 
 #[tokio::test]

@@ -228,7 +228,7 @@ impl Task {
 
     fn handle(&mut self, command: Command) -> Result<Reply, Rejection> {
         match command {
-            Command::Create { document } => self.create(&document),
+            Command::Create { document } | Command::Begin { document } => self.create(&document),
             Command::Replace { persona, document, if_generation } => {
                 let mut held = (*self.changeable(&persona, if_generation)?).clone();
                 held.generation += 1;

@@ -17,7 +17,7 @@ const EIO: &str = "error=EIO";
 const EAGAIN: &str = "error=EAGAIN";
 
 /// Calls by which the hub speaks with the kernel, keeps its state, and gets what it works with.
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 19] = [
     ("bpf", &[KILL, ENOMEM, EPERM]),
     ("sendto", &[KILL, EPERM, ENOMEM]),
     ("recvfrom", &[KILL, ENOMEM, EINTR]),
@@ -27,6 +27,8 @@ pub(crate) const KINDS: [Kind; 16] = [
     ("openat", &[KILL, EIO, ENOMEM]),
     ("write", &[KILL, ENOSPC, EIO]),
     ("fsync", &[KILL, EIO, ENOSPC]),
+    ("fdatasync", &[KILL, EIO, ENOSPC]),
+    ("ftruncate", &[KILL, EIO]),
     ("rename", &[KILL, EIO, ENOSPC]),
     ("linkat", &[KILL, ENOSPC, EIO]),
     ("unlink", &[KILL, EPERM, EIO]),
@@ -34,10 +36,15 @@ pub(crate) const KINDS: [Kind; 16] = [
     ("flock", &[KILL, EIO]),
     ("mmap", &[KILL, ENOMEM]),
     ("clone3", &[KILL, EAGAIN]),
+    ("setns", &[KILL, EPERM]),
 ];
 
 /// Calls whose faults are real on the state file alone: a thread that wakes another writes as well.
 pub(crate) const OF_STATE: [&str; 1] = ["write"];
+
+/// Calls by which the hub keeps its state.
+pub(crate) const ON_FILES: [&str; 8] =
+    ["openat", "write", "fsync", "fdatasync", "ftruncate", "rename", "linkat", "unlink"];
 
 /// Numbers of each call that are worth a fault, out of what `strace` wrote.
 pub(crate) fn places(trace: &str) -> BTreeMap<&'static str, BTreeSet<u64>> {

@@ -3,7 +3,9 @@
 //!
 //! A life is a persona made, changed and deleted; an end is one that comes to its deadline; a start is that of a
 //! daemon which takes over the pins, maps and programs of the one before it, as in an upgrade; a resize is a start
-//! whose maps have another size, so that all of them are made anew beside the programs that run. Each case names
+//! whose maps have another size, so that all of them are made anew beside the programs that run. With many personas
+//! a change is a line of the journal, whose calls have cases of their own; so have lives of a persona that has
+//! everything. Each case names
 //! one system call, what befalls it, and which of the calls of each thread is meant.
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +15,7 @@
 
 mod calls;
 mod phases;
+mod rich;
 mod strike;
 mod switch;
 
@@ -48,9 +51,32 @@ enum What {
     End,
     Start,
     Resize,
+    /// A life beside so many that changes are lines of the journal.
+    Journal,
+    /// A life of a persona that has everything.
+    Rich,
 }
 
 const PHASES: [What; 4] = [What::Life, What::End, What::Start, What::Resize];
+
+/// Faults at the journal, in everyday runs: each change of a life is a line of it, a start begins it anew.
+const AT_JOURNAL: [(What, &str, &str, u64); 6] = [
+    (What::Journal, "write", "signal=KILL", 2),
+    (What::Journal, "fdatasync", "signal=KILL", 1),
+    (What::Journal, "fdatasync", "error=EIO", 2),
+    (What::Journal, "write", "error=ENOSPC", 3),
+    (What::Start, "rename", "signal=KILL", 2),
+    (What::Start, "rename", "error=EIO", 2),
+];
+/// Faults in the life of a persona that has everything, in everyday runs.
+const IN_RICH: [(&str, &str, u64); 6] = [
+    ("setns", "error=EPERM", 1),
+    ("sendto", "signal=KILL", 40),
+    ("sendto", "error=EPERM", 25),
+    ("bpf", "error=ENOMEM", 60),
+    ("sendto", "signal=KILL", 70),
+    ("sendto", "error=ENOMEM", 90),
+];
 
 /// One fault, and what it befalls.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +111,9 @@ fn few() -> Vec<Case> {
 
 /// Every fault at every place of every phase, as a run without faults has them: the first fault of each call
 /// everywhere, then the second, so that what there is no time for is a fault rather than a place.
-fn all(site: &mut Site) -> Vec<Case> {
+fn all(site: &mut Site, phases: &[What]) -> Vec<Case> {
     let mut found = Vec::new();
-    for what in PHASES {
+    for what in phases.iter().copied() {
         let places = site.count(what);
         let each = places.iter().map(|(call, places)| format!("{call} {}", places.len()));
         figure("R4", &format!("places in a {what:?}: {}", each.collect::<Vec<_>>().join(", ")));
@@ -99,7 +125,7 @@ fn all(site: &mut Site) -> Vec<Case> {
         for (what, call, places) in &found {
             let (_, faults) = KINDS.iter().find(|(kind, _)| kind == call).unwrap();
             let Some(fault) = faults.get(round) else { continue };
-            let of_state = calls::OF_STATE.contains(call);
+            let of_state = site.is_of_many() || calls::OF_STATE.contains(call);
             for (number, at) in places.iter().enumerate() {
                 let case = Case { what: *what, fault: Fault { call, befalls: fault, at: *at, of_state } };
                 cases.push((number * 1_000 / places.len(), case));
@@ -114,12 +140,36 @@ fn all(site: &mut Site) -> Vec<Case> {
 
 #[test]
 fn a_fault_at_any_call_leaves_old_or_new() {
-    if !root() {
-        return;
+    if root() {
+        strike(Site::new, &PHASES, few());
     }
+}
+
+#[test]
+fn a_fault_at_the_journal_leaves_old_or_new() {
+    if root() {
+        let case =
+            |(what, call, befalls, at)| Case { what, fault: Fault { call, befalls, at, of_state: true } };
+        strike(Site::of_many, &[What::Journal, What::Start], AT_JOURNAL.map(case).into());
+    }
+}
+
+#[test]
+fn a_fault_in_the_life_of_a_rich_persona_leaves_all_or_nothing() {
+    if root() {
+        let case = |(call, befalls, at)| Case {
+            what: What::Rich,
+            fault: Fault { call, befalls, at, of_state: false },
+        };
+        strike(Site::of_rich, &[What::Rich], IN_RICH.map(case).into());
+    }
+}
+
+/// Lets faults strike, these or, in long runs, all that there are.
+fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     let watch = Stopwatch::start();
-    let mut first = Site::new();
-    let cases = if is_long() { all(&mut first) } else { few() };
+    let mut first = make();
+    let cases = if is_long() { all(&mut first, phases) } else { few };
     let effort = Effort::new(u64::MAX, u64::MAX);
     let next = AtomicUsize::new(0);
     let work = |mut site: Site| {
@@ -142,7 +192,7 @@ fn a_fault_at_any_call_leaves_old_or_new() {
     };
     let mut counts = std::thread::scope(|scope| {
         let more = if is_long() { LABS } else { 1 };
-        let others: Vec<_> = (1..more).map(|_| scope.spawn(|| work(Site::new()))).collect();
+        let others: Vec<_> = (1..more).map(|_| scope.spawn(|| work(make()))).collect();
         let own = work(first);
         others.into_iter().fold(own, |counts, other| counts.and(other.join().unwrap()))
     });
@@ -156,8 +206,8 @@ fn a_fault_at_any_call_leaves_old_or_new() {
         "R4",
         &format!("{struck} faults of {tried} tried, {} planned: 0 mixed, {seconds:.0} s", cases.len()),
     );
-    for what in PHASES {
-        assert!(counts.struck(what) > 0, "no fault met a call in a {what:?}");
+    for what in phases {
+        assert!(counts.struck(*what) > 0, "no fault met a call in a {what:?}");
     }
 }
 

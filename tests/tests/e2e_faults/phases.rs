@@ -15,7 +15,8 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::calls::places;
-use crate::strike::{attach, has_struck, listing, words};
+use crate::rich::Whole;
+use crate::strike::{attach, has_struck, listing, listing_of_files, words};
 use crate::{Case, What};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,33 +25,74 @@ const LIFE: SignedDuration = SignedDuration::from_millis(1_500);
 /// What a persona allows that nobody touches, and what it does not.
 const OPEN: u16 = 7_000;
 const CLOSED: u16 = 7_003;
+/// So many personas beside it, from which on changes go into the journal.
+const MANY: usize = 256;
 /// Sizes of the table of rules, by turns.
 const RULES: [u32; 2] = [4_096, 2_048];
 
 /// A hub with a persona that nobody touches, and room for another.
 pub(crate) struct Site {
-    world: World,
+    pub(crate) world: World,
     _servers: [Server; 2],
     attached: Vec<(Value, Value)>,
     /// How often maps got another size.
     resized: usize,
+    /// Personas that nobody touches.
+    others: usize,
+    /// What the kernel holds with a persona that has everything, and without.
+    pub(crate) whole: Option<Whole>,
 }
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let world = World::with(2, &limits(0));
+        Self::with(2, &limits(0))
+    }
+
+    fn with(members: usize, lines: &str) -> Self {
+        let world = World::with(members, lines);
         let servers = [world.members[0].serve(&[OPEN, CLOSED]), world.members[1].serve(&[7_001])];
         world.create(0, &policy(7_001));
         let attached = attachments(&world);
-        Self { world, _servers: servers, attached, resized: 0 }
+        Self { world, _servers: servers, attached, resized: 0, others: 1, whole: None }
+    }
+
+    /// One with so many personas of files beside it that a change is a line of the journal.
+    pub(crate) fn of_many() -> Self {
+        // Ports that two personas might share belong to nobody.
+        let mut site = Self::with(4, &limits(0));
+        let persona = |number: usize| {
+            format!("---\nkind: persona\nname: many{number}\nip_range: 10.120.{number}.0/24\n")
+        };
+        let text: String = (0..MANY).map(persona).collect();
+        fs::write(site.world.hub.documents().join("many.yaml"), text).unwrap();
+        site.world.hub.hubctl(&["apply"]).expect_success();
+        site.others += MANY;
+        site
+    }
+
+    /// Whether faults are meant for the files of the state alone.
+    pub(crate) fn is_of_many(&self) -> bool {
+        self.others > 1
+    }
+
+    /// One for lives of a persona that has everything.
+    pub(crate) fn of_rich() -> Self {
+        let mut site = Self::with(2, "pools: {lab: [10.200.0.0/16, \"fd00:200::/32\"]}\n");
+        site.world.lab.space("guest");
+        site.whole = Some(Whole::of(&site));
+        site
     }
 
     /// Which calls a phase makes, by the numbers that are worth a fault.
     pub(crate) fn count(&mut self, what: What) -> BTreeMap<&'static str, BTreeSet<u64>> {
         let trace = self.trace();
         let mut found = BTreeMap::new();
-        for state in [false, true] {
-            let words = listing(&self.world, &trace, state);
+        let listings = if self.is_of_many() {
+            vec![listing_of_files(&self.world, &trace)]
+        } else {
+            [false, true].map(|state| listing(&self.world, &trace, state)).into()
+        };
+        for words in listings {
             assert!(!self.run(what, &words, &format!("{what:?} without a fault")));
             found.extend(places(&fs::read_to_string(&trace).unwrap()));
         }
@@ -71,6 +113,9 @@ impl Site {
         assert_eq!(attachments(&self.world), self.attached, "programs are where they were");
         let left = self.world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
         assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), json!({"found": []}));
+        if let Some(whole) = self.whole {
+            assert!(whole.failed > 0, "no fault was told as a failure");
+        }
     }
 
     fn trace(&self) -> PathBuf {
@@ -81,6 +126,8 @@ impl Site {
     fn run(&mut self, what: What, words: &[String], name: &str) -> bool {
         match what {
             What::Life => self.life(words, name),
+            What::Journal => self.life_in_the_journal(words, name),
+            What::Rich => self.rich_life(words, name),
             What::End => self.end(words, name),
             What::Start => self.start(words, name),
             What::Resize => {
@@ -95,25 +142,64 @@ impl Site {
 
     /// Makes, changes and deletes a persona.
     fn life(&mut self, words: &[String], name: &str) -> bool {
+        let (died, held) = self.live(words, name);
+        self.end_life(held, name);
+        died
+    }
+
+    /// As [`Self::life`], and what the hub says it holds is what the next one reads.
+    fn life_in_the_journal(&mut self, words: &[String], name: &str) -> bool {
+        let (died, held) = self.live(words, name);
+        self.world.hub.process().kill();
+        self.world.hub.restart();
+        assert_eq!(self.settle(name), held, "{name}: what was read back");
+        let listed = self.world.hub.get("/v1/personas?limit=1000").expect(200);
+        let others = listed["personas"].as_array().unwrap().iter();
+        let others = others.filter(|view| view["definition"]["name"] != "p1" && view["state"] == "active");
+        assert_eq!(others.count(), self.others, "{name}: nobody else changed");
+        self.end_life(held, name);
+        died
+    }
+
+    /// Goes through a life under `strace`: whether the daemon died, and the port that is allowed then. What was
+    /// answered holds.
+    fn live(&mut self, words: &[String], name: &str) -> (bool, u16) {
         let mut strace = attach(words, self.world.hub.process().id());
+        let mut possible = BTreeSet::from([0]);
         for (method, path, port) in [("POST", "", 7_001), ("PUT", "/p1", 7_002), ("DELETE", "/p1", 0)] {
             let definition = if port == 0 { Value::Null } else { World::definition(1, &policy(port)) };
-            let mut curl = self.curl("10");
-            curl.args(["--request", method, "--data-binary", &definition.to_string()]);
-            curl.args(["--header", "content-type: application/json"]);
-            curl.arg(format!("http://hub/v1/personas{path}"));
             // Who is killed does not answer, and an answer may be what a fault meets.
-            curl.stdout(Stdio::null()).status().unwrap();
+            match self.ask(method, path, &definition).0 {
+                200..300 => possible = BTreeSet::from([port]),
+                400..500 => {}
+                _ => drop(possible.insert(port)),
+            }
         }
         self.goes_on(name);
         // Asked to end, it lets the daemon go; killed, it may leave a call that never was.
         strace.stop();
         let died = !self.world.hub.process().is_running();
-        if self.settle(name) != 0 {
+        let held = self.settle(name);
+        assert!(possible.contains(&held), "{name}: {held} is none of {possible:?}");
+        (died, held)
+    }
+
+    /// Sends a request about personas: status and body, 0 if nobody answered.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let mut curl = self.curl("10");
+        curl.args(["--request", method, "--data-binary", &body.to_string()]);
+        curl.args(["--header", "content-type: application/json", "--write-out", "\n%{http_code}"]);
+        let output = curl.arg(format!("http://hub/v1/personas{path}")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
+        (status.parse().unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    fn end_life(&mut self, held: u16, name: &str) {
+        if held != 0 {
             self.world.hub.request("DELETE", "/v1/personas/p1", &[], "").expect(204);
         }
         self.is_repaired(name);
-        died
     }
 
     /// Waits until the kernel holds what the hub says; the port that is allowed, or 0 for no persona.
@@ -199,14 +285,14 @@ impl Site {
     }
 
     /// Starts the daemon if it has died.
-    fn is_back(&mut self) {
+    pub(crate) fn is_back(&mut self) {
         if !self.world.hub.process().is_running() {
             self.world.hub.restart();
         }
     }
 
     /// Whoever survived a fault still hears what others do to the network.
-    fn is_repaired(&self, name: &str) {
+    pub(crate) fn is_repaired(&self, name: &str) {
         let route = "10.100.0.0/24 dev seg0";
         self.world.router.ip(&format!("route delete {route}"));
         wait_until(&format!("{name}: a route is put back"), PATIENCE, || {
@@ -222,7 +308,7 @@ impl Site {
 
     /// What the persona that nobody touches allows passes.
     #[track_caller]
-    fn goes_on(&self, name: &str) {
+    pub(crate) fn goes_on(&self, name: &str) {
         for v4 in FAMILIES {
             let outcome = self.world.outside.udp(member_at(0, v4), OPEN, PATIENCE);
             assert_eq!(outcome, Answered, "{name}");

@@ -6,11 +6,19 @@ use std::process::{Command, Stdio};
 
 use hub_tests::lab::{Background, World, wait_until};
 
-use crate::calls::{KINDS, OF_STATE};
+use crate::calls::{KINDS, OF_STATE, ON_FILES};
 use crate::phases::PATIENCE;
 
-/// Names that the state file has or had.
-const STATE: [&str; 4] = ["state.json", "state.json.new", "state.json.old", "state.json.broken"];
+/// Names that the state file and its journal have or had.
+const STATE: [&str; 7] = [
+    "state.json",
+    "state.json.new",
+    "state.json.old",
+    "state.json.broken",
+    "state.journal",
+    "state.journal.old",
+    "state.journal.broken",
+];
 
 /// A call of each thread, and what befalls it.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +49,14 @@ pub(crate) fn listing(world: &World, trace: &Path, state: bool) -> Vec<String> {
     if state {
         words.extend(of_state(world));
     }
+    words
+}
+
+/// What `strace` is told to write down every call by which the state is kept, on its files alone.
+pub(crate) fn listing_of_files(world: &World, trace: &Path) -> Vec<String> {
+    let mut words = begin(trace);
+    words.extend(["-e".to_owned(), format!("trace={}", ON_FILES.join(","))]);
+    words.extend(of_state(world));
     words
 }
 

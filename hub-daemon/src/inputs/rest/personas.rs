@@ -60,9 +60,9 @@ pub(super) async fn list(
 
 /// Creates a persona
 ///
-/// Waits up to two seconds for the kernel to take it, unless the request says `Prefer: respond-async`. With
-/// `gateway: {choose: free}` it is created on the gateway of which the largest part stays free, this hub or another
-/// one; `gateway.node` of the answer names it, and `Location` is there.
+/// Waits up to two seconds for the kernel to take it. With `Prefer: respond-async` it is answered as soon as it is
+/// stored; `Location` tells its state. With `gateway: {choose: free}` it is created on the gateway of which the
+/// largest part stays free, this hub or another one; `gateway.node` of the answer names it, and `Location` is there.
 #[utoipa::path(post, path = "/personas", tag = "personas", request_body = PersonaDocument,
     params(
         ("Idempotency-Key" = Option<String>, Header,
@@ -71,6 +71,8 @@ pub(super) async fn list(
     ),
     responses(
         (status = 201, body = PersonaView, headers(("Location" = String), ("ETag" = String))),
+        (status = 202, body = PersonaView, description = "it is stored, and the kernel has yet to take it",
+            headers(("Location" = String), ("ETag" = String))),
         (status = 400, description = "not JSON"),
         (status = 409, description = "the name or the range is taken"),
         (status = 412, description = "If-Match makes no sense here"),
@@ -90,11 +92,14 @@ pub(super) async fn create(
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
     let document = body::newcomer(&bytes)?;
-    let manner = Manner { key: key.clone(), wait: !prefers(&headers, "respond-async") };
+    let wait = !prefers(&headers, "respond-async");
+    let manner = Manner { key: key.clone(), wait };
     let answers = api.answers.clone();
     let Made { persona, location } = answers.once(key, &bytes, make(api, document, manner)).await?;
     let location = location.unwrap_or_else(|| format!("{}/{}", uri.path(), persona.id));
-    let mut response = (StatusCode::CREATED, with_tag(&persona)).into_response();
+    let status =
+        if !wait && is_on_its_way(persona.state) { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    let mut response = (status, with_tag(&persona)).into_response();
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -107,8 +112,9 @@ pub(super) async fn admit(
     document: PersonaDocument,
     wait: bool,
 ) -> Result<Box<PersonaView>, ProblemDetails> {
-    let reply = api.command(Command::Create { document: Box::new(document) }).await?;
-    let persona = changed(reply)?;
+    let document = Box::new(document);
+    let command = if wait { Command::Create { document } } else { Command::Begin { document } };
+    let persona = changed(api.command(command).await?)?;
     if !wait || !is_on_its_way(persona.state) {
         return Ok(persona);
     }

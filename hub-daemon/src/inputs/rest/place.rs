@@ -121,13 +121,15 @@ async fn there(
     headers.extend((!manner.wait).then_some((HeaderName::from_static("prefer"), "respond-async")));
     let answer = others::ask(node, Method::POST, PERSONAS, &headers, Bytes::from(body), CREATE_TIME).await;
     let outcome = match answer {
-        Ok(answer) if answer.status == StatusCode::CREATED => match serde_json::from_slice(&answer.body) {
-            Ok(persona) => {
-                let location = answer.location.map(|path| node.locate(&path));
-                return Ok(Ok(Made { persona: Box::new(persona), location }));
+        Ok(answer) if [StatusCode::CREATED, StatusCode::ACCEPTED].contains(&answer.status) => {
+            match serde_json::from_slice(&answer.body) {
+                Ok(persona) => {
+                    let location = answer.location.map(|path| node.locate(&path));
+                    return Ok(Ok(Made { persona: Box::new(persona), location }));
+                }
+                Err(error) => Err(unknown(node, &error.to_string())),
             }
-            Err(error) => Err(unknown(node, &error.to_string())),
-        },
+        }
         Ok(answer) if is_no_room(answer.status.as_u16()) => Ok(answer.problem().detail),
         Ok(answer) if answer.status == StatusCode::SERVICE_UNAVAILABLE => {
             Err(unknown(node, &answer.problem().detail))
