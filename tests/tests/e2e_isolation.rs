@@ -238,6 +238,42 @@ fn members_do_not_reach_services_of_the_hub() {
     assert_eq!(world.router.sh("ss -Hltn 'sport = :9178' | awk '{print $4}'").trim(), "127.0.0.1:9178");
 }
 
+/// Ports that are open both ways need no entry in the flow table; the hub is asked for all the same.
+#[test]
+fn open_ports_of_a_persona_do_not_open_the_hub() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    let member = &world.members[0];
+    let _services = (world.router.serve(&[8080]), member.serve(&[81]));
+    let rules = json!([
+        {"protocol": "tcp", "port": [80, 81], "action": "allow"},
+        {"protocol": "udp", "port": [80, 81], "action": "allow"},
+    ]);
+    world.create(0, &json!({"tracking": "needed", "security_policies": rules}));
+    world.create(1, &json!({}));
+    for v4 in FAMILIES {
+        for hub in [gateway(0, v4), gateway_outside(v4), gateway(1, v4)] {
+            // By a port that rules open, so that answers would be let in as well.
+            for transport in ["", "-u"] {
+                let ask = format!("echo hub | nc {transport} -w 1 -p 80 {hub} 8080");
+                let said = member.try_sh(&ask, Duration::from_secs(10)).stdout;
+                assert_eq!(said, "", "nc {transport} reached {hub}");
+            }
+        }
+        // The host asks its members.
+        world.router.expect_tcp(member_at(0, v4), 81, Answered);
+        world.router.expect_udp(member_at(0, v4), 81, Answered);
+        world.outside.expect_tcp(member_at(0, v4), 81, Answered);
+    }
+    assert!(world.dropped("p0", "hub_local") >= 12);
+    let flows = world.hub.get("/v1/flows").expect(200);
+    let all = flows["flows"].as_array().unwrap();
+    let from = |flow: &serde_json::Value| flow["source"].as_str().unwrap().parse::<IpAddr>().unwrap();
+    assert!(FAMILIES.iter().all(|v4| all.iter().all(|flow| from(flow) != outside_at(*v4))), "{flows:#}");
+}
+
 #[test]
 fn forged_senders_are_dropped_on_both_sides() {
     if !root() {

@@ -8,8 +8,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hub_tests::effort::figure;
 use hub_tests::lab::Outcome::Answered;
-use hub_tests::lab::speed::{goodput, iperf, is_within, ping, quantile};
+use hub_tests::lab::speed::{arrived, goodput, iperf, is_within, ping, quantile};
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
 use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
@@ -87,44 +88,84 @@ fn transfers(world: &World, sender: usize, receiver: usize, v4: bool) -> (f64, f
     })
 }
 
+/// Latency of the flooded persona in milliseconds.
+const LATENCY_MS: f64 = 20.0;
+/// What a ping may take beyond the latency and beyond what the slowest take while nothing flows, in milliseconds.
+const GRACE_MS: f64 = 2.0;
+
+/// What a flood at three times the bandwidth of `p0` comes to: megabits per second that arrive of it and of `p1`'s
+/// TCP the same way, and what pings to `p0` and `p2` take meanwhile, in milliseconds.
+fn flood(world: &World, inward: bool, v4: bool) -> (f64, f64, Vec<f64>, Vec<f64>) {
+    let ends = |number: usize| {
+        let (member, outside) = (&world.members[number], &world.outside);
+        if inward { (outside, member, member_at(number, v4)) } else { (member, outside, outside_at(v4)) }
+    };
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let (from, to, target) = ends(0);
+            arrived(from, to, target, 5_202, "--udp --bitrate 60M --length 1200 --time 14")
+        });
+        let other = scope.spawn(|| {
+            let (from, to, target) = ends(1);
+            goodput(from, to, target, 5_201)
+        });
+        std::thread::sleep(Duration::from_secs(2));
+        let flooded = ping(&world.outside, member_at(0, v4), 100);
+        let idle = ping(&world.outside, member_at(2, v4), 40);
+        (flood.join().unwrap(), other.join().unwrap(), flooded, idle)
+    })
+}
+
 #[test]
 fn a_flood_waits_no_longer_than_the_latency() {
     if !root() {
         return;
     }
-    let world = World::new(2);
-    let plain = |number: usize| ping(&world.outside, member_at(number, true), 20);
-    world.create(0, &json!({"qos": {"bandwidth": "20Mbps", "latency": "20ms"}}));
-    world.create(1, &json!({"qos": {"bandwidth": "20Mbps", "latency": "20ms"}}));
-    let quiet = plain(0);
+    let world = World::new(3);
+    for (number, latency) in [(0, "20ms"), (1, "50ms"), (2, "20ms")] {
+        world.create(number, &json!({"qos": {"bandwidth": "20Mbps", "latency": latency}}));
+    }
     for v4 in FAMILIES {
-        let (arrived, flooded, other) = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| {
-                let words = "--udp --bitrate 60M --length 1200 --time 8";
-                iperf(&world.outside, &world.members[0], member_at(0, v4), 5_202, words)
+        let quiet = ping(&world.outside, member_at(0, v4), 100);
+        let [usual, late] = [50, 99].map(|percent| quantile(&quiet, percent));
+        for inward in [true, false] {
+            // A machine that stands still makes packets late and rates small, never the other way: a good one of three.
+            let good = (0..3).any(|_| {
+                let (rate, other, flooded, idle) = flood(&world, inward, v4);
+                let [waited, longest] = [50, 99].map(|percent| quantile(&flooded, percent));
+                let undisturbed = quantile(&idle, 90);
+                figure(
+                    "P10",
+                    &format!(
+                        "IPv4 {v4}, inward {inward}: {rate:.1} of 60 Mbit/s arrive; pings wait {waited:.1} ms, 99 of \
+                         100 no longer than {longest:.1} (idle {late:.1}); another's TCP {other:.2} of 20 Mbit/s, \
+                         its pings {undisturbed:.1} ms"
+                    ),
+                );
+                assert!(rate < 20.2 && other < 21.0, "{rate} and {other} Mbit/s");
+                assert!(waited - usual > LATENCY_MS / 2.0, "nothing waits: {flooded:?}");
+                rate > 17.0
+                    && flooded.len() > 95
+                    && longest <= LATENCY_MS + late + GRACE_MS
+                    && is_within(other, 20.0, 5.0)
+                    && idle.len() == 40
+                    && undisturbed <= late + GRACE_MS
             });
-            std::thread::sleep(Duration::from_secs(2));
-            let flooded = ping(&world.outside, member_at(0, v4), 60);
-            let other = ping(&world.outside, member_at(1, v4), 20);
-            let end = flood.join().unwrap();
-            let sum = &end["sum"];
-            let lost = sum["lost_percent"].as_f64().unwrap();
-            (sum["bits_per_second"].as_f64().unwrap() * (100.0 - lost) / 1e8, flooded, other)
-        });
-        let [usual, waited, undisturbed] =
-            [(&quiet, 50), (&flooded, 90), (&other, 90)].map(|(times, percent)| quantile(times, percent));
-        assert!((17.0..20.2).contains(&arrived), "{arrived} Mbit/s");
-        assert!(flooded.len() > 50, "pings are lost: {flooded:?}");
-        assert!((10.0..=22.0).contains(&(waited - usual)), "{flooded:?}");
-        assert!(other.len() == 20 && undisturbed - usual < 2.0, "{other:?}");
+            assert!(good, "IPv4 {v4}, inward {inward}: see the figures");
+        }
     }
     let counts = world.hub.get("/v1/personas/p0/counters").expect(200);
-    let queue = counts["queues"].as_array().unwrap().iter().find(|queue| queue["direction"] == "ingress");
-    let queue = queue.unwrap_or_else(|| panic!("{counts:#}"));
-    assert!(queue["drops"].as_u64().unwrap() > 1_000 && queue["interface"] == "seg0", "{queue:#}");
     let metrics = world.router.sh("curl -s http://127.0.0.1:9178/metrics");
-    let drops = "hub_persona_queue_drops_total{persona=\"p0\",direction=\"ingress\",interface=\"seg0\"";
-    assert!(metrics.contains(drops), "{metrics}");
+    for (direction, interface) in [("ingress", "seg0"), ("egress", "up0")] {
+        let mut queues = counts["queues"].as_array().unwrap().iter();
+        let queue = queues.find(|queue| queue["direction"] == direction && queue["interface"] == interface);
+        let queue = queue.unwrap_or_else(|| panic!("{counts:#}"));
+        assert!(queue["drops"].as_u64().unwrap() > 1_000, "{queue:#}");
+        let drops = format!(
+            "hub_persona_queue_drops_total{{persona=\"p0\",direction=\"{direction}\",interface=\"{interface}\""
+        );
+        assert!(metrics.contains(&drops), "{metrics}");
+    }
 }
 
 #[test]
@@ -256,31 +297,41 @@ fn handshakes_are_timed_and_speech_goes_before_bulk() {
     }
     let world = World::new(1);
     let rules = json!([
-        {"protocol": "icmp", "action": "allow", "priority": "voice"},
-        {"protocol": "any", "action": "allow", "priority": "bulk"},
+        {"direction": "both", "protocol": "icmp", "action": "allow", "priority": "voice"},
+        {"direction": "both", "protocol": "any", "action": "allow", "priority": "bulk"},
     ]);
     world.create(0, &json!({"qos": {"bandwidth": "10Mbps", "latency": "100ms"}, "security_policies": rules}));
-    let _server = world.members[0].serve(&[80]);
+    let (member, outside) = (&world.members[0], &world.outside);
+    let _servers = (member.serve(&[80]), outside.serve(&[80]));
     for v4 in FAMILIES {
-        for _ in 0..10 {
-            world.outside.expect_tcp(member_at(0, v4), 80, Answered);
-        }
-        let times = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| {
-                let words = "--udp --bitrate 30M --length 1200 --time 5";
-                iperf(&world.outside, &world.members[0], member_at(0, v4), 5_204, words)
+        let (inside, far) = (member_at(0, v4), outside_at(v4));
+        for (from, to, target, source) in [(outside, member, inside, far), (member, outside, far, inside)] {
+            for _ in 0..10 {
+                from.expect_tcp(target, 80, Answered);
+            }
+            // The way of the flood has speech of both: questions of who sends it, and answers to the other one.
+            let times = std::thread::scope(|scope| {
+                let flood = scope.spawn(|| {
+                    let words = "--udp --bitrate 30M --length 1200 --time 8";
+                    iperf(from, to, target, 5_204, words)
+                });
+                std::thread::sleep(Duration::from_secs(2));
+                let times = [ping(from, target, 40), ping(to, source, 40)];
+                flood.join().unwrap();
+                times
             });
-            std::thread::sleep(Duration::from_secs(2));
-            let times = ping(&world.outside, member_at(0, v4), 40);
-            flood.join().unwrap();
-            times
-        });
-        // A packet of the flood that is under way takes 1 ms.
-        assert!(times.len() == 40 && quantile(&times, 90) < 5.0, "speech waits: {times:?}");
+            // A packet of the flood that is under way takes 1 ms.
+            for times in times {
+                assert!(
+                    times.len() == 40 && quantile(&times, 90) < 5.0,
+                    "to {target}, speech waits: {times:?}"
+                );
+            }
+        }
     }
     let counts = world.hub.get("/v1/personas/p0/counters").expect(200);
     let times = &counts["handshakes"];
-    assert!(times["count"].as_u64().unwrap() >= 20, "{counts:#}");
+    assert!(times["count"].as_u64().unwrap() >= 40, "{counts:#}");
     let [p50, p95] = ["p50_us", "p95_us"].map(|name| times[name].as_u64().unwrap());
     assert!(p50 > 0 && p50 <= p95 && p95 < 5_000_000, "{times:#}");
     let shown = world.hub.hubctl(&["counters", "p0"]).expect_success();

@@ -8,12 +8,13 @@ use hub_common::open::{
     OPEN_ALL, OPEN_FIRST, OPEN_NONE, OPEN_TCP_EGRESS, OPEN_TCP_INGRESS, OPEN_UDP_EGRESS, OPEN_UDP_INGRESS,
     has_open_ports,
 };
-use hub_common::outcome::{OUTCOME_PLAIN, Scratch};
+use hub_common::outcome::{FROM_HOST, OUTCOME_LOCAL, OUTCOME_PLAIN, Scratch};
 use hub_common::packet::protocol;
 use hub_common::segment::{SETTINGS_NO_SHARED_HOPS, Segment, Settings, policy_slot};
 
 use super::adjacency;
 use super::filter::may_talk;
+use crate::addresses::is_local;
 use crate::atomic;
 use crate::maps::{HOPS, POLICIES, PORT_SETS, SEGMENTS};
 use crate::rewrite::Exit;
@@ -39,12 +40,14 @@ fn lets(open: [u8; 4], tcp: bool, away: u16, home: u16) -> bool {
     is_open(egress, away) && is_open(ingress, home)
 }
 
-/// Whether the packet's connection needs no flow; segments and policies of the outcome are known.
+/// Whether the packet's connection needs no flow; segments and policies of the outcome are known. With the hub
+/// itself it does: members may begin none there, and ports alone do not tell who began.
 #[inline(always)]
 pub(crate) fn is_untracked(scratch: &Scratch) -> bool {
     let packet = &scratch.packet;
     has_open_ports(packet.protocol)
-        && scratch.outcome.flags & OUTCOME_PLAIN != 0
+        && scratch.outcome.flags & (OUTCOME_PLAIN | OUTCOME_LOCAL) == OUTCOME_PLAIN
+        && scratch.ingress_ifindex != FROM_HOST
         && may_talk(scratch.outcome.segment[0], scratch.outcome.segment[1])
         && both_let(
             scratch.outcome.policy,
@@ -61,6 +64,8 @@ pub(crate) fn is_untracked_inner(scratch: &Scratch) -> bool {
     let inner = &scratch.packet.inner;
     let [sender, receiver] = scratch.outcome.policy;
     has_open_ports(inner.protocol)
+        && !is_local(&inner.source)
+        && !is_local(&inner.target)
         && scratch.outcome.flags & OUTCOME_PLAIN != 0
         && may_talk(scratch.outcome.segment[0], scratch.outcome.segment[1])
         && both_let([receiver, sender], inner.protocol == protocol::TCP, inner.source_port, inner.target_port)

@@ -75,8 +75,11 @@ impl Model {
                 })
             })
         };
+        // Members may begin nothing with the hub, and ports do not tell who began.
+        let with_hub = self.locals.contains(&tuple.source) || self.locals.contains(&tuple.target);
         active
             && may_talk
+            && !with_hub
             && [6, 17].contains(&tuple.protocol)
             && lets(segments[0], tuple.target_port, tuple.source_port)
             && lets(segments[1], tuple.source_port, tuple.target_port)
