@@ -18,7 +18,7 @@ use clap::Args;
 pub(crate) use self::systemd::run as package;
 use self::{
     kernel::Kernel,
-    machine::{End, Machine, Time},
+    machine::{End, Machine, Root, Time},
     suite::Extent,
 };
 use crate::{
@@ -123,7 +123,7 @@ fn boot(
     say("vm", &format!("booting Linux {}; its output goes to {}", kernel.release(), log.display()));
     let machine = Machine {
         kernel: kernel.image(),
-        initrd: &initrd,
+        root: Root::Archive(&initrd),
         memory_mib: 3072,
         more: boot.more,
         time: boot.time,

@@ -132,14 +132,15 @@ impl Observer {
         Observation::Checks(checks::run(asked, place, &tools).await)
     }
 
-    /// Ages of handshakes; where a fresh one is wanted, the other ends are called first.
+    /// Ages of handshakes. Of a tunnel that is to come the other ends are called first, unless they still have the
+    /// session of the last time.
     async fn handshakes(&self, asked: &[CheckAsked], place: &Place) -> Arc<Handshake> {
         let folder = self.runtime_dir.clone();
         let namespace = place.namespace.clone();
         let tunnel = move |folder: &Path, link: &str| wireguard::Place::new(folder, link, namespace.as_ref());
         for asked in asked {
-            let Check::Handshake { link, within } = &asked.check else { continue };
-            if *within > SHAKE {
+            let Check::Handshake { link, .. } = &asked.check else { continue };
+            if !asked.named {
                 continue;
             }
             let tunnel = tunnel(&folder, link);

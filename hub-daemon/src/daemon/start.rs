@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ use crate::view::Snapshot;
 const QUEUE: usize = 64;
 /// Events kept for slow followers.
 const EVENTS: usize = 4_096;
+/// What systemd gives a start from each sign of life on, if its own limit is over by then.
+const START: Duration = Duration::from_mins(1);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +176,6 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     let measurer = tokio::spawn(measurer::measure(handle.clone()));
     let observer = tokio::spawn(observer::observe(handle.clone(), config.runtime_dir.clone()));
 
-    reload(&handle).await;
     supervise(&handle, &mut owner, &mut signals).await?;
 
     closing.send_replace(true);
@@ -195,14 +197,16 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     Ok(())
 }
 
-/// Waits for a signal or the death of the owner; reloads on SIGHUP, reverts on SIGUSR1, keeps the watchdog.
+/// Reads the documents and says when the kernel holds them. Waits for a signal or the death of the owner; reloads on
+/// SIGHUP, reverts on SIGUSR1, keeps the watchdog and, as long as a start goes on, the limit of starts.
 async fn supervise(
     handle: &HubHandle,
     owner: &mut oneshot::Receiver<()>,
     signals: &mut Signals,
 ) -> Result<(), StartError> {
     let mut ready = handle.snapshot.clone();
-    let mut told = false;
+    let (mut read, mut told) = (false, false);
+    let mut first = pin!(reload(handle));
     let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(10), |period| period / 3);
     let mut alive = tokio::time::interval(watchdog);
     let mut heard = 0;
@@ -212,7 +216,8 @@ async fn supervise(
             () = received(&mut signals.interrupt) => break,
             () = received(&mut signals.hangup) => reload(handle).await,
             () = received(&mut signals.revert) => signals::revert(handle).await,
-            result = ready.wait_for(|snapshot| snapshot.ready), if !told => {
+            () = &mut first, if !read => read = true,
+            result = ready.wait_for(|snapshot| snapshot.ready), if read && !told => {
                 told = true;
                 if result.is_ok() {
                     tracing::info!("ready");
@@ -223,6 +228,10 @@ async fn supervise(
                 let beat = handle.reconcile.heartbeat.get();
                 if beat != heard {
                     notify(&[sd_notify::NotifyState::Watchdog]);
+                    if !told {
+                        let more = u32::try_from(START.as_micros()).unwrap_or(u32::MAX);
+                        notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(more)]);
+                    }
                 }
                 heard = beat;
             }

@@ -73,7 +73,8 @@ fn generated(hubctl: &Path, hubd: &Path, root: &Path) -> Result<()> {
         let (stem, _) = name.rsplit_once('.').context("a man page's name ends in its section")?;
         let folder = root.join("usr/share/man").join(format!("man{section}"));
         fs::create_dir_all(&folder)?;
-        let text = fs::read_to_string(page.path())?;
+        let title = |section: &str| format!("\n.TH {stem} {section} ");
+        let text = fs::read_to_string(page.path())?.replacen(&title("1"), &title(section), 1);
         compressed(&text, &folder.join(format!("{stem}.{section}")))?;
     }
     fs::remove_dir_all(&pages)?;

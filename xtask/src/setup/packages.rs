@@ -47,8 +47,10 @@ const PROGRAMS: [Program; 23] = [
 ];
 
 /// Every program that boots other kernels beside those.
-const MACHINES: [Program; 4] = [
+const MACHINES: [Program; 6] = [
     Program { name: "busybox", package: "busybox-static" },
+    Program { name: "debootstrap", package: "debootstrap" },
+    Program { name: "mke2fs", package: "e2fsprogs" },
     Program { name: "qemu-system-x86_64", package: "qemu-system-x86" },
     Program { name: "strip", package: "binutils" },
     Program { name: "xz", package: "xz-utils" },

@@ -115,14 +115,7 @@ pub(super) fn with_modules(places: &Places, kernel: &Kernel, base: &Path) -> Res
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        let from = kernel.folder().join("lib/modules").join(kernel.release());
-        // Below /usr, because /lib is a link there in a whole Debian.
-        let to = root.join("usr/lib/modules").join(kernel.release());
-        fs::create_dir_all(to.join("kernel/drivers"))?;
-        // Networks are all that is needed.
-        let take = "cd \"$1\" && cp -r --parents kernel/net kernel/drivers/net kernel/lib kernel/crypto \
-                    kernel/arch modules.* \"$2\" 2>/dev/null || true; test -e \"$2/modules.dep\"";
-        run(Command::new("sh").args(["-c", take, "sh"]).arg(&from).arg(&to))?;
+        modules_into(kernel, &root)?;
         pack(&root, &modules)?;
         fs::remove_dir_all(&root)?;
     }
@@ -130,6 +123,18 @@ pub(super) fn with_modules(places: &Places, kernel: &Kernel, base: &Path) -> Res
     let join = "cat \"$1\" \"$2\" >\"$3\"";
     run(Command::new("sh").args(["-c", join, "sh"]).arg(base).arg(&modules).arg(&whole))?;
     Ok(whole)
+}
+
+/// Copies a kernel's modules to where programs look for them.
+pub(super) fn modules_into(kernel: &Kernel, root: &Path) -> Result<()> {
+    let from = kernel.folder().join("lib/modules").join(kernel.release());
+    // Below /usr, because /lib is a link there in a whole Debian.
+    let to = root.join("usr/lib/modules").join(kernel.release());
+    fs::create_dir_all(to.join("kernel/drivers"))?;
+    // Networks are all that is needed.
+    let take = "cd \"$1\" && cp -r --parents kernel/net kernel/drivers/net kernel/lib kernel/crypto \
+                kernel/arch modules.* \"$2\" 2>/dev/null || true; test -e \"$2/modules.dep\"";
+    run(Command::new("sh").args(["-c", take, "sh"]).arg(&from).arg(&to))
 }
 
 /// Packs a folder as the kernel unpacks it. Not compressed: unpacking costs an emulated machine more.

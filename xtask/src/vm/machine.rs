@@ -17,11 +17,21 @@ use crate::clock::deadline;
 /// What boots.
 pub(super) struct Machine<'a> {
     pub(super) kernel: &'a Path,
-    pub(super) initrd: &'a Path,
+    pub(super) root: Root<'a>,
     pub(super) memory_mib: u32,
     /// Further words for the kernel.
     pub(super) more: &'a str,
     pub(super) time: Time,
+}
+
+/// Where a machine has its files.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Root<'a> {
+    /// In memory, out of an archive: they go with the machine.
+    Archive(&'a Path),
+    /// On a disk, an ext4 file system that the next machine finds as this one left it. Debian's cloud kernels have
+    /// what reads it built in.
+    Disk(&'a Path),
 }
 
 /// What makes time pass in a machine.
@@ -36,7 +46,7 @@ pub(super) enum Time {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The machine switched itself off.
+    /// The machine switched itself off, or would have begun anew.
     Halted,
     /// Its time was up.
     TimedOut,
@@ -69,9 +79,11 @@ impl Report {
 
 /// Words for the kernel: everything to the serial line, and an oops ends the machine.
 const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off net.ifnames=0";
+/// Words for one with a disk.
+const DISK: &str = "root=/dev/nvme0n1 rootfstype=ext4 rootwait rw";
 
 impl Machine<'_> {
-    /// Runs until the machine is off; hands each line to `hear` and writes it to a file.
+    /// Runs until the machine is off or begins anew; hands each line to `hear` and writes it to a file.
     pub(super) fn run(&self, log: &Path, limit: Duration, mut hear: impl FnMut(&str)) -> Result<Report> {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(match self.time {
@@ -84,7 +96,19 @@ impl Machine<'_> {
         qemu.args(["-cpu", "max", "-nodefaults", "-no-reboot"]);
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-net", "none"]);
         qemu.args(["-m", &self.memory_mib.to_string()]).arg("-kernel").arg(self.kernel);
-        qemu.arg("-initrd").arg(self.initrd).args(["-append", &format!("{WORDS} {}", self.more)]);
+        let root = match self.root {
+            Root::Archive(archive) => {
+                qemu.arg("-initrd").arg(archive);
+                ""
+            }
+            Root::Disk(disk) => {
+                // What the machine has written is in this machine's memory at least, however the machine ends.
+                let drive = format!("file={},format=raw,if=none,id=root,cache=unsafe", disk.display());
+                qemu.args(["-drive", &drive, "-device", "nvme,drive=root,serial=root"]);
+                DISK
+            }
+        };
+        qemu.args(["-append", &format!("{WORDS} {root} {}", self.more)]);
         let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start QEMU")?;
         let output = child.stdout.take().context("standard output is a pipe")?;
         let (sender, lines) = channel();

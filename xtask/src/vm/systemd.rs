@@ -1,135 +1,144 @@
-//! A package under a real systemd: a minimal Debian boots from memory, a unit installs the package, uses it,
-//! breaks it and removes it.
+//! A package under a real systemd: a minimal Debian boots from a disk, a unit installs the package, uses it, breaks
+//! it, boots anew in the middle of things, and removes it.
+//!
+//! What the machine does is shell below `systemd/`: the machine runs without anything of ours but the package. Its
+//! lines that begin with `@@` are the result.
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    time::Duration,
-};
+mod disk;
 
-use anyhow::{Context as _, Result, bail};
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Result, bail};
 
 use super::{
-    image, kernel,
-    machine::{End, Machine, Time},
+    kernel::{self, Kernel},
+    machine::{End, Machine, Root, Time},
 };
 use crate::{
-    command::{find, run as run_command},
     places::Places,
     say::{complain, say, show},
     setup,
 };
 
-/// What the machine does; its lines that begin with @@ are the result.
-const CHECKS: &str = include_str!("systemd.sh");
+/// Files of the folder /hub of the machine.
+const FILES: [(&str, &str); 13] = [
+    ("check.sh", include_str!("systemd/check.sh")),
+    ("common.sh", include_str!("systemd/common.sh")),
+    ("cut.sh", include_str!("systemd/cut.sh")),
+    ("deaths.sh", include_str!("systemd/deaths.sh")),
+    ("install.sh", include_str!("systemd/install.sh")),
+    ("lab.sh", include_str!("systemd/lab.sh")),
+    ("leave.sh", include_str!("systemd/leave.sh")),
+    ("names.sh", include_str!("systemd/names.sh")),
+    ("networkd.sh", include_str!("systemd/networkd.sh")),
+    ("persona.sh", include_str!("systemd/persona.sh")),
+    ("personality.sh", include_str!("systemd/personality.sh")),
+    ("purge.sh", include_str!("systemd/purge.sh")),
+    ("return.sh", include_str!("systemd/return.sh")),
+];
 
-const UNIT: &str = "[Unit]
-Description=Checks of the package
-After=multi-user.target
+/// Units of the machine: its network before any other, and the checks after all others.
+const UNITS: [(&str, &str); 2] = [
+    ("check.service", include_str!("systemd/check.service")),
+    ("lab.service", include_str!("systemd/lab.service")),
+];
 
-[Service]
-Type=oneshot
-ExecStart=/bin/bash /hub/check
-ExecStopPost=/bin/systemctl --no-block poweroff
-StandardOutput=file:/dev/ttyS0
-StandardError=file:/dev/ttyS0
-TimeoutStartSec=1500
-";
-
-/// Packages of the machine beside Debian's base.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,iproute2,iputils-ping,netcat-openbsd,kmod,procps,curl";
+/// Longest time from one start of the machine to the next.
 const LIMIT: Duration = Duration::from_mins(25);
+/// How often the machine starts: whole, after a reboot, after a cut.
+const BOOTS: u32 = 3;
+const WORDS: &str = "init=/lib/systemd/systemd systemd.show_status=no systemd.getty_auto=no";
 
-/// Boots a Debian with the package on one kernel.
+/// Boots a Debian with the package on one kernel, and boots it again as it asks for.
 pub(crate) fn run(places: &Places, package: &Path, version: &str) -> Result<ExitCode> {
     setup::machines()?;
     let offers = kernel::offers(places)?;
     let kernel = kernel::ready(places, kernel::choose(&offers, version)?)?;
-    let debian = debian(places)?;
-    // On top of the cached system: later files of an archive win.
-    let root = places.vm().join("systemd");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
+    let disk = disk::make(places, &kernel, package)?;
+    let mut failed = Vec::new();
+    for number in 1..=BOOTS {
+        let boot = boot(places, &kernel, &disk, number)?;
+        failed.extend(boot.failed);
+        match boot.end {
+            // What failed may be seen better by what comes of it.
+            Some(Next::Boot) => {}
+            Some(Next::Off) if failed.is_empty() => return Ok(ExitCode::SUCCESS),
+            Some(Next::Off) | None => {
+                complain(&failed.join("\n"));
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
-    let units = root.join("etc/systemd/system");
-    fs::create_dir_all(units.join("multi-user.target.wants"))?;
-    fs::create_dir_all(root.join("hub"))?;
-    fs::write(units.join("hub-check.service"), UNIT)?;
-    symlink("../hub-check.service", units.join("multi-user.target.wants/hub-check.service"))?;
-    fs::write(root.join("hub/check"), CHECKS)?;
-    fs::set_permissions(root.join("hub/check"), fs::Permissions::from_mode(0o755))?;
-    fs::copy(package, root.join("hub/hub.deb"))?;
-    symlink("/lib/systemd/systemd", root.join("init"))?;
-    let top = places.vm().join("systemd.cpio");
-    image::pack(&root, &top)?;
-    let base = places.vm().join("systemd-base.cpio");
-    run_command(
-        Command::new("sh").args(["-c", "cat \"$1\" \"$2\" >\"$3\"", "sh"]).arg(&debian).arg(&top).arg(&base),
-    )?;
-    let initrd = image::with_modules(places, &kernel, &base)?;
-    let log = places.vm().join(format!("systemd-{}.log", kernel.release()));
+    bail!("the machine wanted to start more than {BOOTS} times");
+}
+
+/// What a start of the machine came to.
+struct Boot {
+    failed: Vec<String>,
+    /// Nothing where it did not come to its end.
+    end: Option<Next>,
+}
+
+/// What is to come after a start of the machine.
+enum Next {
+    /// Another one.
+    Boot,
+    /// Nothing: all parts are done.
+    Off,
+}
+
+/// One start of the machine, to its end.
+fn boot(places: &Places, kernel: &Kernel, disk: &Path, number: u32) -> Result<Boot> {
+    let log = places.vm().join(format!("systemd-{}.{number}.log", kernel.release()));
     say(
         "vm",
         &format!("booting Linux {} with systemd; its output goes to {}", kernel.release(), log.display()),
     );
-    let more = "systemd.show_status=no systemd.getty_auto=no";
-    let machine =
-        Machine { kernel: kernel.image(), initrd: &initrd, memory_mib: 3072, more, time: Time::Clock };
+    let root = Root::Disk(disk);
+    let machine = Machine { kernel: kernel.image(), root, memory_mib: 2048, more: WORDS, time: Time::Clock };
     let report = machine.run(&log, LIMIT, |line| {
         if let Some(progress) = line.strip_prefix("@@ ") {
             say(kernel.release(), progress);
         }
     })?;
     let lines: Vec<&str> = report.lines().filter_map(|line| line.strip_prefix("@@ ")).collect();
-    let failed: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("FAILED")).collect();
-    let done = lines.contains(&"done");
-    if report.end == End::TimedOut || !done {
+    let failed =
+        lines.iter().filter(|line| line.starts_with("FAILED")).map(|&line| line.to_owned()).collect();
+    let ends = |word: &str| report.end != End::TimedOut && lines.contains(&word);
+    let end = match (ends("boots again"), ends("done")) {
+        (true, _) => Some(Next::Boot),
+        (false, true) => Some(Next::Off),
+        (false, false) => None,
+    };
+    if end.is_none() {
         complain("the machine did not come to its end");
         report.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().for_each(show);
     }
-    if !failed.is_empty() {
-        complain(&failed.join("\n"));
-    }
-    Ok(if done && failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The archive of a minimal Debian of this machine's release.
-fn debian(places: &Places) -> Result<PathBuf> {
-    let archive = places.vm().join("debian.cpio");
-    if archive.exists() {
-        return Ok(archive);
-    }
-    let Some((codename, uri)) = kernel::release()? else {
-        bail!("the machine is made of Debian's packages, and this is not Debian");
-    };
-    let folder = places.vm().join(format!("debian-{codename}"));
-    if !folder.exists() {
-        let debootstrap = find("debootstrap").context("install it with `apt-get install debootstrap`")?;
-        say("vm", "making a minimal Debian (about 400 MB)");
-        let partial = places.vm().join(format!("debian-{codename}.partial"));
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        let mut make = Command::new(debootstrap);
-        make.args(["--variant=minbase", &format!("--include={PACKAGES}"), &codename]);
-        run_command(make.arg(&partial).arg(&uri).stdout(std::process::Stdio::null()))?;
-        let slim = "cd \"$1\" && rm -rf var/cache/apt/archives/*.deb var/lib/apt/lists/* usr/share/doc/* \
-                    usr/share/locale/* usr/share/man/* dev/*";
-        run_command(Command::new("sh").args(["-c", slim, "sh"]).arg(&partial))?;
-        fs::rename(&partial, &folder)?;
-    }
-    image::pack(&folder, &archive)?;
-    Ok(archive)
+    Ok(Boot { failed, end })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
     fn the_checks_are_valid_shell() {
-        crate::command::feed(Command::new("bash").arg("-n"), CHECKS).unwrap();
+        for (name, text) in FILES {
+            let checked = crate::command::feed(Command::new("bash").arg("-n"), text);
+            assert!(checked.is_ok(), "{name}: {checked:?}");
+        }
+    }
+
+    #[test]
+    fn every_part_that_is_named_is_there() {
+        let check = FILES.iter().find(|(name, _)| *name == "check.sh").unwrap().1;
+        let lines = check.lines().filter_map(|line| line.trim().split_once("parts=\"")?.1.split('"').next());
+        let parts: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+        assert!(parts.len() > 5, "{parts:?}");
+        for part in parts {
+            assert!(FILES.iter().any(|(name, _)| *name == format!("{part}.sh")), "{part}");
+        }
     }
 }

@@ -22,9 +22,6 @@ use crate::view::switch::{Question, Wanted};
 /// Elements of sets by number.
 type Sets = BTreeMap<u32, Arc<Elements>>;
 
-/// Oldest handshake of a tunnel that is to be switched to.
-const FRESH: std::time::Duration = std::time::Duration::from_secs(5);
-
 impl Hub {
     /// What the hub wants to know of an interface.
     pub(in super::super) fn wants(&self, name: &str) -> Vec<Wanted> {
@@ -64,7 +61,7 @@ impl Hub {
                 };
                 let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
                 asked.extend(fresh.map(|link| CheckAsked {
-                    check: Check::Handshake { link, within: FRESH },
+                    check: Check::Handshake { link, within: checks::HANDSHAKE },
                     named: true,
                     waits: true,
                 }));

@@ -292,7 +292,7 @@ fn a_switch_goes_from_phase_to_phase_and_is_a_line_of_the_journal() {
     assert_eq!(hub.phase("i0"), Some(Phase::Preflight));
     let asks = hub.asks("i0");
     assert!(asks.contains(&"dns . at 10.20.0.100".to_owned()), "{asks:?}");
-    assert_eq!(asks.last().unwrap(), "handshake of wg01 within 5 s", "of the tunnel that is to come");
+    assert_eq!(asks.last().unwrap(), "handshake of wg01 within 180 s", "of the tunnel that is to come");
     hub.script.now += 1.second();
     hub.answer("i0", &[]);
     assert_eq!(hub.view("i0").state, InterfaceState::Draining);

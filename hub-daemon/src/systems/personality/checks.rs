@@ -10,7 +10,7 @@ use crate::model::check::{Check, CheckAsked, CheckResult};
 use crate::model::personality::{Device, Personality, Way};
 
 /// Oldest handshake of a tunnel that is in use (`REJECT_AFTER_TIME` of WireGuard).
-const HANDSHAKE: Duration = Duration::from_mins(3);
+pub const HANDSHAKE: Duration = Duration::from_mins(3);
 
 /// Kinds of checks, as far as answers of before say something about answers of after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
