@@ -10,11 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use hub_common::segment::TUNNEL_INDEX;
 use ipnet::IpNet;
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{Namespace, Via};
-use crate::model::PersonaId;
+use crate::model::{PersonaId, SegmentId, names};
 
 /// First of the routing tables of interfaces: slot S of the interface of segment N is this plus 2 × N + S.
 pub const INTERFACE_TABLE_BASE: u32 = 17_800_000;
@@ -253,6 +255,9 @@ pub enum TunnelBackend {
     /// The kernel.
     Kernel,
     /// A process of its own, so that a restart of `hubd` keeps the tunnel.
+    /// The segment that judges what goes through it where it is in a namespace of others. In the hub's own the device
+    /// is a port like any other.
+    pub segment: Option<SegmentId>,
     Userspace,
 }
 
@@ -267,6 +272,21 @@ pub struct TunnelPeer {
     pub keepalive_seconds: u16,
     /// File with a pre-shared key, base64.
     pub preshared_key_file: Option<PathBuf>,
+}
+
+impl Tunnel {
+    /// Interface index of the device, where it is not the kernel's choice: what judges tunnels knows them by it, and
+    /// indexes of different namespaces are else the same.
+    pub fn index(&self, link: &str) -> Option<u32> {
+        self.segment.map(|_| tunnel_index(link))
+    }
+}
+
+/// Interface index of a tunnel in a namespace of others, made of its name, which is used once.
+pub fn tunnel_index(link: &str) -> u32 {
+    let digits = digest(&SHA256, link.as_bytes());
+    let first = digits.as_ref().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    TUNNEL_INDEX | first >> 2
 }
 
 /// Who answers names for an interface's namespace, or link.

@@ -191,6 +191,19 @@ impl Netlink {
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = attributes;
+    /// Gives a link what `attributes` say; it stays up, or down.
+    pub fn set_link(
+        &mut self,
+        index: u32,
+        attributes: Vec<LinkAttribute>,
+        intent: impl Display,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = attributes;
+        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+    }
+
         self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
     }
 

@@ -128,7 +128,8 @@ impl Hub {
         let addresses = |version: &Version| -> Vec<IpAddr> {
             let worn = self.worn(record, version);
             let addresses = worn.iter().flat_map(|personality| personality.addresses().keys());
-            addresses.map(ipnet::IpNet::addr).collect()
+            let tunnels = worn.iter().filter_map(|personality| personality.tunnel());
+            addresses.chain(tunnels.flat_map(|tunnel| &tunnel.addresses)).map(ipnet::IpNet::addr).collect()
         };
         let stays = addresses(to);
         addresses(from).into_iter().filter(|address| !stays.contains(address)).collect()

@@ -12,7 +12,7 @@ use crate::desired::interfaces::{
     INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
     Resolver, RuleScope, Tunnel, through_gateway,
 };
-use crate::desired::{Desired, LINK_PREFIX};
+use crate::desired::{Desired, LINK_PREFIX, Port, Role, Xdp};
 use crate::document::interface::RoutesDocument;
 use crate::model::SegmentId;
 use crate::model::personality::{Device, Personality, PersonalityTunnel, Way, hexadecimal};
@@ -75,6 +75,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
             namespace: namespace.clone(),
             persona: record.carrier.clone(),
             backend: tunnel.backend,
+            segment: namespace.is_some().then_some(segment),
             private_key_file: tunnel.private_key_file.clone(),
             listen_port: tunnel.listen_port,
             mark: None,
@@ -82,7 +83,13 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
             mtu: tunnel.mtu,
             peers: tunnel.peers.clone(),
         };
-        desired.tunnels.insert(tunnel_name(tunnel, segment), made);
+        let link = tunnel_name(tunnel, segment);
+        if record.settings.is_own() {
+            // Its other end is as far away as whatever uplinks lead to.
+            let port = Port { role: Role::Uplink, segment: None, xdp: Xdp::Off };
+            desired.ports.insert(link.clone(), port);
+        }
+        desired.tunnels.insert(link, made);
     }
     if !live.servers().is_empty() {
         let resolver = Resolver {
