@@ -21,7 +21,10 @@ use crate::model::{PersonaId, SegmentId, names};
 /// First of the routing tables of interfaces: slot S of the interface of segment N is this plus 2 × N + S.
 pub const INTERFACE_TABLE_BASE: u32 = 17_800_000;
 /// Priorities of the rules that choose a slot: see `tables::interfaces::rules`.
-pub const SLOT_PRIORITIES: RangeInclusive<u32> = 17_710..=17_714;
+pub const SLOT_PRIORITIES: RangeInclusive<u32> = 17_709..=17_714;
+
+/// Kinds of links that take the hardware address of a device below.
+const STACKED: [&str; 6] = ["vlan", "bridge", "bond", "team", "macvlan", "ipvlan"];
 
 /// Which interface is meant, and in which network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +53,24 @@ impl fmt::Display for Selector {
             Self::Name(name) => write!(formatter, "`{name}`"),
             Self::Mac(mac) => write!(formatter, "with the MAC {}", mac_text(*mac)),
             Self::AltName(name) => write!(formatter, "with the other name `{name}`"),
+        }
+    }
+}
+
+/// Links on top of a device (VLANs, bridges) take its hardware address: it is the device that is meant by it.
+pub fn is_stacked(kind: &str) -> bool {
+    STACKED.contains(&kind)
+}
+
+impl Selector {
+    /// What an interface is called that is not there: by no name that another one could have.
+    pub fn stand_in(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Mac(mac) => mac.map(|byte| format!("{byte:02x}")).concat(),
+            // The kernel gives no link a name that is another one's other name.
+            Self::AltName(name) if names::interface(name).is_ok() => name.clone(),
+            Self::AltName(name) => format!("alt-{:08x}", tunnel_index(name)),
         }
     }
 }
