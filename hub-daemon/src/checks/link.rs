@@ -149,7 +149,12 @@ fn state(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<(Neighbou
 }
 
 /// Asks the kernel which way packets to a target take.
-pub(super) fn route(selector: &Selector, target: IpAddr, device: Option<&str>) -> Result<String, String> {
+pub(super) fn route(
+    selector: &Selector,
+    target: IpAddr,
+    device: Option<&str>,
+    source: Option<IpAddr>,
+) -> Result<String, String> {
     let mut netlink = Netlink::open().map_err(text)?;
     let expected = match device {
         Some(device) => device.to_owned(),
@@ -159,6 +164,10 @@ pub(super) fn route(selector: &Selector, target: IpAddr, device: Option<&str>) -
     question.header.address_family = family::of(target);
     question.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
     question.attributes.push(RouteAttribute::Destination(RouteAddress::from(target)));
+    if let Some(source) = source {
+        question.header.source_prefix_length = question.header.destination_prefix_length;
+        question.attributes.push(RouteAttribute::Source(RouteAddress::from(source)));
+    }
     let found = match netlink.get(RouteNetlinkMessage::GetRoute(question), "look up a route") {
         Ok(found) => found,
         Err(error)

@@ -110,6 +110,11 @@ impl Slot {
     }
 }
 
+/// Kernel number of the routing table of a slot.
+pub fn slot_table(segment: SegmentId, slot: Slot) -> u32 {
+    INTERFACE_TABLE_BASE + 2 * segment.0 + u32::from(slot == Slot::B)
+}
+
 /// What an interface has from its personality, and from the one that is being prepared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
@@ -129,6 +134,8 @@ pub struct Interface {
     pub live: Slot,
     /// Whose packets use it.
     pub scope: RuleScope,
+    /// Whether packets that bear the number of one of the tables as their mark use that one, live or not.
+    pub probed: bool,
 }
 
 /// One address of an interface.
@@ -248,6 +255,9 @@ pub struct Tunnel {
     pub namespace: Option<Namespace>,
     /// The persona that carries the policy of its interface.
     pub persona: PersonaId,
+    /// The segment that judges what goes through it where it is in a namespace of others. In the hub's own the device
+    /// is a port like any other.
+    pub segment: Option<SegmentId>,
     /// Who encrypts.
     pub backend: TunnelBackend,
     /// File with the private key, base64 as `wg genkey` writes it. Keys are read when they are used and kept nowhere.
@@ -264,6 +274,21 @@ pub struct Tunnel {
     pub peers: BTreeMap<String, TunnelPeer>,
 }
 
+impl Tunnel {
+    /// Interface index of the device, where it is not the kernel's choice: what judges tunnels knows them by it, and
+    /// indexes of different namespaces are else the same.
+    pub fn index(&self, link: &str) -> Option<u32> {
+        self.segment.map(|_| tunnel_index(link))
+    }
+}
+
+/// Interface index of a tunnel in a namespace of others, made of its name, which is used once.
+pub fn tunnel_index(link: &str) -> u32 {
+    let digits = digest(&SHA256, link.as_bytes());
+    let first = digits.as_ref().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    TUNNEL_INDEX | first >> 2
+}
+
 /// Who encrypts the packets of a tunnel.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema,
@@ -276,9 +301,6 @@ pub enum TunnelBackend {
     /// The kernel.
     Kernel,
     /// A process of its own, so that a restart of `hubd` keeps the tunnel.
-    /// The segment that judges what goes through it where it is in a namespace of others. In the hub's own the device
-    /// is a port like any other.
-    pub segment: Option<SegmentId>,
     Userspace,
 }
 
@@ -293,21 +315,6 @@ pub struct TunnelPeer {
     pub keepalive_seconds: u16,
     /// File with a pre-shared key, base64.
     pub preshared_key_file: Option<PathBuf>,
-}
-
-impl Tunnel {
-    /// Interface index of the device, where it is not the kernel's choice: what judges tunnels knows them by it, and
-    /// indexes of different namespaces are else the same.
-    pub fn index(&self, link: &str) -> Option<u32> {
-        self.segment.map(|_| tunnel_index(link))
-    }
-}
-
-/// Interface index of a tunnel in a namespace of others, made of its name, which is used once.
-pub fn tunnel_index(link: &str) -> u32 {
-    let digits = digest(&SHA256, link.as_bytes());
-    let first = digits.as_ref().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-    TUNNEL_INDEX | first >> 2
 }
 
 /// Who answers names for an interface's namespace, or link.

@@ -149,6 +149,8 @@ pub enum Question {
         asked: Vec<CheckAsked>,
         /// Time between two rounds; `None` for one.
         every: Option<Duration>,
+        /// Addresses that they come from; without any the kernel chooses.
+        from: Vec<IpAddr>,
     },
     /// How many flows the candidate of a segment would end, again and again until the question goes.
     Flows {

@@ -9,8 +9,8 @@ use ring::digest::{SHA256, digest};
 use super::Record;
 use super::seat::Seat;
 use crate::desired::interfaces::{
-    INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
-    Resolver, RuleScope, Tunnel, through_gateway,
+    Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver, RuleScope, Slot,
+    Tunnel, slot_table, through_gateway,
 };
 use crate::desired::{Desired, LINK_PREFIX, Port, Role, Xdp};
 use crate::document::interface::RoutesDocument;
@@ -62,10 +62,11 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
         persona: record.carrier.clone(),
         addresses,
         mtu: live.mtu(),
-        tables: [0, 1].map(|slot| INTERFACE_TABLE_BASE + 2 * segment.0 + slot),
+        tables: [Slot::A, Slot::B].map(|slot| slot_table(segment, slot)),
         routes,
         live: record.layout.slot,
         scope,
+        probed: record.settings.failover.as_ref().is_some_and(|failover| failover.comes_back),
     };
     desired.interfaces.insert(record.settings.name.clone(), interface);
     // A link that both have is as the one that decides has it.
@@ -74,8 +75,8 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
         let made = Tunnel {
             namespace: namespace.clone(),
             persona: record.carrier.clone(),
-            backend: tunnel.backend,
             segment: namespace.is_some().then_some(segment),
+            backend: tunnel.backend,
             private_key_file: tunnel.private_key_file.clone(),
             listen_port: tunnel.listen_port,
             mark: None,
