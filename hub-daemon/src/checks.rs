@@ -151,7 +151,7 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
         Check::Neighbour(address) => link::neighbour(&place.selector, *address, limit).await,
         Check::Ping(address) => ping::ping(*address, &tools.origin).await,
         Check::Route { target, device } => {
-            link::route(&place.selector, *target, device.as_deref(), tools.origin.towards(*target))
+            link::route(&place.selector, *target, device.as_deref(), &tools.origin)
         }
         Check::Dns { server, name } => dns::check(*server, name, &tools.origin).await,
         Check::Handshake { link, within } => match (tools.handshake)(link) {

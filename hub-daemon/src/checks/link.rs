@@ -14,6 +14,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use nix::errno::Errno;
 use tokio::time::{Instant, sleep};
 
+use super::Origin;
 use crate::desired::interfaces::{Selector, mac_text};
 use crate::kernel::links::{FoundLink, select};
 use crate::kernel::netlink::Netlink;
@@ -153,7 +154,7 @@ pub(super) fn route(
     selector: &Selector,
     target: IpAddr,
     device: Option<&str>,
-    source: Option<IpAddr>,
+    origin: &Origin,
 ) -> Result<String, String> {
     let mut netlink = Netlink::open().map_err(text)?;
     let expected = match device {
@@ -164,7 +165,8 @@ pub(super) fn route(
     question.header.address_family = family::of(target);
     question.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
     question.attributes.push(RouteAttribute::Destination(RouteAddress::from(target)));
-    if let Some(source) = source {
+    question.attributes.extend(origin.mark.map(RouteAttribute::Mark));
+    if let Some(source) = origin.towards(target) {
         question.header.source_prefix_length = question.header.destination_prefix_length;
         question.attributes.push(RouteAttribute::Source(RouteAddress::from(source)));
     }
