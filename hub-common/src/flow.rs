@@ -186,28 +186,32 @@ impl FlowKey {
     /// The key of the packet's connection, and whether its sender is the `high` end.
     #[inline(always)]
     pub fn of(packet: &Packet) -> (Self, bool) {
-        Self::between(
+        let (mut key, from_high) = Self::between(
             &packet.source,
             packet.source_port,
             &packet.target,
             packet.target_port,
             packet.protocol,
             packet.kind,
-        )
+        );
+        key.zone = packet.zone;
+        (key, from_high)
     }
 
     /// The key of the connection that an ICMP error speaks of, and whether its inner sender is `high`.
     #[inline(always)]
     pub fn of_inner(packet: &Packet) -> (Self, bool) {
         let inner = &packet.inner;
-        Self::between(
+        let (mut key, from_high) = Self::between(
             &inner.source,
             inner.source_port,
             &inner.target,
             inner.target_port,
             inner.protocol,
             inner.kind,
-        )
+        );
+        key.zone = packet.zone;
+        (key, from_high)
     }
 }
 

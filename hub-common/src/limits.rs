@@ -28,6 +28,8 @@ pub const FLOWS_NEW: u32 = 131_072;
 pub const FRAGMENTS: u32 = 16_384;
 /// Entries of the port table. A port lives at its interface index modulo this.
 pub const PORTS: u32 = 65_536;
+/// Tunnels of personalities in namespaces of others.
+pub const TUNNELS: u32 = 4_096;
 /// Second- and third-level blocks of the IPv4 table, 1 KiB each; default.
 pub const V4_BLOCKS: u32 = 8_192;
 /// IPv6 prefixes; default.

@@ -39,8 +39,10 @@ crate::shared! {
         pub ethertype: u16,
         /// Fragment identification.
         pub fragment_id: u32,
+        /// Address space that the packet is of; 0 is the hub's own.
+        pub zone: u16,
         /// Zero.
-        pub pad: u32,
+        pub pad: u16,
         /// Of an ICMP error: the packet it speaks of.
         pub inner: Inner,
     }
@@ -72,7 +74,9 @@ crate::shared! {
         /// Identification.
         pub id: u32,
         /// IP protocol for IPv4 (RFC 791); 0 for IPv6 (RFC 8200 section 4.5).
-        pub protocol: u32,
+        pub protocol: u16,
+        /// Address space.
+        pub zone: u16,
     }
 
     /// What later fragments take from the first.
@@ -162,8 +166,9 @@ impl Packet {
     /// What identifies this packet's fragments.
     #[inline(always)]
     pub const fn fragment_key(&self) -> FragmentKey {
-        let protocol = if self.has(PACKET_V4) { self.protocol as u32 } else { 0 };
-        FragmentKey { source: self.source, target: self.target, id: self.fragment_id, protocol }
+        let protocol = if self.has(PACKET_V4) { self.protocol as u16 } else { 0 };
+        let (source, target, zone) = (self.source, self.target, self.zone);
+        FragmentKey { source, target, id: self.fragment_id, protocol, zone }
     }
 
     /// What later fragments of this packet need to know.

@@ -121,6 +121,14 @@ crate::shared! {
     }
 }
 
+impl Port {
+    /// Address space of what crosses the port; 0 is the hub's own.
+    #[inline(always)]
+    pub const fn zone(&self) -> u16 {
+        if self.flags & PORT_TUNNEL == 0 { 0 } else { self.segment as u16 }
+    }
+}
+
 /// In the protocol of a [`Failsafe`]: a service of the host that members may use, as their rules say.
 pub const FAILSAFE_MEMBERS: u32 = 1 << 8;
 
@@ -194,6 +202,12 @@ pub const SETTINGS_NO_SHARED_HOPS: u32 = 1;
 pub const SETTINGS_ONE_BUFFER: u32 = 1 << 1;
 /// Addresses beyond this port may differ from those in the hub.
 pub const PORT_TRANSLATED: u32 = 1 << 3;
+
+/// The port is the device of its segment's tunnel, in whatever namespace: what comes in goes to the segment and what
+/// leaves is from it, whatever the addresses are, which are those of the namespace and mean nothing in the hub.
+pub const PORT_TUNNEL: u32 = 1 << 4;
+/// First interface index of tunnels in namespaces of others, whose small indexes mean the hub's own interfaces here.
+pub const TUNNEL_INDEX: u32 = 1 << 30;
 
 /// Marks an entry of the IPv4 table as a block index.
 pub const V4_BLOCK: u32 = 1 << 31;

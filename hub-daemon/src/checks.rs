@@ -7,6 +7,7 @@
 mod dns;
 mod http;
 mod link;
+mod origin;
 mod ping;
 
 use std::io;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::desired::interfaces::Place;
 use crate::kernel::namespace::OpenNamespace;
 use crate::model::check::{Check, CheckAsked, CheckResult, INTERVAL, PASSES, PATIENCE, PHASE, TIMEOUT};
+
+pub use origin::Origin;
 
 /// How often and for how long checks are tried.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,8 @@ pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
 pub struct Tools {
     /// How often and for how long.
     pub pace: Pace,
+    /// Where questions come from.
+    pub origin: Origin,
     /// Who is asked for names in URLs; without any the host's own resolver.
     pub servers: Vec<IpAddr>,
     /// How long ago the last handshake of a tunnel was, by name of the link.
@@ -108,6 +112,7 @@ fn inside(checks: &[CheckAsked], place: &Place, tools: &Tools) -> Result<Vec<Che
 
 /// Tries a check until it passed often enough in a row, or the phase is over.
 async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult {
+    let tools = &Tools { origin: tools.origin.marked(asked.mark), ..tools.clone() };
     let (check, pace) = (&asked.check, &tools.pace);
     let begun = Instant::now();
     let is_dns = matches!(check, Check::Dns { .. });
@@ -144,9 +149,11 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
         Check::Addresses(wanted) => link::addresses(&place.selector, wanted),
         Check::Applied => (tools.applied)().map(|()| "nothing left to do".to_owned()),
         Check::Neighbour(address) => link::neighbour(&place.selector, *address, limit).await,
-        Check::Ping(address) => ping::ping(*address).await,
-        Check::Route { target, device } => link::route(&place.selector, *target, device.as_deref()),
-        Check::Dns { server, name } => dns::check(*server, name).await,
+        Check::Ping(address) => ping::ping(*address, &tools.origin).await,
+        Check::Route { target, device } => {
+            link::route(&place.selector, *target, device.as_deref(), &tools.origin)
+        }
+        Check::Dns { server, name } => dns::check(*server, name, &tools.origin).await,
         Check::Handshake { link, within } => match (tools.handshake)(link) {
             Some(age) if age <= *within => Ok(format!("handshake {} s ago, seen", age.as_secs())),
             Some(age) => Err(format!(
@@ -156,10 +163,10 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
             )),
             None => Err(format!("{link} had no handshake yet")),
         },
-        Check::Tcp(to) => match TcpStream::connect(to).await {
+        Check::Tcp(to) => match tools.origin.connect(*to).await {
             Ok(_) => Ok("connected".to_owned()),
             Err(error) => Err(format!("{to} does not take connections: {error}")),
         },
-        Check::Http(url) => http::get(url, &tools.servers).await,
+        Check::Http(url) => http::get(url, &tools.servers, &tools.origin).await,
     }
 }

@@ -18,6 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::desired::LINK_PREFIX;
+use crate::desired::interfaces::{Selector, is_stacked};
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::persona::PersonaDocument;
 use crate::document::personality::PersonalityDocument;
@@ -268,7 +269,7 @@ impl Inventory {
     /// routes do not matter to it.
     pub fn is_ground_of(&self, other: &Self) -> bool {
         let same = |one: &Link, other: &Link| {
-            let Link { ifindex, up, kind, mtu, l3_only, mac, addresses: _, queue } = one;
+            let Link { ifindex, up, kind, mtu, l3_only, mac, other_names: _, addresses: _, queue } = one;
             (ifindex, up, kind, mtu, l3_only, mac, queue)
                 == (
                     &other.ifindex,
@@ -282,6 +283,20 @@ impl Inventory {
         };
         self.links.len() == other.links.len()
             && self.links.iter().zip(&other.links).all(|(one, two)| one.0 == two.0 && same(one.1, two.1))
+    }
+
+    /// Name of the one link that is meant, if there is one.
+    pub fn name_of(&self, selector: &Selector) -> Option<&String> {
+        let fits = |(name, link): &(&String, &Link)| match selector {
+            Selector::Name(wanted) => *name == wanted,
+            Selector::Mac(mac) => link.mac == *mac,
+            Selector::AltName(wanted) => link.other_names.contains(wanted),
+        };
+        let found: Vec<(&String, &Link)> = self.links.iter().filter(fits).collect();
+        let is_lower = |(_, link): &&(&String, &Link)| found.len() == 1 || !is_stacked(&link.kind);
+        let mut lower = found.iter().filter(is_lower);
+        let first = lower.next().map(|(name, _)| *name);
+        first.filter(|_| lower.next().is_none())
     }
 
     /// Links that are not the hub's endpoints.
@@ -305,6 +320,8 @@ pub struct Link {
     pub l3_only: bool,
     /// Its MAC address, zeros where it has none.
     pub mac: [u8; 6],
+    /// Other names that it was given.
+    pub other_names: Vec<String>,
     /// Addresses on it.
     pub addresses: Vec<IpAddr>,
     /// The queue that somebody else put on it, as `tc` names it.

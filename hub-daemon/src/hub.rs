@@ -23,6 +23,7 @@ mod look;
 mod output;
 mod passes;
 mod personalities;
+mod ports;
 mod ranges;
 mod records;
 mod segments;
@@ -187,6 +188,8 @@ impl Hub {
             Command::Observed { interface, ticket, observation } => {
                 let done = self.observed(&interface, ticket, observation, now);
                 self.advance_interfaces(now);
+                // A switch that is over may have kept an interface from being followed.
+                self.follow_ports(now);
                 done
             }
             Command::Templates(templates) => {
@@ -195,6 +198,7 @@ impl Hub {
             }
             Command::Inventory(inventory) => {
                 self.look(inventory, now);
+                self.follow_ports(now);
                 Ok(Reply::Done)
             }
             Command::Faults { revision, faults, postponed } => {

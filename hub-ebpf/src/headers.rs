@@ -118,6 +118,7 @@ pub(crate) extern "C" fn hub_network_tc(skb: *mut __sk_buff, scratch: *mut Scrat
     let frame = frame(skb);
     let packet = &mut scratch.packet;
     *packet = Packet::ZERO;
+    packet.zone = scratch.port.zone();
     // SAFETY: fields of the context.
     let (vlan, ethertype) = unsafe { ((*skb).vlan_present, (*skb).protocol as u16) };
     if vlan != 0 {

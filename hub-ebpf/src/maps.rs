@@ -36,6 +36,11 @@ pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 pub(crate) static PORTS: Array<Port, { limits::PORTS as usize }> = Array::new();
 
+/// Devices of tunnels by interface index, from `TUNNEL_INDEX` on: each index is used once on the whole machine. Daemon
+/// writes, programs read.
+#[btf_map]
+pub(crate) static TUNNELS: HashMap<u32, Port, { limits::TUNNELS as usize }> = HashMap::new();
+
 /// Segments by number. The policy word and its port sets are the one store that changes a persona's rules.
 #[btf_map]
 pub(crate) static SEGMENTS: Array<Segment, { limits::SEGMENTS as usize }, { BPF_F_MMAPABLE as usize }> =

@@ -16,11 +16,13 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_VLAN};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
-use hub_common::segment::{PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, Port, ROLE_UPLINK};
+use hub_common::segment::{
+    PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, PORT_TUNNEL, Port, ROLE_UPLINK, TUNNEL_INDEX,
+};
 
 use crate::express::{Arrival, Lane, NO_EXPRESS, express};
 use crate::headers::{frame, read};
-use crate::maps::{PORTS, SCRATCH, SETTINGS, own};
+use crate::maps::{PORTS, SCRATCH, SETTINGS, TUNNELS, own};
 use crate::packet::Frame;
 use crate::report::{self, hub_count_drop};
 use crate::rewrite::Exit;
@@ -116,7 +118,8 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     // SAFETY: fields of the context.
     let (out, came_by) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex) };
     let leaves_by = port(out);
-    let judged = came_by != 0 && port(came_by).is_some();
+    // In the namespace of a tunnel the number of another interface may be that of a port of the hub.
+    let judged = came_by != 0 && port(came_by).is_some_and(|_| is_tunnel(came_by) == is_tunnel(out));
     if judged && leaves_by.is_none_or(|port| port.flags & PORT_TRANSLATED == 0) {
         mark::out(skb);
         report::total(Hook::TcOut as u32, |totals| totals.skipped += 1);
@@ -183,12 +186,23 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
 #[inline(always)]
 pub(crate) fn outward(mut port: Port) -> Port {
     port.role = ROLE_UPLINK;
-    port.flags |= PORT_FAILSAFE;
+    if port.flags & PORT_TUNNEL == 0 {
+        port.flags |= PORT_FAILSAFE;
+    }
     port
 }
 
 #[inline(always)]
+fn is_tunnel(ifindex: u32) -> bool {
+    ifindex >= TUNNEL_INDEX
+}
+
+#[inline(always)]
 pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
+    if is_tunnel(ifindex) {
+        // SAFETY: entries are replaced whole, never edited in place.
+        return unsafe { TUNNELS.get(ifindex) };
+    }
     PORTS.get(ifindex % limits::PORTS).filter(|port| port.ifindex == ifindex && ifindex != 0)
 }
 

@@ -20,9 +20,15 @@ pub(crate) fn hub_why(ctx: TcContext) -> i32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(SCRATCH_WHY) else { return SHOT };
     // SAFETY: a per-CPU element of this program; the daemon runs it once at a time.
     let scratch = unsafe { &mut *scratch };
-    // SAFETY: a field of the context.
-    let ifindex = unsafe { (*skb).ifindex };
-    if let Some(port) = port(ifindex) {
+    // SAFETY: fields of the context.
+    let (ifindex, tunnel, leaves) = unsafe { ((*skb).ifindex, (*skb).mark, (*skb).priority != 0) };
+    // The device of a tunnel is in another namespace than the one that asks.
+    let ifindex = if tunnel == 0 { ifindex } else { tunnel };
+    if leaves && let Some(port) = port(ifindex) {
+        start(scratch, Hook::TcOut as u32, FROM_HOST);
+        scratch.port = outward(*port);
+        scratch.port.flags &= !PORT_L3_ONLY;
+    } else if let Some(port) = port(ifindex) {
         start(scratch, Hook::TcIn as u32, ifindex);
         scratch.port = *port;
         // The kernel wants test packets with an Ethernet header, whatever the port has.

@@ -34,6 +34,9 @@ struct Arguments {
     /// Where the configuration socket goes.
     #[arg(long, value_name = "FILE")]
     socket: PathBuf,
+    /// Interface index of the device, if it has to be made; else the kernel chooses.
+    #[arg(long, value_name = "NUMBER")]
+    index: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +59,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let listener = api::listen(&arguments.socket)
         .with_context(|| format!("listen on {}", arguments.socket.display()))?;
-    let tun = Tun::open(&arguments.device).context("open the TUN device")?;
+    let tun = Tun::open(&arguments.device, arguments.index).context("open the TUN device")?;
     privileges::drop_all_but_marking().context("drop privileges")?;
     let requests = api::serve(listener).context("start the thread of the socket")?;
     Device::new(tun, requests).context("open UDP sockets")?.run()

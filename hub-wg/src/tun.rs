@@ -13,6 +13,7 @@ const NAME_BYTES: usize = 16;
 
 mod raw {
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_write_ptr_bad!(set_index, libc::TUNSETIFINDEX, libc::c_uint);
     nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
 }
 
@@ -20,8 +21,8 @@ mod raw {
 pub(crate) struct Tun(File);
 
 impl Tun {
-    /// Makes a device, or takes one over that nobody else has open.
-    pub(crate) fn open(name: &str) -> io::Result<Self> {
+    /// Makes a device, with an index if one is given, or takes one over that nobody else has open.
+    pub(crate) fn open(name: &str, index: Option<u32>) -> io::Result<Self> {
         if name.is_empty() || name.len() >= NAME_BYTES {
             return Err(io::ErrorKind::InvalidFilename.into());
         }
@@ -33,6 +34,10 @@ impl Tun {
         }
         let flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
         let request = libc::ifreq { ifr_name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
+        if let Some(index) = index {
+            // SAFETY: the kernel reads an integer, which lives across the call.
+            unsafe { raw::set_index(file.as_raw_fd(), &raw const index) }?;
+        }
         // SAFETY: `request` lives across the call, its name ends in a NUL, and the kernel reads flags from it.
         unsafe { raw::set_interface(file.as_raw_fd(), &raw const request) }?;
         // SAFETY: an integer is all that the call takes.

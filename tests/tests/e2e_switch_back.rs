@@ -6,6 +6,7 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hub_tests::effort::figure;
@@ -13,7 +14,7 @@ use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{BOTH, OPEN_ONLY, Resource, SWITCH, resource_at};
 use hub_tests::lab::world::FAMILIES;
-use hub_tests::lab::{patience, wait_until, wall_ns};
+use hub_tests::lab::{Stopwatch, patience, wait_until, wall_ns};
 use hub_tests::root;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -21,6 +22,9 @@ use serde_json::{Value, json};
 
 /// The data path may end what is for a while so much before its time.
 const TICKS: Duration = Duration::from_millis(50);
+
+/// More than twice the hold-down of a failover, and several rounds of checks.
+const HOLDS: Duration = Duration::from_secs(16);
 
 /// Orders a switch to the second personality, and waits until it decides.
 fn shut(resource: &Resource, more: &Value, state: &str) -> String {
@@ -169,4 +173,63 @@ fn a_disaster_brings_backup_routes_and_servers_and_its_end_takes_them_away() {
     resource.expect_whole(Open, "after it");
     let why = resource.journal()[0]["why"].to_string();
     assert!(why.contains("succeeds again"), "{why}");
+}
+
+/// Where a disaster is seen: beyond two routers, of which each personality has routes by one.
+fn beyond(v4: bool) -> IpAddr {
+    if v4 { [198, 51, 100, 77].into() } else { "2001:db8:77::1".parse().unwrap() }
+}
+
+/// Routes by a router of the resource, whose network has this number.
+fn by_router(number: u8) -> Value {
+    json!({"routing_table": [
+        {"destination": "198.51.100.77/32", "via": format!("10.6{number}.0.1"), "device": format!("r{number}")},
+        {"destination": "2001:db8:77::/64", "via": format!("fd00:6{number}::1"), "device": format!("r{number}")},
+    ]})
+}
+
+#[test]
+fn a_backup_holds_while_the_first_way_is_dead_though_its_own_works() {
+    if !root() {
+        return;
+    }
+    for v4 in FAMILIES {
+        let mut resource = Resource::bare("");
+        let member = resource.world.members[0].clone();
+        let routers = [1, 2].map(|number| {
+            let router = resource.world.lab.space(&format!("router{number}"));
+            let near = [format!("10.6{number}.0.2/24"), format!("fd00:6{number}::2/64")];
+            let far = [format!("10.6{number}.0.1/24"), format!("fd00:6{number}::1/64")];
+            let device = format!("r{number}");
+            member.wire(
+                (&device, &near.each_ref().map(String::as_str)),
+                (&router, "eth0", &far.each_ref().map(String::as_str)),
+            );
+            router.ip(&format!("address add {} dev lo", beyond(v4)));
+            router
+        });
+        resource.keep(&Open.definition(&by_router(1)));
+        resource.keep(&Shut.definition(&by_router(2)));
+        resource.enlist(&json!({"failover": {
+            "check": {"ping": beyond(v4).to_string()}, "for": "1s", "to": "shut", "fail_back": "auto",
+            "hold_down": "3s",
+        }}));
+        hold_is_over(&mut resource);
+        // The router itself goes on: what is behind it does not.
+        routers[0].ip(&format!("address delete {} dev lo", beyond(v4)));
+        wait_until("the backup decides", SWITCH * 2, || resource.view()["current"] == "shut@1");
+        resource.settle();
+        member.expect_ping(beyond(v4), Answered);
+        hold_is_over(&mut resource);
+        let watch = Stopwatch::start();
+        while watch.elapsed() < HOLDS {
+            assert_eq!(resource.view()["current"], "shut@1", "after {:?}", watch.elapsed());
+            assert!(resource.view()["operation"].is_null());
+            member.expect_ping(beyond(v4), Answered);
+        }
+        routers[0].ip(&format!("address add {} dev lo", beyond(v4)));
+        wait_until("it comes back", SWITCH * 2, || resource.view()["current"] == "open@1");
+        resource.settle();
+        member.expect_ping(beyond(v4), Answered);
+    }
 }

@@ -14,6 +14,8 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use super::Origin;
+
 const PORT: u16 = 53;
 /// How long one question waits for its answer, and how many are asked.
 const WAIT: Duration = Duration::from_secs(1);
@@ -24,9 +26,9 @@ pub(super) const LONGEST: Duration = Duration::from_millis(3200);
 const ANSWER_BYTES: usize = 4096;
 
 /// Asks for a name: any answer that says that it is there, or that it is not, passes. `.` asks for its servers.
-pub(super) async fn check(server: IpAddr, name: &str) -> Result<String, String> {
+pub(super) async fn check(server: IpAddr, name: &str, origin: &Origin) -> Result<String, String> {
     let kind = if name == "." { TYPE::NS } else { TYPE::A };
-    let answer = question(server, name, kind).await?;
+    let answer = question(server, name, kind, origin).await?;
     let code = word(answer.code);
     if matches!(answer.code, RCODE::NoError | RCODE::NameError) {
         Ok(format!("{server} answered {code}"))
@@ -36,12 +38,16 @@ pub(super) async fn check(server: IpAddr, name: &str) -> Result<String, String> 
 }
 
 /// Addresses of a name, as the first of these servers tells that answers.
-pub(super) async fn addresses(servers: &[IpAddr], name: &str) -> Result<Vec<IpAddr>, String> {
+pub(super) async fn addresses(
+    servers: &[IpAddr],
+    name: &str,
+    origin: &Origin,
+) -> Result<Vec<IpAddr>, String> {
     let mut reason = "there is no server to ask".to_owned();
     for server in servers {
         let mut found = Vec::new();
         for kind in [TYPE::A, TYPE::AAAA] {
-            match question(*server, name, kind).await {
+            match question(*server, name, kind, origin).await {
                 Ok(answer) => found.extend(answer.addresses),
                 Err(error) => reason = error,
             }
@@ -59,7 +65,7 @@ struct Answer {
     addresses: Vec<IpAddr>,
 }
 
-async fn question(server: IpAddr, name: &str, kind: TYPE) -> Result<Answer, String> {
+async fn question(server: IpAddr, name: &str, kind: TYPE, origin: &Origin) -> Result<Answer, String> {
     let ask = async {
         let random = random()?;
         let name = mixed(name, &random);
@@ -67,6 +73,7 @@ async fn question(server: IpAddr, name: &str, kind: TYPE) -> Result<Answer, Stri
         let id = u16::from_be_bytes([id0, id1]);
         let bytes = encode(id, &name, kind)?;
         let socket = open(server)?;
+        origin.place(&socket, server)?;
         socket.connect(SocketAddr::new(server, PORT)).await?;
         let mut buffer = [0; ANSWER_BYTES];
         let mut refusal = None;

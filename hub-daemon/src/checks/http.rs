@@ -13,14 +13,13 @@ use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::dns;
+use super::{Origin, dns};
 
 /// What a URL says.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,10 +30,10 @@ struct Target {
     path: String,
 }
 
-pub(super) async fn get(url: &str, servers: &[IpAddr]) -> Result<String, String> {
+pub(super) async fn get(url: &str, servers: &[IpAddr], origin: &Origin) -> Result<String, String> {
     let target = parse(url)?;
-    let to = find(&target, servers).await?;
-    let status = ask(&target, to).await.map_err(|error| format!("{url} at {to}: {error}"))?;
+    let to = find(&target, servers, origin).await?;
+    let status = ask(&target, to, origin).await.map_err(|error| format!("{url} at {to}: {error}"))?;
     if status.as_u16() < 400 { Ok(format!("{status} came")) } else { Err(format!("{url} answers {status}")) }
 }
 
@@ -54,7 +53,7 @@ fn parse(url: &str) -> Result<Target, String> {
     Ok(Target { is_tls, host, port: uri.port_u16().unwrap_or(port), path: path.to_owned() })
 }
 
-async fn find(target: &Target, servers: &[IpAddr]) -> Result<SocketAddr, String> {
+async fn find(target: &Target, servers: &[IpAddr], origin: &Origin) -> Result<SocketAddr, String> {
     if let Ok(address) = target.host.parse() {
         return Ok(SocketAddr::new(address, target.port));
     }
@@ -64,13 +63,13 @@ async fn find(target: &Target, servers: &[IpAddr]) -> Result<SocketAddr, String>
             .map_err(|error| format!("{} has no address: {error}", target.host))?;
         return found.next().ok_or_else(|| format!("{} has no address", target.host));
     }
-    let found = dns::addresses(servers, &target.host).await?;
+    let found = dns::addresses(servers, &target.host, origin).await?;
     let address = found.first().ok_or_else(|| format!("{} has no address", target.host))?;
     Ok(SocketAddr::new(*address, target.port))
 }
 
-async fn ask(target: &Target, to: SocketAddr) -> io::Result<StatusCode> {
-    let stream = TcpStream::connect(to).await?;
+async fn ask(target: &Target, to: SocketAddr, origin: &Origin) -> io::Result<StatusCode> {
+    let stream = origin.connect(to).await?;
     let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
     let request = Request::get(&target.path)
         .header(header::HOST, format!("{host}:{}", target.port))

@@ -14,6 +14,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use nix::errno::Errno;
 use tokio::time::{Instant, sleep};
 
+use super::Origin;
 use crate::desired::interfaces::{Selector, mac_text};
 use crate::kernel::links::{FoundLink, select};
 use crate::kernel::netlink::Netlink;
@@ -149,7 +150,12 @@ fn state(netlink: &mut Netlink, index: u32, address: IpAddr) -> Result<(Neighbou
 }
 
 /// Asks the kernel which way packets to a target take.
-pub(super) fn route(selector: &Selector, target: IpAddr, device: Option<&str>) -> Result<String, String> {
+pub(super) fn route(
+    selector: &Selector,
+    target: IpAddr,
+    device: Option<&str>,
+    origin: &Origin,
+) -> Result<String, String> {
     let mut netlink = Netlink::open().map_err(text)?;
     let expected = match device {
         Some(device) => device.to_owned(),
@@ -159,6 +165,11 @@ pub(super) fn route(selector: &Selector, target: IpAddr, device: Option<&str>) -
     question.header.address_family = family::of(target);
     question.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
     question.attributes.push(RouteAttribute::Destination(RouteAddress::from(target)));
+    question.attributes.extend(origin.mark.map(RouteAttribute::Mark));
+    if let Some(source) = origin.towards(target) {
+        question.header.source_prefix_length = question.header.destination_prefix_length;
+        question.attributes.push(RouteAttribute::Source(RouteAddress::from(source)));
+    }
     let found = match netlink.get(RouteNetlinkMessage::GetRoute(question), "look up a route") {
         Ok(found) => found,
         Err(error)

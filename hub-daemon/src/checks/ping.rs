@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use tokio::net::UdpSocket;
 
+use super::Origin;
+
 /// Longest answer that is looked at.
 const PACKET_BYTES: usize = 512;
 /// So that pings that run beside each other know their answers.
@@ -16,8 +18,8 @@ static SEQUENCE: AtomicU16 = AtomicU16::new(0);
 const ECHO: [u8; 2] = [8, 0];
 const ECHO6: [u8; 2] = [128, 129];
 
-pub(super) async fn ping(address: IpAddr) -> Result<String, String> {
-    match exchange(address).await {
+pub(super) async fn ping(address: IpAddr, origin: &Origin) -> Result<String, String> {
+    match exchange(address, origin).await {
         Ok(()) => Ok(format!("{address} answered")),
         Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => {
             Err(format!("there is no route to {address}"))
@@ -27,7 +29,7 @@ pub(super) async fn ping(address: IpAddr) -> Result<String, String> {
 }
 
 /// Returns when the answer is there.
-async fn exchange(address: IpAddr) -> io::Result<()> {
+async fn exchange(address: IpAddr, origin: &Origin) -> io::Result<()> {
     let (family, protocol) = match address {
         IpAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
         IpAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
@@ -35,6 +37,7 @@ async fn exchange(address: IpAddr) -> io::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     // Sockets of this kind send and receive as those of UDP do.
     let raw = socket(family, SockType::Raw, flags, protocol)?;
+    origin.place(&raw, address)?;
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(raw))?;
     socket.connect(SocketAddr::new(address, 0)).await?;
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);

@@ -215,8 +215,11 @@ impl Applier {
         {
             inventory = Arc::new(fresh);
         }
+        let tunnels = self.datapath.put_tunnels(desired);
+        self.network.raise_tunnels(desired, |name| self.datapath.judges_tunnel(name));
         self.network.prepare_interfaces(desired);
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
+        reports.push(tunnels);
         self.network.switch(desired);
         let attachments = self.datapath.attachments();
         let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);

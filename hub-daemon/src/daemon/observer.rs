@@ -4,6 +4,7 @@
 //! ticket, so that one that comes late is none.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
-use crate::checks::{self, Handshake, Pace, Tools};
+use crate::checks::{self, Handshake, Origin, Pace, Tools};
 use crate::command::Command;
 use crate::command::switch::{FlowCount, Observation};
 use crate::datapath_view::Impacts;
@@ -95,16 +96,16 @@ fn wanted(snapshot: &Snapshot) -> BTreeMap<Asked, (Place, Question)> {
 impl Observer {
     async fn answer(self, interface: String, ticket: u64, place: Place, question: Question) {
         match question {
-            Question::Checks { asked, every: None } => {
-                let seen = self.check(&interface, &asked, &place, Pace::default()).await;
+            Question::Checks { asked, every: None, from } => {
+                let seen = self.check(&interface, &asked, &place, Pace::default(), from).await;
                 self.tell(&interface, ticket, seen).await;
             }
-            Question::Checks { asked, every: Some(every) } => {
+            Question::Checks { asked, every: Some(every), from } => {
                 // One try each; that several in a row fail is the hub's to see.
                 let pace = Pace { passes: 1, phase: Duration::ZERO, ..Pace::default() };
                 loop {
                     sleep(every).await;
-                    let seen = self.check(&interface, &asked, &place, pace).await;
+                    let seen = self.check(&interface, &asked, &place, pace, from.clone()).await;
                     self.tell(&interface, ticket, seen).await;
                 }
             }
@@ -122,9 +123,17 @@ impl Observer {
         }
     }
 
-    async fn check(&self, interface: &str, asked: &[CheckAsked], place: &Place, pace: Pace) -> Observation {
+    async fn check(
+        &self,
+        interface: &str,
+        asked: &[CheckAsked],
+        place: &Place,
+        pace: Pace,
+        from: Vec<IpAddr>,
+    ) -> Observation {
         let tools = Tools {
             pace,
+            origin: Origin { addresses: from, mark: None },
             servers: Vec::new(),
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),

@@ -10,16 +10,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use hub_common::segment::TUNNEL_INDEX;
 use ipnet::IpNet;
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{Namespace, Via};
-use crate::model::PersonaId;
+use crate::model::{PersonaId, SegmentId, names};
 
 /// First of the routing tables of interfaces: slot S of the interface of segment N is this plus 2 × N + S.
 pub const INTERFACE_TABLE_BASE: u32 = 17_800_000;
 /// Priorities of the rules that choose a slot: see `tables::interfaces::rules`.
-pub const SLOT_PRIORITIES: RangeInclusive<u32> = 17_710..=17_714;
+pub const SLOT_PRIORITIES: RangeInclusive<u32> = 17_709..=17_714;
+
+/// Kinds of links that take the hardware address of a device below.
+const STACKED: [&str; 6] = ["vlan", "bridge", "bond", "team", "macvlan", "ipvlan"];
 
 /// Which interface is meant, and in which network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +53,24 @@ impl fmt::Display for Selector {
             Self::Name(name) => write!(formatter, "`{name}`"),
             Self::Mac(mac) => write!(formatter, "with the MAC {}", mac_text(*mac)),
             Self::AltName(name) => write!(formatter, "with the other name `{name}`"),
+        }
+    }
+}
+
+/// Links on top of a device (VLANs, bridges) take its hardware address: it is the device that is meant by it.
+pub fn is_stacked(kind: &str) -> bool {
+    STACKED.contains(&kind)
+}
+
+impl Selector {
+    /// What an interface is called that is not there: by no name that another one could have.
+    pub fn stand_in(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Mac(mac) => mac.map(|byte| format!("{byte:02x}")).concat(),
+            // The kernel gives no link a name that is another one's other name.
+            Self::AltName(name) if names::interface(name).is_ok() => name.clone(),
+            Self::AltName(name) => format!("alt-{:08x}", tunnel_index(name)),
         }
     }
 }
@@ -87,6 +110,11 @@ impl Slot {
     }
 }
 
+/// Kernel number of the routing table of a slot.
+pub fn slot_table(segment: SegmentId, slot: Slot) -> u32 {
+    INTERFACE_TABLE_BASE + 2 * segment.0 + u32::from(slot == Slot::B)
+}
+
 /// What an interface has from its personality, and from the one that is being prepared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
@@ -106,6 +134,8 @@ pub struct Interface {
     pub live: Slot,
     /// Whose packets use it.
     pub scope: RuleScope,
+    /// Whether packets that bear the number of one of the tables as their mark use that one, live or not.
+    pub probed: bool,
 }
 
 /// One address of an interface.
@@ -225,6 +255,9 @@ pub struct Tunnel {
     pub namespace: Option<Namespace>,
     /// The persona that carries the policy of its interface.
     pub persona: PersonaId,
+    /// The segment that judges what goes through it where it is in a namespace of others. In the hub's own the device
+    /// is a port like any other.
+    pub segment: Option<SegmentId>,
     /// Who encrypts.
     pub backend: TunnelBackend,
     /// File with the private key, base64 as `wg genkey` writes it. Keys are read when they are used and kept nowhere.
@@ -239,6 +272,21 @@ pub struct Tunnel {
     pub mtu: u32,
     /// The other ends, by public key (base64).
     pub peers: BTreeMap<String, TunnelPeer>,
+}
+
+impl Tunnel {
+    /// Interface index of the device, where it is not the kernel's choice: what judges tunnels knows them by it, and
+    /// indexes of different namespaces are else the same.
+    pub fn index(&self, link: &str) -> Option<u32> {
+        self.segment.map(|_| tunnel_index(link))
+    }
+}
+
+/// Interface index of a tunnel in a namespace of others, made of its name, which is used once.
+pub fn tunnel_index(link: &str) -> u32 {
+    let digits = digest(&SHA256, link.as_bytes());
+    let first = digits.as_ref().first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+    TUNNEL_INDEX | first >> 2
 }
 
 /// Who encrypts the packets of a tunnel.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Hub;
@@ -10,11 +11,11 @@ use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
 use crate::model::personality::Personality;
-use crate::systems::personality::contribute::{Laid, Pair, contribute};
+use crate::systems::personality::contribute::{Laid, Pair, contribute, tunnel_name};
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::{Cause, GRACE, Phase};
 use crate::systems::personality::{Record, Standing};
-use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView};
+use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView, TunnelView};
 use crate::view::{Condition, Snapshot};
 
 /// How long a switch waits for the others of its group to be verified.
@@ -107,8 +108,20 @@ impl Hub {
             },
             conditions: self.interface_conditions(record, now),
             place: Some(record.settings.place.clone()),
+            tunnel: self.tunnel_view(record),
             wants: self.wants(name),
         })
+    }
+
+    fn tunnel_view(&self, record: &Record) -> Option<TunnelView> {
+        if record.settings.is_own() {
+            return None;
+        }
+        let personality = self.worn(record, &record.layout.live)?;
+        let tunnel = personality.tunnel()?;
+        let link = tunnel_name(tunnel, self.segment_of(&record.settings.name));
+        let addresses = personality.addresses().keys().chain(&tunnel.addresses);
+        Some(TunnelView { link, addresses: addresses.map(IpNet::addr).collect() })
     }
 
     fn interface_conditions(&self, record: &Record, now: Timestamp) -> Vec<Condition> {

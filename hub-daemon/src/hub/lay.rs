@@ -62,17 +62,31 @@ impl Hub {
         now: Timestamp,
     ) -> Result<PersonaId, Rejection> {
         let worn = self.wear(settings, layout)?;
-        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new())?;
+        let port = self.port_of(settings);
+        let (live, _) =
+            self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new(), &port)?;
         self.admit(live, author(), now)
     }
 
     /// Makes the carrier of an interface be as a layout says, whole or not at all.
     pub(super) fn lay(&mut self, name: &str, layout: Layout, now: Timestamp) -> Result<(), Rejection> {
+        let port = self.port_of(&Arc::clone(&self.record(name)?.settings));
+        self.lay_on(name, layout, &port, now)
+    }
+
+    /// The same, with packets that come by this port.
+    pub(super) fn lay_on(
+        &mut self,
+        name: &str,
+        layout: Layout,
+        port: &str,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
         let record = self.record(name)?;
         let (settings, carrier) = (Arc::clone(&record.settings), record.carrier.clone());
         let worn = self.wear(&settings, &layout)?;
         let lost = self.lost(record, &layout);
-        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared, &lost)?;
+        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared, &lost, port)?;
         if !self.flip(&carrier, &live, other.as_ref(), now) {
             self.whole_or_nothing(|hub| {
                 hub.change(&carrier, live, author(), now)?;
@@ -150,6 +164,7 @@ impl Hub {
         worn: &Worn,
         spared: &BTreeMap<Version, Connection>,
         lost: &Lost,
+        port: &str,
     ) -> Result<(PersonaDocument, Option<PersonaDocument>), Rejection> {
         let as_worn = |version| match worn.get(version) {
             Some(personality) => Ok(personality.as_ref()),
@@ -179,7 +194,7 @@ impl Hub {
                 &settings.name,
                 &carried,
                 &seat.ranges,
-                settings.port.as_deref(),
+                Some(port),
                 &self.config.applications,
             );
             let own = spared.get(version).and_then(|connection| lets_go_on(*connection, seat));

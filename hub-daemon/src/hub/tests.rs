@@ -19,6 +19,7 @@ mod switch_automatic;
 mod switch_documents;
 mod switch_failures;
 mod switch_groups;
+mod switch_ports;
 mod switch_queues;
 mod switch_random;
 mod switch_restart;

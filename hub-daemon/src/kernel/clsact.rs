@@ -116,6 +116,12 @@ pub fn marked(pins: &Path) -> Vec<u32> {
     folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// Forgets filters that went with their interface.
+pub fn forget(pins: &Path, ifindex: u32) {
+    drop(fs::remove_dir(qdisc_mark(pins, ifindex)));
+    drop(fs::remove_dir(mark(pins, ifindex)));
+}
+
 fn mark(pins: &Path, ifindex: u32) -> PathBuf {
     pins.join(KIND).join(ifindex.to_string())
 }

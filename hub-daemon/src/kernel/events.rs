@@ -23,6 +23,7 @@ use super::reader::ReadError;
 use super::rule_counts::is_baseline;
 use super::traced;
 use crate::datapath_view::{EventView, PacketEvent};
+use crate::desired::interfaces::tunnel_index;
 use crate::inputs::trace::Delivery;
 use crate::model::protocol;
 use crate::view::Snapshot;
@@ -71,7 +72,9 @@ impl Events {
     pub fn drain(&mut self, listeners: &broadcast::Sender<EventView>) -> usize {
         self.rename();
         // Interfaces come and go: names hold for one round.
-        let mut interfaces = BTreeMap::new();
+        let tunnels = self.named.interfaces.values().filter_map(|interface| interface.tunnel.as_ref());
+        let mut interfaces: BTreeMap<u32, String> =
+            tunnels.map(|tunnel| (tunnel_index(&tunnel.link), tunnel.link.clone())).collect();
         let mut records = 0;
         while let Some(record) = self.ring.next() {
             records += 1;

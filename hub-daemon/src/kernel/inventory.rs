@@ -26,6 +26,7 @@ impl Netlink {
                 mtu: link.mtu,
                 l3_only: link.l3_only,
                 mac: link.mac,
+                other_names: link.other_names,
                 addresses: Vec::new(),
                 queue: None,
             };

@@ -10,10 +10,7 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
-use crate::desired::interfaces::Selector;
-
-/// Kinds of links that are made on top of others and have their MAC.
-const STACKED: [&str; 6] = ["vlan", "bridge", "bond", "team", "macvlan", "ipvlan"];
+use crate::desired::interfaces::{Selector, is_stacked};
 
 /// One link of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +65,7 @@ pub fn select<'a>(links: &'a [FoundLink], selector: &Selector) -> Result<&'a Fou
     let mut found: Vec<&FoundLink> = links.iter().filter(fits).collect();
     if found.len() > 1 {
         // Links on top of a device (VLANs, bridges) take its MAC.
-        let is_lower = |link: &&FoundLink| !STACKED.contains(&link.kind.as_str());
+        let is_lower = |link: &&FoundLink| !is_stacked(&link.kind);
         let lower: Vec<&FoundLink> = found.iter().copied().filter(is_lower).collect();
         if lower.len() == 1 {
             found = lower;
@@ -190,6 +187,19 @@ impl Netlink {
         message.header.index = index;
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
+        message.attributes = attributes;
+        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+    }
+
+    /// Gives a link what `attributes` say; it stays up, or down.
+    pub fn set_link(
+        &mut self,
+        index: u32,
+        attributes: Vec<LinkAttribute>,
+        intent: impl Display,
+    ) -> Result<(), NetlinkError> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
         message.attributes = attributes;
         self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
     }

@@ -124,7 +124,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 59] {
+    pub(crate) fn maps(&self) -> [Shape; 60] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -133,6 +133,7 @@ impl Capacities {
         [
             ("SETTINGS", index, size_of::<Settings>(), 1),
             ("PORTS", index, size_of::<Port>(), limits::PORTS),
+            ("TUNNELS", index, size_of::<Port>(), limits::TUNNELS),
             ("SEGMENTS", index, size_of::<Segment>(), segments),
             ("POLICIES", index, size_of::<Policy>(), self.policies()),
             ("RULES", index, size_of::<Rule>(), self.rules),

@@ -27,13 +27,18 @@ use super::rule_counts::is_baseline;
 use super::rule_text::{BASELINE, default_words, words};
 use super::ways::{Way, way};
 use crate::datapath_view::{Answer, AnswerRule, Question};
+use crate::desired::interfaces::tunnel_index;
+use crate::view::switch::TunnelView;
 use crate::view::{Origin, PersonaView, Snapshot};
 
 /// The loopback: packets of the machine itself.
 const LOOPBACK: u32 = 1;
 /// Where the hub's own rules are written.
 const CONFIG: &str = "hub.yaml";
-/// Offset of `ifindex` in `struct __sk_buff`, and bytes of that up to there.
+/// Offsets in `struct __sk_buff`, and bytes of that up to the last of them. The mark tells `hub_why` a tunnel, and the
+/// priority that the packet goes into it.
+const MARK_OFFSET: usize = 8;
+const PRIORITY_OFFSET: usize = 32;
 const IFINDEX_OFFSET: usize = 40;
 const CONTEXT_BYTES: usize = 44;
 
@@ -58,8 +63,15 @@ impl Why {
         let frame = frame(question).map_err(|error| ReadError::Question(error.to_string()))?;
         let mut netlink = Netlink::open()
             .map_err(|error| ReadError::Map { map: "routes", source: io::Error::other(error) })?;
+        if let Some(tunnel) = tunnel(snapshot, question) {
+            let leaves = tunnel.addresses.contains(&question.source.to_canonical());
+            let outcome = self.run(maps, &frame, LOOPBACK, Some((tunnel_index(&tunnel.link), leaves)))?;
+            let leaves_by = leaves.then(|| tunnel.link.clone());
+            let port = if leaves { HOST.to_owned() } else { tunnel.link.clone() };
+            return Ok(Answer { port, leaves_by, ..translate(maps, snapshot, &outcome)? });
+        }
         let ifindex = ingress(&mut netlink, question)?;
-        let outcome = self.run(maps, &frame, ifindex)?;
+        let outcome = self.run(maps, &frame, ifindex, None)?;
         let came_in = (ifindex > LOOPBACK).then_some((ifindex, question.source));
         let leaves_by = match way(&mut netlink, came_in, question.target) {
             Way::Out(ifindex) => Some(interface(ifindex)),
@@ -70,11 +82,23 @@ impl Why {
         Ok(Answer { port, leaves_by, ..translate(maps, snapshot, &outcome)? })
     }
 
-    fn run(&self, maps: &Maps, frame: &[u8], ifindex: u32) -> Result<Outcome, ReadError> {
+    /// `tunnel` is the interface index of one and whether the packet goes into it.
+    fn run(
+        &self,
+        maps: &Maps,
+        frame: &[u8],
+        ifindex: u32,
+        tunnel: Option<(u32, bool)>,
+    ) -> Result<Outcome, ReadError> {
         let failed = |source| ReadError::Map { map: "hub_why", source };
         let mut context = [0; CONTEXT_BYTES];
-        for (to, from) in context.iter_mut().skip(IFINDEX_OFFSET).zip(ifindex.to_ne_bytes()) {
-            *to = from;
+        let (index, leaves) = tunnel.unwrap_or_default();
+        for (offset, field) in
+            [(MARK_OFFSET, index), (PRIORITY_OFFSET, u32::from(leaves)), (IFINDEX_OFFSET, ifindex)]
+        {
+            for (to, from) in context.iter_mut().skip(offset).zip(field.to_ne_bytes()) {
+                *to = from;
+            }
         }
         let options =
             TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::default() };
@@ -85,6 +109,13 @@ impl Why {
         let outcome = at(&maps.answer, "ANSWER", 0)?;
         Ok(outcome.unwrap_or(Outcome::ZERO))
     }
+}
+
+/// The tunnel that is asked about: in the hub's own namespace there is no device of that name.
+fn tunnel<'a>(snapshot: &'a Snapshot, question: &Question) -> Option<&'a TunnelView> {
+    let port = question.port.as_ref()?;
+    let mut tunnels = snapshot.interfaces.values().filter_map(|interface| interface.tunnel.as_ref());
+    tunnels.find(|tunnel| tunnel.link == *port)
 }
 
 /// The interface that the packet comes in on: as asked, else where the kernel would look for the sender.

@@ -90,6 +90,8 @@ pub struct CheckAsked {
     pub named: bool,
     /// Whether it is tried until the phase is over; if not, it is given up when [`PATIENCE`] tries have failed.
     pub waits: bool,
+    /// Mark of the packets that ask, by which they find the routes of a personality that does not decide.
+    pub mark: Option<u32>,
 }
 
 /// What came of a check.

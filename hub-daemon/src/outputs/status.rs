@@ -54,7 +54,7 @@ pub struct Attachment {
     pub interface: String,
     /// Its index.
     pub ifindex: u32,
-    /// `uplink` or `segment`.
+    /// `uplink`, `segment` or `tunnel`.
     pub role: String,
     /// `xdp_in`, `tc_in` or `tc_out`.
     pub hook: String,

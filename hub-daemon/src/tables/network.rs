@@ -91,6 +91,7 @@ impl Network {
         let mut round = Round::new(desired, || true);
         self.withdraw(desired);
         self.put_links(desired, Against::Kernel, &mut round);
+        self.raise_tunnels(desired, |_| true);
         self.prepare_interfaces(desired);
         self.switch(desired);
         self.put_paths(desired, &mut round);
@@ -123,6 +124,11 @@ impl Network {
         self.tunnels.put_against(against, &desired.tunnels, |name| tunnel_owner(desired, name), round);
         self.queues.put_against(against, &desired.queues, |key| queues::owner(desired, key), round);
         self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), round);
+    }
+
+    /// Sets up tunnels that are judged; routes through them come after.
+    pub fn raise_tunnels(&mut self, desired: &Desired, is_judged: impl Fn(&String) -> bool) {
+        self.tunnels.table().raise(&desired.tunnels, is_judged);
     }
 
     /// Puts addresses of interfaces with a personality and both slots of their routing tables, of which none comes

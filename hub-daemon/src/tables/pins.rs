@@ -52,7 +52,8 @@ impl Pins {
     /// Notes which interfaces are ports: their links are needed.
     pub fn keep(&mut self, desired: &Desired, inventory: &Inventory) {
         let links = desired.ports.keys().filter_map(|name| inventory.links.get(name));
-        self.ports = links.map(|link| link.ifindex).collect();
+        let tunnels = desired.tunnels.iter().filter_map(|(name, tunnel)| tunnel.index(name));
+        self.ports = links.map(|link| link.ifindex).chain(tunnels).collect();
     }
 
     /// Whether the running version needs what is pinned below its folder under this name.

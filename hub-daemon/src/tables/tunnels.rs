@@ -6,6 +6,7 @@
 //! Endpoints are not compared with what was found: peers may move. A change touches only what differs.
 
 mod difference;
+mod link;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,15 +18,16 @@ use std::process::Child;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::LinkAttribute;
 use nix::errno::Errno;
 use tokio::sync::mpsc::Sender;
 
 use self::difference::{alias, changes, is_written};
-use super::addresses::Addresses;
+use self::link::{addresses, kernel_link, put_addresses};
 use super::endpoints::GROUP;
 use crate::desired::interfaces::{Tunnel, TunnelBackend};
-use crate::desired::{Address, LINK_PREFIX, Namespace};
+use crate::desired::shared_map::SharedMap;
+use crate::desired::{LINK_PREFIX, Namespace};
 use crate::kernel::links::FoundLink;
 use crate::kernel::member;
 use crate::kernel::monitor::Change;
@@ -121,10 +123,11 @@ impl Tunnels {
             }
             if recorded.as_ref().is_none_or(|record| record.namespace == tunnel.namespace)
                 && suits(tunnel.backend, backend_of(&link.kind))
+                && has_index(tunnel, link)
             {
                 if backend_of(&link.kind) == Backend::Userspace && place.status().is_err() {
                     record::write(&self.runtime_dir, &place.link, tunnel.namespace.as_ref())?;
-                    self.start(place)?;
+                    self.start(place, tunnel.index(&place.link))?;
                 }
                 return Ok(false);
             }
@@ -133,16 +136,21 @@ impl Tunnels {
             self.remove(&place.link)?;
         }
         record::write(&self.runtime_dir, &place.link, tunnel.namespace.as_ref())?;
-        match self.create(place, tunnel.backend) {
+        match self.create(place, tunnel.backend, tunnel.index(&place.link)) {
             Ok(()) => Ok(true),
             Err(error) => Err(self.give_up(&place.link, error)),
         }
     }
 
-    fn create(&mut self, place: &Place, backend: TunnelBackend) -> Result<(), WireguardError> {
+    fn create(
+        &mut self,
+        place: &Place,
+        backend: TunnelBackend,
+        index: Option<u32>,
+    ) -> Result<(), WireguardError> {
         if backend != TunnelBackend::Userspace {
             let made = place.within(|| {
-                let message = RouteNetlinkMessage::NewLink(kernel_link(&place.link));
+                let message = RouteNetlinkMessage::NewLink(kernel_link(&place.link, index));
                 let intent = format_args!("put tunnel {}", place.link);
                 Netlink::open()?.change(message, NLM_F_CREATE | NLM_F_EXCL, intent)
             })?;
@@ -158,14 +166,14 @@ impl Tunnels {
                 return Err(WireguardError::NoKernel(place.link.clone()));
             }
         }
-        self.start(place)
+        self.start(place, index)
     }
 
-    fn start(&mut self, place: &Place) -> Result<(), WireguardError> {
+    fn start(&mut self, place: &Place, index: Option<u32>) -> Result<(), WireguardError> {
         if let Some(old) = process::find(&place.file("sock")) {
             end(place, old)?;
         }
-        self.children.push(process::start(place)?);
+        self.children.push(process::start(place, index)?);
         tracing::info!(tunnel = place.link, "a process encrypts: hub-wg");
         Ok(())
     }
@@ -190,13 +198,39 @@ impl Tunnels {
             let index = netlink.index(&place.link, intent)?;
             member::skip_duplicate_detection(&place.link);
             let attributes = vec![LinkAttribute::Mtu(tunnel.mtu), LinkAttribute::Group(GROUP)];
-            netlink.set_up(index, attributes, intent)?;
+            if tunnel.segment.is_none() {
+                netlink.set_up(index, attributes, intent)?;
+            } else {
+                netlink.set_link(index, attributes, intent)?;
+            }
             if place.namespace.is_some() {
                 put_addresses(&place.link, &tunnel.addresses)?;
             }
             let alias = alias(tunnel, device.backend);
-            Ok(netlink.set_up(index, vec![LinkAttribute::IfAlias(alias)], intent)?)
+            Ok(netlink.set_link(index, vec![LinkAttribute::IfAlias(alias)], intent)?)
         })?
+    }
+
+    /// Sets tunnels up whose packets are judged by now, if they are not; those that nobody judges are up already.
+    pub fn raise(&mut self, tunnels: &SharedMap<String, Tunnel>, is_judged: impl Fn(&String) -> bool) {
+        for (name, tunnel) in
+            tunnels.iter().filter(|(name, tunnel)| tunnel.segment.is_some() && is_judged(name))
+        {
+            let place = self.place(name, tunnel.namespace.as_ref());
+            let raised = place.within(|| {
+                let mut netlink = Netlink::open()?;
+                match netlink.link(name)? {
+                    Some(link) if !link.up => {
+                        netlink.set_up(link.index, Vec::new(), format_args!("set up tunnel {name}"))
+                    }
+                    Some(_) | None => Ok(()),
+                }
+            });
+            // The next pass finds it down, and says why.
+            if let Err(error) = raised.and_then(|raised| raised.map_err(WireguardError::from)) {
+                tracing::warn!(tunnel = name, %error, "the tunnel is not up");
+            }
+        }
     }
 
     /// Removes a tunnel, its process and what is remembered of it.
@@ -300,6 +334,7 @@ impl Table for Tunnels {
             Err(_) => device.public_key.is_some(),
         };
         same_key
+            && has_index(wanted, link)
             && link.up
             && link.mtu == wanted.mtu
             && link.group == GROUP
@@ -324,6 +359,11 @@ fn looks_ours(link: &FoundLink) -> bool {
     link.name.starts_with(LINK_PREFIX) && link.group == GROUP && is_tunnel(link)
 }
 
+/// Whether the link has the index that it must have, if it must have one.
+fn has_index(tunnel: &Tunnel, link: &FoundLink) -> bool {
+    tunnel.index(&link.name).is_none_or(|index| index == link.index)
+}
+
 fn is_tunnel(link: &FoundLink) -> bool {
     link.kind == "tun" || link.kind == "wireguard"
 }
@@ -339,35 +379,4 @@ const fn suits(wanted: TunnelBackend, found: Backend) -> bool {
             | (TunnelBackend::Kernel, Backend::Kernel)
             | (TunnelBackend::Userspace, Backend::Userspace)
     )
-}
-
-fn kernel_link(name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Group(GROUP),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
-    ];
-    message
-}
-
-/// The hub's addresses on a link of the calling thread's namespace.
-fn addresses(link: &str) -> Result<BTreeSet<IpNet>, WireguardError> {
-    let found = Addresses::new(Netlink::open()?).list()?;
-    Ok(found.into_keys().filter(|(interface, _)| interface == link).map(|(_, net)| net).collect())
-}
-
-/// Makes a link of the calling thread's namespace have these addresses of the hub, and no others.
-fn put_addresses(link: &str, wanted: &BTreeSet<IpNet>) -> Result<(), WireguardError> {
-    let mut table = Addresses::new(Netlink::open()?);
-    let key = |net: &IpNet| (link.to_owned(), *net);
-    let found: BTreeSet<IpNet> =
-        table.list()?.into_keys().filter(|(interface, _)| interface == link).map(|(_, net)| net).collect();
-    for net in wanted.difference(&found) {
-        table.put(&key(net), &Address { expires: None })?;
-    }
-    for net in found.difference(wanted) {
-        table.delete(&key(net))?;
-    }
-    Ok(())
 }

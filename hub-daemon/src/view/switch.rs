@@ -111,10 +111,23 @@ pub struct InterfaceView {
     #[serde(skip)]
     #[schema(ignore)]
     pub place: Option<Place>,
+    /// The tunnel of the personality that decides, where it is in a namespace of others.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub tunnel: Option<TunnelView>,
     /// What the hub wants to know of it.
     #[serde(skip)]
     #[schema(ignore)]
     pub wants: Vec<Wanted>,
+}
+
+/// A tunnel, as far as questions about packets in it need to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelView {
+    /// Name of its device.
+    pub link: String,
+    /// Addresses on this side of it: the interface's and its own.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 /// A question of the hub: who can see the answer tells it, with the ticket.
@@ -135,6 +148,8 @@ pub enum Question {
         asked: Vec<CheckAsked>,
         /// Time between two rounds; `None` for one.
         every: Option<Duration>,
+        /// Addresses that they come from; without any the kernel chooses.
+        from: Vec<IpAddr>,
     },
     /// How many flows the candidate of a segment would end, again and again until the question goes.
     Flows {

@@ -7,7 +7,7 @@ use hub_common::outcome::{
     OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, SCRATCH_HEARS, Scratch,
 };
 use hub_common::segment::{
-    ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_HEARS, SEGMENT_SHAPED, SEGMENT_TIMED,
+    PORT_TUNNEL, ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_HEARS, SEGMENT_SHAPED, SEGMENT_TIMED,
     SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY,
 };
 
@@ -19,6 +19,11 @@ use crate::report::refuse;
 /// its own port. Returns whether the target is the hub itself.
 #[inline(always)]
 pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
+    if scratch.port.flags & PORT_TUNNEL != 0 {
+        let side = if scratch.hook == Hook::TcOut as u32 { 0 } else { 1 };
+        scratch.outcome.segment[side] = scratch.port.segment;
+        return Ok(false);
+    }
     let packet = &scratch.packet;
     let outcome = &mut scratch.outcome;
     // What the host itself sends comes in by no port.
@@ -65,7 +70,8 @@ const fn features(flags: u32) -> u32 {
 pub(crate) fn alive(scratch: &mut Scratch) -> Result<(), Reason> {
     let tick = scratch.tick;
     let outcome = &mut scratch.outcome;
-    let mut plain = true;
+    // What a tunnel carries is tracked: answers by ports alone know one address space.
+    let mut plain = scratch.port.flags & PORT_TUNNEL == 0;
     let mut side = 0;
     while side < 2 {
         let id = outcome.segment[side];

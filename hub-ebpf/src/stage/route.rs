@@ -9,7 +9,7 @@ use hub_common::flow::Hop;
 use hub_common::limits;
 use hub_common::outcome::{FROM_HOST, SCRATCH_REDIRECTABLE, Scratch};
 use hub_common::packet::PACKET_V4;
-use hub_common::segment::{PORT_L3_ONLY, Settings};
+use hub_common::segment::{PORT_L3_ONLY, PORT_TUNNEL, Settings};
 
 use crate::maps::PORTS;
 
@@ -51,6 +51,11 @@ pub(crate) fn route(ctx: *mut c_void, scratch: &mut Scratch, settings: &Settings
     hop.ingress_ifindex = scratch.ingress_ifindex;
     hop.checked_tick = scratch.tick as u32;
     if scratch.ingress_ifindex == FROM_HOST {
+        return;
+    }
+    // Its namespace routes it: interfaces there have numbers of their own.
+    if scratch.port.flags & PORT_TUNNEL != 0 {
+        hop.generation = settings.route_generation;
         return;
     }
     let packet = &scratch.packet;

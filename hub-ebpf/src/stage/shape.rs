@@ -7,7 +7,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use hub_common::event::Reason;
 use hub_common::outcome::Scratch;
 use hub_common::rule::RULE_NONE;
-use hub_common::segment::{SEGMENT_SHAPED, policy_slot};
+use hub_common::segment::{PORT_TUNNEL, SEGMENT_SHAPED, policy_slot};
 use hub_common::shape::{EGRESS, INGRESS, Shape, admit, behind_ns, cost_ns, leaf};
 
 use crate::atomic;
@@ -24,6 +24,10 @@ const ATTEMPTS: u32 = 8;
 pub(crate) extern "C" fn hub_shape(scratch: *mut Scratch) -> u32 {
     // SAFETY: the verifier holds callers to a valid pointer or null.
     let Some(scratch) = (unsafe { scratch.as_mut() }) else { return Reason::Internal as u32 };
+    // What encrypts it makes a packet of the segment from it, which is held to the cap.
+    if scratch.port.flags & PORT_TUNNEL != 0 {
+        return 0;
+    }
     let reply = scratch.outcome.direction != 0;
     // VERIFIER(6.18): an index that was only compared is not bounded; constants are.
     let sent = if reply {

@@ -40,7 +40,7 @@ impl Tunnel {
         };
         let children = [(one, other), (other, one)].map(|(here, there)| {
             let place = Place::new(folder, here.link, None);
-            let child = here.space.within(|| process::start(&place)).unwrap();
+            let child = here.space.within(|| process::start(&place, None)).unwrap();
             let peer = PeerChanges {
                 public_key: keys::public(&key(there.link)),
                 endpoint: Some(there.at.parse().unwrap()),
@@ -62,6 +62,51 @@ impl Tunnel {
             child
         });
         Self(children.into())
+    }
+}
+
+/// The far end of a tunnel whose near end a hub makes: it waits to be called.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    place: Place,
+    space: &'a Space,
+    _process: Tunnel,
+}
+
+impl<'a> Peer<'a> {
+    /// Waits for whoever has this public key.
+    pub fn new(folder: &Path, end: End<'a>, near: keys::Key) -> Self {
+        fs::create_dir_all(folder.join(process::TUNNELS)).unwrap();
+        let place = Place::new(folder, end.link, None);
+        let child = end.space.within(|| process::start(&place, None)).unwrap();
+        let port = end.at.parse::<SocketAddr>().unwrap().port();
+        let private_key = Some(Zeroizing::new([0x33; 32]));
+        place
+            .change(&Changes { private_key, listen_port: Some(port), mark: None, peers: Vec::new() })
+            .unwrap();
+        let peer = Self { place, space: end.space, _process: Tunnel(vec![child]) };
+        peer.expect(&[], near);
+        for address in end.addresses {
+            end.space.ip(&format!("address add {address} dev {}", end.link));
+        }
+        end.space.ip(&format!("link set {} mtu 1420 up", end.link));
+        peer
+    }
+
+    /// Its public key, as documents have it.
+    pub fn public(&self) -> String {
+        keys::base64(&keys::public(&[0x33; 32]))
+    }
+
+    /// Talks to whoever has this public key, and no longer to those who have these.
+    pub fn expect(&self, gone: &[keys::Key], near: keys::Key) {
+        let gone =
+            gone.iter().map(|&public_key| PeerChanges { public_key, remove: true, ..Default::default() });
+        let allowed = Some(["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).into());
+        let near = PeerChanges { public_key: near, allowed, ..PeerChanges::default() };
+        let peers = gone.chain([near]).collect();
+        let changes = Changes { private_key: None, listen_port: None, mark: None, peers };
+        self.space.within(|| self.place.change(&changes)).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_daemon::checks::{Pace, Tools, run};
+use hub_daemon::checks::{Origin, Pace, Tools, run};
 use hub_daemon::desired::interfaces::{Place, Selector};
 use hub_daemon::model::check::{Check, CheckAsked, CheckResult};
 
@@ -22,6 +22,7 @@ fn tools() -> Tools {
     };
     Tools {
         pace,
+        origin: Origin::default(),
         servers: vec![address("10.1.0.1")],
         handshake: Arc::new(|link| (link == "wg0").then_some(Duration::from_secs(12))),
         applied: Arc::new(|| Ok(())),
@@ -35,7 +36,7 @@ fn address(text: &str) -> IpAddr {
 fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
     let place = Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) };
     let asked: Vec<_> =
-        checks.into_iter().map(|check| CheckAsked { check, named: false, waits: true }).collect();
+        checks.into_iter().map(|check| CheckAsked { check, named: false, waits: true, mark: None }).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(run(&asked, &place, tools))
 }

@@ -51,6 +51,7 @@ fn interface(member: &Member, addresses: &[&str]) -> Interface {
         routes: [routes(addresses, &[]), BTreeMap::new()],
         live: Slot::A,
         scope: RuleScope::Everything,
+        probed: false,
     }
 }
 

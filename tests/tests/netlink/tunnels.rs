@@ -64,6 +64,7 @@ fn desired(folder: &Path, namespace: &Namespace, backend: TunnelBackend) -> Desi
     let tunnel = |namespace: Option<&Namespace>, file: &Path, port, host, public: &str, peer| Tunnel {
         namespace: namespace.cloned(),
         persona: PersonaId("red".into()),
+        segment: None,
         backend,
         private_key_file: file.to_owned(),
         listen_port: Some(port),

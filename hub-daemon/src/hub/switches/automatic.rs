@@ -57,8 +57,13 @@ impl Hub {
         } else if let Some((level, _)) = falls.filter(|(_, at)| *at <= now) {
             self.follow(name, &level, HUB, now);
         } else if is_over(record.retires_at) {
+            let failover = record.settings.failover.as_ref();
+            let is_asked_by =
+                failover.is_some_and(|failover| self.primary_beside(record, failover).is_some());
             self.with_record(name, |record| record.retires_at = None);
-            self.forget_other(name, now);
+            if !is_asked_by {
+                self.forget_other(name, now);
+            }
         } else if is_over(record.health.good_at) {
             self.with_record(name, |record| {
                 record.health.good_at = None;
@@ -254,7 +259,9 @@ impl Hub {
     /// Switches to what a record has for the case that something fails, and back. Returns whether it did.
     fn fails_over(&mut self, name: &str, failover: &Failover, works: bool, now: Timestamp) -> bool {
         let Ok(to) = self.version(&failover.to, "") else { return false };
-        let Some((is_there, fails_since, works_since, back)) = self.with_seen(name, |record| {
+        let primary = self.interfaces.records.get(name);
+        let back = primary.and_then(|record| self.primary_beside(record, failover).cloned());
+        let Some((is_there, fails_since, works_since)) = self.with_seen(name, |record| {
             let health = &mut record.health;
             if works {
                 health.fails_since = None;
@@ -264,7 +271,7 @@ impl Hub {
                 health.fails_since.get_or_insert(now);
             }
             let is_there = record.layout.live == to;
-            (is_there, health.fails_since, health.works_since, record.previous.clone())
+            (is_there, health.fails_since, health.works_since)
         }) else {
             return false;
         };
@@ -272,7 +279,7 @@ impl Hub {
             |since: Option<Timestamp>, time| since.is_some_and(|since| after(since, signed(time)) <= now);
         let target: Option<(Version, &str)> = if !is_there && lasted(fails_since, failover.fails_for) {
             Some((to, "the check of failover fails"))
-        } else if is_there && failover.comes_back && lasted(works_since, failover.hold_down) {
+        } else if is_there && lasted(works_since, failover.hold_down) {
             back.map(|back| (back, "the check of failover succeeds again"))
         } else {
             None

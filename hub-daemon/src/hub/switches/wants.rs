@@ -6,9 +6,12 @@ use std::sync::Arc;
 use hub_common::set::set_number;
 
 use super::super::Hub;
+use crate::desired::interfaces::slot_table;
+use crate::document::interface::RoutesDocument;
 use crate::document::personality::ScopeDocument;
 use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
+use crate::model::interface::Failover;
 use crate::model::personality::Version;
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
@@ -27,10 +30,8 @@ impl Hub {
     pub(in super::super) fn wants(&self, name: &str) -> Vec<Wanted> {
         let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
         let question = match &record.switch {
-            None => Some(Question::Checks { asked: self.asked(name), every: Some(EVERY) }),
-            Some(switch) if switch.phase.asks_checks() => {
-                Some(Question::Checks { asked: self.asked(name), every: None })
-            }
+            None => Some(self.checks(name, Some(EVERY))),
+            Some(switch) if switch.phase.asks_checks() => Some(self.checks(name, None)),
             Some(switch) if switch.phase == Phase::Drain && switch.applied => {
                 self.waiting(name).map(|(policy, sets)| Question::Flows {
                     segment: self.segment_of(name),
@@ -46,6 +47,15 @@ impl Hub {
             Some(_) => None,
         };
         question.into_iter().map(|question| Wanted { ticket: record.ticket, question }).collect()
+    }
+
+    /// The question for the checks of an interface. Where its routes are for its addresses alone, one of these asks.
+    fn checks(&self, name: &str, every: Option<Duration>) -> Question {
+        let record = self.interfaces.records.get(name);
+        let alone = record.filter(|record| record.settings.routes == RoutesDocument::Addresses);
+        let worn = alone.and_then(|record| self.worn(record, &record.layout.live));
+        let from = worn.iter().flat_map(|personality| personality.addresses().keys());
+        Question::Checks { asked: self.asked(name), every, from: from.map(ipnet::IpNet::addr).collect() }
     }
 
     /// Checks of an interface as it is, and what else is asked in the phase that it is in.
@@ -64,6 +74,7 @@ impl Hub {
                     check: Check::Handshake { link, within: checks::HANDSHAKE },
                     named: true,
                     waits: true,
+                    mark: None,
                 }));
             }
             Some(switch) => {
@@ -78,10 +89,25 @@ impl Hub {
                     check: failover.check.clone(),
                     named: false,
                     waits: false,
+                    mark: self.primary_mark(record, failover),
                 }));
             }
         }
         asked
+    }
+
+    /// By which mark the check of a failover asks where a backup decides that is left when the check succeeds: by the
+    /// routes of the personality that the interface would go back to.
+    fn primary_mark(&self, record: &Record, failover: &Failover) -> Option<u32> {
+        self.primary_beside(record, failover)?;
+        Some(slot_table(self.segment_of(&record.settings.name), record.layout.slot.other()))
+    }
+
+    /// The personality that an interface goes back to from its backup by itself. It stays beside for that long.
+    pub(super) fn primary_beside<'a>(&self, record: &'a Record, failover: &Failover) -> Option<&'a Version> {
+        let backup = self.version(&failover.to, "").ok()?;
+        let primary = record.layout.other.as_ref().filter(|other| record.previous.as_ref() == Some(other))?;
+        (failover.comes_back && record.layout.live == backup).then_some(primary)
     }
 
     /// Checks of the personality that decides.

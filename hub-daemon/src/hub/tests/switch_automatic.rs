@@ -5,9 +5,10 @@ use super::switch_documents::of_interface;
 use super::*;
 use crate::command::switch::{Order, SwitchCommand};
 use crate::desired::SegmentState;
+use crate::desired::interfaces::slot_table;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
-use crate::view::switch::InterfaceState;
+use crate::view::switch::{InterfaceState, Question};
 
 fn lives(hub: &Switching) -> String {
     hub.script.hub.interfaces.records["i0"].layout.live.to_string()
@@ -159,7 +160,16 @@ fn a_check_that_fails_brings_the_backup_and_one_that_works_again_takes_it_away()
     hub.answer("i0", &["192.0.2.9"]);
     assert_eq!(hub.finish("i0").why, "the check of failover fails");
     assert_eq!(lives(&hub), "p0-2@1");
+    let mark = |hub: &mut Switching| {
+        let view = hub.view("i0");
+        let Question::Checks { asked, .. } = &view.wants[0].question else { panic!("{:?}", view.wants) };
+        (asked.last().unwrap().mark, view.segment)
+    };
     for _ in 0..10 {
+        let (mark, segment) = mark(&mut hub);
+        let interface = hub.script.desired().interfaces["i0"].clone();
+        assert_eq!(mark, Some(slot_table(segment, interface.live.other())), "the first one's way is asked");
+        assert!(interface.probed && !interface.routes[interface.live.other().index()].is_empty());
         hub.wait(9);
         hub.answer("i0", &[]);
     }
@@ -168,6 +178,7 @@ fn a_check_that_fails_brings_the_backup_and_one_that_works_again_takes_it_away()
     hub.answer("i0", &[]);
     assert_eq!(hub.finish("i0").why, "the check of failover succeeds again");
     assert_eq!(lives(&hub), "p0-0@1");
+    assert_eq!(mark(&mut hub).0, None);
 }
 
 #[test]

@@ -33,8 +33,9 @@ fn program() -> Option<PathBuf> {
     folders.map(|folder| folder.join(PROGRAM)).find(|program| program.is_file())
 }
 
-/// Starts a process in the namespace of its tunnel and waits until it answers.
-pub fn start(place: &Place) -> Result<Child, WireguardError> {
+/// Starts a process in the namespace of its tunnel and waits until it answers. `index` is the interface index of a
+/// device that it has to make.
+pub fn start(place: &Place, index: Option<u32>) -> Result<Child, WireguardError> {
     let program = program().ok_or_else(|| WireguardError::NoProgram(place.link.clone()))?;
     let (socket, log) = (place.file("sock"), place.file("log"));
     let failed = |source: io::Error| {
@@ -45,6 +46,9 @@ pub fn start(place: &Place) -> Result<Child, WireguardError> {
     let words = File::create(&log).map_err(failed)?;
     let mut command = Command::new(program);
     command.arg(&place.link).arg("--socket").arg(&socket);
+    if let Some(index) = index {
+        command.arg("--index").arg(index.to_string());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(words).current_dir("/").env_clear();
     let mut child = place.within(|| command.spawn())?.map_err(failed)?;
     let deadline = Instant::now() + PATIENCE;

@@ -58,9 +58,10 @@ pub fn asked(personality: &Personality, seat: &Seat, segment: SegmentId) -> Vec<
     let servers = personality.servers().iter();
     checks.extend(servers.map(|server| Check::Dns { server: *server, name: name.clone() }));
     checks.extend(link.map(|link| Check::Handshake { link, within: HANDSHAKE }));
-    let own = checks.into_iter().map(|check| CheckAsked { check, named: false, waits: false });
+    let own = checks.into_iter().map(|check| CheckAsked { check, named: false, waits: false, mark: None });
     let named = personality.health().targets.iter();
-    own.chain(named.map(|check| CheckAsked { check: check.clone(), named: true, waits: true })).collect()
+    own.chain(named.map(|check| CheckAsked { check: check.clone(), named: true, waits: true, mark: None }))
+        .collect()
 }
 
 /// An address that a route leads to. Beyond a default route: one that no more specific route is for
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     fn asked(check: Check, named: bool) -> CheckAsked {
-        CheckAsked { check, named, waits: named }
+        CheckAsked { check, named, waits: named, mark: None }
     }
 
     #[test]

@@ -9,10 +9,10 @@ use ring::digest::{SHA256, digest};
 use super::Record;
 use super::seat::Seat;
 use crate::desired::interfaces::{
-    INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia,
-    Resolver, RuleScope, Tunnel, through_gateway,
+    Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver, RuleScope, Slot,
+    Tunnel, slot_table, through_gateway,
 };
-use crate::desired::{Desired, LINK_PREFIX};
+use crate::desired::{Desired, LINK_PREFIX, Port, Role, Xdp};
 use crate::document::interface::RoutesDocument;
 use crate::model::SegmentId;
 use crate::model::personality::{Device, Personality, PersonalityTunnel, Way, hexadecimal};
@@ -62,10 +62,11 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
         persona: record.carrier.clone(),
         addresses,
         mtu: live.mtu(),
-        tables: [0, 1].map(|slot| INTERFACE_TABLE_BASE + 2 * segment.0 + slot),
+        tables: [Slot::A, Slot::B].map(|slot| slot_table(segment, slot)),
         routes,
         live: record.layout.slot,
         scope,
+        probed: record.settings.failover.as_ref().is_some_and(|failover| failover.comes_back),
     };
     desired.interfaces.insert(record.settings.name.clone(), interface);
     // A link that both have is as the one that decides has it.
@@ -74,6 +75,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
         let made = Tunnel {
             namespace: namespace.clone(),
             persona: record.carrier.clone(),
+            segment: namespace.is_some().then_some(segment),
             backend: tunnel.backend,
             private_key_file: tunnel.private_key_file.clone(),
             listen_port: tunnel.listen_port,
@@ -82,7 +84,13 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
             mtu: tunnel.mtu,
             peers: tunnel.peers.clone(),
         };
-        desired.tunnels.insert(tunnel_name(tunnel, segment), made);
+        let link = tunnel_name(tunnel, segment);
+        if record.settings.is_own() {
+            // Its other end is as far away as whatever uplinks lead to.
+            let port = Port { role: Role::Uplink, segment: None, xdp: Xdp::Off };
+            desired.ports.insert(link.clone(), port);
+        }
+        desired.tunnels.insert(link, made);
     }
     if !live.servers().is_empty() {
         let resolver = Resolver {

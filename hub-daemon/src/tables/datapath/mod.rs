@@ -28,6 +28,7 @@ pub mod small;
 mod standing;
 pub mod traces;
 pub mod translations;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -91,6 +92,7 @@ pub struct Datapath {
     small: small::Small,
     translations: translations::Translations,
     ports: ports::Ports,
+    tunnels: tunnels::Tunnels,
     settings: settings::SettingsMap,
     sets: sets::Sets,
     quarantine: quarantine::Quarantine,
@@ -109,6 +111,7 @@ impl Datapath {
         let small = small::Small::new(&mut ebpf)?;
         let translations = translations::Translations::new(&mut ebpf)?;
         let ports = ports::Ports::new(&mut ebpf, hook)?;
+        let tunnels = tunnels::Tunnels::new(&mut ebpf, hook)?;
         let settings = settings::SettingsMap::new(&mut ebpf)?;
         let sets = sets::Sets::new(&mut ebpf)?;
         let quarantine = quarantine::Quarantine::new(&mut ebpf)?;
@@ -124,6 +127,7 @@ impl Datapath {
             small,
             translations,
             ports,
+            tunnels,
             settings,
             sets,
             quarantine,
@@ -173,6 +177,16 @@ impl Datapath {
         }
         reports.extend([peers, moved, ports]);
         reports
+    }
+
+    /// Puts the programs on the devices of tunnels in namespaces of others, as far as these are there.
+    pub fn put_tunnels(&mut self, desired: &Desired) -> Report {
+        self.tunnels.put(&mut self.ebpf, &self.pins, &desired.tunnels)
+    }
+
+    /// Whether the programs are on the device of a tunnel.
+    pub fn judges_tunnel(&self, name: &str) -> bool {
+        self.tunnels.judges(name)
     }
 
     /// Segments that go on looking for addresses in quarantine.
@@ -275,7 +289,7 @@ impl Datapath {
 
     /// Where programs run.
     pub fn attachments(&self) -> Vec<Attachment> {
-        self.ports.attachments()
+        self.ports.attachments().into_iter().chain(self.tunnels.attachments()).collect()
     }
 
     /// Fall-backs taken, for the hub's conditions: interface and reason.

@@ -8,6 +8,7 @@ use aya::maps::{Array, MapData};
 use hub_common::limits;
 use hub_common::segment::{
     PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, PORT_XDP_TARGET, Port as Entry, ROLE_SEGMENT, ROLE_UPLINK,
+    TUNNEL_INDEX,
 };
 
 use ipnet::IpNet;
@@ -256,12 +257,15 @@ impl Ports {
 
     /// Takes programs of an earlier run off interfaces that are no ports any more.
     fn sweep(&mut self, pins: &Path, report: &mut Report) {
-        for (ifindex, place) in attach::pinned(pins) {
+        // Those from `TUNNEL_INDEX` on are in namespaces of others.
+        for (ifindex, place) in
+            attach::pinned(pins).into_iter().filter(|(ifindex, _)| *ifindex < TUNNEL_INDEX)
+        {
             if !self.is_ours(ifindex) {
                 self.take_off(pins, ifindex, &format!("{ifindex} ({place:?})"), report);
             }
         }
-        for ifindex in clsact::marked(pins) {
+        for ifindex in clsact::marked(pins).into_iter().filter(|ifindex| *ifindex < TUNNEL_INDEX) {
             if !self.is_ours(ifindex) {
                 self.take_off(pins, ifindex, &format!("{ifindex} (filters)"), report);
             }

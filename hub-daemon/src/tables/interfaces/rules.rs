@@ -1,5 +1,8 @@
 //! The rules that choose which slot's routes packets use.
 //!
+//! Where the hub asks by the routes of a slot that is not live, a rule at 17709 for each slot leads packets with the
+//! number of its table as their mark there.
+//!
 //! For each source that an interface's routes are for (all, or single addresses) five rules stand in a row:
 //!
 //! | priority | rule | there |
@@ -23,7 +26,8 @@ use crate::desired::PROTOCOL;
 use crate::desired::interfaces::{Interface, RuleScope, SLOT_PRIORITIES, everything};
 use crate::tables::family;
 
-const SWITCH: u32 = *SLOT_PRIORITIES.start();
+const PROBE: u32 = *SLOT_PRIORITIES.start();
+const SWITCH: u32 = PROBE + 1;
 const FIRST: u32 = SWITCH + 1;
 const PAST: u32 = SWITCH + 2;
 const SECOND: u32 = SWITCH + 3;
@@ -34,6 +38,8 @@ const END: u32 = *SLOT_PRIORITIES.end();
 pub(super) struct SlotRule {
     pub(super) priority: u32,
     pub(super) source: IpNet,
+    /// Mark of the packets that it is for; 0 is for all.
+    pub(super) mark: u32,
     pub(super) does: Does,
 }
 
@@ -50,7 +56,18 @@ pub(super) enum Does {
 
 /// The rule that is there while the second slot is live.
 pub(super) fn switch(source: IpNet) -> SlotRule {
-    SlotRule { priority: SWITCH, source, does: Does::Goto(SECOND) }
+    SlotRule { priority: SWITCH, source, mark: 0, does: Does::Goto(SECOND) }
+}
+
+/// The rules by which marked packets find the slots, in the families that the interface has routes of.
+pub(super) fn probes(interface: &Interface) -> BTreeSet<SlotRule> {
+    let targets = interface.routes.iter().flat_map(|routes| routes.keys()).filter(|_| interface.probed);
+    let sources: BTreeSet<IpNet> = targets.map(|key| everything(key.target.addr())).collect();
+    let rules = sources.into_iter().flat_map(|source| {
+        let rule = |table| SlotRule { priority: PROBE, source, mark: table, does: Does::Lookup(table) };
+        interface.tables.map(rule)
+    });
+    rules.collect()
 }
 
 /// The rules that are always there, in the order in which they are put: no packet finds the wrong slot meanwhile
@@ -63,7 +80,7 @@ pub(super) fn standing(source: IpNet, tables: [u32; 2]) -> [SlotRule; 4] {
         (SECOND, Does::Lookup(second)),
         (FIRST, Does::Lookup(first)),
     ]
-    .map(|(priority, does)| SlotRule { priority, source, does })
+    .map(|(priority, does)| SlotRule { priority, source, mark: 0, does })
 }
 
 /// Whose packets the routes of an interface are for, in the families that it has routes of.
@@ -88,9 +105,12 @@ pub(super) fn goes_before(rule: &SlotRule, is_second_live: bool) -> (bool, bool,
 }
 
 pub(super) fn describe(rule: &SlotRule) -> String {
-    let SlotRule { priority, source, does } = rule;
+    let SlotRule { priority, source, mark, does } = rule;
     match does {
         Does::Goto(target) => format!("rule {priority}: from {source} goto {target}"),
+        Does::Lookup(table) if *mark != 0 => {
+            format!("rule {priority}: from {source} fwmark {mark} lookup {table}")
+        }
         Does::Lookup(table) => format!("rule {priority}: from {source} lookup {table}"),
         Does::Nothing => format!("rule {priority}: from {source} nop"),
     }
@@ -104,6 +124,9 @@ pub(super) fn message(rule: &SlotRule) -> RuleMessage {
         vec![RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)), RuleAttribute::Priority(rule.priority)];
     if rule.source.prefix_len() > 0 {
         message.attributes.push(RuleAttribute::Source(rule.source.network()));
+    }
+    if rule.mark != 0 {
+        message.attributes.extend([RuleAttribute::FwMark(rule.mark), RuleAttribute::FwMask(u32::MAX)]);
     }
     match rule.does {
         Does::Goto(target) => {
@@ -123,7 +146,8 @@ pub(super) fn message(rule: &SlotRule) -> RuleMessage {
 pub(super) fn read(message: &RuleMessage) -> Option<SlotRule> {
     let header = &message.header;
     let mut source = family::unspecified(header.family)?;
-    let (mut priority, mut table, mut target, mut ours) = (0, u32::from(header.table), 0, false);
+    let (mut priority, mut table, mut target, mut mark) = (0, u32::from(header.table), 0, 0);
+    let mut ours = false;
     for attribute in &message.attributes {
         if let RuleAttribute::Protocol(protocol) = attribute {
             ours = *protocol == RouteProtocol::Other(PROTOCOL);
@@ -133,6 +157,8 @@ pub(super) fn read(message: &RuleMessage) -> Option<SlotRule> {
             table = *number;
         } else if let RuleAttribute::Goto(number) = attribute {
             target = *number;
+        } else if let RuleAttribute::FwMark(number) = attribute {
+            mark = *number;
         } else if let RuleAttribute::Source(address) = attribute {
             source = *address;
         }
@@ -147,7 +173,7 @@ pub(super) fn read(message: &RuleMessage) -> Option<SlotRule> {
         return None;
     };
     let source = IpNet::new(source, header.src_len).ok()?;
-    (ours && SLOT_PRIORITIES.contains(&priority)).then_some(SlotRule { priority, source, does })
+    (ours && SLOT_PRIORITIES.contains(&priority)).then_some(SlotRule { priority, source, mark, does })
 }
 
 #[cfg(test)]
@@ -200,6 +226,9 @@ mod tests {
             for rule in standing(source, [17_800_002, 17_800_003]).into_iter().chain([switch(source)]) {
                 assert_eq!(read(&message(&rule)), Some(rule));
             }
+            let (mark, does) = (17_800_003, Does::Lookup(17_800_003));
+            let probe = SlotRule { priority: PROBE, source, mark, does };
+            assert_eq!(read(&message(&probe)), Some(probe));
         }
     }
 }

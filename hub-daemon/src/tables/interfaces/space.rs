@@ -133,6 +133,7 @@ impl Space {
         for source in rules::sources(interface) {
             wanted.rules.extend(rules::standing(source, interface.tables));
         }
+        wanted.rules.extend(rules::probes(interface));
     }
 
     /// Puts what is missing or different of sizes, addresses, routes and rules; nothing that packets use changes
@@ -161,6 +162,7 @@ impl Space {
             let changes = rules::sources(interface)
                 .into_iter()
                 .flat_map(|source| self.missing(source, interface.tables, live))
+                .chain(rules::probes(interface).into_iter().filter(|rule| !self.held.rules.contains(rule)))
                 .map(|rule| (rule, true));
             for result in self.change_rules(changes.collect()) {
                 outcome.count(record, result);
@@ -247,7 +249,8 @@ impl Space {
     fn unwanted_rules(&self) -> Vec<SlotRule> {
         let is_wanted = |rule: &SlotRule| {
             let source = rule.source;
-            let stands = || self.wanted.rules.iter().any(|standing| standing.source == source);
+            let stands =
+                || self.wanted.rules.iter().any(|standing| standing.mark == 0 && standing.source == source);
             self.wanted.rules.contains(rule) || *rule == rules::switch(source) && stands()
         };
         self.held.rules.iter().filter(|rule| !is_wanted(rule)).cloned().collect()

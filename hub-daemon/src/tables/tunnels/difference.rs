@@ -124,6 +124,7 @@ mod tests {
         Tunnel {
             namespace: None,
             persona: PersonaId("red".into()),
+            segment: None,
             backend: TunnelBackend::Auto,
             private_key_file: "/nonexistent".into(),
             listen_port: Some(51_820),

@@ -1,0 +1,49 @@
+//! Where questions come from: from addresses of the interface, where its routes are for these alone, or with a mark
+//! that has routes of its own.
+//!
+//! Else the kernel chooses the source by the routes that lead to who is asked.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use nix::sys::socket::{SockaddrStorage, bind, setsockopt, sockopt};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Where questions come from.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Addresses, the first of each family; without any the kernel chooses.
+    pub addresses: Vec<IpAddr>,
+    /// Mark of the packets.
+    pub mark: Option<u32>,
+}
+
+impl Origin {
+    /// The address that questions to this one come from.
+    pub(super) fn towards(&self, to: IpAddr) -> Option<IpAddr> {
+        self.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4()).copied()
+    }
+
+    /// The same for questions with a mark, whose routes say what they come from.
+    pub(super) fn marked(&self, mark: Option<u32>) -> Self {
+        if mark.is_none() { self.clone() } else { Self { addresses: Vec::new(), mark } }
+    }
+
+    /// Gives a socket the address and the mark of questions.
+    pub(super) fn place(&self, socket: &impl AsFd, to: IpAddr) -> io::Result<()> {
+        if let Some(mark) = self.mark {
+            setsockopt(socket, sockopt::Mark, &mark)?;
+        }
+        let Some(own) = self.towards(to) else { return Ok(()) };
+        let own = SockaddrStorage::from(SocketAddr::new(own, 0));
+        Ok(bind(socket.as_fd().as_raw_fd(), &own)?)
+    }
+
+    /// Opens a connection.
+    pub(super) async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        self.place(&socket, to.ip())?;
+        socket.connect(to).await
+    }
+}
