@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 const SOON: Duration = Duration::from_millis(100);
 /// New connections are refused no longer where nothing drains.
 const BLOCK: Duration = Duration::from_millis(50);
+/// From the store that has the other personality decide to the rule that has packets use its routes.
+const FLIP: Duration = Duration::from_millis(5);
 /// One of so many must be good: somebody else may have the processors meanwhile.
 const TIMES: usize = 8;
 /// How far off times seen from outside may be: a round of the observer, and what processors are busy with.
@@ -29,6 +31,21 @@ fn phase(end: &Value, name: &str) -> (u64, u64) {
     let found = phases.iter().find(|done| done["phase"] == name).unwrap_or_else(|| panic!("{name}: {end:#}"));
     let began: Timestamp = found["began_at"].as_str().unwrap().parse().unwrap();
     (u64::try_from(began.as_nanosecond()).unwrap(), found["took_us"].as_u64().unwrap() * 1_000)
+}
+
+/// How long flips took so far, as the hub logs it.
+fn flips(resource: &Resource) -> Vec<Duration> {
+    let log = resource.world.hub.log();
+    let flips = log.lines().filter(|line| line.contains("changed over to the policy that waited"));
+    let took = flips.map(|line| line.split("took_us=").nth(1).unwrap().trim().parse().unwrap());
+    took.map(Duration::from_micros).collect()
+}
+
+/// The value of a metric without labels.
+fn metric(resource: &Resource, name: &str) -> f64 {
+    let metrics = resource.world.router.sh("curl --silent --fail http://127.0.0.1:9178/metrics");
+    let line = metrics.lines().find(|line| line.split(' ').next() == Some(name)).unwrap();
+    line.split(' ').next_back().unwrap().parse().unwrap()
 }
 
 fn milliseconds(times: &[Duration]) -> String {
@@ -50,7 +67,9 @@ fn a_drain_goes_on_at_once_when_its_last_connection_ends() {
     let mut times = Vec::new();
     let mut blocks = Vec::new();
     let is_good = |times: &[Duration], limit: Duration| times.iter().any(|time| *time < limit * patience());
-    while times.len() < TIMES && !(is_good(&times, SOON) && is_good(&blocks, BLOCK)) {
+    while times.len() < TIMES
+        && !(is_good(&times, SOON) && is_good(&blocks, BLOCK) && is_good(&flips(&resource), FLIP))
+    {
         let last = resource.world.outside.connect(resource_at(times.len().is_multiple_of(2)), OPEN_ONLY);
         let order = json!({"drain": {"timeout": "60s"}});
         let began = resource.order("shut", &order).expect(202);
@@ -69,8 +88,16 @@ fn a_drain_goes_on_at_once_when_its_last_connection_ends() {
         assert_eq!(back["outcome"], "committed", "{back:#}");
         blocks.push(Duration::from_micros(resource.journal()[0]["blocked_us"].as_u64().unwrap()));
     }
+    let flips = flips(&resource);
+    let [count, sum] =
+        ["count", "sum"].map(|name| metric(&resource, &format!("hub_switch_flip_seconds_{name}")));
+    assert_eq!((count, times.len() * 2), (flips.len() as f64, flips.len()), "two of each round");
+    let all: Duration = flips.iter().sum();
+    assert!(Duration::from_secs_f64(sum).abs_diff(all) < Duration::from_millis(1), "{flips:?} {sum}");
     figure("S20", &format!("from the last close to the end of the flip: {} ms", milliseconds(&times)));
     figure("S23", &format!("new connections refused where nothing drains: {} ms", milliseconds(&blocks)));
+    figure("S21", &format!("from the store to the rule: {} ms", milliseconds(&flips)));
+    assert_best("flip", &flips, FLIP);
     assert_best("reaction", &times, SOON);
     assert_best("block with nothing to drain", &blocks, BLOCK);
 }
@@ -117,9 +144,7 @@ fn the_time_that_new_connections_are_refused_is_what_the_metric_says() {
     let (from, until) = seen.expect("connections were refused, and let in again");
     let seen = Duration::from_nanos(until - from);
     let said = Duration::from_micros(resource.journal()[0]["blocked_us"].as_u64().unwrap());
-    let metrics = resource.world.router.sh("curl --silent --fail http://127.0.0.1:9178/metrics");
-    let line = metrics.lines().find(|line| line.starts_with("hub_switch_block_seconds_sum")).unwrap();
-    let metric = Duration::from_secs_f64(line.split(' ').next_back().unwrap().parse().unwrap());
+    let metric = Duration::from_secs_f64(metric(&resource, "hub_switch_block_seconds_sum"));
     figure(
         "S23",
         &format!(
