@@ -78,6 +78,12 @@ const GOALS: &[Goal] = &[
         "every_packet_bears_the_mark_of_the_rules_that_let_it_pass",
     ),
     goal(
+        "S21",
+        "no packet meets old rules by new routes",
+        "e2e_switch_mix",
+        "packets_meet_old_rules_by_new_routes_never_and_new_rules_by_old_routes_for_a_moment",
+    ),
+    goal(
         "S23",
         "connections are refused as long as it is said",
         "e2e_switch_times",

@@ -85,7 +85,7 @@ pub enum Done {
 pub struct Pass {
     /// The revision that it made the kernel equal to.
     pub revision: u64,
-    /// Segments that it changed over to policies that waited, with the time that each took.
+    /// Segments that it changed over to policies that waited, with the time from the first store to the last rule.
     pub flips: Vec<(SegmentId, Duration)>,
     /// What it did, table by table.
     pub reports: Vec<Report>,
@@ -197,10 +197,13 @@ impl Applier {
             taken < TAKES_ON_FOR || !(hurry.load(Ordering::Relaxed) || is_late())
         });
         // Before anything else: the rest of a pass may take its time.
+        let first = Instant::now();
         let flips = self.datapath.flip(desired, &self.clock);
         if !flips.is_empty() {
             self.network.switch(desired);
         }
+        let took = first.elapsed();
+        let flips = flips.into_iter().map(|segment| (segment, took)).collect();
         self.network.withdraw(desired);
         match Clock::calibrate(&self.pins) {
             Ok(clock) => self.clock = clock,

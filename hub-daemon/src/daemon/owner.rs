@@ -353,9 +353,7 @@ impl Owner {
 
     fn passed(&mut self, pass: Pass) {
         self.busy = None;
-        for (segment, took) in &pass.flips {
-            tracing::info!(%segment, took_us = took.as_micros(), "changed over to the policy that waited");
-        }
+        self.flipped(&pass.flips);
         self.look.end();
         let now = Timestamp::now();
         self.count(&pass, now);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -37,7 +38,7 @@ pub struct Ended {
     pub results: BTreeMap<(String, Outcome), u64>,
     /// How long new connections were refused.
     pub blocked: Times,
-    /// How long the kernel took for what makes the other personality decide.
+    /// How long the kernel took for what makes other personalities decide, on the way there and back.
     pub flips: Times,
     /// How long each phase took.
     pub phases: BTreeMap<Phase, Times>,
@@ -55,7 +56,7 @@ pub struct Times {
 
 impl Times {
     fn add(&mut self, microseconds: u64) {
-        let seconds = std::time::Duration::from_micros(microseconds).as_secs_f64();
+        let seconds = Duration::from_micros(microseconds).as_secs_f64();
         self.sum_seconds += seconds;
         self.count += 1;
         let place = BOUNDS.iter().position(|bound| seconds <= *bound);
@@ -80,9 +81,6 @@ impl Ended {
             self.blocked.add(entry.blocked_us);
         }
         for done in &entry.phases {
-            if done.phase == Phase::Flip {
-                self.flips.add(done.took_us);
-            }
             self.phases.entry(done.phase).or_default().add(done.took_us);
         }
     }
@@ -102,6 +100,12 @@ impl SwitchLog {
     /// Counts switches that are over.
     pub fn count(&self, entries: &[Arc<JournalEntry>]) {
         self.ended.send_modify(|ended| entries.iter().for_each(|entry| ended.add(entry)));
+    }
+
+    /// Counts a flip that took so long from the store to the rule.
+    pub fn flipped(&self, took: Duration) {
+        let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.ended.send_modify(|ended| ended.flips.add(microseconds));
     }
 
     /// What was counted.
@@ -218,7 +222,9 @@ mod tests {
         log.count(&ended.map(Arc::new));
         let ended = log.ended();
         assert_eq!(ended.results[&("i0".to_owned(), Outcome::Committed)], 2);
-        assert_eq!((ended.flips.count, ended.blocked.count), (3, 0));
-        assert_eq!(ended.flips.buckets()[1], (0.002, 3));
+        assert_eq!((ended.phases[&Phase::Flip].count, ended.blocked.count), (3, 0));
+        assert_eq!(ended.phases[&Phase::Flip].buckets()[1], (0.002, 3));
+        log.flipped(Duration::from_micros(300));
+        assert_eq!(log.ended().flips.buckets()[0], (0.001, 1));
     }
 }

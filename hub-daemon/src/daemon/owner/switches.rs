@@ -6,8 +6,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Owner;
+use crate::model::SegmentId;
 use crate::systems::personality::operation::JournalEntry;
 
 /// Where the last lines are looked for, from the end: what was written before a crash is not written twice.
@@ -83,6 +85,17 @@ impl Owner {
         if let Err(error) = self.store.keep(&mut self.hub) {
             tracing::error!(%error, "state cannot be stored");
             self.hub.set_condition("StateNotStored", Some(error.to_string()));
+        }
+    }
+
+    /// Says how long other policies took to decide, and counts those of interfaces.
+    pub(super) fn flipped(&self, flips: &[(SegmentId, Duration)]) {
+        for (segment, took) in flips {
+            tracing::info!(%segment, took_us = took.as_micros(), "changed over to the policy that waited");
+            let known = self.channels.snapshot.borrow();
+            if known.interfaces.values().any(|view| view.segment == *segment) {
+                self.switch_log.flipped(*took);
+            }
         }
     }
 

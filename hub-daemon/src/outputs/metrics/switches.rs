@@ -42,7 +42,8 @@ pub(super) fn encode(series: &mut Series<'_>, log: &SwitchLog, snapshot: &Snapsh
     series.counters("hub_switch", "Switches that are over, by how they ended", results)?;
     let help = "How long new connections were refused in a switch that drained";
     series.histogram("hub_switch_block_seconds", help, &ended.blocked)?;
-    let help = "How long the kernel took to have the other personality decide";
+    let help =
+        "From the store that has the other personality decide to the rule of its routes, there or back";
     series.histogram("hub_switch_flip_seconds", help, &ended.flips)?;
     let phases = ended.phases.into_iter().map(|(phase, times)| ([("phase", phase.name())], times));
     series.histograms("hub_switch_phase_seconds", "How long phases of switches took", phases)

@@ -200,7 +200,7 @@ impl Datapath {
 
     /// Changes over segments whose policies on trial became the wanted ones, before anything else of a pass: one
     /// store each. Says which, and how long the store took.
-    pub fn flip(&mut self, desired: &Desired, clock: &Clock) -> Vec<(SegmentId, Duration)> {
+    pub fn flip(&mut self, desired: &Desired, clock: &Clock) -> Vec<SegmentId> {
         let held = self.held(desired, clock);
         self.segments.flip(desired, &held, clock)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
@@ -170,14 +169,9 @@ impl Segments {
         report
     }
 
-    /// Changes over segments whose policies on trial became the wanted ones, and says how long each store took.
+    /// Changes over segments whose policies on trial became the wanted ones, and says which.
     /// What fails here fails in [`Self::put`] again, which reports it.
-    pub fn flip(
-        &mut self,
-        desired: &Desired,
-        held: &BTreeSet<SegmentId>,
-        clock: &Clock,
-    ) -> Vec<(SegmentId, Duration)> {
+    pub fn flip(&mut self, desired: &Desired, held: &BTreeSet<SegmentId>, clock: &Clock) -> Vec<SegmentId> {
         let turns = self.live.iter().filter_map(|(id, live)| {
             let segment = desired.segments.get(id)?;
             let is_other = |slot: &Arc<Slot>| slot.is(&segment.policy);
@@ -186,14 +180,13 @@ impl Segments {
             turns.then_some((*id, segment))
         });
         let turns: Vec<_> = turns.collect();
-        let mut took = Vec::new();
+        let mut flipped = Vec::new();
         for (id, segment) in turns {
-            let begun = tokio::time::Instant::now();
             if self.put_one(id, desired, segment, held, clock).is_ok_and(|changed| changed) {
-                took.push((id, begun.elapsed()));
+                flipped.push(id);
             }
         }
-        took
+        flipped
     }
 
     /// Has packets of segments that had no shape look for one, before a policy comes that has one: nobody meets its
