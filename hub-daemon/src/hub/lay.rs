@@ -63,8 +63,7 @@ impl Hub {
     ) -> Result<PersonaId, Rejection> {
         let worn = self.wear(settings, layout)?;
         let port = self.port_of(settings);
-        let (live, _) =
-            self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new(), &port)?;
+        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new(), &port)?;
         self.admit(live, author(), now)
     }
 

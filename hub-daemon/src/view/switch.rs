@@ -1,6 +1,7 @@
 //! What the outside may see of personalities, interface records and switches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hub_common::set::set_number;
 
@@ -15,11 +16,11 @@ use crate::model::interface::Failover;
 use crate::model::personality::Version;
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
-use crate::systems::personality::checks;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
+use crate::systems::personality::{Record, checks};
 use crate::view::switch::{Question, Wanted};
 
 /// Elements of sets by number.

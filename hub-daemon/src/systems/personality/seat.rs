@@ -50,10 +50,11 @@ impl Seat {
         Ok(Self { ranges, gateways: gateways.clone(), routers: gateways, peer })
     }
 
-    /// What an interface loses that was here and comes to `next`: addresses, and ranges that `next` knows nothing of.
+    /// What an interface loses that was here and comes to `next`: addresses, those of its tunnel too, and ranges
+    /// that `next` knows nothing of.
     pub fn lost(&self, personality: &Personality, next: &Self, to: &Personality) -> Vec<IpNet> {
-        let has = |address: IpAddr| to.addresses().keys().any(|other| other.addr() == address);
-        let addresses = personality.addresses().keys().map(IpNet::addr).filter(|address| !has(*address));
+        let has = |address: &IpAddr| addresses(to).any(|other| other == *address);
+        let addresses = addresses(personality).filter(|address| !has(address));
         let apart = |range: &IpNet| !next.ranges.iter().any(|other| overlaps(range, other));
         let ranges = self.ranges.iter().copied().filter(apart);
         let mut lost = distinct(addresses.map(IpNet::from).chain(ranges));
@@ -126,4 +127,10 @@ fn distinct(all: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
         }
     }
     distinct
+}
+
+/// Addresses that an interface has with a personality, those of its tunnel too.
+fn addresses(personality: &Personality) -> impl Iterator<Item = IpAddr> {
+    let of_tunnel = personality.tunnel().into_iter().flat_map(|tunnel| &tunnel.addresses);
+    personality.addresses().keys().chain(of_tunnel).map(IpNet::addr)
 }
