@@ -1,9 +1,4 @@
 //! Personas are islands: nothing crosses between them, none reaches the hub, none lies about who it is.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a helper that cannot go on fails the test that called it"
-)]
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -41,7 +41,7 @@ fn has_rules(persona: &Persona) -> bool {
 }
 
 /// Adds shapes and queues of personas whose ports are in `desired`. Where one has a queue, or queues `stand`
-/// without, all uplinks and ports of personas have roots: see [`stand`].
+/// without, all uplinks and ports of personas have roots.
 pub fn contribute(desired: &mut Desired, records: &[&Record], ground: &Ground<'_>, stands: bool) {
     let shaped = |persona: &Persona| flags(persona) & SEGMENT_SHAPED != 0;
     let any = records.iter().any(|record| shaped(&record.persona) || trial(record).is_some_and(shaped));
