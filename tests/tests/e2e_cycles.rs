@@ -1,6 +1,10 @@
 //! A persona that is gone leaves nothing: not a link, an address, a rule, a route, a queue, a map, a program or an
 //! entry of a table. Lives take turns: routes of their own, translation, a range that somebody has, limits and queues.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -102,16 +102,16 @@ async fn bound(address: SocketAddr, conditions: &mpsc::Sender<(&'static str, Opt
 
 /// What to do about an address that cannot be had.
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => {
             "put dns.conf (/usr/share/doc/hub/examples) into /etc/systemd/system/hubd.service.d/, then \
              `systemctl daemon-reload` and `systemctl restart hubd`; or use a port from 1024 on"
         }
-        io::ErrorKind::AddrInUse => {
+        Some(libc::EADDRINUSE) => {
             "another name server has it, see `ss -lunp`: end it (systemd-resolved: `DNSStubListener=no`), or \
              name one address of this host where it does not listen"
         }
-        io::ErrorKind::AddrNotAvailable => "no interface has this address: add it, or use another one",
+        Some(libc::EADDRNOTAVAIL) => "no interface has this address: add it, or use another one",
         _ => "use an address and a port of this host that are free",
     }
 }

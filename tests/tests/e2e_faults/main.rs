@@ -66,7 +66,7 @@ const AT_JOURNAL: [(What, &str, &str, u64); 6] = [
     (What::Journal, "fdatasync", "error=EIO", 2),
     (What::Journal, "write", "error=ENOSPC", 3),
     (What::Start, "rename", "signal=KILL", 2),
-    (What::Start, "rename", "error=EIO", 2),
+    (What::Start, "rename", "error=EIO", 1),
 ];
 /// Faults in the life of a persona that has everything, in everyday runs.
 const IN_RICH: [(&str, &str, u64); 6] = [

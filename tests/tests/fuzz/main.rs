@@ -1,5 +1,5 @@
-//! Bytes of others, bent at random: documents, configurations, bodies of requests, state files, frames, and
-//! what the kernel says of its tables.
+//! Bytes of others, bent at random: documents, configurations, bodies of requests, state files and their journals, frames,
+//! and what the kernel says of its tables.
 //!
 //! Each target takes any bytes and panics when something is wrong, as libFuzzer wants it. Seeds are the
 //! repository's examples, packets that the tests build, and records of a kernel; every case repeats from its number. Everyday runs
@@ -11,6 +11,7 @@
 )]
 
 mod bend;
+mod journal;
 mod netlink;
 mod record;
 mod seeds;
@@ -74,6 +75,12 @@ fn bodies() {
 #[test]
 fn states() {
     fuzz("states", &seeds::states(), targets::state);
+}
+
+#[test]
+fn journals() {
+    fuzz("journals", &journal::seeds(), journal::replay);
+    journal::forget();
 }
 
 #[test]

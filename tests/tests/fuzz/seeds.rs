@@ -37,19 +37,19 @@ pub(crate) fn configurations() -> Vec<Vec<u8>> {
     examples().iter().filter(|path| is_configuration(path)).map(|path| fs::read(path).unwrap()).collect()
 }
 
-fn read() -> Vec<FileDocument> {
+pub(crate) fn personas() -> Vec<FileDocument> {
     let path = Path::new("seed.yaml");
     let texts = documents().into_iter().map(|bytes| text::decode(path, bytes).unwrap());
     texts.flat_map(|text| source::documents(&[source::parse(path, &text).unwrap()]).personas).collect()
 }
 
 pub(crate) fn bodies() -> Vec<Vec<u8>> {
-    read().iter().map(|file| serde_json::to_vec(&file.document).unwrap()).collect()
+    personas().iter().map(|file| serde_json::to_vec(&file.document).unwrap()).collect()
 }
 
 /// States of hubs with one persona each.
 pub(crate) fn states() -> Vec<Vec<u8>> {
-    let states = read().into_iter().filter_map(|file| {
+    let states = personas().into_iter().filter_map(|file| {
         let mut hub = Hub::new(Config::default(), IdSource::new(1));
         hub.handle(Command::Create { document: Box::new(file.document) }, Timestamp::UNIX_EPOCH).ok()?;
         Some(serde_json::to_vec(&hub.state()).unwrap())
