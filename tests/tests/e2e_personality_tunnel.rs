@@ -52,13 +52,13 @@ struct Scene {
 
 fn scene() -> Scene {
     let resource = Resource::new();
-    let _servers = [
+    let servers = [
         resource.world.members[0].serve(&[INSIDE, INSIDE_SHUT]),
         resource.world.outside.serve(&[AWAY, AWAY_SHUT]),
     ];
     let key = resource.world.hub.folder().join("tunnel.key");
     write(&key, 7);
-    Scene { resource, key, _servers }
+    Scene { resource, key, _servers: servers }
 }
 
 /// Writes a private key of equal bytes.

@@ -55,13 +55,13 @@ impl Own {
             world.members[1].ip(&format!("address add 10.100.1.{host}/24 dev eth0"));
             world.members[1].ip(&format!("address add fd00:100:1::{host}/64 dev eth0"));
         }
-        let _server = world.members[1].serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
+        let server = world.members[1].serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
         world.hub.send("POST", "/v1/personalities", &personality("open", OPEN_ONLY, 20)).expect(201);
         world.hub.send("POST", "/v1/personalities", &personality("shut", SHUT_ONLY, 21)).expect(201);
         let record =
             json!({"name": "own", "interface": known(&world), "personality": "open", "default": "open"});
         world.hub.send("POST", "/v1/interfaces", &record).expect(201);
-        let own = Self { world, _server };
+        let own = Self { world, _server: server };
         own.settles();
         own
     }

@@ -20,7 +20,7 @@ use crate::report::refuse;
 #[inline(always)]
 pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     if scratch.port.flags & PORT_TUNNEL != 0 {
-        let side = if scratch.hook == Hook::TcOut as u32 { 0 } else { 1 };
+        let side = usize::from(scratch.hook != Hook::TcOut as u32);
         scratch.outcome.segment[side] = scratch.port.segment;
         return Ok(false);
     }
