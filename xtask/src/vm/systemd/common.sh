@@ -57,6 +57,17 @@ asks() {
 }
 # Pings that came to a namespace, of both families.
 pings() { ip netns exec "$1" nstat -asz IcmpInEchos Icmp6InEchos | awk '/InEchos/ { sum += $2 } END { print sum + 0 }'; }
+# A persona of the API: its name, its number, what becomes of port 80, further lines.
+lives() {
+    cat <<END
+kind: persona
+name: $1
+ip_range: [10.$2.0.0/24, "fd00:$2::/64"]
+security_policies: [{protocol: tcp, port: 80, action: $3}]
+endpoints: [{name: $1, namespace: $1, address: [10.$2.0.10, "fd00:$2::10"]}]
+$4
+END
+}
 # Nothing came through that may not, though it was sent all the time.
 tries() { ip netns exec "$1" nstat -asz IcmpOutEchos Icmp6OutEchos | awk '/OutEchos/ { print $2 }' | sort -n | head -n 1; }
 nothing_passed() {

@@ -1,11 +1,8 @@
-# The power fails in the moment in which the hub has said yes.
-cat >/hub/promised.yaml <<'END'
-kind: persona
-name: promised
-ip_range: [10.115.0.0/24, "fd00:115::/64"]
-endpoints: [{name: promised, namespace: promised}]
-END
+# The power fails in the moment in which the hub has said yes: to a persona, and to a change that nobody confirms.
+lives promised 115 allow >/hub/promised.yaml
+lives tried 112 deny >/hub/tried.yaml
+sync
 echo "@@ boots again"
 sleep 1
-hubctl persona create -f /hub/promised.yaml && echo b >/proc/sysrq-trigger
+hubctl persona create -f /hub/promised.yaml && hubctl apply /hub/tried.yaml --confirm 600s && echo b >/proc/sysrq-trigger
 sleep 60

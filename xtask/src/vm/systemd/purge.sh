@@ -1,7 +1,9 @@
 # After the power failed everything is there; then the package goes, and nothing of it stays.
 check "the service is active after the power failed" within 300 active
 check "nothing passed that may not" nothing_passed
-check "what was promised is there" within 30 hubctl persona show promised
+check "what was promised is there" within 60 says "^state *active" hubctl persona show promised
+check "the change that nobody confirmed is back" within 30 reaches outside 10.112.0.10
+check "and does not wait" not says ConfirmationPending hubctl status
 check "interfaces have what they had: web" within 120 has web shut@1
 check "interfaces have what they had: lan" within 120 has lan night@1
 check "nothing was refused to it after the power failed" unrefused
