@@ -36,21 +36,12 @@ fn ports(hub: &mut Switching) -> Vec<String> {
 fn an_interface_of_the_hub_is_judged_under_whatever_name_it_has() {
     for known in [json!({"mac": "02:00:00:00:00:07"}), json!({"altname": OTHER})] {
         let mut hub = Switching::new(1, json!({}));
-        for personality in 0..2 {
-            hub.keep(of_interface(1, personality, json!({})));
-        }
+        hub.keep(of_interface(1, 0, json!({})));
         seen_as(&mut hub, Some("eth5"));
         hub.enlist(json!({"name": "own", "interface": known, "personality": "p1-0"}));
         assert_eq!(ports(&mut hub), ["eth5"]);
         seen_as(&mut hub, Some("moved5"));
         assert_eq!(ports(&mut hub), ["moved5"]);
-        hub.pass();
-        hub.start(vec![Switching::order("own", "p1-1")]).unwrap();
-        seen_as(&mut hub, Some("eth6"));
-        assert!(ports(&mut hub).is_empty(), "both personalities are of the port that is gone");
-        hub.finish("own");
-        hub.answer("own", &[]);
-        assert_eq!(ports(&mut hub), ["eth6"]);
         seen_as(&mut hub, None);
         assert!(ports(&mut hub).is_empty(), "no other port takes its place");
         seen_as(&mut hub, Some("eth5"));
