@@ -4,5 +4,6 @@ lives tried 112 deny >/hub/tried.yaml
 sync
 echo "@@ boots again"
 sleep 1
-hubctl persona create -f /hub/promised.yaml && hubctl apply /hub/tried.yaml --confirm 600s && echo b >/proc/sysrq-trigger
+hubctl persona create -f /hub/promised.yaml &&
+    within 120 hubctl apply /hub/tried.yaml --confirm 600s && echo b >/proc/sysrq-trigger
 sleep 60

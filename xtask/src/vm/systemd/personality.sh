@@ -57,20 +57,12 @@ END
     echo 'routing_table: [{destination: 198.51.100.0/24, via: 10.20.0.1, source: 10.20.0.6}]'
     personality shut 7 7002 20Mbps 54
     tunnel userspace
-    personality shut-kernel 7 7002 20Mbps 54
-    tunnel kernel
     printf -- '---\nkind: interface\nname: web\ninterface: eth0\nnamespace: web\nport: seg0\npersonality: open\ndefault: open\n'
 } >/hub/web.yaml
 check "personalities are kept" hubctl personality create -f /hub/web.yaml
 check "an interface gets its first one" hubctl interface create -f /hub/web.yaml
 check "it has it" within 60 has web open@1
 
-whole 6 7001 7002 53
-# First of the kernel: for half a minute after a process, whose clock is ahead, peers take its handshakes for old ones.
-check "it is switched, with a tunnel of the kernel" switches shut-kernel
-check "the kernel encrypts" says wireguard ip netns exec web ip -details link show
-check "the tunnel carries" within 20 answers web 10.9.0.1
-check "it is switched back" switches open
 whole 6 7001 7002 53
 check "it is switched, with a tunnel of a process" switches shut
 whole 7 7002 7001 54
