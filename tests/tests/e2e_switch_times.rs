@@ -1,5 +1,9 @@
 //! How long what a switch does takes, measured from outside and compared with what the hub says of it.
-#![expect(clippy::unwrap_used, reason = "a helper that cannot go on fails the test that called it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
