@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::thread;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::kernel::down::down;
 
 pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path, state_dir: &Path) -> Result<(), Failure> {
     let _lock = lock(runtime_dir)?;
-    let teardown = down(bpffs, runtime_dir, state_dir);
+    let teardown = apart(|| down(bpffs, runtime_dir, state_dir));
     if output.format() == Format::Table {
         for object in &teardown.removed {
             output.line(&format!("removed {object}"))?;
@@ -34,6 +35,12 @@ pub(super) fn run(output: Output, bpffs: &Path, runtime_dir: &Path, state_dir: &
             Err(Failure::local("remove", &first.object, source))
         }
     }
+}
+
+/// Runs what waits for D-Bus by a runtime of its own, which must not begin on a thread that has one.
+fn apart<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    let ended = thread::scope(|scope| scope.spawn(run).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Takes the daemon's lock. A daemon that runs would put routes back that no program judges.
@@ -56,6 +63,15 @@ fn lock(runtime_dir: &Path) -> Result<Option<Flock<File>>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_may_begin_below_the_one_of_the_command() {
+        let answer = apart(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async { 7 })
+        });
+        assert_eq!(answer, 7);
+    }
 
     #[test]
     fn a_daemon_that_runs_is_in_the_way() {

@@ -1,6 +1,6 @@
 //! The ways back: to what was before, to the default, to nothing.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::{Hub, refused};
 use super::because;
@@ -9,7 +9,7 @@ use crate::command::switch::{Order, Said};
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::Version;
 use crate::systems::personality::operation::Outcome;
-use crate::systems::personality::switch::{APPLY, Cause, Phase};
+use crate::systems::personality::switch::{APPLY, APPLY_FIRST, Cause, Phase};
 use crate::systems::personality::{Layout, Standing};
 
 impl Hub {
@@ -46,12 +46,17 @@ impl Hub {
         }
     }
 
+    /// How long the kernel has for a way back.
+    fn to_apply(&self) -> SignedDuration {
+        signed(if self.passed.is_some() { APPLY } else { APPLY_FIRST })
+    }
+
     /// Goes on with a way back that was under way when the hub stopped.
     pub(in super::super) fn resume(&mut self, name: &str, phase: Phase, now: Timestamp) {
         let Some(record) = self.interfaces.records.get(name) else { return };
         let layout = record.layout.clone();
         if self.lay(name, layout, now).is_ok() {
-            self.enter(name, phase, Some(signed(APPLY)), now);
+            self.enter(name, phase, Some(self.to_apply()), now);
         } else {
             self.fail(name, "the way back is closed", now);
         }
@@ -62,7 +67,7 @@ impl Hub {
         let flipped = self.interfaces.records.get(name).and_then(|record| record.layout.flipped());
         let laid = flipped.is_some_and(|layout| self.lay(name, layout, now).is_ok());
         if laid {
-            self.enter(name, Phase::Rollback, Some(signed(APPLY)), now);
+            self.enter(name, Phase::Rollback, Some(self.to_apply()), now);
         } else {
             self.fall_back(name, now);
         }
@@ -78,7 +83,7 @@ impl Hub {
         });
         let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
         if laid {
-            self.enter(name, Phase::Fallback, Some(signed(APPLY)), now);
+            self.enter(name, Phase::Fallback, Some(self.to_apply()), now);
         } else {
             self.degrade(name, now);
         }

@@ -62,6 +62,17 @@ fn after_the_flip_a_restart_goes_back_before_anything_else() {
 }
 
 #[test]
+fn the_first_pass_of_a_start_may_take_long() {
+    for phase in [Phase::AwaitConfirm, Phase::Rollback] {
+        let mut hub = at(phase);
+        hub.restart();
+        hub.wait(120);
+        assert_eq!(hub.phase("i0"), Some(Phase::Rollback), "{phase:?}: the kernel has not had its pass");
+        assert_eq!(hub.finish("i0").outcome, Outcome::RolledBack);
+    }
+}
+
+#[test]
 fn what_was_done_stays_and_so_does_its_way_back() {
     let mut hub = at(Phase::AwaitConfirm);
     hub.ask(SwitchCommand::Confirm(Switching::said("i0"))).unwrap();

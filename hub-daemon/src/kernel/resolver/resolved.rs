@@ -19,8 +19,8 @@ const MANAGER: &str = "org.freedesktop.resolve1.Manager";
 const LINK: &str = "org.freedesktop.resolve1.Link";
 const NO_SUCH_LINK: &str = "org.freedesktop.resolve1.NoSuchLink";
 
-/// Most time for one question.
-const ANSWER: Duration = Duration::from_secs(2);
+/// Most time for one question, which polkit may be asked about.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often a link is looked for, and how often something is set.
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(50);

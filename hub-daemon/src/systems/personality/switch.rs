@@ -20,6 +20,8 @@ pub struct OperationId(pub String);
 
 /// How long the kernel has for what a phase asks of it.
 pub const APPLY: Duration = Duration::from_secs(20);
+/// How long it has when the hub has just started: its first pass is about everything that there is.
+pub const APPLY_FIRST: Duration = Duration::from_mins(5);
 /// How long the old slot is kept after a switch.
 pub const RETIRE: Duration = Duration::from_mins(1);
 /// How much longer than a phase its lease lasts: the hub comes before it, the data path if there is no hub.
