@@ -24,7 +24,7 @@ const KINDS: usize = 4;
 fn network(world: &World) -> String {
     let script = "ip -oneline link show | cut -d' ' -f1-3,9; ip -oneline address show | sed 's/valid_lft.*//'
         ip rule show; ip -6 rule show; ip route show table all; ip -6 route show table all
-        tc qdisc show; tc filter show dev seg0; ip neighbour show nud permanent
+        tc qdisc show | sed 's/direct_packets_stat [0-9]*//'; tc filter show dev seg0; ip neighbour show nud permanent
         for port in up0 seg0; do tc class show dev $port | cut -d' ' -f1-3; done
         find /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf -maxdepth 1 | sort";
     let guest = world.lab.named("guest");

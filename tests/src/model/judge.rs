@@ -104,6 +104,7 @@ impl Model {
             return refuse(Reason::TcpFlags);
         }
         let untracked = judged.packet.quoted.is_none()
+            && !judged.from_host
             && self.is_untracked(Tuple::of(&judged.packet), judged.segments, judged.now);
         match self.find(&judged) {
             _ if untracked => {}
