@@ -88,16 +88,21 @@ fn hosts(experiment: &Value, side: &str) -> Vec<usize> {
 }
 
 /// A number of a side, as Prometheus gets it.
-fn counted(world: &World, name: &str, arm: &str, more: &str) -> f64 {
+fn said(world: &World, name: &str, arm: &str, more: &str) -> String {
     let metrics = world.router.sh("curl --silent --fail http://127.0.0.1:9178/metrics");
     let series = format!("hub_experiment_{name}{{experiment=\"shorter\",arm=\"{arm}\"{more}}} ");
     let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-    line.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
+    line.unwrap_or_else(|| panic!("no {series} in {metrics}")).to_owned()
+}
+
+fn counted(world: &World, name: &str, arm: &str, more: &str) -> u64 {
+    said(world, name, arm, more).parse().unwrap()
 }
 
 /// Waits until the counters of both sides have been read once more.
 fn read_again(world: &World) {
-    let observed = || ["a", "b"].map(|arm| counted(world, "observed_seconds_total", arm, ""));
+    let observed =
+        || ["a", "b"].map(|arm| said(world, "observed_seconds_total", arm, "").parse::<f64>().unwrap());
     let before = observed();
     wait_until("counters are read", READ, || {
         observed().iter().zip(&before).all(|(now, before)| now > before)
@@ -117,7 +122,9 @@ fn both_sides_are_counted_through_a_kill_and_the_end_gives_all_of_them_one() {
     let (a, b) = (hosts(&experiment(&world), "a"), hosts(&experiment(&world), "b"));
     assert!(!a.is_empty() && !b.is_empty() && a.len() + b.len() == HOSTS, "{a:?} {b:?}");
     for (side, personality) in [(&a, "open@1"), (&b, "shut@1")] {
-        side.iter().for_each(|host| settled(&world, *host, personality));
+        for host in side {
+            settled(&world, *host, personality);
+        }
     }
 
     read_again(&world);
@@ -130,18 +137,18 @@ fn both_sides_are_counted_through_a_kill_and_the_end_gives_all_of_them_one() {
     }
     read_again(&world);
     let each = |hosts: &[usize]| 2 * CONNECTIONS * hosts.len() as u64;
-    assert_eq!(counted(&world, "flows_refused_total", "a", "") as u64, 0);
+    assert_eq!(counted(&world, "flows_refused_total", "a", ""), 0);
     // Refusals are answered at a limited rate: some are asked for twice.
-    let refused = counted(&world, "flows_refused_total", "b", "") as u64;
+    let refused = counted(&world, "flows_refused_total", "b", "");
     assert!((each(&b)..2 * each(&b)).contains(&refused), "{refused} of {}", each(&b));
     // Checks of the hub begin some as well.
     for (arm, least) in [("a", 2 * each(&a)), ("b", each(&b))] {
-        let begun = counted(&world, "flows_begun_total", arm, "") as u64;
+        let begun = counted(&world, "flows_begun_total", arm, "");
         assert!((least..least + 60 * HOSTS as u64).contains(&begun), "{arm}: {begun}, {least} by the test");
-        let passed = counted(&world, "packets_total", arm, ",verdict=\"passed\"") as u64;
+        let passed = counted(&world, "packets_total", arm, ",verdict=\"passed\"");
         assert!(passed > 6 * least, "{arm}: {passed} packets of {least} connections");
     }
-    assert!(counted(&world, "packets_total", "b", ",verdict=\"dropped\"") as u64 >= each(&b));
+    assert!(counted(&world, "packets_total", "b", ",verdict=\"dropped\"") >= each(&b));
     let compared = experiment(&world)["comparison"].as_array().unwrap().clone();
     let row = compared.iter().find(|row| row["metric"] == "refused_flows_ratio");
     assert_eq!(row.unwrap_or_else(|| panic!("{compared:#?}"))["verdict"], "too_few");
@@ -150,7 +157,7 @@ fn both_sides_are_counted_through_a_kill_and_the_end_gives_all_of_them_one() {
     world.hub.restart();
     // What was not on the disk yet is in the counters of the data path.
     read_again(&world);
-    assert_eq!(counted(&world, "flows_refused_total", "b", "") as u64, refused, "nothing is lost");
+    assert_eq!(counted(&world, "flows_refused_total", "b", ""), refused, "nothing is lost");
     world.hub.send("POST", "/v1/experiments/shorter/end", &json!({"keep": "b"})).expect(202);
     for host in 0..HOSTS {
         settled(&world, host, "shut@1");

@@ -374,31 +374,3 @@ fn the_log_level_is_read_again() {
         log(&world).contains("DEBUG")
     });
 }
-
-#[test]
-fn hub_yaml_is_read_again_as_far_as_a_running_hub_can_change() {
-    if !root() {
-        return;
-    }
-    let world = World::with(1, "failsafe: {ports: [tcp/22]}");
-    let file = world.lab.folder().join("hub.yaml");
-    let before = std::fs::read_to_string(&file).unwrap();
-    let asked = json!({"name": "a", "ip_range": "auto/26"});
-    world.hub.send("POST", "/v1/personas", &asked).expect(422);
-    let more = "pools: {lab: 10.200.0.0/16}\nlife: {max_ttl: 1h, default_ttl: 5m}\nlimits: {flows: 4096}\n";
-    std::fs::write(&file, before.clone() + more).unwrap();
-    let plan = world.hub.hubctl(&["plan"]).expect_success();
-    assert!(plan.contains("hub.yaml would change: pools, life"), "{plan}");
-    world.hub.send("POST", "/v1/personas", &asked).expect(422);
-    let apply = world.hub.hubctl(&["apply"]).expect_success();
-    assert!(apply.contains("restart hubd for: limits"), "{apply}");
-    let view = world.hub.send("POST", "/v1/personas", &asked).expect(201);
-    assert_eq!(view["ranges"], json!(["10.200.0.0/26"]));
-    assert!(view["expires_at"].is_string(), "{view:#}");
-    assert!(world.hub.log().contains("hub.yaml differs in what needs a restart"));
-    // A mistake changes nothing and is shown where it is.
-    std::fs::write(&file, before + "pools: {lab: 10.200.0.1/16}\n").unwrap();
-    let refused = world.hub.hubctl(&["apply"]);
-    assert!(!refused.success() && refused.stderr.contains("10.200.0.0/16"), "{}", refused.stderr);
-    assert_eq!(world.hub.get("/v1/pools").body["pools"][0]["prefixes"], json!(["10.200.0.0/16"]));
-}

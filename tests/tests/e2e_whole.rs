@@ -135,3 +135,31 @@ fn a_second_hub_is_kept_away() {
     assert!((said.stdout + &said.stderr).contains("another hubd holds"), "it does not say why");
     world.outside.expect_ping(member_at(0, true), Answered);
 }
+
+#[test]
+fn hub_yaml_is_read_again_as_far_as_a_running_hub_can_change() {
+    if !root() {
+        return;
+    }
+    let world = World::with(1, "failsafe: {ports: [tcp/22]}");
+    let file = world.lab.folder().join("hub.yaml");
+    let before = fs::read_to_string(&file).expect("it is there");
+    let asked = json!({"name": "a", "ip_range": "auto/26"});
+    world.hub.send("POST", "/v1/personas", &asked).expect(422);
+    let more = "pools: {lab: 10.200.0.0/16}\nlife: {max_ttl: 1h, default_ttl: 5m}\nlimits: {flows: 4096}\n";
+    fs::write(&file, before.clone() + more).expect("it is written");
+    let plan = world.hub.hubctl(&["plan"]).expect_success();
+    assert!(plan.contains("hub.yaml would change: pools, life"), "{plan}");
+    world.hub.send("POST", "/v1/personas", &asked).expect(422);
+    let apply = world.hub.hubctl(&["apply"]).expect_success();
+    assert!(apply.contains("restart hubd for: limits"), "{apply}");
+    let view = world.hub.send("POST", "/v1/personas", &asked).expect(201);
+    assert_eq!(view["ranges"], json!(["10.200.0.0/26"]));
+    assert!(view["expires_at"].is_string(), "{view:#}");
+    assert!(world.hub.log().contains("hub.yaml differs in what needs a restart"));
+    // A mistake changes nothing and is shown where it is.
+    fs::write(&file, before + "pools: {lab: 10.200.0.1/16}\n").expect("it is written");
+    let refused = world.hub.hubctl(&["apply"]);
+    assert!(!refused.success() && refused.stderr.contains("10.200.0.0/16"), "{}", refused.stderr);
+    assert_eq!(world.hub.get("/v1/pools").body["pools"][0]["prefixes"], json!(["10.200.0.0/16"]));
+}

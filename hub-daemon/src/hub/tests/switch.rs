@@ -355,23 +355,6 @@ fn versions_are_by_content_and_stay_while_somebody_has_them() {
 }
 
 #[test]
-fn what_has_no_room_even_alone_is_not_kept() {
-    let mut hub = Switching::new(1, json!({}));
-    hub.script.hub.config.limits.rules = 100;
-    let rules: Vec<Value> = (0..60)
-        .map(|port| {
-            json!({"protocol": "tcp", "port": 9_000 + 2 * port, "action": "allow",
-        "direction": "both"})
-        })
-        .collect();
-    let document =
-        Box::new(personality_from_value(of_interface(0, 3, json!({"firewall_rules": rules}))).unwrap());
-    let command = Command::Personality(PersonalityCommand::Create { document });
-    let (kind, text) = refusal(hub.script.hub.handle(command, hub.script.now));
-    assert!(kind == RejectionKind::Full && text.contains("room for 100"), "{text}");
-}
-
-#[test]
 fn two_switches_at_once_on_one_interface_are_a_conflict() {
     let mut hub = Switching::new(2, json!({}));
     hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();

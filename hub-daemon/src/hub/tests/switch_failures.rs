@@ -1,9 +1,11 @@
 //! What goes wrong in each phase of a switch, and where the interface is afterwards.
 
 use super::switch::*;
+use super::switch_documents::of_interface;
 use super::*;
-use crate::command::switch::{Order, SwitchCommand};
+use crate::command::switch::{Order, PersonalityCommand, SwitchCommand};
 use crate::desired::SegmentState;
+use crate::document::read::personality_from_value;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
 use crate::view::switch::InterfaceState;
@@ -231,4 +233,21 @@ fn what_a_pass_leads_to_is_not_left_waiting() {
     hub.pass_with_fault("i0");
     assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
     assert!(hub.script.hub.must_be_stored());
+}
+
+#[test]
+fn what_has_no_room_even_alone_is_not_kept() {
+    let mut hub = Switching::new(1, json!({}));
+    hub.script.hub.config.limits.rules = 100;
+    let rules: Vec<Value> = (0..60)
+        .map(|port| {
+            json!({"protocol": "tcp", "port": 9_000 + 2 * port, "action": "allow",
+        "direction": "both"})
+        })
+        .collect();
+    let document =
+        Box::new(personality_from_value(of_interface(0, 3, json!({"firewall_rules": rules}))).unwrap());
+    let command = Command::Personality(PersonalityCommand::Create { document });
+    let (kind, text) = refusal(hub.script.hub.handle(command, hub.script.now));
+    assert!(kind == RejectionKind::Full && text.contains("room for 100"), "{text}");
 }
