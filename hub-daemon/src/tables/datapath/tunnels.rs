@@ -52,8 +52,8 @@ pub(super) struct Tunnels {
     hook: Hook,
     programs: BTreeMap<&'static str, u32>,
     judged: BTreeSet<String>,
-    /// Indexes of devices that were unwanted in the last pass.
-    retired: BTreeSet<u32>,
+    /// Indexes of devices that were unwanted in the last pass; `None` until it was looked for those of an earlier run.
+    retired: Option<BTreeSet<u32>>,
 }
 
 impl Tunnels {
@@ -63,7 +63,7 @@ impl Tunnels {
             PLACES.iter().filter_map(|(place, ..)| Some((place.program(), place.program_id(ebpf)?)));
         let programs = programs.collect();
         let map = take(ebpf, "TUNNELS")?;
-        let (live, judged, retired) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (live, judged, retired) = (BTreeMap::new(), BTreeSet::new(), None);
         Ok(Self { map, live, hook, programs, judged, retired })
     }
 
@@ -164,10 +164,14 @@ impl Tunnels {
     /// devices went with the last pass.
     fn forget(&mut self, pins: &Path, wanted: &SharedMap<String, Tunnel>) {
         let stay: BTreeSet<u32> = wanted.iter().filter_map(|(name, tunnel)| tunnel.index(name)).collect();
+        let goes = self.live.values().any(|(ifindex, _)| !stay.contains(ifindex));
+        if !goes && self.retired.as_ref().is_some_and(BTreeSet::is_empty) {
+            return;
+        }
         let pinned = attach::pinned(pins).into_iter().map(|(ifindex, _)| ifindex);
         let left = pinned.chain(clsact::marked(pins)).filter(|ifindex| *ifindex >= TUNNEL_INDEX);
         let left: BTreeSet<u32> = left.filter(|ifindex| !stay.contains(ifindex)).collect();
-        for ifindex in left.intersection(&self.retired) {
+        for ifindex in self.retired.iter().flat_map(|retired| left.intersection(retired)) {
             for place in Place::ALL {
                 if let Err(error) = attach::detach(pins, *ifindex, place) {
                     tracing::warn!(ifindex, %error, "a pin of a tunnel is left behind");
@@ -181,7 +185,7 @@ impl Tunnels {
             drop(self.map.remove(&ifindex));
         }
         self.live.retain(|_, (ifindex, _)| stay.contains(ifindex));
-        self.retired = left;
+        self.retired = Some(left);
     }
 }
 
