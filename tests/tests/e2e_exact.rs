@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at, with_port};
+use hub_tests::lab::world::{FAMILIES, member_at, outside_at, with_port};
 use hub_tests::lab::{Background, Config, Space, World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
@@ -262,11 +262,7 @@ fn translated_packets_are_counted_to_the_byte() {
         for (space, interface) in [(&world.outside, "eth0"), (&world.router, "seg1"), (twin, "eth0")] {
             offloads(space, interface, false);
         }
-        twin.ip("addr flush dev eth0 scope global");
-        for v4 in FAMILIES {
-            twin.ip(&format!("addr add {}/{} dev eth0 nodad", member_at(0, v4), if v4 { 24 } else { 64 }));
-            twin.ip(&format!("route replace default via {}", gateway(0, v4)));
-        }
+        world.make_twin(1, 0);
         world.create(0, &json!({"security_policies": open()}));
         let ranges = World::definition(0, &json!({}))["ip_range"].clone();
         let view = world.create(1, &json!({"security_policies": open(), "ip_range": ranges}));

@@ -20,13 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Twins: member 1 has the addresses of member 0.
 fn twins(fields: &Value) -> (World, [[IpAddr; 2]; 2]) {
     let world = World::new(2);
-    let twin = &world.members[1];
-    twin.ip("addr flush dev eth0 scope global");
-    for v4 in FAMILIES {
-        let length = if v4 { 24 } else { 64 };
-        twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
-        twin.ip(&format!("route replace default via {}", gateway(0, v4)));
-    }
+    world.make_twin(1, 0);
     let definition = |number: usize| {
         let mut definition = World::definition(number, fields);
         definition["ip_range"] = World::definition(0, &json!({}))["ip_range"].clone();

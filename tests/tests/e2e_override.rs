@@ -27,19 +27,9 @@ const NEW: u16 = 81;
 fn world(members: usize) -> World {
     // Right after its start a hub adopts connections whose beginning it did not see.
     let world = World::with(members, "loose_tcp: 0s\n");
-    make_twin(&world.members[1]);
+    world.make_twin(1, 0);
     world.create(0, &json!({"peers": ["p1"], "use": ["p2/web"]}));
     world
-}
-
-/// Gives a member the addresses of member 0.
-fn make_twin(twin: &Space) {
-    twin.ip("addr flush dev eth0 scope global");
-    for v4 in FAMILIES {
-        let length = if v4 { 24 } else { 64 };
-        twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
-        twin.ip(&format!("route replace default via {}", gateway(0, v4)));
-    }
 }
 
 /// Has member 1's persona take the ranges of member 0's.
@@ -156,7 +146,7 @@ fn of_three_the_last_has_the_range_whoever_else_goes() {
         return;
     }
     let world = world(3);
-    make_twin(&world.members[2]);
+    world.make_twin(2, 0);
     let last = 82;
     let ports = [OLD, NEW, last];
     let _servers: Vec<_> =

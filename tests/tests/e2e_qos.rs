@@ -11,7 +11,7 @@ use std::time::Duration;
 use hub_tests::effort::figure;
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::speed::{arrived, goodput, iperf, is_within, ping, quantile};
-use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
+use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
 use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
@@ -48,12 +48,7 @@ fn personas_whose_addresses_are_translated_keep_their_bandwidth() {
     }
     let world = World::new(2);
     let twin = &world.members[1];
-    twin.ip("addr flush dev eth0 scope global");
-    for v4 in FAMILIES {
-        let length = if v4 { 24 } else { 64 };
-        twin.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(0, v4)));
-        twin.ip(&format!("route replace default via {}", gateway(0, v4)));
-    }
+    world.make_twin(1, 0);
     world.create(0, &json!({}));
     let qos = json!({"bandwidth": "20Mbps", "latency": "50ms"});
     let mut definition = World::definition(1, &json!({"qos": qos, "egress": {"nat": "masquerade_all"}}));

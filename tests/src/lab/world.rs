@@ -89,6 +89,17 @@ impl World {
         definition
     }
 
+    /// Gives a member the addresses and the gateways of another one.
+    pub fn make_twin(&self, twin: usize, of: usize) {
+        let member = &self.members[twin];
+        member.ip("addr flush dev eth0 scope global");
+        for v4 in FAMILIES {
+            let length = if v4 { 24 } else { 64 };
+            member.ip(&format!("addr add {}/{length} dev eth0 nodad", member_at(of, v4)));
+            member.ip(&format!("route replace default via {}", gateway(of, v4)));
+        }
+    }
+
     /// Creates member N's persona and waits until it is active.
     #[track_caller]
     pub fn create(&self, number: usize, fields: &Value) -> Value {
