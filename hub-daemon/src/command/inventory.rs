@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::desired::LINK_PREFIX;
-use crate::desired::interfaces::{Selector, is_stacked};
+use crate::desired::interfaces::{Known, Selector};
 
 /// What the hub needs to know of the kernel's state to decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,16 +44,13 @@ impl Inventory {
 
     /// Name of the one link that is meant, if there is one.
     pub fn name_of(&self, selector: &Selector) -> Option<&String> {
-        let fits = |(name, link): &(&String, &Link)| match selector {
-            Selector::Name(wanted) => *name == wanted,
-            Selector::Mac(mac) => link.mac == *mac,
-            Selector::AltName(wanted) => link.other_names.contains(wanted),
-        };
-        let found: Vec<(&String, &Link)> = self.links.iter().filter(fits).collect();
-        let is_lower = |(_, link): &&(&String, &Link)| found.len() == 1 || !is_stacked(&link.kind);
-        let mut lower = found.iter().filter(is_lower);
-        let first = lower.next().map(|(name, _)| *name);
-        first.filter(|_| lower.next().is_none())
+        let found = selector.among(self.links.iter(), |(name, link)| Known {
+            name,
+            mac: link.mac,
+            other_names: &link.other_names,
+            kind: &link.kind,
+        });
+        if let [(name, _)] = found.as_slice() { Some(name) } else { None }
     }
 
     /// Links that are not the hub's endpoints.

@@ -58,7 +58,7 @@ impl fmt::Display for Selector {
 }
 
 /// Links on top of a device (VLANs, bridges) take its hardware address: it is the device that is meant by it.
-pub fn is_stacked(kind: &str) -> bool {
+fn is_stacked(kind: &str) -> bool {
     STACKED.contains(&kind)
 }
 
@@ -107,6 +107,36 @@ impl Slot {
             Self::A => 0,
             Self::B => 1,
         }
+    }
+}
+
+/// What a link is known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// Other names that it was given.
+    pub other_names: &'a [String],
+    /// Its kind, empty for physical devices.
+    pub kind: &'a str,
+}
+
+impl Selector {
+    /// The links that may be meant; of several with one MAC the one device that the others are made on.
+    pub fn among<'a, T>(&self, links: impl Iterator<Item = T>, known: impl Fn(&T) -> Known<'a>) -> Vec<T> {
+        let fits = |link: &T| match self {
+            Self::Name(name) => known(link).name == name,
+            Self::Mac(mac) => known(link).mac == *mac,
+            Self::AltName(name) => known(link).other_names.contains(name),
+        };
+        let mut found: Vec<T> = links.filter(fits).collect();
+        let is_lower = |link: &T| !is_stacked(known(link).kind);
+        if found.len() > 1 && found.iter().filter(|link| is_lower(link)).count() == 1 {
+            found.retain(is_lower);
+        }
+        found
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Hub;
@@ -120,8 +119,7 @@ impl Hub {
         let personality = self.worn(record, &record.layout.live)?;
         let tunnel = personality.tunnel()?;
         let link = tunnel_name(tunnel, self.segment_of(&record.settings.name));
-        let addresses = personality.addresses().keys().chain(&tunnel.addresses);
-        Some(TunnelView { link, addresses: addresses.map(IpNet::addr).collect() })
+        Some(TunnelView { link, addresses: personality.all_addresses().collect() })
     }
 
     fn interface_conditions(&self, record: &Record, now: Timestamp) -> Vec<Condition> {

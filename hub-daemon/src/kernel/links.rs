@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::netlink::{Netlink, NetlinkError};
-use crate::desired::interfaces::{Selector, is_stacked};
+use crate::desired::interfaces::{Known, Selector};
 
 /// One link of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,20 +57,12 @@ pub enum SelectError {
 
 /// The link that is meant.
 pub fn select<'a>(links: &'a [FoundLink], selector: &Selector) -> Result<&'a FoundLink, SelectError> {
-    let fits = |link: &&FoundLink| match selector {
-        Selector::Name(name) => link.name == *name,
-        Selector::Mac(mac) => link.mac == *mac,
-        Selector::AltName(name) => link.other_names.contains(name),
-    };
-    let mut found: Vec<&FoundLink> = links.iter().filter(fits).collect();
-    if found.len() > 1 {
-        // Links on top of a device (VLANs, bridges) take its MAC.
-        let is_lower = |link: &&FoundLink| !is_stacked(&link.kind);
-        let lower: Vec<&FoundLink> = found.iter().copied().filter(is_lower).collect();
-        if lower.len() == 1 {
-            found = lower;
-        }
-    }
+    let found = selector.among(links.iter(), |link| Known {
+        name: &link.name,
+        mac: link.mac,
+        other_names: &link.other_names,
+        kind: &link.kind,
+    });
     match found.as_slice() {
         [one] => Ok(one),
         [] => Err(SelectError::None(selector.to_string())),
@@ -183,12 +175,7 @@ impl Netlink {
         attributes: Vec<LinkAttribute>,
         intent: impl Display,
     ) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-        message.attributes = attributes;
-        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+        self.set(index, LinkFlags::Up, attributes, intent)
     }
 
     /// Gives a link what `attributes` say; it stays up, or down.
@@ -198,18 +185,28 @@ impl Netlink {
         attributes: Vec<LinkAttribute>,
         intent: impl Display,
     ) -> Result<(), NetlinkError> {
+        self.set(index, LinkFlags::empty(), attributes, intent)
+    }
+
+    /// Turns these flags of a link on, and gives it these attributes.
+    fn set(
+        &mut self,
+        index: u32,
+        flags: LinkFlags,
+        attributes: Vec<LinkAttribute>,
+        intent: impl Display,
+    ) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
+        message.header.flags = flags;
+        message.header.change_mask = flags;
         message.attributes = attributes;
         self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
     }
 
     /// Sets the largest packet of a link.
     pub fn set_mtu(&mut self, index: u32, mtu: u32, intent: impl Display) -> Result<(), NetlinkError> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.change(RouteNetlinkMessage::SetLink(message), 0, intent)
+        self.set_link(index, vec![LinkAttribute::Mtu(mtu)], intent)
     }
 
     /// Moves a link to another group; success if it is gone.

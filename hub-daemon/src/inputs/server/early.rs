@@ -6,29 +6,24 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
 
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
-};
-use tokio::net::TcpListener;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait to be taken.
-const BACKLOG: i32 = 1_024;
+const BACKLOG: u32 = 1_024;
 
 /// Listens on an address, now or once it is there. Call within a tokio runtime.
 ///
 /// # Errors
 /// When somebody else listens there.
 pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Connections of an earlier daemon that are not quite over do not keep this one out.
-    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    socket.set_reuseaddr(true)?;
     setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen(&socket, Backlog::new(BACKLOG)?)?;
-    TcpListener::from_std(socket.into())
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 #[cfg(test)]

@@ -141,6 +141,12 @@ impl Personality {
         &self.addresses
     }
 
+    /// All addresses that an interface has with it, those of its tunnel too.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let of_tunnel = self.tunnel().into_iter().flat_map(|tunnel| &tunnel.addresses);
+        self.addresses.keys().chain(of_tunnel).map(IpNet::addr)
+    }
+
     /// The subnet that they are in.
     pub fn subnet(&self) -> Option<&str> {
         self.document.subnet_id.as_deref()

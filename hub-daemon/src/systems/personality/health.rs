@@ -16,7 +16,7 @@ pub const FAILURES: u32 = 3;
 pub const GOOD_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// The hub begins no switch by itself so soon after the one before.
 pub const HOLD_DOWN: SignedDuration = SignedDuration::from_secs(60);
-/// And no more than so many …
+/// And no more than so many, of each kind …
 pub const AUTOMATIC: usize = 3;
 /// … in this time.
 pub const AUTOMATIC_IN: SignedDuration = SignedDuration::from_mins(10);
@@ -104,15 +104,25 @@ impl Health {
         if self.settled_at.is_some_and(|at| now < after(at, HOLD_DOWN)) {
             return May::Later;
         }
-        let recent = self.automatic.iter().filter(|at| now < after(**at, AUTOMATIC_IN)).count();
-        if recent >= AUTOMATIC { May::NoMore } else { May::Now }
+        if soonest(&self.automatic, now) > now { May::NoMore } else { May::Now }
     }
 
     /// Notes that it does.
     pub fn switches(&mut self, now: Timestamp) {
-        self.automatic.retain(|at| now < after(*at, AUTOMATIC_IN));
-        self.automatic.push(now);
+        note(&mut self.automatic, now);
     }
+}
+
+/// The soonest time, from now on, that the hub does again by itself what it did at these times.
+pub fn soonest(times: &[Timestamp], now: Timestamp) -> Timestamp {
+    let oldest = times.iter().rev().nth(AUTOMATIC - 1);
+    oldest.map_or(now, |oldest| after(*oldest, AUTOMATIC_IN).max(now))
+}
+
+/// Notes that it does, and forgets what counts no more.
+pub fn note(times: &mut Vec<Timestamp>, now: Timestamp) {
+    times.retain(|at| now < after(*at, AUTOMATIC_IN));
+    times.push(now);
 }
 
 /// Whether the hub may begin a switch by itself.

@@ -14,7 +14,7 @@ pub mod versions;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::switch::Connection;
@@ -141,27 +141,20 @@ pub struct Level {
     pub fell: Vec<Timestamp>,
 }
 
-/// A threat level goes down no more than so many times …
-const FALLS: usize = 3;
-/// … in this time, whatever `hysteresis` says.
-const FALLS_IN: SignedDuration = SignedDuration::from_mins(10);
-
 impl Level {
     /// A level that has not changed.
     pub fn of(name: &str) -> Self {
         Self { name: name.to_owned(), falls: None, fell: Vec::new() }
     }
 
-    /// The soonest time, from now on, that it may go down.
+    /// The soonest time, from now on, that it may go down, whatever `hysteresis` says.
     pub fn may_fall_at(&self, now: Timestamp) -> Timestamp {
-        let oldest = self.fell.iter().rev().nth(FALLS - 1);
-        oldest.map_or(now, |oldest| oldest.saturating_add(FALLS_IN).unwrap_or(now).max(now))
+        health::soonest(&self.fell, now)
     }
 
     /// Notes that it goes down.
     pub fn falls_now(&mut self, now: Timestamp) {
-        self.fell.push(now);
-        self.fell.drain(..self.fell.len().saturating_sub(FALLS));
+        health::note(&mut self.fell, now);
     }
 }
 

@@ -53,8 +53,8 @@ impl Seat {
     /// What an interface loses that was here and comes to `next`: addresses, those of its tunnel too, and ranges
     /// that `next` knows nothing of.
     pub fn lost(&self, personality: &Personality, next: &Self, to: &Personality) -> Vec<IpNet> {
-        let has = |address: &IpAddr| addresses(to).any(|other| other == *address);
-        let addresses = addresses(personality).filter(|address| !has(address));
+        let has = |address: &IpAddr| to.all_addresses().any(|other| other == *address);
+        let addresses = personality.all_addresses().filter(|address| !has(address));
         let apart = |range: &IpNet| !next.ranges.iter().any(|other| overlaps(range, other));
         let ranges = self.ranges.iter().copied().filter(apart);
         let mut lost = distinct(addresses.map(IpNet::from).chain(ranges));
@@ -127,10 +127,4 @@ fn distinct(all: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
         }
     }
     distinct
-}
-
-/// Addresses that an interface has with a personality, those of its tunnel too.
-fn addresses(personality: &Personality) -> impl Iterator<Item = IpAddr> {
-    let of_tunnel = personality.tunnel().into_iter().flat_map(|tunnel| &tunnel.addresses);
-    personality.addresses().keys().chain(of_tunnel).map(IpNet::addr)
 }
