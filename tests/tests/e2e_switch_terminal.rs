@@ -30,7 +30,8 @@ impl Terminal {
 
     fn start(world: &World, words: &str) -> Self {
         let (hubctl, socket) = (program("hubctl"), world.hub.socket());
-        let line = format!("{} --socket {} {words}", hubctl.display(), socket.display());
+        // Without a shell around it, which would end with 130 of its own after Ctrl-C.
+        let line = format!("exec {} --socket {} {words}", hubctl.display(), socket.display());
         let mut command = world.router.program("script");
         command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the kernel programs, then the daemon that embeds them.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
 };
 
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
-    command::{cargo, exit_code, run as run_command, status},
+    command::{cargo, exit_code, run as run_command, status, text},
     object,
     places::Places,
     say::say,
@@ -63,4 +63,76 @@ const SMALLEST_TEST: &str = "lab";
 /// The folder with hubd and hubctl.
 pub(crate) fn binaries(places: &Places, release: bool) -> PathBuf {
     places.target().join(if release { "release" } else { "debug" })
+}
+
+/// A program with tests that cargo built.
+pub(crate) struct TestProgram {
+    /// The package that it is of.
+    pub(crate) package: String,
+    /// Name of its target: that of the file for tests of a package, else of the library or program.
+    pub(crate) name: String,
+    /// Whether it is a file of tests, and not a library or program with tests inside.
+    pub(crate) is_test: bool,
+    pub(crate) program: PathBuf,
+    /// Where its package lies.
+    pub(crate) folder: PathBuf,
+}
+
+impl TestProgram {
+    /// Its name among all.
+    pub(crate) fn full_name(&self) -> String {
+        if self.is_test { self.name.clone() } else { format!("{} ({})", self.name, self.package) }
+    }
+}
+
+/// Programs with these tests, or with all, which cargo builds if need be.
+pub(crate) fn test_programs(places: &Places, tests: &[&str]) -> Result<Vec<TestProgram>> {
+    let mut test = cargo(places);
+    test.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    test.args(tests.iter().flat_map(|test| ["--test", test]));
+    Ok(text(&mut test)?.lines().filter_map(test_program).collect())
+}
+
+/// A test program out of one of cargo's messages.
+fn test_program(message: &str) -> Option<TestProgram> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    if message.pointer("/profile/test")? != true {
+        return None;
+    }
+    let folder = Path::new(message.get("manifest_path")?.as_str()?).parent()?;
+    let kinds = message.pointer("/target/kind")?.as_array()?;
+    // `path+file:///hub/tests#hub-tests@0.1.0`, or without the name where the folder has the same.
+    let id = message.get("package_id")?.as_str()?.rsplit(['/', '#']);
+    let package = id.map(|part| part.split('@').next().unwrap_or(part));
+    let is_version = |part: &&str| part.starts_with(|first: char| first.is_ascii_digit());
+    Some(TestProgram {
+        package: package.filter(|part| !is_version(part)).map(str::to_owned).next()?,
+        name: message.pointer("/target/name")?.as_str()?.to_owned(),
+        is_test: kinds.iter().any(|kind| kind == "test"),
+        program: message.get("executable")?.as_str()?.into(),
+        folder: folder.to_path_buf(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_found_among_messages() {
+        let message = |kind: &str, id: &str, test: bool| {
+            let target =
+                format!(r#""target":{{"kind":["{kind}"],"name":"e2e"}},"profile":{{"test":{test}}}"#);
+            format!(
+                r#"{{{target},"package_id":"{id}","manifest_path":"/x/tests/Cargo.toml","executable":"/x/e2e-1"}}"#
+            )
+        };
+        let found = test_program(&message("test", "path+file:///x/tests#hub-tests@0.1.0", true)).unwrap();
+        assert_eq!((found.package.as_str(), found.name.as_str(), found.is_test), ("hub-tests", "e2e", true));
+        assert_eq!((found.program, found.folder), ("/x/e2e-1".into(), "/x/tests".into()));
+        let found = test_program(&message("lib", "path+file:///x/hub-daemon#0.1.0", true)).unwrap();
+        assert_eq!((found.package.as_str(), found.is_test), ("hub-daemon", false));
+        assert!(test_program(&message("bin", "path+file:///x/hub-daemon#0.1.0", false)).is_none());
+        assert!(test_program("not json").is_none());
+    }
 }

@@ -11,18 +11,20 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
+use self::pool::Ended;
 use crate::{
-    build,
-    command::{cargo, exit_code, find, text},
+    build::{self, TestProgram},
+    command::{cargo, find, status},
     places::Places,
-    say::say,
+    say::{complain, say},
     setup,
 };
 
 mod again;
+mod pool;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -51,36 +53,65 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     build::with_tests(places, &[])?;
     let binaries = build::binaries(places, false);
-
-    let runner = if rights == Rights::Sudo { Some(runner_variable()?) } else { None };
-    let tests = |words: &[&str]| {
-        let mut tests = cargo(places);
-        tests.args(["test", "--no-fail-fast"]).args(words).env("HUB_BIN_DIR", &binaries);
-        tests.env("HUB_TEST_ROOT", if rights == Rights::LeftOut { "0" } else { "1" });
-        if let Some(runner) = &runner {
-            tests.env(runner, sudo(&binaries));
-        }
-        tests
-    };
     match rights {
         Rights::Root => say("test", "running all tests"),
         Rights::Sudo => say("test", "running all tests, through sudo"),
         Rights::LeftOut => say("test", "leaving out the tests that need root"),
     }
-    let (status, failures) = again::watch(tests(&["--"]).args(&options.filters))?;
-    if status.success() || !failures.are_few() {
-        return Ok(exit_code(status));
+    let programs = build::test_programs(places, &[])?;
+    let command = |program: &TestProgram| {
+        let mut command = test(program, rights, &binaries);
+        command.args(&options.filters);
+        command
+    };
+    let ended = pool::run(&programs, &command)?;
+    let mut examples = cargo(places);
+    examples.args(["test", "--doc", "--"]).args(&options.filters);
+    let examples = status(&mut examples)?.success();
+    if !examples {
+        complain("failed: examples in the documentation");
     }
-    for target in failures.programs() {
-        say("test", &format!("once more, alone: {} of {target}", failures.tests.join(", ")));
-        let words = ["--test", target, "--", "--exact", "--test-threads=1"];
-        let (status, _) = again::watch(tests(&words).args(&failures.tests))?;
-        if !status.success() {
-            return Ok(exit_code(status));
+    let failed: Vec<&Ended<'_>> = ended.iter().filter(|ended| !ended.status.success()).collect();
+    let names = failed.iter().map(|ended| ended.describe()).collect::<Vec<_>>().join("; ");
+    if !again::are_few(&failed) {
+        complain(&format!("failed: {names}"));
+        return Ok(ExitCode::FAILURE);
+    }
+    for Ended { program, failed, .. } in &failed {
+        say("test", &format!("once more, alone: {} of {}", failed.join(", "), program.full_name()));
+        let mut command = test(program, rights, &binaries);
+        command.args(["--exact", "--test-threads=1"]).args(failed);
+        let again = pool::one(program, command)?;
+        if !again.status.success() {
+            complain(&format!("failed, also alone: {}", again.describe()));
+            return Ok(ExitCode::FAILURE);
         }
     }
-    say("test", &format!("passed alone and failed beside others: {}", failures.tests.join(", ")));
-    Ok(ExitCode::SUCCESS)
+    if !failed.is_empty() {
+        say("test", &format!("passed alone and failed beside others: {names}"));
+    }
+    Ok(if examples { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts a test program with what tests read.
+fn test(program: &TestProgram, rights: Rights, binaries: &Path) -> Command {
+    let has_root = if rights == Rights::LeftOut { "0" } else { "1" };
+    let mut command = if rights == Rights::Sudo {
+        let mut sudo = Command::new("sudo");
+        if !stdin().is_terminal() {
+            sudo.arg("--non-interactive");
+        }
+        // Sudo hands on little of the environment.
+        sudo.args(["--preserve-env=PATH", "env"]).arg(format!("HUB_TEST_ROOT={has_root}"));
+        sudo.arg(format!("HUB_BIN_DIR={}", binaries.display()));
+        sudo.arg(format!("CARGO_MANIFEST_DIR={}", program.folder.display())).arg(&program.program);
+        sudo
+    } else {
+        Command::new(&program.program)
+    };
+    command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+    command.env("HUB_TEST_ROOT", has_root).env("HUB_BIN_DIR", binaries);
+    command
 }
 
 fn rights(no_root: bool, is_root: bool, has_sudo: bool) -> Option<Rights> {
@@ -90,25 +121,6 @@ fn rights(no_root: bool, is_root: bool, has_sudo: bool) -> Option<Rights> {
         (false, false, true) => Some(Rights::Sudo),
         (false, false, false) => None,
     }
-}
-
-/// How cargo starts a test program with root's rights.
-fn sudo(binaries: &Path) -> String {
-    let ask = if stdin().is_terminal() { "" } else { "--non-interactive " };
-    let folder = binaries.display();
-    format!("sudo {ask}--preserve-env=PATH,CARGO_MANIFEST_DIR env HUB_TEST_ROOT=1 HUB_BIN_DIR={folder}")
-}
-
-/// The variable that names cargo's runner for this machine.
-fn runner_variable() -> Result<String> {
-    let version = text(Command::new("rustc").arg("-vV"))?;
-    let host =
-        version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names its host")?;
-    Ok(runner_variable_of(host))
-}
-
-fn runner_variable_of(host: &str) -> String {
-    format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace('-', "_"))
 }
 
 #[cfg(test)]
@@ -121,11 +133,5 @@ mod tests {
         assert_eq!(rights(false, true, false), Some(Rights::Root));
         assert_eq!(rights(false, false, true), Some(Rights::Sudo));
         assert_eq!(rights(false, false, false), None);
-    }
-
-    #[test]
-    fn runner_is_named_after_the_host() {
-        let name = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
-        assert_eq!(runner_variable_of("x86_64-unknown-linux-gnu"), name);
     }
 }

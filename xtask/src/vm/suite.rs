@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Result;
 
 use crate::{
-    build,
-    command::{cargo, run, text},
+    build::{self, TestProgram},
+    command::run,
     places::Places,
     say::say,
 };
@@ -46,7 +46,7 @@ const QUICK: [(&str, &[&str]); 5] = [
 ];
 
 /// Test files that never meet a kernel, or are about this machine's.
-const ELSEWHERE: [&str; 4] = ["golden", "generator", "model", "lab"];
+const ELSEWHERE: [&str; 5] = ["api", "golden", "generator", "model", "lab"];
 
 /// Test files with tests that read the repository, and the tests that do not.
 const PARTS: [(&str, &str); 1] = [("fuzz", "a_record_is_read_like_the_kernel")];
@@ -72,19 +72,23 @@ pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Resu
         arguments: vec!["budget".to_owned(), "--object".to_owned(), object],
         is_measured: false,
     }];
-    steps.extend(built.lines().filter_map(test_program).filter_map(|(name, program)| {
-        let mut arguments: Vec<String> = match (extent, QUICK.iter().find(|(quick, _)| *quick == name)) {
-            (Extent::Quick, None) => return None,
-            (Extent::Quick, Some((_, tests))) => tests.iter().map(|test| (*test).to_owned()).collect(),
-            (Extent::Full, _) if ELSEWHERE.contains(&name.as_str()) => return None,
-            (Extent::Full, _) => {
-                PARTS.iter().filter(|(part, _)| *part == name).map(|(_, test)| (*test).to_owned()).collect()
-            }
-        };
-        let left_out = TOO_LARGE.iter().chain(&MEASURED).chain(EVEN.iter().map(|(_, test)| test));
-        arguments.extend(left_out.flat_map(|test| ["--skip".to_owned(), (*test).to_owned()]));
-        Some(Step { name, program, arguments, is_measured: false })
-    }));
+    steps.extend(built.into_iter().filter(|built| built.is_test).filter_map(
+        |TestProgram { name, program, .. }| {
+            let mut arguments: Vec<String> = match (extent, QUICK.iter().find(|(quick, _)| *quick == name)) {
+                (Extent::Quick, None) => return None,
+                (Extent::Quick, Some((_, tests))) => tests.iter().map(|test| (*test).to_owned()).collect(),
+                (Extent::Full, _) if ELSEWHERE.contains(&name.as_str()) => return None,
+                (Extent::Full, _) => PARTS
+                    .iter()
+                    .filter(|(part, _)| *part == name)
+                    .map(|(_, test)| (*test).to_owned())
+                    .collect(),
+            };
+            let left_out = TOO_LARGE.iter().chain(&MEASURED).chain(EVEN.iter().map(|(_, test)| test));
+            arguments.extend(left_out.flat_map(|test| ["--skip".to_owned(), (*test).to_owned()]));
+            Some(Step { name, program, arguments, is_measured: false })
+        },
+    ));
     steps.retain(|step| {
         filters.is_empty() || filters.iter().any(|filter| step.name.contains(filter.as_str()))
     });
@@ -98,8 +102,8 @@ pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Resu
     Ok(steps)
 }
 
-/// What cargo says of the test programs whose names fit, which it builds if need be, with all other programs.
-fn programs(places: &Places, extent: Extent, filters: &[String]) -> Result<String> {
+/// The test programs whose names fit, which cargo builds if need be, with all other programs.
+fn programs(places: &Places, extent: Extent, filters: &[String]) -> Result<Vec<TestProgram>> {
     let mut wanted: Vec<String> = filters
         .iter()
         .filter(|filter| !BUDGET.contains(filter.as_str()))
@@ -112,21 +116,9 @@ fn programs(places: &Places, extent: Extent, filters: &[String]) -> Result<Strin
     let names: Vec<&str> = wanted.iter().map(String::as_str).collect();
     build::with_tests(places, &names)?;
     if wanted.is_empty() && !filters.is_empty() {
-        return Ok(String::new());
+        return Ok(Vec::new());
     }
-    let mut test = cargo(places);
-    test.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
-    test.args(names.iter().flat_map(|name| ["--test", name]));
-    text(&mut test)
-}
-
-/// Name and file of a test program among cargo's messages.
-fn test_program(message: &str) -> Option<(String, PathBuf)> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let kinds = message.pointer("/target/kind")?.as_array()?;
-    let is_test = kinds.iter().any(|kind| kind == "test");
-    let program = message.get("executable")?.as_str()?;
-    is_test.then(|| Some((message.pointer("/target/name")?.as_str()?.to_owned(), program.into())))?
+    build::test_programs(places, &names)
 }
 
 /// The name of a program that ended and whether it passed, out of a line of the serial console.
@@ -191,15 +183,5 @@ mod tests {
         let lines =
             ["@@ one begins", "running 2 tests", "@@ one passed 3 s", "@@ two begins", "running 0 tests"];
         assert_eq!(idle(lines.into_iter()), ["two"]);
-    }
-
-    #[test]
-    fn test_programs_are_found_among_messages() {
-        let message = |kind: &str| {
-            format!(r#"{{"target":{{"kind":["{kind}"],"name":"e2e"}},"executable":"/x/e2e-1"}}"#)
-        };
-        assert_eq!(test_program(&message("test")), Some(("e2e".to_owned(), "/x/e2e-1".into())));
-        assert_eq!(test_program(&message("lib")), None);
-        assert_eq!(test_program("not json"), None);
     }
 }
