@@ -17,17 +17,15 @@ use tokio::time::{Instant, sleep};
 use crate::checks::{self, Handshake, Origin, Pace, Tools};
 use crate::command::Command;
 use crate::command::switch::{FlowCount, Observation};
-use crate::datapath_view::Impacts;
 use crate::desired::interfaces::Place;
 use crate::inputs::datapath::Datapath;
 use crate::inputs::{CommandRequest, HubHandle};
-use crate::kernel::impacted::Change;
 use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
+use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
-use crate::model::set;
 use crate::view::Snapshot;
-use crate::view::switch::{Question, Wanted};
+use crate::view::switch::{Judged, Question, Wanted};
 
 /// Ended connections are looked at this often; a switch is to go on within 100 ms after the last one.
 const LOOK: Duration = Duration::from_millis(20);
@@ -109,7 +107,9 @@ impl Observer {
                     self.tell(&interface, ticket, seen).await;
                 }
             }
-            flows @ Question::Flows { .. } => self.count(&interface, ticket, Arc::new(flows)).await,
+            Question::Flows { segment, judged } => {
+                self.count(&interface, ticket, segment, Arc::new(judged)).await;
+            }
         }
     }
 
@@ -174,10 +174,10 @@ impl Observer {
     }
 
     /// Counts connections that a switch waits for, whenever one ended, and once a second.
-    async fn count(&self, interface: &str, ticket: u64, question: Arc<Question>) {
+    async fn count(&self, interface: &str, ticket: u64, segment: SegmentId, judged: Arc<Judged>) {
         loop {
-            let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&question));
-            let counted = spawn_blocking(move || flows(datapath.as_ref(), &asked)).await;
+            let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&judged));
+            let counted = spawn_blocking(move || flows(datapath.as_ref(), segment, &asked)).await;
             let ended = match counted {
                 Ok(Ok((count, ended))) => {
                     self.tell(interface, ticket, Observation::Flows(count)).await;
@@ -190,48 +190,24 @@ impl Observer {
                 Err(_) => return,
             };
             let begun = Instant::now();
-            while begun.elapsed() < COUNT && self.stands(&question, ended) {
+            while begun.elapsed() < COUNT && self.stands(segment, ended) {
                 sleep(LOOK).await;
             }
         }
     }
 
     /// Whether no more connections of TCP have ended.
-    fn stands(&self, question: &Question, ended: Option<u64>) -> bool {
-        let Question::Flows { segment, .. } = question else { return true };
-        ended.is_none() || self.datapath.ended(*segment).ok() == ended
+    fn stands(&self, segment: SegmentId, ended: Option<u64>) -> bool {
+        ended.is_none() || self.datapath.ended(segment).ok() == ended
     }
 }
 
 /// Connections as the question sees them, and how many of TCP have ended so far.
-fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64), ReadError> {
-    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, exempt } = question else {
-        return Ok((FlowCount::default(), 0));
-    };
-    let now = Timestamp::now();
-    let change = Change {
-        segment: *segment,
-        policy,
-        in_set: &|number, address| {
-            let held = sets.get(&number);
-            held.is_some_and(|elements| set::holds(elements, address, now))
-        },
-        idle_cutoff: *idle_cutoff,
-        drain_udp: *udp,
-        failsafe,
-        exempt: *exempt,
-        now,
-    };
-    let impacts = datapath.impacted(&change, 0)?;
-    Ok((summed(&impacts, *all), impacts.ended))
-}
-
-/// Those that a switch waits for; with `all` it waits for those that would go on as well.
-fn summed(impacts: &Impacts, all: bool) -> FlowCount {
-    let Impacts { breaks_active, breaks_idle, survives_active, survives_idle, .. } = impacts;
-    if all {
-        FlowCount { active: breaks_active + survives_active, idle: breaks_idle + survives_idle, kept: 0 }
-    } else {
-        FlowCount { active: *breaks_active, idle: *breaks_idle, kept: survives_active + survives_idle }
-    }
+fn flows(
+    datapath: &dyn Datapath,
+    segment: SegmentId,
+    judged: &Judged,
+) -> Result<(FlowCount, u64), ReadError> {
+    let impacts = judged.ask(segment, Timestamp::now(), |change| datapath.impacted(change, 0))?;
+    Ok((impacts.summed(judged.waits_for_all()), impacts.ended))
 }

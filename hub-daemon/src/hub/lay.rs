@@ -38,12 +38,21 @@ fn author() -> Author {
     Author { origin: Origin::Interface, rule_lines: Vec::new() }
 }
 
+/// Name of the rule for the session that a switch is ordered in.
+const ORDERED_BY: &str = "ordered-by";
+
+/// How many rules in front of the others no personality says.
+pub(super) fn inserted(document: &PersonaDocument) -> u16 {
+    let first = document.security_policies.iter().flatten().next();
+    u16::from(first.is_some_and(|rule| rule.name.as_deref() == Some(ORDERED_BY)))
+}
+
 /// A rule before all others that lets one connection go on, if it is one of the interface's.
 fn lets_go_on([client, server]: Connection, seat: &Seat) -> Option<RuleDocument> {
     let has = |address: IpAddr| seat.ranges.iter().any(|range| range.contains(&address));
     let port = |port: u16| Some(OneOrMany::One(Scalar::from(u64::from(port))));
     (has(client.0) || has(server.0)).then(|| RuleDocument {
-        name: Some("ordered-by".to_owned()),
+        name: Some(ORDERED_BY.to_owned()),
         protocol: Some(Scalar::from("tcp")),
         source: Some(OneOrMany::One(client.0.to_string())),
         source_port: port(client.1),

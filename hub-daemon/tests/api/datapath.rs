@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
+    Answer, AnswerRule, CandidateCounts, Count, DecidedBy, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
     FlowsBegun, HookCounts, ImpactedFlow, Impacts, QuarantinedView, Question, RuleCount, SegmentCounts,
     Sweep,
 };
@@ -66,7 +66,13 @@ impl Datapath for FixedDatapath {
     fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
         let flow = self.flows(None, 1)?.remove(0);
         assert!(limit > 0 && change.drain_udp && change.failsafe.contains(&(6, 22)));
-        let flows = vec![ImpactedFlow { flow, active: true, survives: false, rule: Some(1) }];
+        let flows = vec![ImpactedFlow {
+            flow,
+            active: true,
+            survives: false,
+            by: DecidedBy::Rule,
+            rule: Some(1),
+        }];
         Ok(Impacts { breaks_active: 1, survives_active: 2, flows, ..Impacts::default() })
     }
 

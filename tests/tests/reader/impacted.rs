@@ -54,6 +54,7 @@ fn a_change_of_policy_is_told_for_a_hundred_thousand_connections_at_once() {
         let change = Change {
             segment: SegmentId(WEB),
             policy: &policy,
+            inserted: 0,
             in_set: &|_, _| false,
             idle_cutoff: Duration::from_mins(1),
             drain_udp: true,
