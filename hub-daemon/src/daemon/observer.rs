@@ -16,10 +16,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::checks::{self, Handshake, Origin, Pace, Tools};
 use crate::command::Command;
-use crate::command::switch::{FlowCount, Observation};
+use crate::command::switch::Observation;
 use crate::desired::interfaces::Place;
 use crate::inputs::datapath::Datapath;
 use crate::inputs::{CommandRequest, HubHandle};
+use crate::kernel::impacted::Waited;
 use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
 use crate::model::SegmentId;
@@ -31,6 +32,8 @@ use crate::view::switch::{Judged, Question, Wanted};
 const LOOK: Duration = Duration::from_millis(20);
 /// Connections are counted anew after this long, also when none of TCP has ended.
 const COUNT: Duration = Duration::from_secs(1);
+/// Between two walks through all connections lies so many times what one takes: a twentieth of a processor.
+const WALK: u32 = 20;
 /// How long a handshake that is wanted before a switch may take.
 const SHAKE: Duration = Duration::from_secs(5);
 
@@ -173,15 +176,26 @@ impl Observer {
         })
     }
 
-    /// Counts connections that a switch waits for, whenever one ended, and once a second.
+    /// Counts connections that a switch waits for, whenever one ended, and once a second. Those that were found are
+    /// looked for again; what came since is found by the next walk through all.
     async fn count(&self, interface: &str, ticket: u64, segment: SegmentId, judged: Arc<Judged>) {
+        let mut known: Option<Waited> = None;
+        let (mut walked, mut pause) = (Instant::now(), Duration::ZERO);
         loop {
+            let begun = Instant::now();
+            known = known.filter(|_| begun.duration_since(walked) < pause);
+            let walks = known.is_none();
             let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&judged));
-            let counted = spawn_blocking(move || flows(datapath.as_ref(), segment, &asked)).await;
-            let ended = match counted {
-                Ok(Ok((count, ended))) => {
-                    self.tell(interface, ticket, Observation::Flows(count)).await;
-                    Some(ended)
+            let counted =
+                spawn_blocking(move || look(datapath.as_ref(), segment, &asked, known.as_ref())).await;
+            if walks {
+                walked = Instant::now();
+                pause = COUNT.max(begun.elapsed() * WALK);
+            }
+            known = match counted {
+                Ok(Ok(waited)) => {
+                    self.tell(interface, ticket, Observation::Flows(waited.count)).await;
+                    Some(waited)
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(interface, %error, "connections cannot be counted");
@@ -189,7 +203,7 @@ impl Observer {
                 }
                 Err(_) => return,
             };
-            let begun = Instant::now();
+            let (ended, begun) = (known.as_ref().map(|waited| waited.ended), Instant::now());
             while begun.elapsed() < COUNT && self.stands(segment, ended) {
                 sleep(LOOK).await;
             }
@@ -202,12 +216,13 @@ impl Observer {
     }
 }
 
-/// Connections as the question sees them, and how many of TCP have ended so far.
-fn flows(
+/// Connections as the question sees them.
+fn look(
     datapath: &dyn Datapath,
     segment: SegmentId,
     judged: &Judged,
-) -> Result<(FlowCount, u64), ReadError> {
-    let impacts = judged.ask(segment, Timestamp::now(), |change| datapath.impacted(change, 0))?;
-    Ok((impacts.summed(judged.waits_for_all()), impacts.ended))
+    known: Option<&Waited>,
+) -> Result<Waited, ReadError> {
+    let all = judged.waits_for_all();
+    judged.ask(segment, Timestamp::now(), |change| datapath.waited(change, all, known))
 }

@@ -55,9 +55,6 @@ pub struct Impacts {
     pub survives_active: u64,
     /// Connections that go on.
     pub survives_idle: u64,
-    /// TCP connections of the persona that ended before these were counted.
-    #[serde(skip)]
-    pub ended: u64,
     /// Some of them, those that end first.
     pub flows: Vec<ImpactedFlow>,
 }

@@ -4,6 +4,8 @@
 //! The rules are asked as the data path asks them when it judges a flow again: about its first packet, by the same
 //! matcher. What they said first is what was heard of them. Limits have room. Addresses are those that the hub knows, also where members know others.
 
+mod waited;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -18,6 +20,8 @@ use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIM
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
 use jiff::Timestamp;
 
+pub use self::waited::Waited;
+pub(crate) use self::waited::{again, walk};
 use super::batch;
 use super::clock::Clock;
 use super::counts::SYNTHETIC;
@@ -203,7 +207,7 @@ pub(crate) fn list(
     change: &Change<'_>,
     limit: usize,
 ) -> Result<Impacts, ReadError> {
-    let mut impacts = Impacts { ended: ended(maps, change.segment)?, ..Impacts::default() };
+    let mut impacts = Impacts::default();
     let mut lists = [const { Vec::new() }; 4];
     Look::new(maps, clock, change)?.walk(maps, |key, flow, active, fate| {
         impacts.note(active, fate.survives);
