@@ -180,6 +180,7 @@ impl Hub {
         };
         let live = as_worn(&layout.live)?;
         let mut seat = Seat::new(live, settings, &self.config).map_err(invalid)?;
+        let mut refused = lost.get(&layout.live).cloned();
         let other = match &layout.other {
             Some(version) => {
                 let other = as_worn(version)?;
@@ -191,6 +192,8 @@ impl Hub {
                     (own.clone(), seat.clone())
                 };
                 let leaving = lost.get(version).cloned().unwrap_or_else(|| seat.lost(live, &own, other));
+                // One that decides without having been beside, after a restart, goes back.
+                refused.get_or_insert_with(|| own.lost(other, &seat, live));
                 seat = Seat { peer: seat.peer, ..first.or(&second) };
                 Some((other, Seat { peer: own.peer, ..seat.clone() }, leaving))
             }
@@ -215,8 +218,7 @@ impl Hub {
         };
         let other = layout.other.as_ref().zip(other);
         let other = other.map(|(version, (other, seat, leaving))| made(version, other, &seat, leaving));
-        let leaving = lost.get(&layout.live).cloned().unwrap_or_default();
-        Ok((made(&layout.live, live, &seat, leaving), other))
+        Ok((made(&layout.live, live, &seat, refused.unwrap_or_default()), other))
     }
 
     /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change
