@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::impacts::{ImpactedFlow, Impacts};
+pub use self::impacts::{DecidedBy, ImpactedFlow, Impacts};
 pub use self::sweep::{FlowCounts, Sweep};
 use crate::model::SegmentId;
 use crate::outputs::alerts::AlertEvent;

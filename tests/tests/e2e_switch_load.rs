@@ -186,6 +186,33 @@ fn an_address_that_goes_away_is_closed_by_the_drain_and_reset_by_the_flip() {
     resource.expect_whole(Open, "there and back");
 }
 
+#[test]
+fn an_address_that_came_with_a_switch_is_reset_when_that_goes_back() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let outside = &resource.world.outside;
+    for client_speaks in [true, false] {
+        let order = json!({"confirm_within": "10m", "drain": {"timeout": "0s"}});
+        let began = resource.order("shut", &order).expect(202);
+        wait_until("it waits", SWITCH * 2, || resource.state() == "awaiting_confirm");
+        let came = FAMILIES.map(|v4| Shut.address(v4).parse::<IpAddr>().unwrap());
+        // Of a port that both let in: the address alone is why these end.
+        let held = came.map(|address| pair(&resource, address, BULK));
+        let mut kept = FAMILIES.map(|v4| outside.connect(resource_at(v4), BOTH));
+        resource.world.hub.hubctl(&["personality", "revert", "web"]).expect_success();
+        let end = resource.finish(began["id"].as_str().unwrap());
+        assert_eq!(end["outcome"], "rolled_back", "{end:#}");
+        for (held, address) in held.into_iter().zip(came) {
+            expect_reset(held, client_speaks, &format!("{address}"));
+            outside.expect_tcp(address, BOTH, Refused);
+        }
+        assert!(kept.iter_mut().all(|stream| echoes(stream, SWITCH)), "what both have goes on");
+        resource.expect_whole(Open, "back");
+    }
+}
+
 /// Tells the transfer to end, also when the test fails.
 struct Stop<'a>(&'a AtomicBool);
 

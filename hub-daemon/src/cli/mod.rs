@@ -14,6 +14,7 @@ mod counters;
 mod definition;
 mod doctor;
 mod down;
+mod drain;
 mod dump;
 mod edit;
 mod events;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::arguments::Format;
 use super::client::{self, Client};
 use super::definition;
+use super::drain;
 use super::exit::Failure;
 use super::follow;
 use super::interface::{self, documents, left_out};
@@ -57,6 +58,14 @@ pub(super) enum PersonalityVerb {
     Confirm(SaidAsked),
     /// Give up a switch that has not been made yet
     Cancel(SaidAsked),
+    /// List the connections that the switch of an interface waits for, and why they would end
+    Drain {
+        /// Name of the record
+        interface: String,
+        /// At most so many
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+    },
     /// List switches of an interface that are over
     Journal {
         /// Name of the record
@@ -117,6 +126,7 @@ pub(super) async fn run(client: &Client, output: Output, verb: PersonalityVerb) 
                 format!("{}: the switch to {} is given up; it has {}", view.interface, view.to, view.from)
             })?;
         }
+        PersonalityVerb::Drain { interface, limit } => drain::run(client, output, &interface, limit).await?,
         PersonalityVerb::Journal { interface, limit, since } => {
             journal(client, output, &interface, limit, since).await?;
         }

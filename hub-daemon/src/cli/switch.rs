@@ -268,18 +268,13 @@ fn connections_of(impacts: &Impacts) -> String {
     );
     let rows = impacts.flows.iter().map(|impacted| {
         let flow = &impacted.flow;
-        let why = match impacted.rule {
-            Some(rule) => format!("rule {rule}"),
-            None if impacted.survives => "default".to_owned(),
-            None => "default, protocol or address".to_owned(),
-        };
         [
             if impacted.survives { "goes on" } else { "ends" }.to_owned(),
             flow.protocol.clone(),
             std::net::SocketAddr::new(flow.source, flow.source_port).to_string(),
             std::net::SocketAddr::new(flow.target, flow.target_port).to_string(),
             format!("{:.1} s", flow.idle_seconds),
-            why,
+            impacted.why(),
         ]
     });
     if !impacts.flows.is_empty() {

@@ -16,23 +16,24 @@ use tokio::time::{Instant, sleep};
 
 use crate::checks::{self, Handshake, Origin, Pace, Tools};
 use crate::command::Command;
-use crate::command::switch::{FlowCount, Observation};
-use crate::datapath_view::Impacts;
+use crate::command::switch::Observation;
 use crate::desired::interfaces::Place;
 use crate::inputs::datapath::Datapath;
 use crate::inputs::{CommandRequest, HubHandle};
-use crate::kernel::impacted::Change;
+use crate::kernel::impacted::Waited;
 use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
+use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
-use crate::model::set;
 use crate::view::Snapshot;
-use crate::view::switch::{Question, Wanted};
+use crate::view::switch::{Judged, Question, Wanted};
 
 /// Ended connections are looked at this often; a switch is to go on within 100 ms after the last one.
 const LOOK: Duration = Duration::from_millis(20);
 /// Connections are counted anew after this long, also when none of TCP has ended.
 const COUNT: Duration = Duration::from_secs(1);
+/// Between two walks through all connections lies so many times what one takes: a twentieth of a processor.
+const WALK: u32 = 20;
 /// How long a handshake that is wanted before a switch may take.
 const SHAKE: Duration = Duration::from_secs(5);
 
@@ -109,7 +110,9 @@ impl Observer {
                     self.tell(&interface, ticket, seen).await;
                 }
             }
-            flows @ Question::Flows { .. } => self.count(&interface, ticket, Arc::new(flows)).await,
+            Question::Flows { segment, judged } => {
+                self.count(&interface, ticket, segment, Arc::new(judged)).await;
+            }
         }
     }
 
@@ -173,15 +176,26 @@ impl Observer {
         })
     }
 
-    /// Counts connections that a switch waits for, whenever one ended, and once a second.
-    async fn count(&self, interface: &str, ticket: u64, question: Arc<Question>) {
+    /// Counts connections that a switch waits for, whenever one ended, and once a second. Those that were found are
+    /// looked for again; what came since is found by the next walk through all.
+    async fn count(&self, interface: &str, ticket: u64, segment: SegmentId, judged: Arc<Judged>) {
+        let mut known: Option<Waited> = None;
+        let (mut walked, mut pause) = (Instant::now(), Duration::ZERO);
         loop {
-            let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&question));
-            let counted = spawn_blocking(move || flows(datapath.as_ref(), &asked)).await;
-            let ended = match counted {
-                Ok(Ok((count, ended))) => {
-                    self.tell(interface, ticket, Observation::Flows(count)).await;
-                    Some(ended)
+            let begun = Instant::now();
+            known = known.filter(|_| begun.duration_since(walked) < pause);
+            let walks = known.is_none();
+            let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&judged));
+            let counted =
+                spawn_blocking(move || look(datapath.as_ref(), segment, &asked, known.as_ref())).await;
+            if walks {
+                walked = Instant::now();
+                pause = COUNT.max(begun.elapsed() * WALK);
+            }
+            known = match counted {
+                Ok(Ok(waited)) => {
+                    self.tell(interface, ticket, Observation::Flows(waited.count)).await;
+                    Some(waited)
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(interface, %error, "connections cannot be counted");
@@ -189,49 +203,26 @@ impl Observer {
                 }
                 Err(_) => return,
             };
-            let begun = Instant::now();
-            while begun.elapsed() < COUNT && self.stands(&question, ended) {
+            let (ended, begun) = (known.as_ref().map(|waited| waited.ended), Instant::now());
+            while begun.elapsed() < COUNT && self.stands(segment, ended) {
                 sleep(LOOK).await;
             }
         }
     }
 
     /// Whether no more connections of TCP have ended.
-    fn stands(&self, question: &Question, ended: Option<u64>) -> bool {
-        let Question::Flows { segment, .. } = question else { return true };
-        ended.is_none() || self.datapath.ended(*segment).ok() == ended
+    fn stands(&self, segment: SegmentId, ended: Option<u64>) -> bool {
+        ended.is_none() || self.datapath.ended(segment).ok() == ended
     }
 }
 
-/// Connections as the question sees them, and how many of TCP have ended so far.
-fn flows(datapath: &dyn Datapath, question: &Question) -> Result<(FlowCount, u64), ReadError> {
-    let Question::Flows { segment, policy, sets, failsafe, all, udp, idle_cutoff, exempt } = question else {
-        return Ok((FlowCount::default(), 0));
-    };
-    let now = Timestamp::now();
-    let change = Change {
-        segment: *segment,
-        policy,
-        in_set: &|number, address| {
-            let held = sets.get(&number);
-            held.is_some_and(|elements| set::holds(elements, address, now))
-        },
-        idle_cutoff: *idle_cutoff,
-        drain_udp: *udp,
-        failsafe,
-        exempt: *exempt,
-        now,
-    };
-    let impacts = datapath.impacted(&change, 0)?;
-    Ok((summed(&impacts, *all), impacts.ended))
-}
-
-/// Those that a switch waits for; with `all` it waits for those that would go on as well.
-fn summed(impacts: &Impacts, all: bool) -> FlowCount {
-    let Impacts { breaks_active, breaks_idle, survives_active, survives_idle, .. } = impacts;
-    if all {
-        FlowCount { active: breaks_active + survives_active, idle: breaks_idle + survives_idle, kept: 0 }
-    } else {
-        FlowCount { active: *breaks_active, idle: *breaks_idle, kept: survives_active + survives_idle }
-    }
+/// Connections as the question sees them.
+fn look(
+    datapath: &dyn Datapath,
+    segment: SegmentId,
+    judged: &Judged,
+    known: Option<&Waited>,
+) -> Result<Waited, ReadError> {
+    let all = judged.waits_for_all();
+    judged.ask(segment, Timestamp::now(), |change| datapath.waited(change, all, known))
 }

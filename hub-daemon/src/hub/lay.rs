@@ -38,12 +38,21 @@ fn author() -> Author {
     Author { origin: Origin::Interface, rule_lines: Vec::new() }
 }
 
+/// Name of the rule for the session that a switch is ordered in.
+const ORDERED_BY: &str = "ordered-by";
+
+/// How many rules in front of the others no personality says.
+pub(super) fn inserted(document: &PersonaDocument) -> u16 {
+    let first = document.security_policies.iter().flatten().next();
+    u16::from(first.is_some_and(|rule| rule.name.as_deref() == Some(ORDERED_BY)))
+}
+
 /// A rule before all others that lets one connection go on, if it is one of the interface's.
 fn lets_go_on([client, server]: Connection, seat: &Seat) -> Option<RuleDocument> {
     let has = |address: IpAddr| seat.ranges.iter().any(|range| range.contains(&address));
     let port = |port: u16| Some(OneOrMany::One(Scalar::from(u64::from(port))));
     (has(client.0) || has(server.0)).then(|| RuleDocument {
-        name: Some("ordered-by".to_owned()),
+        name: Some(ORDERED_BY.to_owned()),
         protocol: Some(Scalar::from("tcp")),
         source: Some(OneOrMany::One(client.0.to_string())),
         source_port: port(client.1),
@@ -171,6 +180,7 @@ impl Hub {
         };
         let live = as_worn(&layout.live)?;
         let mut seat = Seat::new(live, settings, &self.config).map_err(invalid)?;
+        let mut refused = lost.get(&layout.live).cloned();
         let other = match &layout.other {
             Some(version) => {
                 let other = as_worn(version)?;
@@ -182,6 +192,8 @@ impl Hub {
                     (own.clone(), seat.clone())
                 };
                 let leaving = lost.get(version).cloned().unwrap_or_else(|| seat.lost(live, &own, other));
+                // One that decides without having been beside, after a restart, goes back.
+                refused.get_or_insert_with(|| own.lost(other, &seat, live));
                 seat = Seat { peer: seat.peer, ..first.or(&second) };
                 Some((other, Seat { peer: own.peer, ..seat.clone() }, leaving))
             }
@@ -206,8 +218,7 @@ impl Hub {
         };
         let other = layout.other.as_ref().zip(other);
         let other = other.map(|(version, (other, seat, leaving))| made(version, other, &seat, leaving));
-        let leaving = lost.get(&layout.live).cloned().unwrap_or_default();
-        Ok((made(&layout.live, live, &seat, leaving), other))
+        Ok((made(&layout.live, live, &seat, refused.unwrap_or_default()), other))
     }
 
     /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change

@@ -7,7 +7,7 @@ use crate::datapath_view::{
     Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
     SegmentCounts, Sweep,
 };
-use crate::kernel::impacted::Change;
+use crate::kernel::impacted::{Change, Waited};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
@@ -37,6 +37,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn flows(&self, segment: Option<SegmentId>, limit: usize) -> Result<Vec<FlowView>, ReadError>;
     /// What a change of policy means for the connections of a persona, at most `limit` of them by name.
     fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError>;
+    /// The connections that a change of policy waits for, by looking for those that were known, or at all.
+    fn waited(&self, change: &Change<'_>, all: bool, known: Option<&Waited>) -> Result<Waited, ReadError>;
     /// Connections of TCP of a persona that ended so far, which is quick to read.
     fn ended(&self, segment: SegmentId) -> Result<u64, ReadError>;
     /// What the loaded program would do with a packet; changes nothing.
@@ -86,6 +88,10 @@ impl Datapath for Reader {
 
     fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
         Self::impacted(self, change, limit)
+    }
+
+    fn waited(&self, change: &Change<'_>, all: bool, known: Option<&Waited>) -> Result<Waited, ReadError> {
+        Self::waited(self, change, all, known)
     }
 
     fn ended(&self, segment: SegmentId) -> Result<u64, ReadError> {

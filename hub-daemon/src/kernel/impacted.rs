@@ -4,6 +4,8 @@
 //! The rules are asked as the data path asks them when it judges a flow again: about its first packet, by the same
 //! matcher. What they said first is what was heard of them. Limits have room. Addresses are those that the hub knows, also where members know others.
 
+mod waited;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -18,6 +20,8 @@ use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIM
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
 use jiff::Timestamp;
 
+pub use self::waited::Waited;
+pub(crate) use self::waited::{again, walk};
 use super::batch;
 use super::clock::Clock;
 use super::counts::SYNTHETIC;
@@ -26,7 +30,7 @@ use super::maps::{Maps, at, present};
 use super::names::ip;
 use super::reader::ReadError;
 use crate::command::switch::Connection;
-use crate::datapath_view::{ImpactedFlow, Impacts};
+use crate::datapath_view::{DecidedBy, ImpactedFlow, Impacts};
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
 
@@ -39,6 +43,8 @@ pub struct Change<'a> {
     pub segment: SegmentId,
     /// What they will be judged by.
     pub policy: &'a Policy,
+    /// How many of its rules, in front of the others, no document says.
+    pub inserted: u16,
     /// Whether a set of the segment, by number, will hold an address.
     pub in_set: &'a dyn Fn(u32, IpAddr) -> bool,
     /// TCP that is silent for longer is not waited for.
@@ -57,8 +63,15 @@ pub struct Change<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fate {
     survives: bool,
+    by: DecidedBy,
     /// Position of the rule of the document that said so.
     rule: Option<u16>,
+}
+
+impl Fate {
+    fn new(survives: bool, by: DecidedBy) -> Self {
+        Self { survives, by, rule: None }
+    }
 }
 
 impl Change<'_> {
@@ -82,7 +95,7 @@ impl Change<'_> {
     /// `table` has the signatures of the data path by slot.
     fn fate(&self, key: &FlowKey, flow: &Flow, table: &[Signature]) -> Fate {
         let first = first_packet(key, flow);
-        let mut rule = None;
+        let mut decided = Fate::new(true, DecidedBy::Default);
         for side in 0..2 {
             if flow.segment.get(side) != Some(&self.segment.0) {
                 continue;
@@ -91,19 +104,21 @@ impl Change<'_> {
             if !fate.survives {
                 return fate;
             }
-            rule = rule.or(fate.rule);
+            if decided.by == DecidedBy::Default {
+                decided = fate;
+            }
         }
-        Fate { survives: true, rule }
+        decided
     }
 
     /// What the rules of one direction say.
     fn asked(&self, first: &Packet, egress: bool, bears: &dyn Fn(&Rule) -> bool) -> Fate {
         let policy = self.policy;
         if policy.flags & (POLICY_OFF | POLICY_AUDIT | POLICY_PRESERVE) != 0 {
-            return Fate { survives: true, rule: None };
+            return Fate::new(true, DecidedBy::NotAsked);
         }
         if !has_protocol(&policy.protocols, first.protocol) {
-            return Fate { survives: false, rule: None };
+            return Fate::new(false, DecidedBy::Protocols);
         }
         let (rules, default) = if egress {
             (&policy.egress, &policy.egress_default)
@@ -119,13 +134,25 @@ impl Change<'_> {
                 ACTION_LOG => {}
                 ACTION_PASS_ON => passed_on = true,
                 action => {
-                    let survives = action == ACTION_ALLOW || action == ACTION_RATE_LIMIT;
-                    let written = rule.index != SYNTHETIC && rule.flags & RULE_BASELINE == 0;
-                    return Fate { survives, rule: written.then_some(rule.index) };
+                    return self.decided(rule, action == ACTION_ALLOW || action == ACTION_RATE_LIMIT);
                 }
             }
         }
-        Fate { survives: has_protocol(default, first.protocol), rule: None }
+        Fate::new(has_protocol(default, first.protocol), DecidedBy::Default)
+    }
+
+    fn decided(&self, rule: &Rule, survives: bool) -> Fate {
+        if rule.flags & RULE_BASELINE != 0 {
+            return Fate::new(survives, DecidedBy::Baseline);
+        }
+        if rule.index == SYNTHETIC {
+            // What the hub itself refuses an interface is what the other personality has alone.
+            return Fate::new(survives, if survives { DecidedBy::Default } else { DecidedBy::Address });
+        }
+        match rule.index.checked_sub(self.inserted) {
+            Some(index) => Fate { survives, by: DecidedBy::Rule, rule: Some(index) },
+            None => Fate::new(survives, DecidedBy::Session),
+        }
     }
 
     /// Whether a connection bears what a rule asks for. One that has not spoken may go on and is refused nothing.
@@ -172,53 +199,84 @@ fn first_packet(key: &FlowKey, flow: &Flow) -> Packet {
     }
 }
 
-/// The connections of a segment and what a change means for them, at most `limit` of them by name, those that end
-/// first.
+/// The connections of a segment and what a change means for them, at most `limit` of them by name: those that end
+/// first, and of those the ones that are waited for.
 pub(crate) fn list(
     maps: &Maps,
     clock: &Clock,
     change: &Change<'_>,
     limit: usize,
 ) -> Result<Impacts, ReadError> {
-    let mut impacts = Impacts { ended: ended(maps, change.segment)?, ..Impacts::default() };
-    let mut going_on = Vec::new();
-    walk(maps, clock, change, |key, flow, active, fate| {
+    let mut impacts = Impacts::default();
+    let mut lists = [const { Vec::new() }; 4];
+    Look::new(maps, clock, change)?.walk(maps, |key, flow, active, fate| {
         impacts.note(active, fate.survives);
-        let list = if fate.survives { &mut going_on } else { &mut impacts.flows };
+        let [breaks, breaks_idle, survives, survives_idle] = &mut lists;
+        let list = match (fate.survives, active) {
+            (false, true) => breaks,
+            (false, false) => breaks_idle,
+            (true, true) => survives,
+            (true, false) => survives_idle,
+        };
         if list.len() < limit {
-            let flow = view(key, flow, clock);
-            list.push(ImpactedFlow { flow, active, survives: fate.survives, rule: fate.rule });
+            let Fate { survives, by, rule } = fate;
+            list.push(ImpactedFlow { flow: view(key, flow, clock), active, survives, by, rule });
         }
     })?;
-    let room = limit.saturating_sub(impacts.flows.len());
-    impacts.flows.extend(going_on.into_iter().take(room));
+    impacts.flows = lists.into_iter().flatten().take(limit).collect();
     Ok(impacts)
 }
 
-/// Calls `each` with every connection of the segment that is not over.
-fn walk(
-    maps: &Maps,
-    clock: &Clock,
-    change: &Change<'_>,
-    mut each: impl FnMut(&FlowKey, &Flow, bool, Fate),
-) -> Result<(), ReadError> {
-    let timeouts = at(&maps.settings, "SETTINGS", 0)?.map(|settings| settings.timeout_ticks);
-    let timeout_ticks = timeouts.unwrap_or_default();
-    let table = signatures(maps, change)?;
-    let mut note = |key: &FlowKey, values: &[Flow]| {
-        let own = values.iter().filter(|flow| flow.segment.contains(&change.segment.0));
-        let live = own.filter(|flow| !flow.is_stale(clock.tick(), &timeout_ticks));
-        for flow in live.filter(|flow| key.protocol != protocol::TCP || flow.state != FLOW_TCP_CLOSED) {
-            let idle = clock.seconds(clock.tick().saturating_sub(flow.last_tick));
-            let idle = Duration::try_from_secs_f64(idle).unwrap_or(Duration::MAX);
-            each(key, flow, change.is_active(key, flow, idle), change.fate(key, flow, &table));
-        }
-        ControlFlow::Continue(())
-    };
-    for (name, map) in [("FLOWS", &maps.flows), ("FLOWS_NEW", &maps.flows_new)] {
-        batch::entries(map.map(), &mut note).map_err(|source| ReadError::Map { map: name, source })?;
+/// What is needed to judge connections of a segment at a moment.
+struct Look<'a> {
+    clock: &'a Clock,
+    change: &'a Change<'a>,
+    timeout_ticks: [u32; 8],
+    /// Signatures of the data path by slot.
+    table: Vec<Signature>,
+}
+
+impl<'a> Look<'a> {
+    fn new(maps: &Maps, clock: &'a Clock, change: &'a Change<'a>) -> Result<Self, ReadError> {
+        let timeouts = at(&maps.settings, "SETTINGS", 0)?.map(|settings| settings.timeout_ticks);
+        let (timeout_ticks, table) = (timeouts.unwrap_or_default(), signatures(maps, change)?);
+        Ok(Self { clock, change, timeout_ticks, table })
     }
-    Ok(())
+
+    /// Whether a connection is waited for, and its fate; none for one of others, and for one that is over.
+    fn judge(&self, key: &FlowKey, flow: &Flow) -> Option<(bool, Fate)> {
+        let (change, clock) = (self.change, self.clock);
+        let own = flow.segment.contains(&change.segment.0);
+        let closed = key.protocol == protocol::TCP && flow.state == FLOW_TCP_CLOSED;
+        if !own || closed || flow.is_stale(clock.tick(), &self.timeout_ticks) {
+            return None;
+        }
+        let idle = clock.seconds(clock.tick().saturating_sub(flow.last_tick));
+        let idle = Duration::try_from_secs_f64(idle).unwrap_or(Duration::MAX);
+        Some((change.is_active(key, flow, idle), change.fate(key, flow, &self.table)))
+    }
+
+    /// Calls `each` with every connection of the segment that is not over; returns how many there are of anybody.
+    fn walk(
+        &self,
+        maps: &Maps,
+        mut each: impl FnMut(&FlowKey, &Flow, bool, Fate),
+    ) -> Result<usize, ReadError> {
+        let mut count = 0;
+        let mut note = |key: &FlowKey, values: &[Flow]| {
+            count += values.len();
+            for flow in values {
+                if let Some((active, fate)) = self.judge(key, flow) {
+                    each(key, flow, active, fate);
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        for (name, map) in [("FLOWS", &maps.flows), ("FLOWS_NEW", &maps.flows_new)] {
+            batch::entries(map.map(), &mut note).map_err(|source| ReadError::Map { map: name, source })?;
+        }
+        Ok(count)
+    }
 }
 
 /// The signatures of the data path by slot, if a rule asks for any.

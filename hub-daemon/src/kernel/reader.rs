@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::clock::TickSource;
-use super::impacted::Change;
+use super::impacted::{Change, Waited};
 use super::maps::Maps;
 use super::netlink::NetlinkError;
 use super::why::Why;
@@ -130,8 +130,25 @@ impl Reader {
         self.live(|live| impacted::list(&live.maps, &live.ticks.read()?, change, limit))
     }
 
+    /// The connections that a change of policy waits for: those that were known if they are few, else of all that there
+    /// are. With `all` those are meant that would go on as well.
+    pub fn waited(
+        &self,
+        change: &Change<'_>,
+        all: bool,
+        known: Option<&Waited>,
+    ) -> Result<Waited, ReadError> {
+        self.live(|live| {
+            let clock = live.ticks.read()?;
+            match known {
+                Some(known) => impacted::again(&live.maps, &clock, change, all, known),
+                None => impacted::walk(&live.maps, &clock, change, all),
+            }
+        })
+    }
+
     /// Connections of TCP of a persona that ended so far, which is quick to read: as long as it stands, and no longer
-    /// than a second, [`Self::impacted`] need not be asked again.
+    /// than a second, [`Self::waited`] need not be asked again.
     pub fn ended(&self, segment: SegmentId) -> Result<u64, ReadError> {
         self.live(|live| impacted::ended(&live.maps, segment))
     }

@@ -15,11 +15,12 @@ use crate::command::switch::{Connection, FlowCount};
 use crate::datapath_view::Impacts;
 use crate::desired::interfaces::Place;
 use crate::document::interface::InterfaceRecordDocument;
-use crate::document::personality::PersonalityDocument;
+use crate::document::personality::{PersonalityDocument, ScopeDocument};
+use crate::kernel::impacted::Change;
 use crate::model::check::{CheckAsked, CheckResult};
 use crate::model::personality::{Digest, Drain, Version};
 use crate::model::policy::Policy;
-use crate::model::set::Elements;
+use crate::model::set::{self, Elements};
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::personality::operation::{Outcome, PhaseDone};
 use crate::systems::personality::switch::{OperationId, Phase};
@@ -156,20 +157,8 @@ pub enum Question {
     Flows {
         /// The segment.
         segment: SegmentId,
-        /// What its packets will be judged by.
-        policy: Arc<Policy>,
-        /// What the sets that the policy speaks of hold, by number.
-        sets: BTreeMap<u32, Arc<Elements>>,
-        /// Protocols and ports of the host that stay reachable.
-        failsafe: BTreeSet<(u8, u16)>,
-        /// Whether all flows are meant.
-        all: bool,
-        /// Whether flows without connections count.
-        udp: bool,
-        /// TCP that was silent for longer does not count as active.
-        idle_cutoff: Duration,
-        /// The connection that the switch was ordered by: nobody waits for its end.
-        exempt: Option<Connection>,
+        /// What they will be judged by.
+        judged: Judged,
     },
 }
 
@@ -247,17 +236,43 @@ pub struct PlanView {
     pub judged: Judged,
 }
 
-/// What connections are judged by when a switch is planned.
+/// What connections are judged by when a switch is planned, and when it waits for some of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
     /// The rules.
     pub policy: Arc<Policy>,
+    /// How many of them, in front of the others, no document says.
+    pub inserted: u16,
     /// Elements of their sets, by number.
     pub sets: BTreeMap<u32, Arc<Elements>>,
     /// How connections end.
     pub drain: Drain,
     /// Protocols and ports that stay reachable.
     pub failsafe: BTreeSet<(u8, u16)>,
-    /// The connection that the plan was asked for by.
+    /// The connection that the switch is ordered by: nobody waits for its end.
     pub exempt: Option<Connection>,
+}
+
+impl Judged {
+    /// Whether connections are waited for that would go on.
+    pub fn waits_for_all(&self) -> bool {
+        self.drain.scope == ScopeDocument::All
+    }
+
+    /// Asks what they mean for the connections of a segment at a time.
+    pub fn ask<T>(&self, segment: SegmentId, now: Timestamp, ask: impl FnOnce(&Change<'_>) -> T) -> T {
+        ask(&Change {
+            segment,
+            policy: &self.policy,
+            inserted: self.inserted,
+            in_set: &|number, address| {
+                self.sets.get(&number).is_some_and(|held| set::holds(held, address, now))
+            },
+            idle_cutoff: self.drain.idle_cutoff,
+            drain_udp: self.drain.udp,
+            failsafe: &self.failsafe,
+            exempt: self.exempt,
+            now,
+        })
+    }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hub_daemon::datapath_view::{
-    Answer, AnswerRule, CandidateCounts, Count, DetectionCount, DropCount, FlowCounts, FlowTable, FlowView,
-    FlowsBegun, HookCounts, ImpactedFlow, Impacts, QuarantinedView, Question, RuleCount, SegmentCounts,
-    Sweep,
+    Answer, AnswerRule, CandidateCounts, Count, DecidedBy, DetectionCount, DropCount, FlowCounts, FlowTable,
+    FlowView, FlowsBegun, HookCounts, ImpactedFlow, Impacts, QuarantinedView, Question, RuleCount,
+    SegmentCounts, Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
-use hub_daemon::kernel::impacted::Change;
+use hub_daemon::kernel::impacted::{Change, Waited};
 use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::SegmentId;
 use hub_daemon::qos_view::{HandshakeTimes, QueueCounts};
@@ -66,8 +66,13 @@ impl Datapath for FixedDatapath {
     fn impacted(&self, change: &Change<'_>, limit: usize) -> Result<Impacts, ReadError> {
         let flow = self.flows(None, 1)?.remove(0);
         assert!(limit > 0 && change.drain_udp && change.failsafe.contains(&(6, 22)));
-        let flows = vec![ImpactedFlow { flow, active: true, survives: false, rule: Some(1) }];
+        let flows =
+            vec![ImpactedFlow { flow, active: true, survives: false, by: DecidedBy::Rule, rule: Some(1) }];
         Ok(Impacts { breaks_active: 1, survives_active: 2, flows, ..Impacts::default() })
+    }
+
+    fn waited(&self, _: &Change<'_>, _: bool, _: Option<&Waited>) -> Result<Waited, ReadError> {
+        Ok(Waited::default())
     }
 
     fn flow_counts(&self) -> Result<FlowCounts, ReadError> {

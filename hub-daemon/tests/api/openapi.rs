@@ -55,6 +55,7 @@ async fn every_route_is_described() {
             "get /nodes",
             "get /operations",
             "get /operations/{operation}",
+            "get /operations/{operation}/connections",
             "get /operations/{operation}/events",
             "get /personalities",
             "get /personalities/{personality}",

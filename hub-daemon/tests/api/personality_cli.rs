@@ -99,8 +99,21 @@ async fn a_switch_is_followed_and_its_end_is_the_exit_code() {
     assert!(said.contains("is under way"), "{said}");
     hub.until("web-1", "draining").await;
     assert!(served.says(&["interface", "show", "web-1"]).await.contains("to lockdown@1, drain"));
+    hub.tick().await;
+    let said = served.says(&["personality", "drain", "web-1"]).await;
+    assert!(
+        said.contains("web-1 goes to lockdown@1: drain until ") && said.contains("1 connection active"),
+        "{said}"
+    );
+    let row = said.lines().last().unwrap();
+    assert!(row.starts_with("yes") && row.contains("10.0.0.1:40000") && row.ends_with("rule 1"), "{said}");
+    let listed = served.json(&["personality", "drain", "web-1"]).await;
+    assert_eq!(listed["connections"][0]["target_port"], 80, "{listed}");
     let said = served.says(&["personality", "cancel", "web-1"]).await;
     assert!(said.contains("it has web@1"), "{said}");
+
+    let said = served.fails(1, &["personality", "drain", "web-1"]).await;
+    assert!(said.contains("no switch of interface `web-1` is under way"), "{said}");
 
     let said = served.says(&["personality", "revert", "web-1", "--why", "enough"]).await;
     assert!(said.contains("web-1 has lockdown@1"), "{said}");

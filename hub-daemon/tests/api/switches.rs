@@ -26,6 +26,25 @@ async fn a_switch_is_an_operation_that_can_be_followed_to_its_end() {
     let (name, draining) = reader.next().await;
     assert_eq!((name.as_str(), &draining["phase"]), ("operation", &json!("drain")), "{draining}");
 
+    // Its gate is in the kernel after the next pass. The data path stands still: one connection of it would end.
+    hub.tick().await;
+    let held = hub.fake.get(&format!("{path}/connections")).await.body;
+    assert_eq!(
+        (&held["phase"], &held["flows"]),
+        (&json!("drain"), &json!({"active": 1, "idle": 0, "kept": 2}))
+    );
+    let listed = held["connections"].as_array().unwrap();
+    assert_eq!(listed.len(), 1, "{held}");
+    assert_eq!(
+        (&listed[0]["by"], &listed[0]["rule"], &listed[0]["active"]),
+        (&json!("rule"), &json!(1), &json!(true))
+    );
+    assert!(
+        listed[0]["source"].is_string() && listed[0]["target_port"] == 80 && listed[0]["idle_seconds"] == 0.5
+    );
+    hub.fake.get(&format!("{path}/connections?limit=0")).await.assert_problem(400);
+    hub.fake.get("/v1/operations/none/connections").await.assert_problem(404);
+
     let again = hub.switch(&order).await;
     again.assert_problem(409);
     assert!(again.body["detail"].as_str().unwrap().contains("under way (drain)"), "{}", again.body);
@@ -41,6 +60,8 @@ async fn a_switch_is_an_operation_that_can_be_followed_to_its_end() {
     };
     assert_eq!((&last["outcome"], &last["from"]), (&json!("committed"), &json!("web@1")), "{last}");
     assert_eq!(hub.fake.get(&path).await.body, last);
+    let over = hub.fake.get(&format!("{path}/connections")).await.body;
+    assert_eq!((&over["phase"], &over["connections"]), (&Value::Null, &json!([])), "{over}");
     let phases: Vec<&str> =
         last["phases"].as_array().unwrap().iter().map(|done| done["phase"].as_str().unwrap()).collect();
     assert_eq!(phases, ["prepare", "preflight", "drain", "flip", "verify"]);
@@ -347,7 +368,7 @@ async fn the_session_that_orders_is_told_to_the_hub() {
     }
     let snapshot = hub.fake.hub.snapshot.borrow().clone();
     let exempt = snapshot.interfaces["web-1"].wants.iter().find_map(|wanted| match &wanted.question {
-        Question::Flows { exempt, .. } => *exempt,
+        Question::Flows { judged, .. } => judged.exempt,
         Question::Checks { .. } => None,
     });
     let ends = [("192.0.2.7".parse().unwrap(), 50_000), ("10.20.0.5".parse().unwrap(), 22)];

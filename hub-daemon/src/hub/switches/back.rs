@@ -2,14 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::{Hub, refused};
+use super::super::{Hub, after, refused};
 use super::because;
 use super::begin::signed;
 use crate::command::switch::{Order, Said};
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::Version;
 use crate::systems::personality::operation::Outcome;
-use crate::systems::personality::switch::{APPLY, APPLY_FIRST, Cause, Phase};
+use crate::systems::personality::switch::{APPLY, APPLY_FIRST, Cause, Phase, RETIRE};
 use crate::systems::personality::{Layout, Standing};
 
 impl Hub {
@@ -59,6 +59,19 @@ impl Hub {
             self.enter(name, phase, Some(self.to_apply()), now);
         } else {
             self.fail(name, "the way back is closed", now);
+        }
+    }
+
+    /// Has the personality of before refuse the addresses that came, for the case that it decides again: who is
+    /// connected there is told then.
+    pub(super) fn prepare_way_back(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let goes_back = record.switch.as_ref().is_some_and(|switch| switch.cause != Cause::Returns);
+        let layout = record.layout.clone();
+        if goes_back && let Err(rejection) = self.lay(name, layout, now) {
+            let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
+            let said = format!("connections to new addresses would end in silence on the way back: {why}");
+            self.notice(name, Some(said));
         }
     }
 
@@ -112,8 +125,21 @@ impl Hub {
 
     /// The personality of before works as it did.
     pub(super) fn rolled_back(&mut self, name: &str, now: Timestamp) {
-        self.forget_other(name, now);
+        if self.tells_of_addresses(name) {
+            self.with_record(name, |record| record.retires_at = Some(after(now, signed(RETIRE))));
+        } else {
+            self.forget_other(name, now);
+        }
         self.end_switch(name, Outcome::RolledBack, now);
+    }
+
+    /// Whether the personality that decides refuses addresses of the one beside, which can stay there for that.
+    fn tells_of_addresses(&self, name: &str) -> bool {
+        let Some(record) = self.interfaces.records.get(name) else { return false };
+        let Some(carrier) = self.records.get(&record.carrier) else { return false };
+        let carried = carrier.document.carried.as_ref();
+        let refuses = carried.is_some_and(|carried| !carried.leaving.is_empty());
+        refuses && carrier.faults.is_empty() && record.temporary.is_none() && record.layout.other.is_some()
     }
 
     /// The default works.

@@ -64,7 +64,10 @@ impl Hub {
                 let ticket = self.revision;
                 self.with_record(name, |record| record.ticket = ticket);
             }
-            Phase::Flip => self.enter(name, Phase::Verify, checks, now),
+            Phase::Flip => {
+                self.prepare_way_back(name, now);
+                self.enter(name, Phase::Verify, checks, now);
+            }
             Phase::Rollback => self.enter(name, Phase::RollbackVerify, checks, now),
             Phase::Fallback => self.enter(name, Phase::FallbackVerify, checks, now),
             Phase::Preflight

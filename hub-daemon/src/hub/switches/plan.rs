@@ -1,7 +1,6 @@
 //! What a switch would do, without doing it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -12,7 +11,7 @@ use crate::inputs::plan::field_changes;
 use crate::model::personality::Version;
 use crate::systems::personality::checks;
 use crate::systems::personality::seat::Seat;
-use crate::view::switch::{Judged, PlanView};
+use crate::view::switch::PlanView;
 
 impl Hub {
     /// Prepares a switch in a copy of the hub, and says what that found.
@@ -31,9 +30,10 @@ impl Hub {
         let asked = checks::asked(after, &seat, segment);
         let live = || {
             let carrier = copy.records.get(&record.carrier)?;
-            Some((Arc::clone(&carrier.policy), BTreeMap::new()))
+            let (document, policy) = (&carrier.document, &carrier.policy);
+            Some(copy.judged(document, policy, BTreeMap::new(), drain, order.ordered_by))
         };
-        let Some((policy, sets)) = copy.waiting(&name).or_else(live) else {
+        let Some(judged) = copy.waiting(&name, drain, order.ordered_by).or_else(live) else {
             return Err(super::super::admit::not_found(&name));
         };
         let lacks = |addresses: &BTreeMap<ipnet::IpNet, _>, address: &&ipnet::IpNet| {
@@ -59,13 +59,7 @@ impl Hub {
             to,
             segment,
             connections: None,
-            judged: Judged {
-                policy,
-                sets,
-                drain,
-                failsafe: copy.config.failsafe.clone(),
-                exempt: order.ordered_by,
-            },
+            judged,
         })))
     }
 

@@ -7,13 +7,15 @@ use std::time::Duration;
 use hub_common::set::set_number;
 
 use super::super::Hub;
+use super::super::lay::inserted;
+use crate::command::switch::Connection;
 use crate::desired::interfaces::slot_table;
 use crate::document::interface::RoutesDocument;
-use crate::document::personality::ScopeDocument;
+use crate::document::persona::PersonaDocument;
 use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
 use crate::model::interface::Failover;
-use crate::model::personality::Version;
+use crate::model::personality::{Drain, Version};
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
 use crate::systems::personality::contribute::tunnel_name;
@@ -21,10 +23,7 @@ use crate::systems::personality::health::EVERY;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
 use crate::systems::personality::{Record, checks};
-use crate::view::switch::{Question, Wanted};
-
-/// Elements of sets by number.
-type Sets = BTreeMap<u32, Arc<Elements>>;
+use crate::view::switch::{Judged, Question, Wanted};
 
 impl Hub {
     /// What the hub wants to know of an interface.
@@ -34,16 +33,8 @@ impl Hub {
             None => Some(self.checks(name, Some(EVERY))),
             Some(switch) if switch.phase.asks_checks() => Some(self.checks(name, None)),
             Some(switch) if switch.phase == Phase::Drain && switch.applied => {
-                self.waiting(name).map(|(policy, sets)| Question::Flows {
-                    segment: self.segment_of(name),
-                    policy,
-                    sets,
-                    failsafe: self.config.failsafe.clone(),
-                    all: switch.drain.scope == ScopeDocument::All,
-                    udp: switch.drain.udp,
-                    idle_cutoff: switch.drain.idle_cutoff,
-                    exempt: switch.ordered_by,
-                })
+                let judged = self.waiting(name, switch.drain, switch.ordered_by);
+                judged.map(|judged| Question::Flows { segment: self.segment_of(name), judged })
             }
             Some(_) => None,
         };
@@ -119,8 +110,8 @@ impl Hub {
         checks::asked(&personality, &seat, self.segment_of(name))
     }
 
-    /// The policy that waits beside the one that decides, and what its sets hold.
-    pub(super) fn waiting(&self, name: &str) -> Option<(Arc<Policy>, Sets)> {
+    /// What connections will be judged by: the policy that waits beside the one that decides, and what its sets hold.
+    pub(super) fn waiting(&self, name: &str, drain: Drain, exempt: Option<Connection>) -> Option<Judged> {
         let record = self.interfaces.records.get(name)?;
         let carrier = self.records.get(&record.carrier)?;
         let candidate = carrier.candidate.as_ref()?;
@@ -135,7 +126,21 @@ impl Hub {
             }
             (set_number(name), elements)
         });
-        Some((Arc::clone(&candidate.policy), sets.collect()))
+        let sets = sets.collect();
+        Some(self.judged(&candidate.document, &candidate.policy, sets, drain, exempt))
+    }
+
+    /// What connections are judged by that the policy of a carrier's definition meets.
+    pub(super) fn judged(
+        &self,
+        document: &PersonaDocument,
+        policy: &Arc<Policy>,
+        sets: BTreeMap<u32, Arc<Elements>>,
+        drain: Drain,
+        exempt: Option<Connection>,
+    ) -> Judged {
+        let failsafe = self.config.failsafe.clone();
+        Judged { policy: Arc::clone(policy), inserted: inserted(document), sets, drain, failsafe, exempt }
     }
 
     /// Index of the carrier in the data path.

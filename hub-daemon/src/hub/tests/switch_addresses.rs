@@ -9,6 +9,7 @@ use super::*;
 use crate::compile::SYNTHETIC_RULE;
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
+use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
 
 /// Targets that a policy refuses before all else towards the interface; sources from it are the same.
@@ -53,11 +54,11 @@ fn what_goes_away_is_refused_by_what_comes_and_by_nothing_before() {
         [Some(none.clone()), Some(old.clone())],
         "what is there goes on until then"
     );
+    let came = vec![mapped([10, 20, 1, 11])];
     hub.finish("i0");
-    assert_eq!(both(&hub, segment), [Some(old.clone()), Some(none.clone())]);
+    assert_eq!(both(&hub, segment), [Some(old.clone()), Some(came.clone())]);
     // Within the minute it goes back: what came goes away.
     hub.start(vec![Switching::order("i0", "dual")]).unwrap();
-    let came = vec![mapped([10, 20, 1, 11])];
     assert_eq!(both(&hub, segment), [Some(old.clone()), Some(came.clone())]);
     hub.finish("i0");
     assert_eq!(both(&hub, segment), [Some(came), Some(old)]);
@@ -66,15 +67,50 @@ fn what_goes_away_is_refused_by_what_comes_and_by_nothing_before() {
 }
 
 #[test]
-fn a_switch_that_goes_back_leaves_nothing_refused() {
+fn a_switch_that_goes_back_refuses_what_came_for_a_minute() {
+    let mut hub = Switching::new(1, json!({}));
+    let segment = hub.view("i0").segment;
+    let (old, came) = (vec![mapped([10, 20, 1, 10])], vec![mapped([10, 20, 1, 11])]);
+    for restarts in [false, true] {
+        hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+        hub.until("i0", Phase::Verify);
+        let prepared =
+            Arc::clone(&hub.script.desired().segments[&segment].candidate.as_ref().unwrap().policy);
+        assert_eq!(refused(&prepared), came, "before it is known whether it goes back");
+        if restarts {
+            hub.restart();
+        } else {
+            hub.step("i0", &["dns"]);
+            assert!(
+                Arc::ptr_eq(&hub.script.desired().segments[&segment].policy, &prepared),
+                "as it was compiled"
+            );
+        }
+        assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+        assert_eq!(both(&hub, segment), [Some(came.clone()), Some(old.clone())]);
+        assert_eq!(hub.finish("i0").outcome, Outcome::RolledBack);
+        let address: ipnet::IpNet = "10.20.1.11/24".parse().unwrap();
+        hub.wait(58);
+        assert_eq!(both(&hub, segment), [Some(came.clone()), Some(old.clone())]);
+        assert!(
+            hub.script.desired().interfaces["i0"].addresses[&address].deprecated,
+            "nothing new begins there"
+        );
+        hub.wait(2);
+        assert_eq!(both(&hub, segment), [Some(Vec::new()), None]);
+        assert!(!hub.script.desired().interfaces["i0"].addresses.contains_key(&address));
+    }
+}
+
+#[test]
+fn a_way_back_that_has_faults_keeps_nothing() {
     let mut hub = Switching::new(1, json!({}));
     let segment = hub.view("i0").segment;
     hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
     hub.until("i0", Phase::Verify);
     hub.step("i0", &["dns"]);
-    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
-    let came = Some(vec![mapped([10, 20, 1, 10])]);
-    assert_eq!(both(&hub, segment), [Some(Vec::new()), came]);
+    hub.until("i0", Phase::RollbackVerify);
+    hub.pass_with_fault("i0");
     hub.finish("i0");
     assert_eq!(both(&hub, segment), [Some(Vec::new()), None]);
 }

@@ -16,12 +16,15 @@ fn began(to: &str) -> Switching {
     hub
 }
 
-/// It ended so, and the interface has this, with nothing beside.
+/// It ended so, and the interface has this, with nothing beside: what came is refused for a minute at most.
 fn ended(hub: &mut Switching, outcome: Outcome, current: &str, why: &str) {
     let entry = hub.last();
     assert_eq!(entry.outcome, outcome, "{:?}", entry.failure);
     let failure = entry.failure.unwrap_or_default();
     assert!(failure.contains(why), "{failure}");
+    if outcome == Outcome::RolledBack {
+        hub.wait(60);
+    }
     let view = hub.view("i0");
     assert_eq!(view.current.to_string(), current);
     let record = &hub.script.hub.interfaces.records["i0"];

@@ -26,7 +26,9 @@ fn the_connection_that_ordered_a_switch_is_let_go_on() {
     hub.until("i0", Phase::Drain);
     hub.pass();
     let wanted = hub.view("i0").wants;
-    assert!(matches!(&wanted[0].question, Question::Flows { exempt, .. } if *exempt == Some(connection)));
+    assert!(
+        matches!(&wanted[0].question, Question::Flows { judged, .. } if judged.exempt == Some(connection))
+    );
     hub.finish("i0");
     let spared =
         |hub: &Switching| hub.script.desired().segments[&segment].policy.ingress[0].target_port == [8443; 2];

@@ -12,6 +12,7 @@ mod candidate;
 mod datapath;
 mod decode;
 mod documents;
+mod drains;
 mod etag;
 mod events;
 mod experiments;
@@ -67,6 +68,7 @@ pub(crate) use self::apply::{Applied, ApplyDocument};
 pub(crate) use self::caller::SESSION;
 pub(crate) use self::candidate::CandidateReport;
 pub(crate) use self::datapath::{FlowList, HubCounters, NamedFlow};
+pub(crate) use self::drains::DrainView;
 pub use self::events::Lagged;
 pub(crate) use self::experiments::{ExperimentDocument, ExperimentList};
 pub(crate) use self::journal::SwitchJournal;
@@ -151,6 +153,7 @@ fn described_routes() -> OpenApiRouter<Api> {
             .routes(routes!(operations::list))
             .routes(routes!(operations::show))
             .routes(routes!(operations::follow))
+            .routes(routes!(drains::connections))
             .routes(routes!(threat::show, threat::put))
             .routes(routes!(threat_alerts::notify))
             .routes(routes!(experiments::list, experiments::begin))

@@ -18,9 +18,7 @@ use crate::datapath_view::Impacts;
 use crate::document::personality::DrainDocument;
 use crate::document::read::escape;
 use crate::inputs::datapath::Datapath;
-use crate::kernel::impacted::Change;
 use crate::model::experiment::{ALL, is_chosen};
-use crate::model::set;
 use crate::model::span;
 use crate::view::switch::{OperationView, PlanView};
 
@@ -235,20 +233,7 @@ impl Api {
     async fn impacts(&self, plan: &PlanView) -> Option<Impacts> {
         let (segment, judged) = (plan.segment, plan.judged.clone());
         let read = move |datapath: &dyn Datapath| {
-            let now = Timestamp::now();
-            let change = Change {
-                segment,
-                policy: &judged.policy,
-                in_set: &|number, address| {
-                    judged.sets.get(&number).is_some_and(|held| set::holds(held, address, now))
-                },
-                idle_cutoff: judged.drain.idle_cutoff,
-                drain_udp: judged.drain.udp,
-                failsafe: &judged.failsafe,
-                exempt: judged.exempt,
-                now,
-            };
-            datapath.impacted(&change, FLOWS)
+            judged.ask(segment, Timestamp::now(), |change| datapath.impacted(change, FLOWS))
         };
         self.read(read).await.ok()
     }

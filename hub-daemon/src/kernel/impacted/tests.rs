@@ -35,6 +35,7 @@ fn change<'a>(policy: &'a Policy, failsafe: &'a BTreeSet<(u8, u16)>) -> Change<'
     Change {
         segment: SegmentId(OWN),
         policy,
+        inserted: 0,
         in_set: &|set, address| set == 3 && address == IpAddr::from(REMOTE),
         idle_cutoff: Duration::from_mins(1),
         drain_udp: true,
@@ -115,6 +116,39 @@ fn what_uses_an_address_that_goes_away_ends() {
         let fate = change(&policy, &failsafe).fate(&key, &tcp, &[]);
         assert_eq!((fate.survives, fate.rule), (survives, survives.then_some(0)), "{target:?}");
     }
+}
+
+#[test]
+fn what_decides_on_a_connection_is_told() {
+    let failsafe = BTreeSet::new();
+    let session = rule(0, 8_443, ACTION_ALLOW);
+    let hubs = Rule { flags: RULE_PROTOCOL | RULE_TARGET_PORT | RULE_BASELINE, ..rule(4, 23, ACTION_DENY) };
+    let gone = Rule { target: mapped(REMOTE), target_bits: 128, action: ACTION_DENY, ..Rule::ZERO };
+    let gone = Rule { index: SYNTHETIC, ..gone };
+    let mut policy = policy(vec![session, hubs, gone, rule(1, 443, ACTION_DENY), rule(2, 80, ACTION_ALLOW)]);
+    policy.protocols = [0; 8];
+    policy.protocols[0] = 1 << 6;
+    let told = |policy: &Policy, (key, flow): &(FlowKey, Flow)| {
+        let change = Change { inserted: 1, ..change(policy, &failsafe) };
+        let Fate { survives, by, rule } = change.fate(key, flow, &[]);
+        (survives, by, rule)
+    };
+    let to_member = |port, number| flow(port, number, FLOW_TCP_OPEN);
+    assert_eq!(told(&policy, &to_member(8_443, 6)), (true, DecidedBy::Session, None));
+    assert_eq!(told(&policy, &to_member(23, 6)), (false, DecidedBy::Baseline, None));
+    assert_eq!(
+        told(&policy, &to_member(443, 6)),
+        (false, DecidedBy::Rule, Some(0)),
+        "as its document counts"
+    );
+    assert_eq!(told(&policy, &to_member(80, 6)), (true, DecidedBy::Rule, Some(1)));
+    assert_eq!(told(&policy, &to_member(81, 6)), (false, DecidedBy::Default, None));
+    assert_eq!(told(&policy, &to_member(80, 17)), (false, DecidedBy::Protocols, None));
+    let (key, from_high) = FlowKey::between(&mapped(MEMBER), 4_000, &mapped(REMOTE), 80, 6, 0);
+    let within = Flow { segment: [0, OWN], from_high: u8::from(from_high), ..Flow::ZERO };
+    assert_eq!(told(&policy, &(key, within)), (false, DecidedBy::Address, None));
+    policy.flags = POLICY_PRESERVE;
+    assert_eq!(told(&policy, &to_member(443, 6)), (true, DecidedBy::NotAsked, None));
 }
 
 #[test]
