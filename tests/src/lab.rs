@@ -10,6 +10,7 @@ mod arrivals;
 mod dump;
 mod hub;
 mod names;
+pub mod own;
 mod process;
 pub mod resource;
 mod space;
