@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hub_daemon::kernel::wireguard::keys;
-use hub_tests::lab::Outcome::{Answered, Silent};
+use hub_tests::lab::Outcome::{Answered, Refused, Silent, Unreachable};
 use hub_tests::lab::resource::Which::Open;
 use hub_tests::lab::resource::{BOTH, FREE, OPEN_ONLY, Resource, resource_at};
 use hub_tests::lab::tunnel::{End, Peer};
@@ -20,12 +20,14 @@ use hub_tests::lab::{Server, Space, Stream, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Ports of the resource: one that its rules let peers in at, and one that they do not.
+/// Ports of the resource: one that its rules let peers in at, and two that they do not, of which one says so.
 const INSIDE: u16 = 7_100;
 const INSIDE_SHUT: u16 = 7_101;
+const INSIDE_REJECTED: u16 = 7_102;
 /// Ports of the peer, alike.
 const AWAY: u16 = 7_200;
 const AWAY_SHUT: u16 = 7_201;
+const AWAY_REJECTED: u16 = 7_202;
 /// The hub looks at everything twice in this time.
 const FULL_PASS: Duration = Duration::from_mins(1);
 /// Silence is believed after this long.
@@ -53,8 +55,8 @@ struct Scene {
 fn scene() -> Scene {
     let resource = Resource::new();
     let servers = [
-        resource.world.members[0].serve(&[INSIDE, INSIDE_SHUT]),
-        resource.world.outside.serve(&[AWAY, AWAY_SHUT]),
+        resource.world.members[0].serve(&[INSIDE, INSIDE_SHUT, INSIDE_REJECTED]),
+        resource.world.outside.serve(&[AWAY, AWAY_SHUT, AWAY_REJECTED]),
     ];
     let key = resource.world.hub.folder().join("tunnel.key");
     write(&key, 7);
@@ -81,7 +83,12 @@ impl Scene {
             "firewall_rules": [
                 {"protocol": "tcp", "port": INSIDE, "source_ip": ["10.9.0.0/24", "fd09::/64"], "action": "allow"},
                 {"protocol": "tcp", "port": INSIDE_SHUT, "action": "deny"},
+                {"protocol": "tcp", "port": INSIDE_REJECTED, "action": "reject"},
+                {"protocol": "udp", "port": INSIDE_REJECTED, "action": "reject"},
                 {"protocol": "tcp", "port": AWAY_SHUT, "direction": "egress", "action": "deny"},
+                {"protocol": "tcp", "port": AWAY_REJECTED, "direction": "egress", "action": "reject"},
+                {"protocol": "udp", "port": AWAY_REJECTED, "direction": "egress", "action": "reject"},
+                {"protocol": "udp", "direction": "egress", "action": "allow"},
                 {"protocol": "tcp", "direction": "egress", "action": "allow"},
                 {"protocol": "tcp", "port": [BOTH, FREE], "action": "allow"},
                 {"protocol": "udp", "port": [FREE, Open.free()], "action": "allow"},
@@ -143,6 +150,12 @@ impl Scene {
                 let before = self.dropped("rule_deny");
                 space.expect_tcp(target, port, Silent);
                 assert!(self.dropped("rule_deny") > before, "what is dropped in the tunnel is counted");
+            }
+            for (space, target, port) in
+                [(outside, near_at(v4), INSIDE_REJECTED), (member, peer_at(v4), AWAY_REJECTED)]
+            {
+                space.expect_tcp(target, port, Refused);
+                space.expect_udp(target, port, Unreachable);
             }
             // The same rules at the port: who is not of the tunnel is not let in.
             assert_ne!(outside.tcp(resource_at(v4), INSIDE, SHORT), Answered);
