@@ -4,6 +4,7 @@
     clippy::indexing_slicing,
     reason = "a helper that cannot go on fails the test that called it"
 )]
+#![expect(clippy::print_stderr, reason = "what is left out is said")]
 
 use std::fs;
 use std::net::IpAddr;
@@ -68,11 +69,14 @@ fn write(path: &std::path::Path, byte: u8) {
     fs::write(path, keys::base64(&[byte; 32]) + "\n").unwrap();
 }
 
+/// Where the far end is.
+const fn far(outside: &Space) -> End<'_> {
+    End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses: &["10.9.0.1/24", "fd09::1/64"] }
+}
+
 /// The far end, which knows the key that the tunnel has at first.
 fn peer<'a>(scene: &Scene, outside: &'a Space) -> Peer<'a> {
-    let addresses = &["10.9.0.1/24", "fd09::1/64"];
-    let end = End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses };
-    Peer::new(&scene.resource.world.lab.folder().join("peer"), end, keys::public(&[7; 32]))
+    Peer::new(&scene.resource.world.lab.folder().join("peer"), far(outside), keys::public(&[7; 32]))
 }
 
 impl Scene {
@@ -233,4 +237,28 @@ fn a_tunnel_outlives_the_hub_and_the_change_of_its_key() {
     });
     scene.expect_judged();
     assert!(scene.received() > before, "the device is the same: its counters go on");
+}
+
+#[test]
+fn the_kernel_encrypts_at_both_ends_where_it_can() {
+    if !root() {
+        return;
+    }
+    let mut scene = scene();
+    let outside = scene.resource.world.outside.clone();
+    let folder = scene.resource.world.lab.folder().join("peer");
+    let Some(peer) = Peer::by_kernel(&folder, far(&outside), keys::public(&[7; 32])) else {
+        return eprintln!(
+            "left out: this kernel has no WireGuard (`cargo xtask vm e2e_personality_tunnel` runs it where there is)"
+        );
+    };
+    scene.keep(&peer);
+    scene.switch("vpn");
+    let shown = scene.resource.world.members[0].sh(&format!("ip -d link show dev {}", scene.link()));
+    assert!(shown.contains("alias hub wireguard kernel "), "{shown}");
+    scene.expect_judged();
+    scene.resource.world.hub.process().kill();
+    scene.resource.world.hub.restart();
+    scene.resource.settle();
+    scene.expect_judged();
 }
