@@ -27,6 +27,10 @@ pub const ERROR_V4_BYTES: usize = ETHERNET_BYTES + 20 + 8 + QUOTE_V4_BYTES;
 /// Frame length of an ICMP error over IPv6.
 pub const ERROR_V6_BYTES: usize = ETHERNET_BYTES + 40 + 8 + QUOTE_V6_BYTES;
 
+/// Mark of a reply on its way back into the host by the interface that the refused packet was to leave by: it tells the
+/// reply from what the other end sends, and goes before anybody else sees it.
+pub const ANSWER_MARK: u32 = 0x4875_6241;
+
 /// Time to live of replies.
 const TTL: u8 = 64;
 

@@ -112,7 +112,9 @@ fn inside(checks: &[CheckAsked], place: &Place, tools: &Tools) -> Result<Vec<Che
 
 /// Tries a check until it passed often enough in a row, or the phase is over.
 async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult {
-    let tools = &Tools { origin: tools.origin.marked(asked.mark), ..tools.clone() };
+    let mut origin = tools.origin.marked(asked.mark);
+    origin.devices = asked.devices.clone().map(|devices| (place.selector.clone(), devices));
+    let tools = &Tools { origin, ..tools.clone() };
     let (check, pace) = (&asked.check, &tools.pace);
     let begun = Instant::now();
     let is_dns = matches!(check, Check::Dns { .. });

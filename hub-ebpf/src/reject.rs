@@ -1,4 +1,4 @@
-//! Answers a rejected packet out of the port it came in on (TC).
+//! Answers a rejected packet out of the port it came in on, or into the port that it was to leave by (TC).
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_skb_change_tail, bpf_skb_store_bytes};
@@ -20,7 +20,7 @@ const REPLIES_PER_TICK: u64 = 4;
 /// `BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH`.
 const STORE_FLAGS: u64 = 3;
 
-/// Turns the packet into the answer to it. Returns the interface to send it to, 0 where there is none.
+/// Turns the packet into the answer to it. Returns 0 where there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn hub_reject(skb: *mut __sk_buff, scratch: *mut Scratch) -> u32 {
@@ -148,5 +148,5 @@ fn send(skb: *mut __sk_buff, scratch: &Scratch, length: usize, bare: bool) -> u3
     let from = scratch.reply.as_ptr().wrapping_add(skip);
     // SAFETY: the answer lies in the buffer; with `skip` even 128 bytes end within the working space.
     let stored = unsafe { bpf_skb_store_bytes(skb, 0, from.cast(), bounded, STORE_FLAGS) == 0 };
-    if stored { scratch.ingress_ifindex } else { 0 }
+    u32::from(stored)
 }

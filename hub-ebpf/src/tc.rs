@@ -16,6 +16,7 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{PACKET_OPTIONS, PACKET_V4, PACKET_VLAN};
 use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
+use hub_common::reply::ANSWER_MARK;
 use hub_common::segment::{
     PORT_FAILSAFE, PORT_L3_ONLY, PORT_TRANSLATED, PORT_TUNNEL, Port, ROLE_UPLINK, TUNNEL_INDEX,
 };
@@ -39,6 +40,8 @@ pub(crate) const SHOT: i32 = 2;
 const PACKET_OTHERHOST: u32 = 3;
 /// `BPF_F_RECOMPUTE_CSUM`.
 pub(crate) const RECOMPUTE_CSUM: u64 = 1;
+/// `BPF_F_INGRESS`: the packet comes in by the interface instead of leaving by it.
+const INTO_HOST: u64 = 1;
 
 /// Judges what comes in on a port.
 #[classifier]
@@ -54,6 +57,10 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
         report::bare_drop(Hook::TcIn as u32, Reason::NoPort);
         return SHOT;
     };
+    if port.flags & PORT_L3_ONLY != 0 && is_answer(skb) {
+        report::total(Hook::TcIn as u32, |totals| totals.skipped += 1);
+        return NEXT;
+    }
     // SAFETY: a field of the context.
     if pkt_type == 0 && unsafe { (*skb).vlan_present } == 0 {
         let verdict = hub_express_tc(skb, port);
@@ -107,7 +114,7 @@ pub(crate) fn hub_tc_in(ctx: TcContext) -> i32 {
             report::total(Hook::TcIn as u32, |totals| totals.passed += 1);
             NEXT
         }
-        _ => refuse(skb, scratch),
+        _ => refuse(skb, scratch, Hook::TcIn, ifindex),
     }
 }
 
@@ -159,13 +166,7 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     }
     pipeline::look_on(scratch, verdict);
     match verdict {
-        VERDICT_DROP => {
-            hub_count_drop(scratch);
-            detect::hub_detect(scratch);
-            tell(skb, scratch);
-            report::total(Hook::TcOut as u32, |totals| totals.dropped += 1);
-            SHOT
-        }
+        VERDICT_DROP => refuse(skb, scratch, Hook::TcOut, out),
         VERDICT_SKIP => {
             if judged {
                 mark::out(skb);
@@ -313,27 +314,50 @@ fn lower_hop_limit(skb: *mut __sk_buff, frame: &Frame, l3: usize) -> bool {
     (unsafe { bpf_skb_store_bytes(skb, at as u32, limit.as_ptr().cast(), 1, RECOMPUTE_CSUM) }) == 0
 }
 
+/// Counts a packet that is dropped, and answers it if it is to be answered. What leaves by an interface is answered
+/// where there is no Ethernet header: the answer comes in by the interface, as if the other end had sent it.
 #[inline(always)]
-fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch) -> i32 {
+fn refuse(skb: *mut __sk_buff, scratch: &mut Scratch, hook: Hook, ifindex: u32) -> i32 {
     hub_count_drop(scratch);
     detect::hub_detect(scratch);
     tell(skb, scratch);
-    if scratch.outcome.flags & OUTCOME_REJECT != 0 {
-        let ifindex = reject::hub_reject(skb, scratch);
-        if ifindex != 0 {
-            report::total(Hook::TcIn as u32, |totals| totals.replied += 1);
-            if scratch.outcome.flags & OUTCOME_RESET_ON != 0 {
-                // SAFETY: the context is the hook's own.
-                unsafe { bpf_clone_redirect(skb, ifindex, 0) };
-                // The kernel knows the way to the other end.
-                return if reject::hub_reset_on(skb, scratch) == 0 { SHOT } else { NEXT };
-            }
-            // SAFETY: a helper with plain arguments.
-            return (unsafe { bpf_redirect(ifindex, 0) }) as i32;
+    let leaves = matches!(hook, Hook::TcOut);
+    let has_way_back = !leaves || scratch.port.flags & PORT_L3_ONLY != 0;
+    let answers = has_way_back && scratch.outcome.flags & OUTCOME_REJECT != 0;
+    if answers && reject::hub_reject(skb, scratch) != 0 {
+        report::total(hook as u32, |totals| totals.replied += 1);
+        let way = if leaves { INTO_HOST } else { 0 };
+        // SAFETY: a field of the context.
+        let mark = unsafe { (*skb).mark };
+        if leaves {
+            // SAFETY: as above.
+            unsafe { (*skb).mark = ANSWER_MARK };
         }
+        if scratch.outcome.flags & OUTCOME_RESET_ON != 0 {
+            // SAFETY: the context is the hook's own.
+            unsafe { bpf_clone_redirect(skb, ifindex, way) };
+            // SAFETY: a field of the context.
+            unsafe { (*skb).mark = mark };
+            // The kernel knows the way to the other end.
+            return if reject::hub_reset_on(skb, scratch) == 0 { SHOT } else { NEXT };
+        }
+        // SAFETY: a helper with plain arguments.
+        return (unsafe { bpf_redirect(ifindex, way) }) as i32;
     }
-    report::total(Hook::TcIn as u32, |totals| totals.dropped += 1);
+    report::total(hook as u32, |totals| totals.dropped += 1);
     SHOT
+}
+
+/// Whether the packet is an answer of the hub to what was to leave by this interface. Its mark is for nobody else.
+#[inline(always)]
+fn is_answer(skb: *mut __sk_buff) -> bool {
+    // SAFETY: a field of the context.
+    let marked = unsafe { (*skb).mark } == ANSWER_MARK;
+    if marked {
+        // SAFETY: as above.
+        unsafe { (*skb).mark = 0 };
+    }
+    marked
 }
 
 /// Makes the events that are due of a packet.

@@ -88,9 +88,15 @@ impl DataPath {
 
     /// Runs a TC program on a frame that comes in by `port`, or for `hub_tc_out` leaves by it.
     pub fn run_tc(&self, name: &str, port: u32, came_by: u32, frame: &[u8]) -> Run {
+        self.run_tc_marked(name, port, (came_by, 0), frame)
+    }
+
+    /// As [`DataPath::run_tc`] on a frame with a mark.
+    pub fn run_tc_marked(&self, name: &str, port: u32, (came_by, mark): (u32, u32), frame: &[u8]) -> Run {
         let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
         // `struct __sk_buff` up to `ifindex`; the kernel takes what is missing as zero.
         let mut context = [0; 44];
+        context[8..12].copy_from_slice(&mark.to_ne_bytes());
         context[36..40].copy_from_slice(&came_by.to_ne_bytes());
         context[40..44].copy_from_slice(&port.to_ne_bytes());
         run(frame, &context, |options| program.test_run(options))

@@ -10,6 +10,7 @@ mod arrivals;
 mod dump;
 mod hub;
 mod names;
+pub mod own;
 mod process;
 pub mod resource;
 mod space;
@@ -23,6 +24,8 @@ pub mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use hub_daemon::kernel::wireguard::process as wireguard;
 
 pub use arrivals::{Arrivals, Stream as Sender};
 pub use dump::Dump;
@@ -130,8 +133,13 @@ fn names_in(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Unmounts what is mounted below a folder, then removes it. Best effort: the test has its verdict.
+/// Ends processes of tunnels, which outlive the hub and hold their namespaces, unmounts what is mounted below a folder,
+/// then removes it. Best effort: the test has its verdict.
 fn remove_folder(folder: &Path) {
+    let tunnels = folder.join("run").join(wireguard::TUNNELS);
+    for socket in names_in(&tunnels).into_iter().filter(|name| name.ends_with(".sock")) {
+        drop(wireguard::find(&tunnels.join(socket)).map(wireguard::Found::end));
+    }
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let below = mounts
         .lines()

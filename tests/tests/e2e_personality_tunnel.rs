@@ -4,6 +4,7 @@
     clippy::indexing_slicing,
     reason = "a helper that cannot go on fails the test that called it"
 )]
+#![expect(clippy::print_stderr, reason = "what is left out is said")]
 
 use std::fs;
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hub_daemon::kernel::wireguard::keys;
-use hub_tests::lab::Outcome::{Answered, Silent};
+use hub_tests::lab::Outcome::{Answered, Refused, Silent, Unreachable};
 use hub_tests::lab::resource::Which::Open;
 use hub_tests::lab::resource::{BOTH, FREE, OPEN_ONLY, Resource, resource_at};
 use hub_tests::lab::tunnel::{End, Peer};
@@ -20,12 +21,14 @@ use hub_tests::lab::{Server, Space, Stream, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Ports of the resource: one that its rules let peers in at, and one that they do not.
+/// Ports of the resource: one that its rules let peers in at, and two that they do not, of which one says so.
 const INSIDE: u16 = 7_100;
 const INSIDE_SHUT: u16 = 7_101;
+const INSIDE_REJECTED: u16 = 7_102;
 /// Ports of the peer, alike.
 const AWAY: u16 = 7_200;
 const AWAY_SHUT: u16 = 7_201;
+const AWAY_REJECTED: u16 = 7_202;
 /// The hub looks at everything twice in this time.
 const FULL_PASS: Duration = Duration::from_mins(1);
 /// Silence is believed after this long.
@@ -53,8 +56,8 @@ struct Scene {
 fn scene() -> Scene {
     let resource = Resource::new();
     let servers = [
-        resource.world.members[0].serve(&[INSIDE, INSIDE_SHUT]),
-        resource.world.outside.serve(&[AWAY, AWAY_SHUT]),
+        resource.world.members[0].serve(&[INSIDE, INSIDE_SHUT, INSIDE_REJECTED]),
+        resource.world.outside.serve(&[AWAY, AWAY_SHUT, AWAY_REJECTED]),
     ];
     let key = resource.world.hub.folder().join("tunnel.key");
     write(&key, 7);
@@ -66,11 +69,14 @@ fn write(path: &std::path::Path, byte: u8) {
     fs::write(path, keys::base64(&[byte; 32]) + "\n").unwrap();
 }
 
+/// Where the far end is.
+const fn far(outside: &Space) -> End<'_> {
+    End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses: &["10.9.0.1/24", "fd09::1/64"] }
+}
+
 /// The far end, which knows the key that the tunnel has at first.
 fn peer<'a>(scene: &Scene, outside: &'a Space) -> Peer<'a> {
-    let addresses = &["10.9.0.1/24", "fd09::1/64"];
-    let end = End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses };
-    Peer::new(&scene.resource.world.lab.folder().join("peer"), end, keys::public(&[7; 32]))
+    Peer::new(&scene.resource.world.lab.folder().join("peer"), far(outside), keys::public(&[7; 32]))
 }
 
 impl Scene {
@@ -81,7 +87,12 @@ impl Scene {
             "firewall_rules": [
                 {"protocol": "tcp", "port": INSIDE, "source_ip": ["10.9.0.0/24", "fd09::/64"], "action": "allow"},
                 {"protocol": "tcp", "port": INSIDE_SHUT, "action": "deny"},
+                {"protocol": "tcp", "port": INSIDE_REJECTED, "action": "reject"},
+                {"protocol": "udp", "port": INSIDE_REJECTED, "action": "reject"},
                 {"protocol": "tcp", "port": AWAY_SHUT, "direction": "egress", "action": "deny"},
+                {"protocol": "tcp", "port": AWAY_REJECTED, "direction": "egress", "action": "reject"},
+                {"protocol": "udp", "port": AWAY_REJECTED, "direction": "egress", "action": "reject"},
+                {"protocol": "udp", "direction": "egress", "action": "allow"},
                 {"protocol": "tcp", "direction": "egress", "action": "allow"},
                 {"protocol": "tcp", "port": [BOTH, FREE], "action": "allow"},
                 {"protocol": "udp", "port": [FREE, Open.free()], "action": "allow"},
@@ -143,6 +154,12 @@ impl Scene {
                 let before = self.dropped("rule_deny");
                 space.expect_tcp(target, port, Silent);
                 assert!(self.dropped("rule_deny") > before, "what is dropped in the tunnel is counted");
+            }
+            for (space, target, port) in
+                [(outside, near_at(v4), INSIDE_REJECTED), (member, peer_at(v4), AWAY_REJECTED)]
+            {
+                space.expect_tcp(target, port, Refused);
+                space.expect_udp(target, port, Unreachable);
             }
             // The same rules at the port: who is not of the tunnel is not let in.
             assert_ne!(outside.tcp(resource_at(v4), INSIDE, SHORT), Answered);
@@ -220,4 +237,28 @@ fn a_tunnel_outlives_the_hub_and_the_change_of_its_key() {
     });
     scene.expect_judged();
     assert!(scene.received() > before, "the device is the same: its counters go on");
+}
+
+#[test]
+fn the_kernel_encrypts_at_both_ends_where_it_can() {
+    if !root() {
+        return;
+    }
+    let mut scene = scene();
+    let outside = scene.resource.world.outside.clone();
+    let folder = scene.resource.world.lab.folder().join("peer");
+    let Some(peer) = Peer::by_kernel(&folder, far(&outside), keys::public(&[7; 32])) else {
+        return eprintln!(
+            "left out: this kernel has no WireGuard (`cargo xtask vm e2e_personality_tunnel` runs it where there is)"
+        );
+    };
+    scene.keep(&peer);
+    scene.switch("vpn");
+    let shown = scene.resource.world.members[0].sh(&format!("ip -d link show dev {}", scene.link()));
+    assert!(shown.contains("alias hub wireguard kernel "), "{shown}");
+    scene.expect_judged();
+    scene.resource.world.hub.process().kill();
+    scene.resource.world.hub.restart();
+    scene.resource.settle();
+    scene.expect_judged();
 }

@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hub_tests::effort::figure;
-use hub_tests::lab::Outcome::Answered;
+use hub_tests::lab::Outcome::{Answered, Refused};
+use hub_tests::lab::own::{self, Own};
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{BOTH, OPEN_ONLY, Resource, SWITCH, resource_at};
-use hub_tests::lab::world::FAMILIES;
-use hub_tests::lab::{Stopwatch, patience, wait_until, wall_ns};
+use hub_tests::lab::world::{FAMILIES, member_at, with_port};
+use hub_tests::lab::{Hub, Stopwatch, patience, wait_until, wall_ns};
 use hub_tests::root;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -25,6 +26,9 @@ const TICKS: Duration = Duration::from_millis(50);
 
 /// More than twice the hold-down of a failover, and several rounds of checks.
 const HOLDS: Duration = Duration::from_secs(16);
+
+/// Port of a server that a failover asks.
+const ASKED: u16 = 7_300;
 
 /// Orders a switch to the second personality, and waits until it decides.
 fn shut(resource: &Resource, more: &Value, state: &str) -> String {
@@ -120,14 +124,14 @@ fn temporary_access_ends_in_time_without_the_hub() {
 }
 
 /// Lets the time pass in which the hub begins no switch by itself.
-fn hold_is_over(resource: &mut Resource) {
-    resource.world.hub.process().kill();
-    let file = resource.world.hub.folder().join("state/state.json");
+fn hold_is_over(hub: &mut Hub) {
+    hub.process().kill();
+    let file = hub.folder().join("state/state.json");
     let mut state: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let settled = find(&mut state, "settled_at").expect("the state says when the last switch was over");
     *settled = "2020-01-01T00:00:00Z".into();
     std::fs::write(&file, state.to_string()).unwrap();
-    resource.world.hub.restart();
+    hub.restart();
 }
 
 /// A field of a document, wherever it is.
@@ -158,7 +162,7 @@ fn a_disaster_brings_backup_routes_and_servers_and_its_end_takes_them_away() {
     resource.keep(&Open.definition(&json!({})));
     resource.keep(&Shut.definition(&json!({})));
     resource.enlist(&failover);
-    hold_is_over(&mut resource);
+    hold_is_over(&mut resource.world.hub);
     resource.expect_whole(Open, "before");
     resource.world.outside.ip("address delete 192.0.2.77/24 dev eth0");
     wait_until("the backup decides", SWITCH * 2, || resource.view()["current"] == "shut@1");
@@ -166,7 +170,7 @@ fn a_disaster_brings_backup_routes_and_servers_and_its_end_takes_them_away() {
     resource.expect_whole(Shut, "in the disaster");
     let entry = &resource.journal()[0];
     assert_eq!((&entry["automatic"], &entry["outcome"]), (&json!(true), &json!("committed")), "{entry:#}");
-    hold_is_over(&mut resource);
+    hold_is_over(&mut resource.world.hub);
     resource.world.outside.ip(outside);
     wait_until("it comes back", SWITCH * 2, || resource.view()["current"] == "open@1");
     resource.settle();
@@ -214,13 +218,13 @@ fn a_backup_holds_while_the_first_way_is_dead_though_its_own_works() {
             "check": {"ping": beyond(v4).to_string()}, "for": "1s", "to": "shut", "fail_back": "auto",
             "hold_down": "3s",
         }}));
-        hold_is_over(&mut resource);
+        hold_is_over(&mut resource.world.hub);
         // The router itself goes on: what is behind it does not.
         routers[0].ip(&format!("address delete {} dev lo", beyond(v4)));
         wait_until("the backup decides", SWITCH * 2, || resource.view()["current"] == "shut@1");
         resource.settle();
         member.expect_ping(beyond(v4), Answered);
-        hold_is_over(&mut resource);
+        hold_is_over(&mut resource.world.hub);
         let watch = Stopwatch::start();
         while watch.elapsed() < HOLDS {
             assert_eq!(resource.view()["current"], "shut@1", "after {:?}", watch.elapsed());
@@ -231,5 +235,46 @@ fn a_backup_holds_while_the_first_way_is_dead_though_its_own_works() {
         wait_until("it comes back", SWITCH * 2, || resource.view()["current"] == "open@1");
         resource.settle();
         member.expect_ping(beyond(v4), Answered);
+    }
+}
+
+#[test]
+fn a_disaster_behind_an_interface_of_the_hub_is_seen_by_a_connection_to_a_server_there() {
+    if !root() {
+        return;
+    }
+    // Beside the port that both let in, each lets the hub reach what it asks.
+    let asked = |own| {
+        json!([
+            {"protocol": "tcp", "port": [own::BOTH, own, ASKED], "action": "allow"},
+            {"protocol": "icmp", "action": "allow"},
+        ])
+    };
+    for v4 in FAMILIES {
+        let mut own = Own::bare();
+        let member = own.world.members[1].clone();
+        let mut server = Some(member.serve(&[ASKED]));
+        for (name, port, router) in [("open", own::OPEN_ONLY, 20), ("shut", own::SHUT_ONLY, 21)] {
+            own.keep(&own::definition(name, port, router, &json!({"firewall_rules": asked(port)})));
+        }
+        own.enlist(
+            &json!("seg1"),
+            &json!({"failover": {
+                "check": {"tcp": with_port(member_at(1, v4), ASKED)}, "for": "1s", "to": "shut",
+                "fail_back": "auto", "hold_down": "1s",
+            }}),
+        );
+        hold_is_over(&mut own.world.hub);
+        own.settles();
+        drop(server.take());
+        wait_until("the backup decides", SWITCH * 2, || own.view()["current"] == "shut@1");
+        own.settles();
+        assert_eq!((own.tcp(v4, own::SHUT_ONLY), own.tcp(v4, own::OPEN_ONLY)), (Answered, Refused));
+        hold_is_over(&mut own.world.hub);
+        server = Some(member.serve(&[ASKED]));
+        wait_until("it comes back", SWITCH * 2, || own.view()["current"] == "open@1");
+        own.settles();
+        assert_eq!((own.tcp(v4, own::OPEN_ONLY), own.tcp(v4, own::SHUT_ONLY)), (Answered, Refused));
+        drop(server);
     }
 }

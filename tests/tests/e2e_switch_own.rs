@@ -6,126 +6,45 @@
 )]
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
+use hub_tests::lab::own::{BEYOND, BOTH, OPEN_ONLY, Own, SHUT_ONLY, SOON};
 use hub_tests::lab::world::{FAMILIES, gateway, member_at};
-use hub_tests::lab::{Server, World, wait_until};
+use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Ports that the two personalities let in: one both, one each of them alone.
-const BOTH: u16 = 7_000;
-const OPEN_ONLY: u16 = 7_001;
-const SHUT_ONLY: u16 = 7_002;
-/// What the hub does at once takes no longer.
-const SOON: Duration = Duration::from_secs(20);
-/// Where packets from the interface's addresses go by the personality's routes, in both families.
-const BEYOND: [&str; 2] = ["198.51.100.1", "2001:db8:51::1"];
-
-/// A personality for the second member's port, whose routes lead by this host of the subnet.
-fn personality(name: &str, own: u16, router: u8) -> Value {
-    json!({
-        "name": name,
-        "ip_addresses": ["10.100.1.1/24", "fd00:100:1::1/64"],
-        "firewall_rules": [
-            {"protocol": "tcp", "port": [BOTH, own], "action": "allow"},
-            {"protocol": "icmp", "action": "allow"},
-        ],
-        "default_action": "reject",
-        "routing_table": [
-            {"destination": "198.51.100.0/24", "via": format!("10.100.1.{router}")},
-            {"destination": "2001:db8:51::/64", "via": format!("fd00:100:1::{router}")},
-        ],
-        "drain": {"timeout": "1s"},
-    })
+/// What routers of the subnet bring from beyond it has a source that is not of the subnet.
+#[track_caller]
+fn expect_forged(own: &Own) {
+    for (v4, beyond) in FAMILIES.into_iter().zip(BEYOND) {
+        own.world.members[1].ip(&format!("address add {beyond} dev lo"));
+        let before = own.dropped("spoof");
+        let ping = format!("ping -n -c 1 -W 1 -I {} {beyond}", gateway(1, v4));
+        assert!(!own.world.router.succeeds(&ping, SOON), "{ping}");
+        assert!(own.dropped("spoof") > before);
+    }
 }
 
-/// A hub with two members, of which the second is behind an interface with a personality.
-struct Own {
-    world: World,
-    _server: Server,
-}
-
-impl Own {
-    /// The interface is known by what `known` says of it.
-    fn new(known: impl Fn(&World) -> Value) -> Self {
-        let world = World::new(2);
-        for host in [20, 21] {
-            world.members[1].ip(&format!("address add 10.100.1.{host}/24 dev eth0"));
-            world.members[1].ip(&format!("address add fd00:100:1::{host}/64 dev eth0"));
-        }
-        let server = world.members[1].serve(&[BOTH, OPEN_ONLY, SHUT_ONLY]);
-        world.hub.send("POST", "/v1/personalities", &personality("open", OPEN_ONLY, 20)).expect(201);
-        world.hub.send("POST", "/v1/personalities", &personality("shut", SHUT_ONLY, 21)).expect(201);
-        let record =
-            json!({"name": "own", "interface": known(&world), "personality": "open", "default": "open"});
-        world.hub.send("POST", "/v1/interfaces", &record).expect(201);
-        let own = Self { world, _server: server };
-        own.settles();
-        own
-    }
-
-    fn view(&self) -> Value {
-        self.world.hub.get("/v1/interfaces/own").body
-    }
-
-    /// Waits until the interface has its personality and serves.
-    #[track_caller]
-    fn settles(&self) {
-        wait_until("the interface is active", SOON, || {
-            let view = self.view();
-            view["state"] == "active" && view["operation"].is_null()
-        });
-        wait_until("the subnet behind it is reached", SOON, || {
-            FAMILIES.iter().all(|v4| self.tcp(*v4, BOTH) == Answered)
-        });
-    }
-
-    fn tcp(&self, v4: bool, port: u16) -> hub_tests::lab::Outcome {
-        self.world.outside.tcp(member_at(1, v4), port, Duration::from_secs(1))
-    }
-
-    #[track_caller]
-    fn switch(&self, to: &str) {
-        self.world.hub.hubctl(&["personality", "switch", "own", to]).expect_success();
-        self.settles();
-    }
-
-    /// What routers of the subnet bring from beyond it has a source that is not of the subnet.
-    #[track_caller]
-    fn expect_forged(&self) {
-        let carrier = self.view()["persona"].as_str().unwrap().to_owned();
-        for (v4, beyond) in FAMILIES.into_iter().zip(BEYOND) {
-            self.world.members[1].ip(&format!("address add {beyond} dev lo"));
-            let before = self.world.dropped(&carrier, "spoof");
-            let ping = format!("ping -n -c 1 -W 1 -I {} {beyond}", gateway(1, v4));
-            assert!(!self.world.router.succeeds(&ping, SOON), "{ping}");
-            assert!(self.world.dropped(&carrier, "spoof") > before);
-        }
-    }
-
-    /// Whose rules and routes hold; the port has this name.
-    #[track_caller]
-    fn expect(&self, open: bool, port: &str) {
-        let world = &self.world;
-        let (answers, refuses, router) =
-            if open { (OPEN_ONLY, SHUT_ONLY, 20) } else { (SHUT_ONLY, OPEN_ONLY, 21) };
-        for (v4, beyond) in FAMILIES.into_iter().zip(BEYOND) {
-            let there = member_at(1, v4);
-            world.outside.expect_tcp(there, BOTH, Answered);
-            world.outside.expect_tcp(there, answers, Answered);
-            world.outside.expect_tcp(there, refuses, Refused);
-            let way = world.router.sh(&format!("ip route get {beyond} from {}", gateway(1, v4)));
-            let by =
-                if v4 { format!("via 10.100.1.{router} ") } else { format!("via fd00:100:1::{router} ") };
-            assert!(way.contains(&by) && way.contains(&format!("dev {port} ")), "{way}");
-            // What has another source goes the host's own ways; what it sends to the subnet is judged all the same.
-            let own = world.router.try_sh(&format!("ip route get {beyond}"), SOON);
-            assert!(!own.stdout.contains(port), "{}", own.stdout);
-            world.router.expect_tcp(there, answers, Answered);
-            world.router.expect_tcp(there, refuses, Silent);
-        }
+/// Whose rules and routes hold; the port has this name.
+#[track_caller]
+fn expect(own: &Own, open: bool, port: &str) {
+    let world = &own.world;
+    let (answers, refuses, router) =
+        if open { (OPEN_ONLY, SHUT_ONLY, 20) } else { (SHUT_ONLY, OPEN_ONLY, 21) };
+    for (v4, beyond) in FAMILIES.into_iter().zip(BEYOND) {
+        let there = member_at(1, v4);
+        world.outside.expect_tcp(there, BOTH, Answered);
+        world.outside.expect_tcp(there, answers, Answered);
+        world.outside.expect_tcp(there, refuses, Refused);
+        let way = world.router.sh(&format!("ip route get {beyond} from {}", gateway(1, v4)));
+        let by = if v4 { format!("via 10.100.1.{router} ") } else { format!("via fd00:100:1::{router} ") };
+        assert!(way.contains(&by) && way.contains(&format!("dev {port} ")), "{way}");
+        // What has another source goes the host's own ways; what it sends to the subnet is judged all the same.
+        let own = world.router.try_sh(&format!("ip route get {beyond}"), SOON);
+        assert!(!own.stdout.contains(port), "{}", own.stdout);
+        world.router.expect_tcp(there, answers, Answered);
+        world.router.expect_tcp(there, refuses, Silent);
     }
 }
 
@@ -135,19 +54,19 @@ fn an_interface_of_the_hub_is_switched_and_reverted_and_outlives_the_daemon() {
         return;
     }
     let mut own = Own::new(|_| json!("seg1"));
-    own.expect(true, "seg1");
+    expect(&own, true, "seg1");
     own.switch("shut");
-    own.expect(false, "seg1");
-    own.expect_forged();
+    expect(&own, false, "seg1");
+    expect_forged(&own);
     own.world.hub.process().kill();
-    own.expect(false, "seg1");
+    expect(&own, false, "seg1");
     own.world.hub.restart();
     own.settles();
     assert_eq!(own.view()["current"], "shut@1");
-    own.expect(false, "seg1");
+    expect(&own, false, "seg1");
     own.world.hub.hubctl(&["personality", "revert", "own"]).expect_success();
     own.settles();
-    own.expect(true, "seg1");
+    expect(&own, true, "seg1");
     own.world.hub.send("DELETE", "/v1/interfaces/own", &Value::Null).expect(204);
     wait_until("nothing is left", SOON, || {
         let rules = own.world.router.sh("ip rule; ip -6 rule; ip -o address show dev seg1");
@@ -157,20 +76,20 @@ fn an_interface_of_the_hub_is_switched_and_reverted_and_outlives_the_daemon() {
 
 /// Known by something else than its name, it is found under each name that it gets, and when it is made anew.
 fn expect_followed(own: &Own, made_anew: impl Fn(&World)) {
-    own.expect(true, "seg1");
+    expect(own, true, "seg1");
     own.switch("shut");
-    own.expect(false, "seg1");
+    expect(own, false, "seg1");
     for words in ["link set seg1 down", "link set seg1 name moved1", "link set moved1 up"] {
         own.world.router.ip(words);
     }
     own.settles();
-    own.expect(false, "moved1");
+    expect(own, false, "moved1");
     own.switch("open");
-    own.expect(true, "moved1");
+    expect(own, true, "moved1");
     own.world.router.ip("link delete moved1");
     made_anew(&own.world);
     own.settles();
-    own.expect(true, "seg1");
+    expect(own, true, "seg1");
 }
 
 /// Joins the second member to the hub again, by a port without a MAC of its own choice.

@@ -161,6 +161,33 @@ pub(super) fn route(
         Some(device) => device.to_owned(),
         None => find(&mut netlink, selector)?.name,
     };
+    let name = leaves_by(&mut netlink, target, origin)?;
+    if name == expected {
+        Ok(format!("leaves by {name}, looked up"))
+    } else {
+        Err(format!("packets to {target} leave by {name}, not by {expected}"))
+    }
+}
+
+/// The device by which packets to a target leave, if it is the interface or one of these.
+pub(super) fn device(
+    selector: &Selector,
+    others: &[String],
+    target: IpAddr,
+    origin: &Origin,
+) -> Result<String, String> {
+    let mut netlink = Netlink::open().map_err(text)?;
+    let own = find(&mut netlink, selector)?.name;
+    let name = leaves_by(&mut netlink, target, origin)?;
+    if name == own || others.contains(&name) {
+        Ok(name)
+    } else {
+        Err(format!("packets to {target} leave by {name}, not by {own}: `routing_table` leads nowhere there"))
+    }
+}
+
+/// The device by which the kernel sends packets to a target.
+fn leaves_by(netlink: &mut Netlink, target: IpAddr, origin: &Origin) -> Result<String, String> {
     let mut question = RouteMessage::default();
     question.header.address_family = family::of(target);
     question.header.destination_prefix_length = if target.is_ipv4() { 32 } else { 128 };
@@ -189,9 +216,6 @@ pub(super) fn route(
         })
     });
     let names = netlink.link_names().map_err(text)?;
-    match index.and_then(|index| names.name(index)) {
-        Some(name) if name == expected => Ok(format!("leaves by {name}, looked up")),
-        Some(name) => Err(format!("packets to {target} leave by {name}, not by {expected}")),
-        None => Err(format!("there is no route to {target}")),
-    }
+    let name = index.and_then(|index| names.name(index));
+    name.map(str::to_owned).ok_or_else(|| format!("there is no route to {target}"))
 }

@@ -1,14 +1,19 @@
 //! Where questions come from: from addresses of the interface, where its routes are for these alone, or with a mark
-//! that has routes of its own.
+//! that has routes of its own. Else the kernel chooses the source by the routes that lead to who is asked.
 //!
-//! Else the kernel chooses the source by the routes that lead to who is asked.
+//! On the hub itself what a document has asked leaves by the interface or by devices of its personality: an answer that
+//! came another way would say nothing of them.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::sys::socket::{SockaddrStorage, bind, setsockopt, sockopt};
 use tokio::net::{TcpSocket, TcpStream};
+
+use super::link;
+use crate::desired::interfaces::Selector;
 
 /// Where questions come from.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +22,8 @@ pub struct Origin {
     pub addresses: Vec<IpAddr>,
     /// Mark of the packets.
     pub mark: Option<u32>,
+    /// The interface, and further devices, that packets leave by alone; without it by any.
+    pub devices: Option<(Selector, Vec<String>)>,
 }
 
 impl Origin {
@@ -27,13 +34,21 @@ impl Origin {
 
     /// The same for questions with a mark, whose routes say what they come from.
     pub(super) fn marked(&self, mark: Option<u32>) -> Self {
-        if mark.is_none() { self.clone() } else { Self { addresses: Vec::new(), mark } }
+        if mark.is_none() { self.clone() } else { Self { addresses: Vec::new(), mark, ..self.clone() } }
     }
 
-    /// Gives a socket the address and the mark of questions.
+    /// Gives a socket the address, the mark and the device of questions.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused, or packets would leave by a device that is not one of those.
     pub(super) fn place(&self, socket: &impl AsFd, to: IpAddr) -> io::Result<()> {
         if let Some(mark) = self.mark {
             setsockopt(socket, sockopt::Mark, &mark)?;
+        }
+        if let Some((selector, devices)) = &self.devices {
+            let device = link::device(selector, devices, to, self).map_err(io::Error::other)?;
+            setsockopt(socket, sockopt::BindToDevice, &OsString::from(device))?;
         }
         let Some(own) = self.towards(to) else { return Ok(()) };
         let own = SockaddrStorage::from(SocketAddr::new(own, 0));

@@ -136,7 +136,7 @@ impl Observer {
     ) -> Observation {
         let tools = Tools {
             pace,
-            origin: Origin { addresses: from, mark: None },
+            origin: Origin { addresses: from, ..Origin::default() },
             servers: Vec::new(),
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),

@@ -92,6 +92,8 @@ pub struct CheckAsked {
     pub waits: bool,
     /// Mark of the packets that ask, by which they find the routes of a personality that does not decide.
     pub mark: Option<u32>,
+    /// Devices that packets which ask may leave by beside the interface itself; `None` is any.
+    pub devices: Option<Vec<String>>,
 }
 
 /// What came of a check.

@@ -1,9 +1,11 @@
-//! A WireGuard tunnel between two namespaces, with `hub-wg` at both ends and no hub.
+//! A WireGuard tunnel between two namespaces, with `hub-wg` at both ends and no hub; and the far end of one that a hub
+//! makes, by `hub-wg` or by the kernel.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Child;
+use std::time::Duration;
 
 use hub_daemon::kernel::wireguard::{Changes, PeerChanges, Place, keys, process};
 use zeroize::Zeroizing;
@@ -79,12 +81,22 @@ impl<'a> Peer<'a> {
         fs::create_dir_all(folder.join(process::TUNNELS)).unwrap();
         let place = Place::new(folder, end.link, None);
         let child = end.space.within(|| process::start(&place, None)).unwrap();
+        Self::made(place, Tunnel(vec![child]), end, near)
+    }
+
+    /// The same by the kernel, if it has WireGuard.
+    pub fn by_kernel(folder: &Path, end: End<'a>, near: keys::Key) -> Option<Self> {
+        let add = format!("ip link add {} type wireguard", end.link);
+        let is_there = end.space.succeeds(&add, Duration::from_secs(10));
+        is_there.then(|| Self::made(Place::new(folder, end.link, None), Tunnel(Vec::new()), end, near))
+    }
+
+    fn made(place: Place, process: Tunnel, end: End<'a>, near: keys::Key) -> Self {
         let port = end.at.parse::<SocketAddr>().unwrap().port();
         let private_key = Some(Zeroizing::new([0x33; 32]));
-        place
-            .change(&Changes { private_key, listen_port: Some(port), mark: None, peers: Vec::new() })
-            .unwrap();
-        let peer = Self { place, space: end.space, _process: Tunnel(vec![child]) };
+        let changes = Changes { private_key, listen_port: Some(port), mark: None, peers: Vec::new() };
+        end.space.within(|| place.change(&changes)).unwrap();
+        let peer = Self { place, space: end.space, _process: process };
         peer.expect(&[], near);
         for address in end.addresses {
             end.space.ip(&format!("address add {address} dev {}", end.link));

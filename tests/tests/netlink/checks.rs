@@ -35,10 +35,17 @@ fn address(text: &str) -> IpAddr {
 
 fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
     let place = Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) };
-    let asked: Vec<_> =
-        checks.into_iter().map(|check| CheckAsked { check, named: false, waits: true, mark: None }).collect();
+    ask_from(&place, None, checks, tools)
+}
+
+/// Asks by the interface and these devices alone.
+fn ask_from(place: &Place, devices: Option<&[&str]>, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
+    let devices: Option<Vec<String>> =
+        devices.map(|devices| devices.iter().map(|device| (*device).to_owned()).collect());
+    let asked = |check| CheckAsked { check, named: false, waits: true, mark: None, devices: devices.clone() };
+    let asked: Vec<_> = checks.into_iter().map(asked).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(run(&asked, &place, tools))
+    runtime.block_on(run(&asked, place, tools))
 }
 
 fn connected() -> Member {
@@ -175,6 +182,39 @@ fn what_does_not_work_says_why_in_words() {
         assert_eq!(told(Check::Carrier), "eth0 has no carrier");
         inside(&red, "ip link set eth0 down");
         assert_eq!(told(Check::Carrier), "eth0 is down");
+    });
+}
+
+#[test]
+fn what_is_asked_by_an_interface_of_the_hub_leaves_by_no_other() {
+    lab(|| {
+        let _red = connected();
+        ip("link add other type veth peer name behind");
+        ip("link set behind up");
+        ip("link set other up");
+        let mut tools = tools();
+        tools.pace.phase = Duration::from_millis(300);
+        let by = |name: &str| Place { namespace: None, selector: Selector::Name(name.into()) };
+        for host in ["10.1.0.5", "fd01::5"] {
+            let port = |port| std::net::SocketAddr::new(address(host), port);
+            let checks = vec![
+                Check::Ping(address(host)),
+                Check::Tcp(port(80)),
+                Check::Http(format!("http://{}/", port(80))),
+                Check::Dns { server: address(host), name: ".".into() },
+            ];
+            for result in ask_from(&by("other"), Some(&[]), checks, &tools) {
+                let said = format!("packets to {host} leave by hubred, not by other");
+                assert!(!result.passed && result.detail.contains(&said), "{result:?}");
+            }
+            for (place, devices) in
+                [(by("other"), None), (by("other"), Some(["hubred"].as_slice())), (by("hubred"), Some(&[]))]
+            {
+                let [result] =
+                    ask_from(&place, devices, vec![Check::Ping(address(host))], &tools).try_into().unwrap();
+                assert!(result.passed, "{place:?} {devices:?}: {result:?}");
+            }
+        }
     });
 }
 

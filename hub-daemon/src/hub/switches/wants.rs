@@ -67,6 +67,7 @@ impl Hub {
                     named: true,
                     waits: true,
                     mark: None,
+                    devices: None,
                 }));
             }
             Some(switch) => {
@@ -82,6 +83,10 @@ impl Hub {
                     named: false,
                     waits: false,
                     mark: self.primary_mark(record, failover),
+                    devices: {
+                        let primary = self.primary_beside(record, failover).unwrap_or(&record.layout.live);
+                        self.devices(record, primary)
+                    },
                 }));
             }
         }
@@ -107,7 +112,18 @@ impl Hub {
         let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
         let Some(personality) = self.worn(record, &record.layout.live) else { return Vec::new() };
         let seat = Seat::new(&personality, &record.settings, &self.config).unwrap_or_default();
-        checks::asked(&personality, &seat, self.segment_of(name))
+        let mut asked = checks::asked(&personality, &seat, self.segment_of(name));
+        for asked in asked.iter_mut().filter(|asked| asked.named) {
+            asked.devices = self.devices(record, &record.layout.live);
+        }
+        asked
+    }
+
+    /// Devices that what a document has asked may leave by beside the interface itself. In a namespace all ways are the
+    /// interface's; the hub has ways of its own, which say nothing of the interface.
+    fn devices(&self, record: &Record, version: &Version) -> Option<Vec<String>> {
+        let personality = self.worn(record, version).filter(|_| record.settings.is_own())?;
+        Some(checks::devices(&personality, self.segment_of(&record.settings.name)))
     }
 
     /// What connections will be judged by: the policy that waits beside the one that decides, and what its sets hold.

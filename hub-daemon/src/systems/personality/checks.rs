@@ -1,5 +1,6 @@
 //! What is asked of an interface with a personality, and which answers count.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -58,10 +59,36 @@ pub fn asked(personality: &Personality, seat: &Seat, segment: SegmentId) -> Vec<
     let servers = personality.servers().iter();
     checks.extend(servers.map(|server| Check::Dns { server: *server, name: name.clone() }));
     checks.extend(link.map(|link| Check::Handshake { link, within: HANDSHAKE }));
-    let own = checks.into_iter().map(|check| CheckAsked { check, named: false, waits: false, mark: None });
-    let named = personality.health().targets.iter();
-    own.chain(named.map(|check| CheckAsked { check: check.clone(), named: true, waits: true, mark: None }))
-        .collect()
+    let own = checks.into_iter().map(|check| CheckAsked {
+        check,
+        named: false,
+        waits: false,
+        mark: None,
+        devices: None,
+    });
+    let named = personality.health().targets.iter().map(|check| CheckAsked {
+        check: check.clone(),
+        named: true,
+        waits: true,
+        mark: None,
+        devices: None,
+    });
+    own.chain(named).collect()
+}
+
+/// Devices that routes of a personality lead by, beside its interface.
+pub fn devices(personality: &Personality, segment: SegmentId) -> Vec<String> {
+    let ways = personality.routes().values().map(|route| &route.way);
+    let named = ways.filter_map(|way| match way {
+        Way::Device { device: Device::Tunnel, .. } => {
+            personality.tunnel().map(|tunnel| tunnel_name(tunnel, segment))
+        }
+        Way::Device { device: Device::Name(name), .. } => Some(name.clone()),
+        Way::Device { device: Device::Interface, .. } | Way::Blackhole | Way::Unreachable | Way::Prohibit => {
+            None
+        }
+    });
+    named.collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 /// An address that a route leads to. Beyond a default route: one that no more specific route is for
@@ -123,7 +150,7 @@ mod tests {
     use super::*;
 
     fn asked(check: Check, named: bool) -> CheckAsked {
-        CheckAsked { check, named, waits: named, mark: None }
+        CheckAsked { check, named, waits: named, mark: None, devices: None }
     }
 
     #[test]
