@@ -167,6 +167,6 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
             Ok(_) => Ok("connected".to_owned()),
             Err(error) => Err(format!("{to} does not take connections: {error}")),
         },
-        Check::Http(url) => http::get(url, &tools.servers, &tools.origin).await,
+        Check::Http(page) => http::get(page, &tools.servers, &tools.origin).await,
     }
 }

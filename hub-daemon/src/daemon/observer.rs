@@ -82,6 +82,24 @@ pub async fn observe(handle: HubHandle, runtime_dir: PathBuf) {
     }
 }
 
+/// The personality's own servers, which names in URLs are asked for.
+fn servers(asked: &[CheckAsked]) -> Vec<IpAddr> {
+    let own = asked.iter().filter(|asked| !asked.named);
+    own.filter_map(|asked| match &asked.check {
+        Check::Dns { server, .. } => Some(*server),
+        Check::Carrier
+        | Check::Addresses(_)
+        | Check::Applied
+        | Check::Neighbour(_)
+        | Check::Ping(_)
+        | Check::Route { .. }
+        | Check::Handshake { .. }
+        | Check::Tcp(_)
+        | Check::Http(_) => None,
+    })
+    .collect()
+}
+
 fn wanted(snapshot: &Snapshot) -> BTreeMap<Asked, (Place, Question)> {
     let questions = snapshot.interfaces.values().filter_map(|view| Some((view, view.place.clone()?)));
     let each = questions.flat_map(|(view, place)| {
@@ -134,7 +152,7 @@ impl Observer {
         let tools = Tools {
             pace,
             origin: Origin { addresses: from, mark: None },
-            servers: Vec::new(),
+            servers: servers(asked),
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),
         };

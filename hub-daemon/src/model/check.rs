@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
+
 /// Time between two tries of a check.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How long one try may take.
@@ -54,8 +56,8 @@ pub enum Check {
     },
     /// A TCP port accepts a connection.
     Tcp(SocketAddr),
-    /// A URL answers with a status below 400.
-    Http(String),
+    /// A page comes with a status below 400.
+    Http(Page),
 }
 
 impl fmt::Display for Check {
@@ -76,7 +78,7 @@ impl fmt::Display for Check {
                 write!(formatter, "handshake of {link} within {} s", within.as_secs())
             }
             Self::Tcp(to) => write!(formatter, "tcp {to}"),
-            Self::Http(url) => write!(formatter, "http {url}"),
+            Self::Http(page) => write!(formatter, "http {page}"),
         }
     }
 }
