@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
@@ -26,6 +27,7 @@ use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
 use crate::model::check::{Check, CheckAsked};
 use crate::model::set;
+use crate::systems::personality::probes::{self, InForce};
 use crate::view::Snapshot;
 use crate::view::switch::{Question, Wanted};
 
@@ -90,6 +92,7 @@ fn servers(asked: &[CheckAsked]) -> Vec<IpAddr> {
         Check::Carrier
         | Check::Addresses(_)
         | Check::Applied
+        | Check::Rules
         | Check::Neighbour(_)
         | Check::Ping(_)
         | Check::Route { .. }
@@ -155,6 +158,7 @@ impl Observer {
             servers: servers(asked),
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),
+            rules: self.rules(interface),
         };
         Observation::Checks(checks::run(asked, place, &tools).await)
     }
@@ -191,6 +195,25 @@ impl Observer {
         })
     }
 
+    /// Has packets judged by threads in the hub's namespace, where ports are: they are made by the daemon's own, for a
+    /// thread that is made by one of checks is in the same namespace as that.
+    fn rules(&self, interface: &str) -> Arc<checks::Rules> {
+        let (snapshot, interface) = (self.snapshot.clone(), interface.to_owned());
+        let (datapath, runtime) = (Arc::clone(&self.datapath), Handle::current());
+        Arc::new(move || {
+            let view = snapshot.borrow().interfaces.get(&interface).map(Arc::clone);
+            let (datapath, runtime) = (Arc::clone(&datapath), runtime.clone());
+            Box::pin(async move {
+                let Some(force) = view.and_then(|view| view.in_force.clone()) else {
+                    return Ok("no rules decide".to_owned());
+                };
+                let asked = runtime.spawn(judge(datapath, force));
+                let told = asked.await.map_err(|error| error.to_string())??;
+                Ok(format!("{told} packets judged as the rules say"))
+            })
+        })
+    }
+
     /// Counts connections that a switch waits for, whenever one ended, and once a second.
     async fn count(&self, interface: &str, ticket: u64, question: Arc<Question>) {
         loop {
@@ -219,6 +242,17 @@ impl Observer {
         let Question::Flows { segment, .. } = question else { return true };
         ended.is_none() || self.datapath.ended(*segment).ok() == ended
     }
+}
+
+/// How many packets are judged as rules say, or which one is judged otherwise.
+async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<usize, String> {
+    let judging = spawn_blocking(move || {
+        let probes = probes::probes(&force);
+        let questions: Vec<_> = probes.iter().map(|probe| probe.question.clone()).collect();
+        let answers = datapath.judge(&questions).map_err(|error| error.to_string())?;
+        probes::compare(force.segment, &probes, &answers)
+    });
+    judging.await.map_err(|error| error.to_string())?
 }
 
 /// Connections as the question sees them, and how many of TCP have ended so far.

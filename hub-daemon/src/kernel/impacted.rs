@@ -14,8 +14,8 @@ use hub_common::address::Address;
 use hub_common::application::{HEARD_WAITS, Signature};
 use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
-use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
-use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
+use hub_common::rule::{ACTION_ALLOW, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
+use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE};
 use jiff::Timestamp;
 
 use super::batch;
@@ -29,6 +29,7 @@ use crate::command::switch::Connection;
 use crate::datapath_view::{ImpactedFlow, Impacts};
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
+use crate::model::rule::Direction;
 
 /// UDP and others count if their last packet is this young.
 const TWO_WAY_CUTOFF: Duration = Duration::from_secs(10);
@@ -102,30 +103,10 @@ impl Change<'_> {
         if policy.flags & (POLICY_OFF | POLICY_AUDIT | POLICY_PRESERVE) != 0 {
             return Fate { survives: true, rule: None };
         }
-        if !has_protocol(&policy.protocols, first.protocol) {
-            return Fate { survives: false, rule: None };
-        }
-        let (rules, default) = if egress {
-            (&policy.egress, &policy.egress_default)
-        } else {
-            (&policy.ingress, &policy.ingress_default)
-        };
-        let mut passed_on = false;
-        for rule in rules {
-            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !self.matches(rule, first) || !bears(rule) {
-                continue;
-            }
-            match rule.action {
-                ACTION_LOG => {}
-                ACTION_PASS_ON => passed_on = true,
-                action => {
-                    let survives = action == ACTION_ALLOW || action == ACTION_RATE_LIMIT;
-                    let written = rule.index != SYNTHETIC && rule.flags & RULE_BASELINE == 0;
-                    return Fate { survives, rule: written.then_some(rule.index) };
-                }
-            }
-        }
-        Fate { survives: has_protocol(default, first.protocol), rule: None }
+        let direction = if egress { Direction::Egress } else { Direction::Ingress };
+        let said = policy.says(direction, first, |rule| self.matches(rule, first) && bears(rule));
+        let written = |rule: &&Rule| rule.index != SYNTHETIC && rule.flags & RULE_BASELINE == 0;
+        Fate { survives: said.allowed, rule: said.rule.filter(written).map(|rule| rule.index) }
     }
 
     /// Whether a connection bears what a rule asks for. One that has not spoken may go on and is refused nothing.

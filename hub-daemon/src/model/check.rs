@@ -29,6 +29,8 @@ pub enum Check {
     Addresses(Vec<IpNet>),
     /// The hub's passes leave nothing undone for it. Answered by the hub itself.
     Applied,
+    /// The loaded programs judge packets to and from it as its rules say. Answered by the data path.
+    Rules,
     /// The MAC of a router on the link is found.
     Neighbour(IpAddr),
     /// A host answers pings.
@@ -69,6 +71,7 @@ impl fmt::Display for Check {
                 write!(formatter, "addresses {}", nets.join(", "))
             }
             Self::Applied => formatter.write_str("applied"),
+            Self::Rules => formatter.write_str("rules"),
             Self::Neighbour(address) => write!(formatter, "neighbour {address}"),
             Self::Ping(address) => write!(formatter, "ping {address}"),
             Self::Route { target, device: None } => write!(formatter, "route {target}"),
