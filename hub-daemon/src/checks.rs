@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -47,6 +47,9 @@ impl Default for Pace {
 /// How long ago the last handshake of a tunnel was, by name of the link.
 pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
 
+/// Has packets of an interface judged: what was seen, or which one is judged otherwise than its rules say.
+pub type Rules = dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync;
+
 /// What checks need to know that the network does not tell.
 #[derive(Clone)]
 pub struct Tools {
@@ -58,6 +61,8 @@ pub struct Tools {
     pub servers: Vec<IpAddr>,
     /// How long ago the last handshake of a tunnel was, by name of the link.
     pub handshake: Arc<Handshake>,
+    /// Whether packets of the interface are judged as its rules say.
+    pub rules: Arc<Rules>,
     /// What the hub's passes leave undone for the interface.
     pub applied: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -150,6 +155,7 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
         Check::Carrier => link::carrier(&place.selector),
         Check::Addresses(wanted) => link::addresses(&place.selector, wanted),
         Check::Applied => (tools.applied)().map(|()| "nothing left to do".to_owned()),
+        Check::Rules => (tools.rules)().await,
         Check::Neighbour(address) => link::neighbour(&place.selector, *address, limit).await,
         Check::Ping(address) => ping::ping(*address, &tools.origin).await,
         Check::Route { target, device } => {
@@ -169,6 +175,6 @@ async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Re
             Ok(_) => Ok("connected".to_owned()),
             Err(error) => Err(format!("{to} does not take connections: {error}")),
         },
-        Check::Http(url) => http::get(url, &tools.servers, &tools.origin).await,
+        Check::Http(page) => http::get(page, &tools.servers, &tools.origin).await,
     }
 }

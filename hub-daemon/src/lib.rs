@@ -12,6 +12,7 @@ pub mod desired;
 pub mod document;
 pub mod hub;
 pub mod inputs;
+pub mod judgement;
 pub mod kernel;
 pub mod model;
 pub mod outputs;

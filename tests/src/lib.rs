@@ -8,6 +8,7 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+pub mod certificates;
 pub mod checksum;
 pub mod datapath;
 pub mod effort;

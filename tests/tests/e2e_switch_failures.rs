@@ -6,10 +6,11 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+use hub_tests::certificates::{Authority, Until};
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{Resource, SWITCH};
 use hub_tests::lab::world::FAMILIES;
-use hub_tests::lab::{echoes, wait_until};
+use hub_tests::lab::{Background, echoes, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -121,6 +122,55 @@ fn a_target_that_is_lost_with_the_flip() {
     resource.world.members[0].expect_tcp(at, 7_009, hub_tests::lab::Outcome::Answered);
 }
 
+/// Web servers outside, one for each family, with a certificate by an authority that is in no file of the machine.
+fn web_servers(resource: &Resource, authority: &Authority) -> [Background; 2] {
+    let outside = &resource.world.outside;
+    let certificate = resource.world.lab.folder().join("web.pem");
+    authority.issue(&certificate, &["192.0.2.10", "2001:db8:2::10"], Until::Far);
+    let servers = ["-4", "-6"].map(|family| {
+        let files = format!("-cert {0} -key {0}", certificate.display());
+        outside.background(&format!("openssl s_server {family} -accept 8443 {files} -www"))
+    });
+    wait_until("the web servers listen", SWITCH, || {
+        outside.sh("ss -Hltn 'sport = :8443'").lines().count() == 2
+    });
+    servers
+}
+
+fn a_web_server_that_does_not_show_who_it_is() {
+    let urls = ["https://192.0.2.10:8443/", "https://[2001:db8:2::10]:8443/"];
+    let targets = |more: &Value| {
+        let target = |url: &str| {
+            let mut target = more.clone();
+            target["http"] = url.into();
+            target
+        };
+        json!({"health": {"targets": urls.map(target)}})
+    };
+    let mut resource = with_bad("", &targets(&json!({})));
+    let authority = Authority::new();
+    let _there = web_servers(&resource, &authority);
+    let why = fails(
+        &resource,
+        &["prepare", "preflight", "drain", "flip", "verify", "rollback", "rollback_verify"],
+        "rolled_back",
+    );
+    assert!(why.contains("8443") && why.contains("who issued its certificate is unknown here"), "{why}");
+    // The document names whom it trusts, or the machine does.
+    let folder = resource.world.lab.folder().to_owned();
+    authority.write(&folder.join("ca.pem"));
+    let mut good = Shut.definition(&targets(&json!({"ca": folder.join("ca.pem")})));
+    good["name"] = "good".into();
+    resource.keep(&good);
+    let end = resource.switch("good", &json!({}));
+    assert_eq!(end["outcome"], "committed", "{end:#}");
+    let variable = format!("SSL_CERT_FILE={}", folder.join("ca.pem").display());
+    resource.world.hub.restart_under(&["env", &variable]);
+    resource.settle();
+    let end = resource.switch("bad", &json!({}));
+    assert_eq!(end["outcome"], "committed", "{end:#}");
+}
+
 #[test]
 fn what_does_not_answer_leads_back() {
     if !root() {
@@ -131,6 +181,7 @@ fn what_does_not_answer_leads_back() {
         scope.spawn(a_tunnel_without_an_answer);
         scope.spawn(a_name_server_that_is_dead);
         scope.spawn(a_target_that_is_lost_with_the_flip);
+        scope.spawn(a_web_server_that_does_not_show_who_it_is);
     });
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures::future::{join, select_ok};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use simple_dns::rdata::RData;
@@ -37,26 +38,34 @@ pub(super) async fn check(server: IpAddr, name: &str, origin: &Origin) -> Result
     }
 }
 
-/// Addresses of a name, as the first of these servers tells that answers.
+/// Addresses of a name, as the first of these servers tells that has any: all are asked at once, so that a dead one
+/// costs no time.
 pub(super) async fn addresses(
     servers: &[IpAddr],
     name: &str,
     origin: &Origin,
 ) -> Result<Vec<IpAddr>, String> {
-    let mut reason = "there is no server to ask".to_owned();
-    for server in servers {
-        let mut found = Vec::new();
-        for kind in [TYPE::A, TYPE::AAAA] {
-            match question(*server, name, kind, origin).await {
-                Ok(answer) => found.extend(answer.addresses),
-                Err(error) => reason = error,
-            }
-        }
-        if !found.is_empty() {
-            return Ok(found);
+    if servers.is_empty() {
+        return Err(format!("{name} has no address: there is no server to ask"));
+    }
+    let asked = servers.iter().map(|server| Box::pin(addresses_by(*server, name, origin)));
+    let (found, _others) =
+        select_ok(asked).await.map_err(|reason| format!("{name} has no address: {reason}"))?;
+    Ok(found)
+}
+
+async fn addresses_by(server: IpAddr, name: &str, origin: &Origin) -> Result<Vec<IpAddr>, String> {
+    let ask = |kind| question(server, name, kind, origin);
+    let answers = join(ask(TYPE::A), ask(TYPE::AAAA)).await;
+    let mut reason = format!("{server} knows none");
+    let mut found = Vec::new();
+    for answer in [answers.0, answers.1] {
+        match answer {
+            Ok(answer) => found.extend(answer.addresses),
+            Err(error) => reason = error,
         }
     }
-    Err(format!("{name} has no address: {reason}"))
+    if found.is_empty() { Err(reason) } else { Ok(found) }
 }
 
 /// What a server said.

@@ -1,168 +1,123 @@
-//! GET of a URL: a status below 400 passes.
+//! GET of a page: a status below 400 passes.
 //!
-//! `http` asks in the clear. `https+insecure` asks over TLS whoever answers: the check says whether something
-//! is there, not who. `https` is refused, since nothing here says which authorities to trust.
+//! `http` asks in the clear, `https` whoever shows a certificate for the host by an authority that is trusted,
+//! `https+insecure` whoever answers: then the check says whether something is there, not who.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::http::{Request, StatusCode, Uri, header};
+use axum::http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::CryptoProvider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::task::spawn_blocking;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 
 use super::{Origin, dns};
+use crate::client::tls::Connector;
+use crate::model::page::{Page, Trust};
+use crate::model::url::Url;
 
-/// What a URL says.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    is_tls: bool,
-    host: String,
-    port: u16,
-    path: String,
+pub(super) async fn get(page: &Page, servers: &[IpAddr], origin: &Origin) -> Result<String, String> {
+    let to = find(page.url(), servers, origin).await?;
+    let status = ask(page, to, origin).await.map_err(|reason| format!("{page} at {to}: {reason}"))?;
+    if status.as_u16() < 400 { Ok(format!("{status} came")) } else { Err(format!("{page} answers {status}")) }
 }
 
-pub(super) async fn get(url: &str, servers: &[IpAddr], origin: &Origin) -> Result<String, String> {
-    let target = parse(url)?;
-    let to = find(&target, servers, origin).await?;
-    let status = ask(&target, to, origin).await.map_err(|error| format!("{url} at {to}: {error}"))?;
-    if status.as_u16() < 400 { Ok(format!("{status} came")) } else { Err(format!("{url} answers {status}")) }
-}
-
-fn parse(url: &str) -> Result<Target, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("URL `{url}`: {error}"))?;
-    let (is_tls, port) = match uri.scheme_str() {
-        Some("http") => (false, 80),
-        Some("https+insecure") => (true, 443),
-        Some("https") => {
-            return Err(format!("URL `{url}`: no authorities to trust: use `https+insecure://`"));
-        }
-        _ => return Err(format!("URL `{url}`: use `http://` or `https+insecure://`")),
-    };
-    let host = uri.host().ok_or_else(|| format!("URL `{url}` has no host"))?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Target { is_tls, host, port: uri.port_u16().unwrap_or(port), path: path.to_owned() })
-}
-
-async fn find(target: &Target, servers: &[IpAddr], origin: &Origin) -> Result<SocketAddr, String> {
-    if let Ok(address) = target.host.parse() {
-        return Ok(SocketAddr::new(address, target.port));
+async fn find(url: &Url, servers: &[IpAddr], origin: &Origin) -> Result<SocketAddr, String> {
+    if let Ok(address) = url.host.parse() {
+        return Ok(SocketAddr::new(address, url.port));
     }
     if servers.is_empty() {
-        let mut found = tokio::net::lookup_host((target.host.as_str(), target.port))
+        let mut found = tokio::net::lookup_host((url.host.as_str(), url.port))
             .await
-            .map_err(|error| format!("{} has no address: {error}", target.host))?;
-        return found.next().ok_or_else(|| format!("{} has no address", target.host));
+            .map_err(|error| format!("{} has no address: {error}", url.host))?;
+        return found.next().ok_or_else(|| format!("{} has no address", url.host));
     }
-    let found = dns::addresses(servers, &target.host, origin).await?;
-    let address = found.first().ok_or_else(|| format!("{} has no address", target.host))?;
-    Ok(SocketAddr::new(*address, target.port))
+    let found = dns::addresses(servers, &url.host, origin).await?;
+    let address = found.first().ok_or_else(|| format!("{} has no address", url.host))?;
+    Ok(SocketAddr::new(*address, url.port))
 }
 
-async fn ask(target: &Target, to: SocketAddr, origin: &Origin) -> io::Result<StatusCode> {
-    let stream = origin.connect(to).await?;
-    let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
-    let request = Request::get(&target.path)
-        .header(header::HOST, format!("{host}:{}", target.port))
+async fn ask(page: &Page, to: SocketAddr, origin: &Origin) -> Result<StatusCode, String> {
+    let url = page.url();
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let request = Request::get(&url.path)
+        .header(header::HOST, format!("{host}:{}", url.port))
         .header(header::USER_AGENT, concat!("hubd/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    if !target.is_tls {
+        .map_err(|error| error.to_string())?;
+    let Some(trust) = page.trust() else {
+        let stream = origin.connect(to).await.map_err(|error| error.to_string())?;
         return exchange(stream, request).await;
-    }
-    let name = ServerName::try_from(target.host.clone()).map_err(io::Error::other)?;
-    exchange(connector()?.connect(name, stream).await?, request).await
+    };
+    let connector = connector(trust).await?;
+    let stream = origin.connect(to).await.map_err(|error| error.to_string())?;
+    let stream = connector.connect(&url.host, stream).await;
+    exchange(stream.map_err(|error| in_words(&error, &url.host, trust))?, request).await
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> io::Result<StatusCode>
+/// Reads the authorities at every try, so that they may be replaced; beside other checks, which it must not delay.
+async fn connector(trust: &Trust) -> Result<Connector, String> {
+    let trust = trust.clone();
+    let read = spawn_blocking(move || match &trust {
+        Trust::Machine => Connector::by_machine(),
+        Trust::File(ca) => Connector::read(ca, None),
+        Trust::Anybody => Connector::by_nobody(),
+    });
+    read.await.map_err(|error| error.to_string())?.map_err(|unfit| unfit.to_string())
+}
+
+async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<StatusCode, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let begun = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = begun.map_err(|error| error.to_string())?;
     let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await.map_err(io::Error::other);
+    let answer = sender.send_request(request).await;
     connection.abort();
-    Ok(answer?.status())
+    answer.map(|answer| answer.status()).map_err(|error| error.to_string())
 }
 
-fn connector() -> io::Result<TlsConnector> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// Takes every certificate, as the scheme of the URL says.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _certificate: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+/// Why there is no TLS with a host, and what to do.
+fn in_words(error: &io::Error, host: &str, trust: &Trust) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    let certificate = match tls {
+        Some(TlsError::InvalidCertificate(certificate)) => certificate,
+        Some(TlsError::InvalidMessage(_)) => return "it does not speak TLS".to_owned(),
+        Some(_) | None => return error.to_string(),
+    };
+    let at = |time: u64| jiff::Timestamp::from_second(time.cast_signed()).unwrap_or_default();
+    if let CertificateError::ExpiredContext { not_after, .. } = certificate {
+        return format!("its certificate expired at {}: renew it", at(not_after.as_secs()));
     }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    if let CertificateError::NotValidYetContext { not_before, .. } = certificate {
+        return format!("its certificate is valid from {} on: compare the clocks", at(not_before.as_secs()));
     }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    if let CertificateError::NotValidForNameContext { presented, .. } = certificate {
+        return format!("its certificate is for {}, not for {host}", names(presented));
     }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+    // A signature is bad where an authority has the name of the one that issued it, and another key.
+    if !matches!(certificate, CertificateError::UnknownIssuer | CertificateError::BadSignature) {
+        return format!("its certificate is not valid: {certificate}");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_say_how_whom_and_what() {
-        let target = |is_tls, host: &str, port, path: &str| Target {
-            is_tls,
-            host: host.into(),
-            port,
-            path: path.into(),
-        };
-        assert_eq!(parse("http://10.0.0.1").unwrap(), target(false, "10.0.0.1", 80, "/"));
-        assert_eq!(parse("http://[fd00::1]:8080/a?b=c").unwrap(), target(false, "fd00::1", 8080, "/a?b=c"));
-        assert_eq!(parse("https+insecure://red.example/x").unwrap(), target(true, "red.example", 443, "/x"));
-        for wrong in ["https://10.0.0.1", "ftp://10.0.0.1", "10.0.0.1", "http://"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+    match trust {
+        Trust::File(ca) => format!("who issued its certificate is not in `ca` {}", ca.display()),
+        Trust::Machine | Trust::Anybody => {
+            "who issued its certificate is unknown here: name the authority's file by `ca`".to_owned()
         }
     }
+}
+
+/// Names as people write them, of `DnsName("red.example")`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let inner = name.split_once('(').map_or(name.as_str(), |(_, rest)| rest.trim_end_matches(')'));
+        inner.trim_matches('"').to_owned()
+    };
+    let bare: Vec<String> = presented.iter().map(bare).collect();
+    if bare.is_empty() { "nobody".to_owned() } else { bare.join(", ") }
 }

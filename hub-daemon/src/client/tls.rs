@@ -1,4 +1,7 @@
-//! TLS towards a server: its certificate is checked by the authority that was named, and by no other.
+//! TLS towards a server: its certificate is checked by the authority that was named and by no other, by those of the
+//! machine, or not at all, as whoever asks says.
+
+mod anybody;
 
 use std::error::Error as _;
 use std::io;
@@ -9,9 +12,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+
+use anybody::Anybody;
 
 /// Makes TLS connections.
 pub(crate) struct Connector(TlsConnector);
@@ -22,17 +28,28 @@ impl std::fmt::Debug for Connector {
     }
 }
 
-/// A PEM file that is not as it should be.
+/// Why certificates are not as they should be.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {detail}", .path.display())]
-pub(crate) struct Unfit {
-    path: PathBuf,
-    detail: String,
+pub(crate) enum Unfit {
+    /// A PEM file.
+    #[error("{}: {detail}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Those of the machine.
+    #[error("this machine has no authorities to trust: install ca-certificates, or name a file by `ca`")]
+    Machine,
+    /// None at all: the library has no way to ask.
+    #[error("{0}")]
+    Library(#[from] rustls::Error),
 }
 
 impl Unfit {
     fn new(path: &Path, detail: &impl ToString) -> Self {
-        Self { path: path.to_owned(), detail: detail.to_string() }
+        Self::File { path: path.to_owned(), detail: detail.to_string() }
     }
 }
 
@@ -43,11 +60,10 @@ impl Connector {
         for certificate in certificates(ca)? {
             roots.add(certificate).map_err(|error| Unfit::new(ca, &error))?;
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| Unfit::new(ca, &error))?
-            .with_root_certificates(roots);
+        if roots.is_empty() {
+            return Err(Unfit::new(ca, &"there is no certificate in it"));
+        }
+        let builder = builder()?.with_root_certificates(roots);
         let config = match shown {
             Some((cert, key)) => {
                 let private = PrivateKeyDer::from_pem_file(key).map_err(|error| Unfit::new(key, &error))?;
@@ -60,11 +76,38 @@ impl Connector {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
+    /// Trusts the authorities of the machine, or of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    pub(crate) fn by_machine() -> Result<Self, Unfit> {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(Unfit::Machine);
+        }
+        let config = builder()?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Trusts whoever answers.
+    pub(crate) fn by_nobody() -> Result<Self, Unfit> {
+        let verifier = Arc::new(Anybody(provider()));
+        let config = builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
     /// Shakes hands with the server of this name or address.
     pub(crate) async fn connect(&self, host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         self.0.connect(name, stream).await
     }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, Unfit> {
+    Ok(ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unfit> {

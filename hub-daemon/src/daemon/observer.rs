@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
@@ -25,6 +26,7 @@ use crate::kernel::reader::ReadError;
 use crate::kernel::wireguard;
 use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
+use crate::systems::personality::probes::{self, InForce};
 use crate::view::Snapshot;
 use crate::view::switch::{Judged, Question, Wanted};
 
@@ -83,6 +85,25 @@ pub async fn observe(handle: HubHandle, runtime_dir: PathBuf) {
     }
 }
 
+/// The personality's own servers, which names in URLs are asked for.
+fn servers(asked: &[CheckAsked]) -> Vec<IpAddr> {
+    let own = asked.iter().filter(|asked| !asked.named);
+    own.filter_map(|asked| match &asked.check {
+        Check::Dns { server, .. } => Some(*server),
+        Check::Carrier
+        | Check::Addresses(_)
+        | Check::Applied
+        | Check::Rules
+        | Check::Neighbour(_)
+        | Check::Ping(_)
+        | Check::Route { .. }
+        | Check::Handshake { .. }
+        | Check::Tcp(_)
+        | Check::Http(_) => None,
+    })
+    .collect()
+}
+
 fn wanted(snapshot: &Snapshot) -> BTreeMap<Asked, (Place, Question)> {
     let questions = snapshot.interfaces.values().filter_map(|view| Some((view, view.place.clone()?)));
     let each = questions.flat_map(|(view, place)| {
@@ -137,9 +158,10 @@ impl Observer {
         let tools = Tools {
             pace,
             origin: Origin { addresses: from, ..Origin::default() },
-            servers: Vec::new(),
+            servers: servers(asked),
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),
+            rules: self.rules(interface),
         };
         Observation::Checks(checks::run(asked, place, &tools).await)
     }
@@ -173,6 +195,25 @@ impl Observer {
             let view = snapshot.interfaces.get(&interface).ok_or("the record is gone")?;
             let refused = view.conditions.iter().find(|condition| condition.reason == "KernelRefused");
             refused.map_or(Ok(()), |refused| Err(refused.message.clone()))
+        })
+    }
+
+    /// Has packets judged by threads in the hub's namespace, where ports are: they are made by the daemon's own, for a
+    /// thread that is made by one of checks is in the same namespace as that.
+    fn rules(&self, interface: &str) -> Arc<checks::Rules> {
+        let (snapshot, interface) = (self.snapshot.clone(), interface.to_owned());
+        let (datapath, runtime) = (Arc::clone(&self.datapath), Handle::current());
+        Arc::new(move || {
+            let view = snapshot.borrow().interfaces.get(&interface).map(Arc::clone);
+            let (datapath, runtime) = (Arc::clone(&datapath), runtime.clone());
+            Box::pin(async move {
+                let Some(force) = view.and_then(|view| view.in_force.clone()) else {
+                    return Ok("no rules decide".to_owned());
+                };
+                let asked = runtime.spawn(judge(datapath, force));
+                let told = asked.await.map_err(|error| error.to_string())??;
+                Ok(format!("{told} packets judged as the rules say"))
+            })
         })
     }
 
@@ -225,4 +266,15 @@ fn look(
 ) -> Result<Waited, ReadError> {
     let all = judged.waits_for_all();
     judged.ask(segment, Timestamp::now(), |change| datapath.waited(change, all, known))
+}
+
+/// How many packets are judged as rules say, or which one is judged otherwise.
+async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<usize, String> {
+    let judging = spawn_blocking(move || {
+        let probes = probes::probes(&force);
+        let questions: Vec<_> = probes.iter().map(|probe| probe.question.clone()).collect();
+        let answers = datapath.judge(&questions).map_err(|error| error.to_string())?;
+        probes::compare(force.segment, &probes, &answers)
+    });
+    judging.await.map_err(|error| error.to_string())?
 }

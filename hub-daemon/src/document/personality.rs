@@ -268,9 +268,14 @@ pub struct TargetDocument {
     /// `ADDRESS:PORT` that accepts a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<String>,
-    /// URL with `http://` that answers with a status below 400.
+    /// URL that answers with a status below 400: `http://`, `https://` with a certificate for the host by somebody
+    /// who is trusted, or `https+insecure://` with any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<String>,
+    /// With an `http` of `https://`: PEM file with the authorities that are trusted; default: those of the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ca: Option<PathBuf>,
     /// Server that answers a question for `name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<String>,

@@ -1,6 +1,7 @@
 //! Personalities, interfaces and switches: what the kernel should hold of them, and what the outside may see.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +11,9 @@ use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
 use crate::model::personality::Personality;
+use crate::model::prefix;
 use crate::systems::personality::contribute::{Laid, Pair, contribute, tunnel_name};
+use crate::systems::personality::probes::InForce;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::{Cause, GRACE, Phase};
 use crate::systems::personality::{Record, Standing};
@@ -108,7 +111,34 @@ impl Hub {
             conditions: self.interface_conditions(record, now),
             place: Some(record.settings.place.clone()),
             tunnel: self.tunnel_view(record),
+            in_force: self.in_force(record, now),
             wants: self.wants(name),
+        })
+    }
+
+    /// What packets of an interface are to be judged by, and a member of each family.
+    fn in_force(&self, record: &Record, now: Timestamp) -> Option<InForce> {
+        let carrier = self.records.get(&record.carrier).filter(|carrier| carrier.is_live(now))?;
+        if is_shut(record) {
+            return None;
+        }
+        let personality = self.worn(record, &record.layout.live)?;
+        let seat = Seat::new(&personality, &record.settings, &self.config).ok()?;
+        let own = |address: &IpAddr| personality.addresses().keys().any(|net| net.addr() == *address);
+        let member = |v4: bool| {
+            let range = seat.ranges.iter().find(|range| range.addr().is_ipv4() == v4)?;
+            if range.prefix_len() == range.max_prefix_len() {
+                return Some(range.addr());
+            }
+            // Of a network that the hub itself is in: somebody else.
+            (2..10).map(|host| prefix::nth(range, host)).find(|address| !own(address))
+        };
+        Some(InForce {
+            segment: carrier.segment,
+            port: self.port_of(&record.settings),
+            members: [true, false].into_iter().filter_map(member).collect(),
+            policy: Arc::clone(&carrier.policy),
+            other: carrier.candidate.as_ref().map(|candidate| Arc::clone(&candidate.policy)),
         })
     }
 

@@ -16,7 +16,7 @@ use hub_common::address::Address;
 use hub_common::application::{HEARD_WAITS, Signature};
 use hub_common::flow::{FLOW_TCP_CLOSED, FLOW_TWO_WAY, Flow, FlowKey};
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
-use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
+use hub_common::rule::{ACTION_ALLOW, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF, POLICY_PRESERVE, has_protocol};
 use jiff::Timestamp;
 
@@ -33,6 +33,7 @@ use crate::command::switch::Connection;
 use crate::datapath_view::{DecidedBy, ImpactedFlow, Impacts};
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
+use crate::model::rule::Direction;
 
 /// UDP and others count if their last packet is this young.
 const TWO_WAY_CUTOFF: Duration = Duration::from_secs(10);
@@ -120,25 +121,12 @@ impl Change<'_> {
         if !has_protocol(&policy.protocols, first.protocol) {
             return Fate::new(false, DecidedBy::Protocols);
         }
-        let (rules, default) = if egress {
-            (&policy.egress, &policy.egress_default)
-        } else {
-            (&policy.ingress, &policy.ingress_default)
-        };
-        let mut passed_on = false;
-        for rule in rules {
-            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !self.matches(rule, first) || !bears(rule) {
-                continue;
-            }
-            match rule.action {
-                ACTION_LOG => {}
-                ACTION_PASS_ON => passed_on = true,
-                action => {
-                    return self.decided(rule, action == ACTION_ALLOW || action == ACTION_RATE_LIMIT);
-                }
-            }
+        let direction = if egress { Direction::Egress } else { Direction::Ingress };
+        let said = policy.says(direction, first, |rule| self.matches(rule, first) && bears(rule));
+        match said.rule {
+            Some(rule) => self.decided(rule, said.allowed),
+            None => Fate::new(said.allowed, DecidedBy::Default),
         }
-        Fate::new(has_protocol(default, first.protocol), DecidedBy::Default)
     }
 
     fn decided(&self, rule: &Rule, survives: bool) -> Fate {

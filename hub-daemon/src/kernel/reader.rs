@@ -20,6 +20,7 @@ use crate::datapath_view::{
     Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
     SegmentCounts, Sweep,
 };
+use crate::judgement::Judgement;
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
 use crate::view::Snapshot;
@@ -164,6 +165,11 @@ impl Reader {
             Some(live) => live.why.ask(&live.maps, &live.snapshot(), question),
             None => Err(ReadError::Question("the data path is not loaded".into())),
         }
+    }
+
+    /// What the loaded program says of packets that come in by ports which they name.
+    pub fn judge(&self, questions: &[Question]) -> Result<Vec<Judgement>, ReadError> {
+        self.live(|live| questions.iter().map(|question| live.why.judge(&live.maps, question)).collect())
     }
 
     fn live<T: Default>(&self, read: impl FnOnce(&Live) -> Result<T, ReadError>) -> Result<T, ReadError> {

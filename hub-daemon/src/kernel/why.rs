@@ -28,6 +28,8 @@ use super::rule_text::{BASELINE, default_words, words};
 use super::ways::{Way, way};
 use crate::datapath_view::{Answer, AnswerRule, Question};
 use crate::desired::interfaces::tunnel_index;
+use crate::judgement::{Judgement, Verdict};
+use crate::model::SegmentId;
 use crate::view::switch::TunnelView;
 use crate::view::{Origin, PersonaView, Snapshot};
 
@@ -82,6 +84,20 @@ impl Why {
         Ok(Answer { port, leaves_by, ..translate(maps, snapshot, &outcome)? })
     }
 
+    /// Judges a packet that comes in by a port which the question names, and says no more than that.
+    pub(crate) fn judge(&self, maps: &Maps, question: &Question) -> Result<Judgement, ReadError> {
+        let frame = frame(question).map_err(|error| ReadError::Question(error.to_string()))?;
+        let port = question.port.as_deref().unwrap_or(HOST);
+        let outcome = self.run(maps, &frame, index(port)?, None)?;
+        let verdict = match outcome.verdict {
+            VERDICT_SKIP => Verdict::NotOurs,
+            VERDICT_DROP => Verdict::Refused(Reason::from_number(outcome.reason).unwrap_or(Reason::Internal)),
+            _ if outcome.flags & OUTCOME_ESTABLISHED != 0 => Verdict::Established,
+            _ => Verdict::Passes,
+        };
+        Ok(Judgement { segments: outcome.segment.map(SegmentId), verdict })
+    }
+
     /// `tunnel` is the interface index of one and whether the packet goes into it.
     fn run(
         &self,
@@ -121,16 +137,19 @@ fn tunnel<'a>(snapshot: &'a Snapshot, question: &Question) -> Option<&'a TunnelV
 /// The interface that the packet comes in on: as asked, else where the kernel would look for the sender.
 fn ingress(netlink: &mut Netlink, question: &Question) -> Result<u32, ReadError> {
     if let Some(port) = &question.port {
-        if port == HOST {
-            return Ok(LOOPBACK);
-        }
-        return if_nametoindex(port.as_str())
-            .map_err(|_errno| ReadError::Question(format!("there is no interface `{port}`")));
+        return index(port);
     }
     Ok(match way(netlink, None, question.source) {
         Way::Out(ifindex) => ifindex,
         Way::Local | Way::Nowhere => LOOPBACK,
     })
+}
+
+fn index(port: &str) -> Result<u32, ReadError> {
+    if port == HOST {
+        return Ok(LOOPBACK);
+    }
+    if_nametoindex(port).map_err(|_errno| ReadError::Question(format!("there is no interface `{port}`")))
 }
 
 /// The answer in words, but for the interfaces.

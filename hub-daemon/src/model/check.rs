@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
+
 /// Time between two tries of a check.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How long one try may take.
@@ -27,6 +29,8 @@ pub enum Check {
     Addresses(Vec<IpNet>),
     /// The hub's passes leave nothing undone for it. Answered by the hub itself.
     Applied,
+    /// The loaded programs judge packets to and from it as its rules say. Answered by the data path.
+    Rules,
     /// The MAC of a router on the link is found.
     Neighbour(IpAddr),
     /// A host answers pings.
@@ -54,8 +58,8 @@ pub enum Check {
     },
     /// A TCP port accepts a connection.
     Tcp(SocketAddr),
-    /// A URL answers with a status below 400.
-    Http(String),
+    /// A page comes with a status below 400.
+    Http(Page),
 }
 
 impl fmt::Display for Check {
@@ -67,6 +71,7 @@ impl fmt::Display for Check {
                 write!(formatter, "addresses {}", nets.join(", "))
             }
             Self::Applied => formatter.write_str("applied"),
+            Self::Rules => formatter.write_str("rules"),
             Self::Neighbour(address) => write!(formatter, "neighbour {address}"),
             Self::Ping(address) => write!(formatter, "ping {address}"),
             Self::Route { target, device: None } => write!(formatter, "route {target}"),
@@ -76,7 +81,7 @@ impl fmt::Display for Check {
                 write!(formatter, "handshake of {link} within {} s", within.as_secs())
             }
             Self::Tcp(to) => write!(formatter, "tcp {to}"),
-            Self::Http(url) => write!(formatter, "http {url}"),
+            Self::Http(page) => write!(formatter, "http {page}"),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod life;
 pub mod names;
 pub mod node;
 pub mod nodes;
+pub mod page;
 pub mod persona;
 pub mod personality;
 pub mod policy;

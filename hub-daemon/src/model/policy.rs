@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use hub_common::application::Signature;
 use hub_common::limit::Limit;
-use hub_common::rule::Rule;
+use hub_common::packet::Packet;
+use hub_common::rule::{ACTION_ALLOW, ACTION_LOG, ACTION_PASS_ON, ACTION_RATE_LIMIT, RULE_BASELINE, Rule};
+use hub_common::segment::has_protocol;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::rate::RateLimit;
+use super::rule::Direction;
 
 /// Rules of one persona as the data path wants them. Immutable: a change makes another value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,48 @@ pub struct Policy {
     pub signatures: Vec<Signature>,
     /// What rules say beside what they match, by their identity; most say nothing.
     pub terms: BTreeMap<u64, Terms>,
+}
+
+/// What rules say of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    /// Whether it may pass.
+    pub allowed: bool,
+    /// The rule that said so; none if the protocols or the default did.
+    pub rule: Option<&'a Rule>,
+}
+
+impl Policy {
+    /// What the rules of a direction say of a packet, where `matches` says which of them match it. A limit has room.
+    pub fn says(
+        &self,
+        direction: Direction,
+        packet: &Packet,
+        mut matches: impl FnMut(&Rule) -> bool,
+    ) -> Said<'_> {
+        if !has_protocol(&self.protocols, packet.protocol) {
+            return Said { allowed: false, rule: None };
+        }
+        let (rules, default) = match direction {
+            Direction::Ingress => (&self.ingress, &self.ingress_default),
+            Direction::Egress => (&self.egress, &self.egress_default),
+        };
+        let mut passed_on = false;
+        for rule in rules {
+            if (rule.flags & RULE_BASELINE != 0 && passed_on) || !matches(rule) {
+                continue;
+            }
+            match rule.action {
+                ACTION_LOG => {}
+                ACTION_PASS_ON => passed_on = true,
+                action => {
+                    let allowed = action == ACTION_ALLOW || action == ACTION_RATE_LIMIT;
+                    return Said { allowed, rule: Some(rule) };
+                }
+            }
+        }
+        Said { allowed: has_protocol(default, packet.protocol), rule: None }
+    }
 }
 
 /// What a rule says beside what it matches.

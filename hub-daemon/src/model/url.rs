@@ -1,7 +1,7 @@
 //! Addresses of HTTP servers, as documents write them.
 
 /// A URL of a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Url {
     /// Whether it is https.
     pub secure: bool,

@@ -23,6 +23,7 @@ use crate::model::policy::Policy;
 use crate::model::set::{self, Elements};
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::personality::operation::{Outcome, PhaseDone};
+use crate::systems::personality::probes::InForce;
 use crate::systems::personality::switch::{OperationId, Phase};
 
 /// One version of a personality.
@@ -117,6 +118,10 @@ pub struct InterfaceView {
     #[serde(skip)]
     #[schema(ignore)]
     pub tunnel: Option<TunnelView>,
+    /// What its packets are to be judged by; absent while it is shut.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub in_force: Option<InForce>,
     /// What the hub wants to know of it.
     #[serde(skip)]
     #[schema(ignore)]

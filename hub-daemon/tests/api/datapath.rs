@@ -9,6 +9,7 @@ use hub_daemon::datapath_view::{
     SegmentCounts, Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
+use hub_daemon::judgement::Judgement;
 use hub_daemon::kernel::impacted::{Change, Waited};
 use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::SegmentId;
@@ -21,6 +22,10 @@ use crate::support::FILED;
 pub(crate) struct FixedDatapath;
 
 impl Datapath for FixedDatapath {
+    fn judge(&self, _: &[Question]) -> Result<Vec<Judgement>, ReadError> {
+        Ok(Vec::new())
+    }
+
     fn ended(&self, _: SegmentId) -> Result<u64, ReadError> {
         Ok(0)
     }

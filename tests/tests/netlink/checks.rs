@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use std::time::Duration;
 use hub_daemon::checks::{Origin, Pace, Tools, run};
 use hub_daemon::desired::interfaces::{Place, Selector};
 use hub_daemon::model::check::{Check, CheckAsked, CheckResult};
+use hub_daemon::model::page::Page;
 
 use crate::interfaces::{inside, resource};
 use crate::lab::{Member, ip, lab, wait_until};
 
-fn tools() -> Tools {
+pub(crate) fn tools() -> Tools {
     let pace = Pace {
         interval: Duration::from_millis(100),
         timeout: Duration::from_secs(2),
@@ -26,14 +28,19 @@ fn tools() -> Tools {
         servers: vec![address("10.1.0.1")],
         handshake: Arc::new(|link| (link == "wg0").then_some(Duration::from_secs(12))),
         applied: Arc::new(|| Ok(())),
+        rules: Arc::new(|| Box::pin(std::future::ready(Ok("2 packets judged as the rules say".to_owned())))),
     }
+}
+
+pub(crate) fn page(url: &str, ca: Option<&Path>) -> Check {
+    Check::Http(Page::new(url, ca).unwrap())
 }
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
+pub(crate) fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
     let place = Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) };
     ask_from(&place, None, checks, tools)
 }
@@ -48,7 +55,7 @@ fn ask_from(place: &Place, devices: Option<&[&str]>, checks: Vec<Check>, tools: 
     runtime.block_on(run(&asked, place, tools))
 }
 
-fn connected() -> Member {
+pub(crate) fn connected() -> Member {
     let red = resource();
     for command in ["ip address add 10.1.0.5/24 dev eth0", "ip address add fd01::5/64 dev eth0 nodad"] {
         inside(&red, command);
@@ -57,10 +64,10 @@ fn connected() -> Member {
 }
 
 /// A real DNS server beside the hub.
-struct Dnsmasq(Child);
+pub(crate) struct Dnsmasq(Child);
 
 impl Dnsmasq {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut command = Command::new("dnsmasq");
         command.args([
             "--keep-in-foreground",
@@ -109,6 +116,7 @@ fn what_works_passes_in_both_families() {
             Check::Carrier,
             Check::Addresses(vec!["10.1.0.5/24".parse().unwrap(), "fd01::5/64".parse().unwrap()]),
             Check::Applied,
+            Check::Rules,
             Check::Neighbour(address("10.1.0.1")),
             Check::Neighbour(address("fd01::1")),
             Check::Ping(address("10.1.0.1")),
@@ -120,8 +128,8 @@ fn what_works_passes_in_both_families() {
             Check::Handshake { link: "wg0".into(), within: Duration::from_mins(3) },
             Check::Tcp("10.1.0.1:8080".parse().unwrap()),
             Check::Tcp("[fd01::1]:8080".parse().unwrap()),
-            Check::Http("http://host.example:8080/health".into()),
-            Check::Http("http://[fd01::1]:8080/".into()),
+            page("http://host.example:8080/health", None),
+            page("http://[fd01::1]:8080/", None),
         ];
         let count = checks.len();
         let results = ask(&red, checks, &tools());
@@ -129,9 +137,9 @@ fn what_works_passes_in_both_families() {
         for result in &results {
             assert!(result.passed && result.tries >= 2, "{result:?}");
         }
-        assert_eq!(results[5].check, "ping 10.1.0.1");
-        assert!(results[5].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[5]);
-        assert!(results[10].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[10]);
+        assert_eq!(results[6].check, "ping 10.1.0.1");
+        assert!(results[6].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[6]);
+        assert!(results[11].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[11]);
     });
 }
 
@@ -173,7 +181,7 @@ fn what_does_not_work_says_why_in_words() {
         assert_eq!(told(stale), "the last handshake of wg0 was 12 s ago, more than 5 s");
         assert!(told(Check::Tcp("10.1.0.1:9".parse().unwrap())).contains("does not take connections"));
         assert_eq!(
-            told(Check::Http("http://10.1.0.1:8080/".into())),
+            told(page("http://10.1.0.1:8080/", None)),
             "http://10.1.0.1:8080/ answers 503 Service Unavailable"
         );
         assert_eq!(told(Check::Applied), "route 10.2.0.0/24: there is no interface `eth7`");

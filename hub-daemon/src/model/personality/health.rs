@@ -6,6 +6,7 @@ use super::{address, is_domain};
 use crate::document::personality::{HealthDocument, OnUnhealthyDocument, TargetDocument};
 use crate::model::check::Check;
 use crate::model::names;
+use crate::model::page::{NoPage, Page};
 use crate::model::problems::Problems;
 
 /// Most targets of one personality.
@@ -47,13 +48,14 @@ impl Health {
 
 /// Reads one question; problems point below `base`.
 pub fn target(problems: &mut Problems, base: &str, written: &TargetDocument) -> Option<Check> {
-    let TargetDocument { ping, tcp, http, dns, name, route, device, neighbour } = written;
+    let TargetDocument { ping, tcp, http, ca, dns, name, route, device, neighbour } = written;
     let given = [ping, tcp, http, dns, route, neighbour];
     if given.iter().filter(|field| field.is_some()).count() != 1 {
         problems.add(base, "give exactly one of ping, tcp, http, dns, route and neighbour");
         return None;
     }
     for (field, is_there, needs) in [
+        ("ca", ca.is_some() && http.is_none(), "http"),
         ("name", name.is_some() && dns.is_none(), "dns"),
         ("device", device.is_some() && route.is_none(), "route"),
     ] {
@@ -88,13 +90,9 @@ pub fn target(problems: &mut Problems, base: &str, written: &TargetDocument) -> 
         return problems.take(&format!("{base}/tcp"), parsed).map(Check::Tcp);
     }
     let url = http.as_ref()?;
-    let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
-    if host.is_none_or(str::is_empty) || url.contains(char::is_whitespace) {
-        let detail = format!("http `{url}`: use a URL like http://10.20.0.9/health");
-        problems.add(format!("{base}/http"), detail);
-        return None;
-    }
-    Some(Check::Http(url.clone()))
+    let page = Page::new(url, ca.as_deref());
+    let field = if matches!(page, Err(NoPage::Needless | NoPage::Relative(_))) { "ca" } else { "http" };
+    problems.take(&format!("{base}/{field}"), page).map(Check::Http)
 }
 
 fn name_fits(problems: &mut Problems, pointer: &str, name: &str) {

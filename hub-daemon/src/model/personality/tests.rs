@@ -159,6 +159,22 @@ fn every_problem_is_told_at_its_place() {
             json!("host:1"),
             "peers/0/endpoint endpoint `host:1`",
         ),
+        (&["health", "targets", "0"], json!({"http": "ftp://10.0.0.1"}), "/health/targets/0/http http `ftp:"),
+        (
+            &["health", "targets", "0"],
+            json!({"http": "https://10.0.0.1", "ca": "ca.pem"}),
+            "/health/targets/0/ca file `ca.pem`: use an absolute path",
+        ),
+        (
+            &["health", "targets", "0"],
+            json!({"http": "http://10.0.0.1", "ca": "/ca.pem"}),
+            "/health/targets/0/ca ca is for `https://`",
+        ),
+        (
+            &["health", "targets", "0"],
+            json!({"tcp": "10.0.0.1:1", "ca": "/ca.pem"}),
+            "/health/targets/0/ca ca belongs to `http`",
+        ),
         (&["dns_servers", "0"], json!("dns"), "/dns_servers/0 address `dns`"),
         (&["dns_search", "0"], json!("a b"), "/dns_search/0 domain `a b`"),
         (
@@ -178,7 +194,7 @@ fn every_problem_is_told_at_its_place() {
             json!({"ping": "10.0.0.1", "tcp": "10.0.0.1:1"}),
             "give exactly one of ping",
         ),
-        (&["health", "targets", "2", "http"], json!("https://a"), "use a URL like http://"),
+        (&["health", "targets", "2", "http"], json!("https:///a"), "use a URL like http://"),
         (&["drain", "timeout"], json!("2h"), "/drain/timeout timeout `2h`: use at most 1h"),
         (&["dns_server"], json!("10.0.0.1"), "did you mean `dns_servers`?"),
     ] {

@@ -28,6 +28,7 @@ fn kind(check: &Check) -> Kind {
         Check::Carrier
         | Check::Addresses(_)
         | Check::Applied
+        | Check::Rules
         | Check::Route { .. }
         | Check::Handshake { .. } => Kind::Own,
         Check::Neighbour(_) => Kind::Neighbour,
@@ -40,6 +41,7 @@ fn kind(check: &Check) -> Kind {
 pub fn asked(personality: &Personality, seat: &Seat, segment: SegmentId) -> Vec<CheckAsked> {
     let mut checks = vec![Check::Carrier];
     checks.push(Check::Addresses(personality.addresses().keys().copied().collect()));
+    checks.extend([Check::Applied, Check::Rules]);
     let link = personality.tunnel().map(|tunnel| tunnel_name(tunnel, segment));
     let mut routers = seat.routers.clone();
     let mut targets = Vec::new();

@@ -7,6 +7,7 @@ pub mod checks;
 pub mod contribute;
 pub mod health;
 pub mod operation;
+pub mod probes;
 pub mod seat;
 pub mod switch;
 pub mod versions;

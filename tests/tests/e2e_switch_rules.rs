@@ -1,0 +1,101 @@
+//! Whether the loaded programs judge as the rules say is a check like others: a switch goes back whose rules came to
+//! harm, and harm that comes later is told.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that cannot go on fails the test that called it"
+)]
+
+use std::time::Duration;
+
+use aya::maps::{Array, Map, MapData};
+use hub_common::rule::Rule;
+use hub_common::segment::{Policy, Segment, policy_slot};
+use hub_tests::lab::resource::Which::{Open, Shut};
+use hub_tests::lab::resource::{BOTH, Resource, SWITCH, resource_at};
+use hub_tests::lab::wait_until;
+use hub_tests::root;
+use serde_json::{Value, json};
+
+/// Three rounds of checks, and room for a busy machine.
+const ROUNDS: Duration = Duration::from_secs(60);
+
+fn table<V: aya::Pod>(resource: &Resource, name: &str) -> Array<MapData, V> {
+    let path = resource.world.hub.folder().join("bpf/hub/v1").join(name);
+    let data = MapData::from_pin(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    Array::try_from(Map::Array(data)).unwrap()
+}
+
+/// The policies of the interface: the one that decides, and the one beside it.
+fn policies(resource: &Resource) -> [(u32, Policy); 2] {
+    let segment = u32::try_from(resource.view()["segment"].as_u64().unwrap()).unwrap();
+    let segment: Segment = table(resource, "SEGMENTS").get(&segment, 0).unwrap();
+    [segment.policy, segment.candidate].map(|word| {
+        let slot = policy_slot(word);
+        (slot, table(resource, "POLICIES").get(&slot, 0).unwrap())
+    })
+}
+
+/// The answer to the check, if it was asked.
+fn answer(checks: &Value) -> Option<(bool, String)> {
+    let check = checks.as_array().unwrap().iter().find(|check| check["check"] == "rules")?;
+    Some((check["passed"] == true, check["detail"].as_str().unwrap().to_owned()))
+}
+
+#[test]
+fn a_switch_whose_rules_came_to_harm_goes_back() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let leaving = resource.world.outside.connect(resource_at(true), Open.port());
+    let drain = json!({"drain": {"timeout": "10m"}});
+    let mut slow = Shut.definition(&drain);
+    slow["name"] = "slow".into();
+    resource.keep(&slow);
+    let began = resource.order("slow", &json!({})).expect(202);
+    wait_until("it waits for a connection", SWITCH, || resource.state() == "draining");
+    // A rule that is lost lets everything in, and nobody who is let in complains.
+    let [_, (_, beside)] = policies(&resource);
+    let mut rules: Array<_, Rule> = table(&resource, "RULES");
+    rules.set(beside.ingress_first, Rule::ZERO, 0).unwrap();
+    drop(leaving);
+    let end = resource.finish(began["id"].as_str().unwrap());
+    assert_eq!(end["outcome"], "rolled_back", "{end:#}");
+    let why = end["failure"].as_str().unwrap();
+    assert!(why.starts_with("rules: ") && why.contains("passes, though the rules refuse it"), "{why}");
+    resource.settle();
+    resource.expect_whole(Open, "after the harm");
+}
+
+#[test]
+fn harm_that_comes_later_is_told_in_both_families() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let end = resource.switch("shut", &json!({}));
+    assert_eq!(end["outcome"], "committed", "{end:#}");
+    // What is let in and what is not, of both families; what members send is all let out.
+    let (passed, detail) = answer(&end["checks"]).unwrap();
+    assert!(passed && detail.starts_with("6 packets judged as the rules say in "), "{detail}");
+    wait_until("it is asked again", ROUNDS, || {
+        answer(&resource.view()["checks"]).is_some_and(|(passed, _)| passed)
+    });
+    let [(slot, whole), _] = policies(&resource);
+    let mut slots: Array<_, Policy> = table(&resource, "POLICIES");
+    slots.set(slot, Policy::ZERO, 0).unwrap();
+    let said = |condition: &str| {
+        let view = resource.view();
+        let conditions = view["conditions"].as_array().unwrap().iter();
+        let mut those = conditions.filter(|it| it["reason"] == condition);
+        those.next().map(|it| it["message"].as_str().unwrap().to_owned())
+    };
+    wait_until("the harm is told", ROUNDS, || said("Unhealthy").is_some());
+    let why = said("Unhealthy").unwrap();
+    assert!(why.starts_with("rules: tcp from 203.0.113.251 to 10.20.0.5 port "), "{why}");
+    assert!(why.ends_with("is dropped (protocol), though the rules allow it"), "{why}");
+    slots.set(slot, whole, 0).unwrap();
+    wait_until("it is well again", ROUNDS, || said("Unhealthy").is_none());
+    resource.world.outside.expect_tcp(resource_at(false), BOTH, hub_tests::lab::Outcome::Answered);
+}
