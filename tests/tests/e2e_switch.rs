@@ -1,9 +1,4 @@
 //! An interface's personality is switched while traffic flows, or put back.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a helper that cannot go on fails the test that called it"
-)]
 
 use std::time::Duration;
 

@@ -90,6 +90,10 @@ fn an_unconfirmed_switch_goes_back_when_a_killed_hub_is_back() {
     assert_eq!(end["outcome"], "rolled_back", "{end:#}");
     resource.settle();
     resource.expect_whole(Open, "after a kill");
+    for v4 in FAMILIES {
+        // The one that went back had been about to lose it.
+        resource.world.outside.expect_tcp(Open.address(v4).parse().unwrap(), BOTH, Answered);
+    }
     // Its time runs out, and nothing of it is left for later.
     let id = shut(&resource, &json!({"confirm_within": "1s"}), "awaiting_confirm");
     assert_eq!(resource.finish(&id)["outcome"], "rolled_back");

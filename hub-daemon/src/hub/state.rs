@@ -260,6 +260,9 @@ fn revived(
     allotted: &BTreeMap<usize, IpNet>,
     baseline: &[Rule],
 ) -> Result<Candidate, Rejection> {
+    // Of what was stored without it, nothing is known that goes away.
+    let carried =
+        stored.carried.or_else(|| carried.map(|carried| Carried { leaving: Vec::new(), ..carried }));
     let definition = PersonaDocument { carried, ..stored.definition };
     let mut draft = Draft::checked(definition, allotted, None, BTreeMap::new(), baseline)?;
     draft.end_rules(rule_ends(&draft.persona, None, stored.began));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::document::persona::PersonaDocument;
 use crate::model::persona::Persona;
+use crate::model::personality::Carried;
 use crate::model::policy::Policy;
 use crate::view::CandidateView;
 
@@ -45,6 +46,9 @@ pub struct StoredCandidate {
     pub over: bool,
     /// The definition as given.
     pub definition: PersonaDocument,
+    /// What it has beside, where it carries a personality: not what the one that decides has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
 }
 
 impl Candidate {
@@ -55,6 +59,7 @@ impl Candidate {
             until: self.until,
             over: self.over,
             definition: self.document.as_ref().clone(),
+            carried: self.document.carried.clone(),
         }
     }
 
