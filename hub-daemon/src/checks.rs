@@ -44,7 +44,7 @@ impl Default for Pace {
     }
 }
 
-/// How long ago the last handshake of a tunnel was, by name of the link.
+/// How long ago the last handshake of a tunnel was, by name of the link. Asked inside the interface's namespace.
 pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
 
 /// Has packets of an interface judged: what was seen, or which one is judged otherwise than its rules say.

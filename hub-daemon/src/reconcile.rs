@@ -112,6 +112,25 @@ pub struct Report {
     pub failures: Vec<Failure>,
 }
 
+impl Report {
+    /// Notes what came of putting one object: whether it changed, or why it could not be put.
+    pub fn note<E: std::fmt::Display>(
+        &mut self,
+        put: Result<bool, E>,
+        object: impl FnOnce() -> String,
+        persona: Option<&PersonaId>,
+    ) {
+        match put {
+            Ok(changed) => self.put += usize::from(changed),
+            Err(error) => self.failures.push(Failure {
+                object: object(),
+                error: error.to_string(),
+                persona: persona.cloned(),
+            }),
+        }
+    }
+}
+
 /// One thing that could not be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

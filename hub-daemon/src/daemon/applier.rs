@@ -218,8 +218,10 @@ impl Applier {
         {
             inventory = Arc::new(fresh);
         }
-        let tunnels = self.datapath.put_tunnels(desired);
-        self.network.raise_tunnels(desired, |name| self.datapath.judges_tunnel(name));
+        let tunnels = self.datapath.put_tunnels(desired, self.network.against());
+        if self.network.against() == Against::Kernel || tunnels.put > 0 {
+            self.network.raise_tunnels(desired, |name| self.datapath.judges_tunnel(name));
+        }
         self.network.prepare_interfaces(desired);
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
         reports.push(tunnels);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -170,19 +170,18 @@ impl Observer {
     /// session of the last time.
     async fn handshakes(&self, asked: &[CheckAsked], place: &Place) -> Arc<Handshake> {
         let folder = self.runtime_dir.clone();
-        let namespace = place.namespace.clone();
-        let tunnel = move |folder: &Path, link: &str| wireguard::Place::new(folder, link, namespace.as_ref());
         for asked in asked {
             let Check::Handshake { link, .. } = &asked.check else { continue };
             if !asked.named {
                 continue;
             }
-            let tunnel = tunnel(&folder, link);
+            let tunnel = wireguard::Place::new(&folder, link, place.namespace.as_ref());
             // What came of it is seen by its age.
             drop(spawn_blocking(move || tunnel.shake_hands(SHAKE)).await);
         }
         Arc::new(move |link: &str| {
-            let device = tunnel(&folder, link).status().ok()?;
+            // Who checks is inside the namespace already.
+            let device = wireguard::Place::new(&folder, link, None).status().ok()?;
             device.peers.values().filter_map(|peer| peer.handshake_age).min()
         })
     }

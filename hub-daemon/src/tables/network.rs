@@ -126,6 +126,11 @@ impl Network {
         self.switches.put_against(against, &wanted, |key| switch_owner(desired, key), round);
     }
 
+    /// What this pass compares with, from [`Self::put_links`] on.
+    pub fn against(&self) -> Against {
+        self.against
+    }
+
     /// Sets up tunnels that are judged; routes through them come after.
     pub fn raise_tunnels(&mut self, desired: &Desired, is_judged: impl Fn(&String) -> bool) {
         self.tunnels.table().raise(&desired.tunnels, is_judged);

@@ -48,7 +48,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::load::{Capacities, Loaded};
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
-use crate::reconcile::{Failure, Report};
+use crate::reconcile::{Against, Failure, Report};
 
 /// What went wrong with a map.
 #[derive(Debug, thiserror::Error)]
@@ -180,8 +180,8 @@ impl Datapath {
     }
 
     /// Puts the programs on the devices of tunnels in namespaces of others, as far as these are there.
-    pub fn put_tunnels(&mut self, desired: &Desired) -> Report {
-        self.tunnels.put(&mut self.ebpf, &self.pins, &desired.tunnels)
+    pub fn put_tunnels(&mut self, desired: &Desired, against: Against) -> Report {
+        self.tunnels.put(&mut self.ebpf, &self.pins, &desired.tunnels, against)
     }
 
     /// Whether the programs are on the device of a tunnel.

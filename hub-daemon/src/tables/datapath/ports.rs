@@ -101,12 +101,8 @@ impl Ports {
         for (name, port) in wanted {
             let Some(link) = inventory.links.get(name) else { continue };
             let translated = if is_translated(port, desired) { PORT_TRANSLATED } else { 0 };
-            match self.put_one(ebpf, pins, name, port, link, translated) {
-                Ok(changed) => report.put += usize::from(changed),
-                Err(error) => {
-                    report.failures.push(Failure { object: format!("port {name}"), error, persona: None });
-                }
-            }
+            let put = self.put_one(ebpf, pins, name, port, link, translated);
+            report.note(put, || format!("port {name}"), None);
         }
         if !self.swept {
             self.swept = true;

@@ -20,7 +20,7 @@ use crate::kernel::clsact;
 use crate::kernel::namespace::{NamespaceError, OpenNamespace};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::outputs::status::Attachment;
-use crate::reconcile::{Failure, Report};
+use crate::reconcile::{Against, Report};
 
 const NAME: &str = "tunnel ports";
 const PLACES: [(Place, TcAttachType, &str); 2] =
@@ -87,21 +87,25 @@ impl Tunnels {
         })
     }
 
-    /// Puts an entry for each tunnel, and the programs on those devices that are there.
-    pub(super) fn put(&mut self, ebpf: &mut Ebpf, pins: &Path, wanted: &SharedMap<String, Tunnel>) -> Report {
+    /// Puts an entry for each tunnel, and the programs on those devices that are there. A pass by memory believes that
+    /// they are still on devices that had them.
+    pub(super) fn put(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: &Path,
+        wanted: &SharedMap<String, Tunnel>,
+        against: Against,
+    ) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         self.forget(pins, wanted);
-        self.judged.clear();
+        self.judged.retain(|name| against == Against::Memory && wanted.contains_key(name));
         for (name, tunnel) in wanted {
             let Some(entry) = entry(name, tunnel) else { continue };
-            match self.put_one(ebpf, pins, name, tunnel, entry) {
-                Ok(changed) => report.put += usize::from(changed),
-                Err(error) => report.failures.push(Failure {
-                    object: format!("programs on tunnel {name}"),
-                    error: error.to_string(),
-                    persona: Some(tunnel.persona.clone()),
-                }),
+            if self.judges(name) && self.live.get(name).is_some_and(|(_, live)| *live == entry) {
+                continue;
             }
+            let put = self.put_one(ebpf, pins, name, tunnel, entry);
+            report.note(put, || format!("programs on tunnel {name}"), Some(&tunnel.persona));
         }
         report
     }
