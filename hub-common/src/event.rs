@@ -101,6 +101,8 @@ reasons! {
     Land = 36, "land";
     /// The sender began too many flows.
     FlowRate = 37, "flow_rate";
+    /// A member asks for the link address of a hub's address that is not its persona's.
+    ForeignGateway = 38, "foreign_gateway";
 }
 
 /// Slots of the per-reason counters: one hook's share of the array.

@@ -58,6 +58,9 @@ pub const PORT_SETS: u32 = 254;
 pub const LOCAL_WORDS: u32 = 16_384;
 /// The hub's own addresses.
 pub const LOCALS: u32 = 4_096;
+/// Gateways of personalities, which lie beside their addresses: one of either family for each of [`SEGMENTS`], and
+/// twice while an interface changes over.
+pub const GATEWAYS: u32 = 65_536;
 /// Pairs of personas that may talk; default.
 pub const PEERS: u32 = 65_536;
 /// Rules with a limit, over all personas.

@@ -43,7 +43,7 @@ crate::shared! {
         pub zone: u16,
         /// Zero.
         pub pad: u16,
-        /// Of an ICMP error: the packet it speaks of.
+        /// Of an ICMP error: the packet it speaks of. With [`PACKET_ASKS`]: whom it asks for, as `target`.
         pub inner: Inner,
     }
 
@@ -126,6 +126,8 @@ pub const PACKET_OTHER: u16 = 1 << 9;
 pub const PACKET_VLAN: u16 = 1 << 10;
 /// A router advertisement or ICMPv6 redirect.
 pub const PACKET_ROUTER: u16 = 1 << 11;
+/// An ARP request or a neighbour solicitation: it asks for the link address of `inner.target`.
+pub const PACKET_ASKS: u16 = 1 << 12;
 
 /// TCP FIN.
 pub const TCP_FIN: u8 = 1;

@@ -14,8 +14,8 @@ use crate::address::{is_martian_v4, is_martian_v6, mapped};
 use crate::event::Reason;
 use crate::limits::{EXTENSION_HEADERS, VLAN_TAGS};
 use crate::packet::{
-    PACKET_ARP, PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_OPTIONS, PACKET_OTHER, PACKET_V4,
-    PACKET_V6, PACKET_VLAN, Packet, protocol,
+    PACKET_ARP, PACKET_ASKS, PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_OPTIONS, PACKET_OTHER,
+    PACKET_V4, PACKET_V6, PACKET_VLAN, Packet, protocol,
 };
 
 mod transport;
@@ -96,13 +96,27 @@ pub fn network(bytes: &impl Bytes, ethertype: u16, offset: usize, packet: &mut P
         ETHERTYPE_V6 => v6(bytes, offset, packet),
         ETHERTYPE_ARP => {
             packet.flags |= PACKET_ARP;
-            Ok(())
+            arp(bytes, offset, packet)
         }
         _ => {
             packet.flags |= PACKET_OTHER;
             Ok(())
         }
     }
+}
+
+/// Parses ARP for IPv4 over Ethernet (RFC 826); the kernel drops any other, whose addresses mean nothing here.
+#[inline(always)]
+fn arp(bytes: &impl Bytes, offset: usize, packet: &mut Packet) -> Result<(), Reason> {
+    const REQUEST: [u8; 2] = [0, 1];
+    let message = bytes.read::<28>(offset).ok_or(Reason::Truncated)?;
+    packet.source = mapped([message[14], message[15], message[16], message[17]]);
+    packet.target = mapped([message[24], message[25], message[26], message[27]]);
+    if [message[6], message[7]] == REQUEST {
+        packet.flags |= PACKET_ASKS;
+        packet.inner.target = packet.target;
+    }
+    Ok(())
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@
     reason = "bounds are constants; a panic that can be reached does not load"
 )]
 
+use crate::address::Address;
 use crate::limits::POLICY_SLOT_BITS;
 
 crate::shared! {
@@ -110,6 +111,16 @@ crate::shared! {
         pub traces: u32,
         /// Zero.
         pub pad: u32,
+    }
+
+    /// An address by which the hub answers members of a segment, though it is not in their ranges.
+    pub struct Gateway {
+        /// Whose gateway it is.
+        pub segment: u32,
+        /// Zero.
+        pub pad: u32,
+        /// The address.
+        pub address: Address,
     }
 
     /// A port of the host that stays reachable whatever the policies say.

@@ -41,6 +41,8 @@ pub struct Desired {
     pub endpoints: SharedMap<String, Endpoint>,
     /// Addresses that the hub puts on interfaces.
     pub addresses: SharedMap<(String, IpNet), Address>,
+    /// Addresses of the hub that members of a segment may ask for, though they are in none of its ranges.
+    pub gateways: SharedMap<(SegmentId, IpAddr), ()>,
     /// Routes with protocol 177.
     pub routes: SharedMap<RouteKey, Route>,
     /// Policy rules (`ip rule`) with protocol 177.

@@ -20,7 +20,7 @@ use hub_common::open::PortSet;
 use hub_common::outcome::{Outcome, SCRATCH_READ_ONLY, Scratch};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
-use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::segment::{Failsafe, Gateway, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{Histogram, Policer, Shape};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
@@ -122,6 +122,16 @@ pub(crate) static V6_PREFIXES: LpmTrie<Address, u32, { limits::V6_PREFIXES as us
 /// The hub's own addresses. Asked for first packets and before failsafe drops only.
 #[btf_map]
 pub(crate) static LOCALS: HashMap<Address, u32, { limits::LOCALS as usize }> = HashMap::new();
+
+/// The hub's addresses that lie beside the ranges of the members who may ask for them. Asked for ARP and neighbour
+/// solicitations about the hub's addresses only. Daemon writes.
+#[btf_map]
+pub(crate) static GATEWAYS: HashMap<
+    Gateway,
+    u32,
+    { limits::GATEWAYS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
 
 /// Host ports that stay reachable. Asked only when a packet is about to be dropped.
 #[btf_map]

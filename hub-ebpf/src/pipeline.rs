@@ -29,7 +29,7 @@ use crate::maps::{FAILSAFE, SETTINGS, own};
 use crate::report::refuse;
 use crate::stage::candidate::hub_candidate;
 use crate::stage::classify::{alive, classify};
-use crate::stage::front::{Front, front};
+use crate::stage::front::{Front, asks_in_vain, front};
 use crate::stage::trace::hub_trace;
 use crate::stage::{flow, fragment, quarantine};
 
@@ -104,6 +104,11 @@ pub(crate) extern "C" fn hub_judge_slowly(scratch: *mut Scratch) -> u32 {
 #[inline(always)]
 fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
     let Some(settings) = SETTINGS.get(0) else { return Err(Reason::Internal) };
+    // VERIFIER(6.18): not part of `front`, of whose answer the compiler would store a half that is not set.
+    if asks_in_vain(scratch) {
+        refuse(&mut scratch.outcome, Reason::ForeignGateway, scratch.port.segment, true);
+        return Err(Reason::ForeignGateway);
+    }
     match front(scratch) {
         Ok(Front::Skip) => return Ok(Front::Skip),
         Ok(Front::Judge) => {}

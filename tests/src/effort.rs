@@ -17,6 +17,44 @@ pub struct Effort {
 /// Minutes of each goal's long form; unset in everyday runs.
 const MINUTES: &str = "HUB_SOAK_MINUTES";
 
+/// Which part of how many a long run does, `2/6`; unset does all.
+const PART: &str = "HUB_SOAK_PART";
+
+/// A part of a long run's work. What is in one is in no other, whatever else there is to do, so that parts which
+/// are done one after the other add up.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    number: u64,
+    of: u64,
+}
+
+impl Part {
+    /// The part that was asked for.
+    pub fn asked() -> Self {
+        let Ok(text) = std::env::var(PART) else { return Self { number: 1, of: 1 } };
+        let read =
+            text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
+        let (number, of) = read.filter(|(number, of)| (1..=*of).contains(number)).unwrap_or_else(|| {
+            panic!("{PART}={text}: write a part like 2/6");
+        });
+        Self { number, of }
+    }
+
+    /// Whether a piece of work with this name is in it.
+    pub fn has(self, name: &str) -> bool {
+        // FNV-1a: the same in every run and on every machine.
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        (hash >> 32) % self.of == self.number - 1
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "part {} of {}", self.number, self.of)
+    }
+}
+
 /// Whether this is a long run.
 pub fn is_long() -> bool {
     minutes().is_some()
@@ -56,4 +94,22 @@ impl Effort {
 #[expect(clippy::print_stderr, reason = "the reader of the test's output is told what was done")]
 pub fn figure(goal: &str, text: &str) {
     eprintln!("{goal}: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_about_equal_and_each_piece_is_in_one() {
+        let mut sizes = [0; 6];
+        for piece in 0..6_000 {
+            let has = |number: u64| Part { number, of: 6 }.has(&format!("Life bpf error=EIO {piece}"));
+            let parts: Vec<usize> = (0..6).filter(|part| has(*part as u64 + 1)).collect();
+            assert_eq!(parts.len(), 1, "piece {piece}");
+            sizes[parts[0]] += 1;
+        }
+        assert!(sizes.iter().all(|size| (900..1_100).contains(size)), "{sizes:?}");
+        assert!(Part { number: 1, of: 1 }.has("everything"));
+    }
 }

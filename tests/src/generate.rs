@@ -172,6 +172,9 @@ impl World {
         for _ in 0..3 {
             let gateway = random.pick(&self.members).unwrap();
             self.model.locals.insert(gateway);
+            if random.chance(50) {
+                self.model.gateways.insert((1 + random.below(SEGMENTS as usize) as u32, gateway));
+            }
         }
     }
 }

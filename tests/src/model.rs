@@ -15,6 +15,7 @@ mod icmp;
 mod judge;
 mod kinds;
 mod lists;
+mod neighbours;
 mod open;
 mod related;
 mod rules;
@@ -168,6 +169,8 @@ pub struct Model {
     connections: BTreeMap<(u32, Option<u16>, IpAddr), i64>,
     /// The hub's own addresses.
     pub locals: BTreeSet<IpAddr>,
+    /// Those that lie beside the ranges of the segment whose members may ask for them.
+    pub gateways: BTreeSet<(u32, IpAddr)>,
     /// Protocols and ports of the host that stay reachable over uplinks.
     pub failsafe: BTreeSet<(u8, u16)>,
     /// TCP without SYN may open flows before this tick.

@@ -6,7 +6,7 @@
 mod transport;
 mod write;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub use transport::Transport;
 
@@ -53,6 +53,12 @@ impl From<(IpAddr, u16)> for End {
 /// Reads an address that the test wrote itself.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap_or_else(|error| panic!("address `{text}`: {error}"))
+}
+
+/// An ARP message for IPv4 over Ethernet (RFC 826).
+pub fn arp(operation: u8, sender: Ipv4Addr, asked: Ipv4Addr) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, operation];
+    [&head[..], &SOURCE_MAC, &sender.octets(), &[0; 6], &asked.octets()].concat()
 }
 
 /// One VLAN tag.

@@ -175,6 +175,77 @@ fn no_frame_of_a_member_is_seen_on_the_wire_of_another_persona() {
     }
 }
 
+/// Whether a frame says which link address an address has.
+fn is_answer(asked: IpAddr) -> impl FnMut(&[u8]) -> bool {
+    move |frame: &[u8]| match asked {
+        IpAddr::V4(v4) => {
+            frame.get(12..14) == Some(&[8, 6])
+                && frame.get(20..22) == Some(&[0, 2])
+                && frame.get(28..32) == Some(&v4.octets())
+        }
+        IpAddr::V6(v6) => {
+            frame.get(12..14) == Some(&[0x86, 0xdd])
+                && frame.get(54) == Some(&136)
+                && frame.get(62..78) == Some(&v6.octets())
+        }
+    }
+}
+
+/// A question to everybody on the link, or to the hub alone.
+fn question(hub: Option<[u8; 6]>, own: [u8; 6], me: IpAddr, asked: IpAddr) -> Vec<u8> {
+    match asked {
+        IpAddr::V4(_) => ethernet(hub.unwrap_or([0xff; 6]), own, [8, 6], &arp(1, (own, me), asked)),
+        IpAddr::V6(v6) => {
+            let [.., a, b, c] = v6.octets();
+            let group = ip(&format!("ff02::1:ff{a:02x}:{b:02x}{c:02x}"));
+            let target = if hub.is_some() { asked } else { group };
+            let message = neighbour(135, me, target, asked, own).bytes();
+            ethernet(hub.unwrap_or([0x33, 0x33, 0xff, a, b, c]), own, [0x86, 0xdd], &message)
+        }
+    }
+}
+
+#[test]
+fn members_find_their_own_gateways_and_no_other_address_of_the_hub() {
+    if !root() {
+        return;
+    }
+    let world = World::new(2);
+    world.create(0, &json!({"peers": ["p1"]}));
+    world.create(1, &json!({"peers": ["p0"]}));
+    let own = world.members[0].mac("eth0");
+    let hub = world.router.mac("seg0");
+    let wire = world.members[0].wiretap("eth0");
+    for v4 in FAMILIES {
+        let me = member_at(0, v4);
+        for to in [None, Some(hub)] {
+            for asked in [gateway(1, v4), gateway_outside(v4)] {
+                let before = world.dropped("p0", "foreign_gateway");
+                wire.send(&question(to, own, me, asked));
+                // The hub answers in the order in which it is asked.
+                wire.send(&question(to, own, me, gateway(0, v4)));
+                let (mut is_wrong, mut is_last) = (is_answer(asked), is_answer(gateway(0, v4)));
+                let mut wrong = false;
+                let answered = wire.find(Duration::from_secs(5), |frame| {
+                    wrong |= is_wrong(frame);
+                    is_last(frame)
+                });
+                assert!(answered, "the hub does not tell where {} is", gateway(0, v4));
+                assert!(!wrong, "the hub told a stranger where {asked} is");
+                assert_eq!(world.dropped("p0", "foreign_gateway"), before + 1, "{asked}");
+            }
+        }
+    }
+    // What the hub knows nothing of, the kernel does not answer for either.
+    world.router.ip("route add local 192.0.2.77 dev lo");
+    wire.send(&question(None, own, member_at(0, true), ip("192.0.2.77")));
+    assert!(!wire.find(Duration::from_millis(350), is_answer(ip("192.0.2.77"))));
+    // By their own gateway they reach that of a peer.
+    for v4 in FAMILIES {
+        world.members[0].expect_ping(gateway(1, v4), Answered);
+    }
+}
+
 #[test]
 fn peers_talk_when_each_names_the_other() {
     if !root() {

@@ -4,10 +4,13 @@ use super::{Bytes, OFFSET_MASK};
 use crate::address::{is_multicast, mapped};
 use crate::event::Reason;
 use crate::packet::{
-    Inner, PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST,
+    Inner, PACKET_ASKS, PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST,
     PACKET_NEIGHBOUR, PACKET_ROUTER, PACKET_V4, PACKET_V6, Packet, protocol,
 };
 use crate::rule::has_ports;
+
+/// Neighbour solicitation (RFC 4861).
+const SOLICITATION: u8 = 135;
 
 /// Parses the transport header, unless the packet is a later fragment, which has none.
 #[inline(always)]
@@ -92,6 +95,11 @@ fn icmp(
         packet.flags |= PACKET_NEIGHBOUR;
         if matches!(header[0], 134 | 137) {
             packet.flags |= PACKET_ROUTER;
+        }
+        // One that is shorter asks for nothing: the kernel drops it.
+        if header[0] == SOLICITATION && room >= 24 {
+            packet.inner.target = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
+            packet.flags |= PACKET_ASKS;
         }
     }
     let is_error = if v4 { matches!(header[0], 3 | 4 | 5 | 11 | 12) } else { header[0] < 128 };

@@ -144,6 +144,7 @@ fn hint(reason: Reason) -> &'static str {
             "a detector fired; see `hubctl events` and the persona's `detectors`, or wait"
         }
         Reason::Land => "its source is its target; look for who forges it",
+        Reason::ForeignGateway => "members find their own gateways alone; see the routes of the sender",
         Reason::Policed => "raise `qos.bandwidth`, or leave out `qos.police`",
         Reason::Internal => "this is a defect; please report it with `hubctl status --json`",
     }

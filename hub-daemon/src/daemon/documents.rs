@@ -21,15 +21,9 @@ use crate::model::reconfigure::{Difference, difference};
 
 /// Reads every `*.yaml` and `*.yml` in a folder, by name. A folder that is not there holds nothing.
 pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
-    let mut paths: Vec<PathBuf> = match fs::read_dir(folder) {
-        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_document(path)).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(vec![unreadable(folder, &error)]),
-    };
-    paths.sort();
     let mut sources = Vec::new();
     let mut problems = Vec::new();
-    for path in paths {
+    for path in paths(folder).map_err(|error| vec![unreadable(folder, &error)])? {
         let read = fs::read(&path).map_err(|error| vec![unreadable(&path, &error)]);
         let text = read.and_then(|bytes| text::decode(&path, bytes));
         match text.and_then(|text| source::parse(&path, &text)) {
@@ -38,6 +32,24 @@ pub fn read(folder: &Path) -> Result<Vec<Source>, Vec<Diagnostic>> {
         }
     }
     if problems.is_empty() { Ok(sources) } else { Err(problems) }
+}
+
+/// How many documents the files of a folder hold at most: none is parsed.
+pub fn most(folder: &Path) -> usize {
+    let texts = paths(folder).unwrap_or_default().into_iter().flat_map(fs::read);
+    let begins =
+        |text: Vec<u8>| text.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"---")).count();
+    texts.map(|text| begins(text) + 1).sum()
+}
+
+fn paths(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| is_document(path)).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    paths.sort();
+    Ok(paths)
 }
 
 fn is_document(path: &Path) -> bool {

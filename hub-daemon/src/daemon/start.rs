@@ -1,5 +1,6 @@
 //! Starts the daemon: configuration, lock, kernel side, state, inputs, and the end by a signal.
 
+mod engine;
 mod ground;
 mod past;
 mod signals;
@@ -114,7 +115,7 @@ pub fn config(path: Option<&Path>) -> Result<Config, StartError> {
 
 /// Runs until SIGTERM or SIGINT; `file` is read again on SIGHUP, interfaces go back on
 /// SIGUSR1. The data path stays as it is: `hubctl down` takes it away.
-pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), StartError> {
+pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<(), StartError> {
     log.set(config.log);
     // First of all: a signal that comes while the hub starts must wait, not kill.
     let mut signals = Signals::new()?;
@@ -122,7 +123,6 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     if config.qos.paces() {
         pacer::probe()?;
     }
-    tracing::info!(engine = config.qos.name(), "engine of bandwidths");
     let mounted = load::ensure_bpffs(&config.bpffs)?;
     if mounted {
         tracing::info!(path = %config.bpffs.display(), "mounted a BPF file system");
@@ -152,7 +152,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: Log) -> Result<(), 
     };
 
     let mut store = Store::new(&config.state_dir);
-    let mut hub = restored(&config, &mut store)?;
+    let mut hub = restored(&mut config, &mut store)?;
+    tracing::info!(engine = config.qos.name(), "engine of bandwidths");
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));
 

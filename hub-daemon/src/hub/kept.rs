@@ -247,6 +247,7 @@ impl Desired {
         amend(&mut self.quarantine, &from.quarantine, &to.quarantine, |_| true)?;
         amend(&mut self.endpoints, &from.endpoints, &to.endpoints, |_| true)?;
         amend(&mut self.addresses, &from.addresses, &to.addresses, |_| true)?;
+        amend(&mut self.gateways, &from.gateways, &to.gateways, |_| true)?;
         amend(&mut self.routes, &from.routes, &to.routes, |_| true)?;
         amend(&mut self.translations, &from.translations, &to.translations, |_| true)?;
         amend(&mut self.mtus, &from.mtus, &to.mtus, |_| true)?;

@@ -203,7 +203,7 @@ impl Hub {
             documents_error: self.documents_error.clone(),
             ready: self.is_ready(),
             pools: self.pools(),
-            qos: self.config.qos.engine,
+            qos: self.config.qos.engine(),
             templates: self.templates.clone(),
             node: self.node(),
             nodes: Arc::clone(&self.config.nodes),

@@ -91,6 +91,9 @@ pub const fn explain(reason: Reason) -> &'static str {
         Reason::FlowRate => {
             "The sender began more flows than the persona's detector `flow_rate` takes: it may go on when the window is over"
         }
+        Reason::ForeignGateway => {
+            "A member asks for the link address of a gateway of another persona, or of another address of the hub: its own gateway is all it gets"
+        }
         Reason::Policed => {
             "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
         }

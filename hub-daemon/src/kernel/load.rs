@@ -25,7 +25,7 @@ use hub_common::open::PortSet;
 use hub_common::outcome::Outcome;
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
-use hub_common::segment::{Failsafe, Peer, Policy, Port, Segment, Settings};
+use hub_common::segment::{Failsafe, Gateway, Peer, Policy, Port, Segment, Settings};
 use hub_common::set::{QuarantineKey, SetKey};
 use hub_common::shape::{Histogram, Policer};
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
@@ -124,7 +124,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 60] {
+    pub(crate) fn maps(&self) -> [Shape; 61] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -149,6 +149,7 @@ impl Capacities {
             ("V6_PREFIXES", address + 4, size_of::<u32>(), self.v6_prefixes),
             ("NETS", index, size_of::<NetLine>(), limits::NET_LINES + 1),
             ("LOCALS", address, size_of::<u32>(), locals),
+            ("GATEWAYS", size_of::<Gateway>(), size_of::<u32>(), limits::GATEWAYS),
             ("FAILSAFE", size_of::<Failsafe>(), size_of::<u32>(), limits::FAILSAFE),
             ("PEERS", size_of::<Peer>(), size_of::<u32>(), self.peers),
             ("FLOWS", size_of::<FlowKey>(), size_of::<Flow>(), self.flows),

@@ -260,7 +260,7 @@ impl Config {
             applications: application::read(&mut problems, &document.applications),
             life: life::limits(&mut problems, &document.life),
             route_priority: document.route_priority,
-            qos: Queueing { engine: document.qos.engine, queues: document.qos.queues },
+            qos: Queueing { engine: document.qos.engine, queues: document.qos.queues, ..Queueing::default() },
             node: Node::new(&mut problems, &document.node),
             nodes: OtherNode::list(&mut problems, document, folder).into(),
             log: document.log,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hub_common::shape::SHAPED_SEGMENTS;
+
 use super::bandwidth::Bandwidth;
 use super::dscp::Dscp;
 use super::problems::Problems;
@@ -13,16 +15,20 @@ use crate::document::qos::{PriorityDocument, QosDocument};
 /// Queueing delay that is bearable where the document names none.
 pub const LATENCY: Duration = Duration::from_millis(50);
 
+/// Personas that have classes of HTB: a class is of a segment's number, and no persona has number 0.
+pub const HTB_PERSONAS: usize = SHAPED_SEGMENTS as usize - 1;
+
 /// What makes packets wait. Source: `hub.yaml`, `qos.engine`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// The hub's choice: HTB, which has classes of traffic and lets personas borrow what is idle.
+    /// The hub's choice when it begins: HTB, which has classes of traffic and lets personas borrow what is idle, or
+    /// departure times where there are more personas with a bandwidth than HTB has classes and the kernel has `fq`.
     #[default]
     Auto,
-    /// HTB, for 4,096 personas; more are capped.
+    /// HTB, for 4,095 personas; more are capped.
     Htb,
     /// Departure times and `fq`, for any number of personas, without `ceil` and classes of traffic.
     Edt,
@@ -57,21 +63,45 @@ pub enum Queues {
 /// How bandwidths are kept. Source: `hub.yaml`, `qos`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queueing {
-    /// What makes packets wait.
+    /// What makes packets wait, as it is written.
     pub engine: Engine,
     /// When interfaces have queues.
     pub queues: Queues,
+    /// What the hub chose when it began, where that was left to it; else [`Engine::Auto`].
+    pub chosen: Engine,
 }
 
 impl Queueing {
+    /// With the choice of a hub that begins with so many personas that have a bandwidth. Whether the kernel has `fq`
+    /// is asked only where it matters.
+    #[must_use]
+    pub fn begun_with(self, limited: usize, has_fq: impl FnOnce() -> bool) -> Self {
+        let chosen = match self.engine {
+            Engine::Htb | Engine::Edt => Engine::Auto,
+            Engine::Auto if limited > HTB_PERSONAS && has_fq() => Engine::Edt,
+            Engine::Auto => Engine::Htb,
+        };
+        Self { chosen, ..self }
+    }
+
+    /// Whether both say the same in `hub.yaml`.
+    pub fn is_written_as(self, other: Self) -> bool {
+        (self.engine, self.queues) == (other.engine, other.queues)
+    }
+
+    /// What makes packets wait.
+    pub fn engine(self) -> Engine {
+        if self.engine == Engine::Auto { self.chosen } else { self.engine }
+    }
+
     /// See [`Engine::paces`].
     pub fn paces(self) -> bool {
-        self.engine.paces()
+        self.engine().paces()
     }
 
     /// See [`Engine::name`].
     pub fn name(self) -> &'static str {
-        self.engine.name()
+        self.engine().name()
     }
 }
 
@@ -204,6 +234,28 @@ mod tests {
         assert_eq!((qos.dscp().map(Dscp::number), qos.priority().number()), (Some(46), 2));
         let one = read(&json!({"bandwidth": {"ingress": 9000}, "ceil": "1Mbps"})).unwrap();
         assert!(one.limit(Direction::Egress).is_none() && one.is_limited());
+    }
+
+    #[test]
+    fn the_engine_that_is_left_to_the_hub_follows_what_it_begins_with() {
+        let begun = |engine, limited, has_fq| {
+            let written = Queueing { engine, ..Queueing::default() };
+            let begun = written.begun_with(limited, || has_fq);
+            assert!(begun.is_written_as(written));
+            begun.name()
+        };
+        for (limited, has_fq, chosen) in [
+            (0, true, "htb"),
+            (HTB_PERSONAS, true, "htb"),
+            (HTB_PERSONAS + 1, true, "edt"),
+            (HTB_PERSONAS + 1, false, "htb"),
+        ] {
+            assert_eq!(begun(Engine::Auto, limited, has_fq), chosen, "{limited} personas, fq {has_fq}");
+            assert_eq!(begun(Engine::Htb, limited, has_fq), "htb");
+            assert_eq!(begun(Engine::Edt, limited, has_fq), "edt");
+        }
+        let few = Queueing::default().begun_with(7, || panic!("`fq` is not asked for"));
+        assert!(!few.paces());
     }
 
     #[test]

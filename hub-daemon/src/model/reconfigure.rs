@@ -53,7 +53,7 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("bpffs", used.bpffs != read.bpffs),
         ("documents", used.documents != read.documents),
         ("limits", used.limits != read.limits),
-        ("qos", used.qos != read.qos),
+        ("qos", !used.qos.is_written_as(read.qos)),
         ("node", used.node != read.node),
         ("loose_tcp", used.loose_tcp != read.loose_tcp),
     ]);

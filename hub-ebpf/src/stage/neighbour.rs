@@ -40,6 +40,13 @@ pub(crate) extern "C" fn hub_arp(skb: *mut __sk_buff, scratch: *mut Scratch, sid
                 return 1;
             }
         }
+        let replaced = scratch.wanted.source;
+        if at == 1 {
+            scratch.packet.source = replaced;
+        } else {
+            scratch.packet.target = replaced;
+            scratch.packet.inner.target = replaced;
+        }
     }
     0
 }
@@ -63,6 +70,7 @@ pub(crate) extern "C" fn hub_neighbour(skb: *mut __sk_buff, scratch: *mut Scratc
         return 0;
     }
     let new = scratch.wanted.inner_target;
+    scratch.packet.inner.target = new;
     let sum = u64::from(fold(difference(0, &about, &new)).to_be());
     // SAFETY: the context is the hook's own; sixteen bytes are read from the address.
     let mut failed = unsafe {

@@ -13,10 +13,10 @@ use hub_common::open::{OPEN_FIRST, OPEN_NONE, PortSet};
 use hub_common::packet::{FragmentKey, FragmentPorts};
 use hub_common::rule::Rule;
 use hub_common::segment::{
-    Failsafe, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE, PORT_L3_ONLY,
-    PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS, SEGMENT_HEARS,
-    SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY,
-    Segment, Settings, policy_word,
+    Failsafe, Gateway, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE,
+    PORT_L3_ONLY, PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS,
+    SEGMENT_HEARS, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN,
+    STATE_EMPTY, Segment, Settings, policy_word,
 };
 
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
@@ -66,6 +66,12 @@ impl DataPath {
             let word = word | bits.get(&index, 0).unwrap();
             bits.set(index, word, 0).unwrap();
         }
+        let gateways = model.gateways.iter().map(|(segment, address)| Gateway {
+            segment: *segment,
+            pad: 0,
+            address: mapped(*address),
+        });
+        self.replace_all::<Gateway, u32>("GATEWAYS", gateways.map(|gateway| (gateway, 1)));
         self.fill_sets(model);
         self.fill_quarantine(model);
         self.fill_limits(model);

@@ -1,13 +1,16 @@
 //! Random packets for a world: first ones, answers, errors about them, pieces of them, and broken ones.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::damage::{damage, oddity};
 use super::policy::PROTOCOLS;
 use super::{Random, World};
 use crate::model::{Entry, Role};
 use crate::packet::flags::{ACK, FIN, PSH, RST, SYN};
-use crate::packet::{Datagram, Transport};
+use crate::packet::{Datagram, SOURCE_MAC, TARGET_MAC, Transport, arp};
+
+/// Neighbour solicitation (RFC 4861).
+const SOLICITATION: u8 = 135;
 
 /// A frame with the place where it meets the hub.
 #[derive(Clone, Debug)]
@@ -36,6 +39,9 @@ impl Traffic {
         let datagram = self.datagram(random, world);
         let entry = entry(random, world, &datagram);
         let mut frame = datagram.frame();
+        if random.chance(1) {
+            return question(random, world);
+        }
         if random.chance(6) {
             frame = damage(random, frame);
         }
@@ -89,6 +95,24 @@ impl Traffic {
         self.pieces = pieces;
         now
     }
+}
+
+/// ARP that asks for an address of the hub, or for another.
+fn question(random: &mut Random, world: &World) -> Packet {
+    let v4 = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    };
+    let members: Vec<Ipv4Addr> = world.members.iter().filter_map(v4).collect();
+    let locals: Vec<Ipv4Addr> = world.model.locals.iter().filter_map(v4).collect();
+    let sender = if random.chance(10) { None } else { random.pick(&members) };
+    let known = if random.chance(80) { locals } else { members };
+    let asked = random.pick(&known);
+    let operation = random.one_of(&[(9, 1), (1, 2)]);
+    let sender = sender.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let port = interface(random, world, sender.into());
+    let message = arp(operation, sender, asked.unwrap_or(sender));
+    Packet { entry: Entry::In(port), frame: [&TARGET_MAC[..], &SOURCE_MAC, &[8, 6], &message].concat() }
 }
 
 /// Where a packet meets the hub: behind its source, as a rule, or on its way out to a member.
@@ -172,7 +196,7 @@ fn transport(random: &mut Random, world: &World, v4: bool) -> Transport {
         0..45 => Transport::tcp(source, target, tcp_flags(random, false)),
         45..70 => Transport::udp(source, target),
         70..74 => Transport::sctp(source, target),
-        74..94 => icmp(random, v4),
+        74..94 => icmp(random, world, v4),
         94..96 => Transport::gre(),
         _ => {
             let protocol = if random.chance(70) { random.pick(&PROTOCOLS).unwrap() } else { random.byte() };
@@ -183,7 +207,7 @@ fn transport(random: &mut Random, world: &World, v4: bool) -> Transport {
     }
 }
 
-fn icmp(random: &mut Random, v4: bool) -> Transport {
+fn icmp(random: &mut Random, world: &World, v4: bool) -> Transport {
     let usual: &[(usize, u8)] = if v4 {
         &[(60, 8), (10, 0), (8, 13), (4, 14), (4, 9), (4, 10), (4, 3), (2, 5), (4, 42)]
     } else {
@@ -205,7 +229,16 @@ fn icmp(random: &mut Random, v4: bool) -> Transport {
     let code = random.one_of(&[(85, 0), (10, 1), (5, 7)]);
     let id = random.pick(&[1, 80, 443, 4_000]).unwrap();
     let [high, low] = u16::to_be_bytes(id);
-    Transport::Icmp { kind, code, rest: [high, low, 0, 1], payload: vec![5; random.below(30)] }
+    let mut payload = vec![5; random.below(30)];
+    if !v4 && kind == SOLICITATION && random.chance(70) {
+        let locals = world.model.locals.iter().filter_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address.octets()),
+        });
+        let asked = random.pick(&locals.collect::<Vec<_>>());
+        payload.splice(0..0, asked.into_iter().flatten());
+    }
+    Transport::Icmp { kind, code, rest: [high, low, 0, 1], payload }
 }
 
 fn tcp_flags(random: &mut Random, answer: bool) -> u8 {

@@ -14,8 +14,8 @@ use super::{Tuple, icmp};
 pub enum Parsed {
     /// IPv4 or IPv6.
     Ip(Headers),
-    /// ARP.
-    Arp,
+    /// ARP, with who asks for whose link address if it asks.
+    Arp(Result<Option<[IpAddr; 2]>, Reason>),
     /// Anything else without a VLAN tag.
     Other,
     /// A frame with a VLAN tag, whatever is inside.
@@ -56,6 +56,8 @@ pub struct Headers {
     pub piece: Piece,
     /// Of an ICMP error, the connection of the packet it quotes, as that packet's sender sees it.
     pub quoted: Option<Tuple>,
+    /// Of a neighbour solicitation, whose link address it asks for.
+    pub asked: Option<IpAddr>,
 }
 
 impl Headers {
@@ -74,11 +76,20 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Reason> {
     match (frame[12], frame[13]) {
         (0x08, 0x00) => v4(packet).map(Parsed::Ip),
         (0x86, 0xdd) => v6(packet).map(Parsed::Ip),
-        (0x08, 0x06) => Ok(Parsed::Arp),
+        (0x08, 0x06) => Ok(Parsed::Arp(arp(packet))),
         (0x81, 0x00) | (0x88, 0xa8) if packet.len() < 4 => Err(Reason::Truncated),
         (0x81, 0x00) | (0x88, 0xa8) => Ok(Parsed::Tagged),
         _ => Ok(Parsed::Other),
     }
+}
+
+/// Who asks for whose link address (RFC 826).
+fn arp(message: &[u8]) -> Result<Option<[IpAddr; 2]>, Reason> {
+    if message.len() < 28 {
+        return Err(Reason::Truncated);
+    }
+    let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&message[at..at + 4]).unwrap());
+    Ok((message[6..8] == [0, 1]).then(|| [address(14), address(24)]))
 }
 
 fn word(bytes: &[u8], at: usize) -> u16 {
@@ -229,6 +240,7 @@ fn transport(
         icmp_code: 0,
         piece,
         quoted: None,
+        asked: None,
     };
     if matches!(piece, Piece::Later(_)) {
         return Ok(headers);
@@ -268,6 +280,9 @@ fn transport(
             if icmp::has_identifier(v4, carried[0]) {
                 headers.source_port = word(carried, 4);
                 headers.target_port = word(carried, 4);
+            }
+            if !v4 && carried[0] == 135 && carried.len() >= 24 {
+                headers.asked = Some(IpAddr::from(<[u8; 16]>::try_from(&carried[8..24]).unwrap()));
             }
             if icmp::is_error(v4, carried[0]) {
                 headers.quoted = Some(icmp::quoted(v4, &carried[8..])?);

@@ -42,7 +42,7 @@ impl Model {
 
     fn steps(&self, entry: Entry, frame: &[u8], now: u64, changes: &mut Vec<Change>) -> Step {
         let role = self.role(entry)?;
-        let packet = Self::ip(role, frame)?;
+        let packet = self.ip(role, frame)?;
         // A later fragment has the ports of the first from where it is joined with it.
         let mut joined = packet.clone();
         match self.policed(entry, role, packet, now, changes, &mut joined) {
@@ -72,6 +72,9 @@ impl Model {
             let sent_by_member = matches!(entry, Entry::In(_)) && role != Role::Uplink;
             if sent_by_member && icmp::is_routers(packet.icmp_type) {
                 return refuse(Reason::RouterAdvertisement);
+            }
+            if let Some(asked) = packet.asked.filter(|_| sent_by_member) {
+                self.own_gateway(role, packet.source, asked)?;
             }
             // Nobody forwards it: what does not stay on its link is a packet like any other.
             let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
@@ -137,11 +140,11 @@ impl Model {
         Ok(if outward { Role::Uplink } else { *role })
     }
 
-    fn ip(role: Role, frame: &[u8]) -> Result<Headers, Verdict> {
+    fn ip(&self, role: Role, frame: &[u8]) -> Result<Headers, Verdict> {
         let uplink = role == Role::Uplink;
         match parse(frame) {
             Ok(Parsed::Ip(headers)) => Ok(headers),
-            Ok(Parsed::Arp) => Err(Verdict::Skip),
+            Ok(Parsed::Arp(message)) => Err(self.arp(role, message)),
             Ok(Parsed::Other | Parsed::Tagged) if uplink => Err(Verdict::Skip),
             Ok(Parsed::Other) => refuse(Reason::Ethertype),
             Ok(Parsed::Tagged) => refuse(Reason::Vlan),

@@ -19,14 +19,14 @@ mod rich;
 mod strike;
 mod switch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hub_tests::effort::{Effort, figure, is_long};
+use hub_tests::effort::{Effort, Part, figure, is_long};
 use hub_tests::lab::Stopwatch;
 use hub_tests::root;
 
-use calls::KINDS;
+use calls::{KINDS, Places};
 use phases::Site;
 use strike::Fault;
 
@@ -115,10 +115,18 @@ fn all(site: &mut Site, phases: &[What]) -> Vec<Case> {
     let mut found = Vec::new();
     for what in phases.iter().copied() {
         let places = site.count(what);
-        let each = places.iter().map(|(call, places)| format!("{call} {}", places.len()));
-        figure("R4", &format!("places in a {what:?}: {}", each.collect::<Vec<_>>().join(", ")));
-        found.extend(places.into_iter().map(|(call, places)| (what, call, places)));
+        let deaths = |call| places.deaths.get(call).map_or(0, BTreeSet::len);
+        let each = places.all.iter().map(|(call, at)| format!("{call} {} ({})", at.len(), deaths(call)));
+        figure(
+            "R4",
+            &format!("places in a {what:?} (and for deaths): {}", each.collect::<Vec<_>>().join(", ")),
+        );
+        found.push((what, places));
     }
+    let found: Vec<(What, &str, &Places)> = found
+        .iter()
+        .flat_map(|(what, places)| places.all.keys().map(move |call| (*what, *call, places)))
+        .collect();
     let rounds = KINDS.iter().map(|(_, faults)| faults.len()).max().unwrap();
     let round = |round: usize| {
         let mut cases = Vec::new();
@@ -126,6 +134,7 @@ fn all(site: &mut Site, phases: &[What]) -> Vec<Case> {
             let (_, faults) = KINDS.iter().find(|(kind, _)| kind == call).unwrap();
             let Some(fault) = faults.get(round) else { continue };
             let of_state = site.is_of_many() || calls::OF_STATE.contains(call);
+            let places = places.of(call, fault);
             for (number, at) in places.iter().enumerate() {
                 let case = Case { what: *what, fault: Fault { call, befalls: fault, at: *at, of_state } };
                 cases.push((number * 1_000 / places.len(), case));
@@ -170,6 +179,9 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     let watch = Stopwatch::start();
     let mut first = make();
     let cases = if is_long() { all(&mut first, phases) } else { few };
+    let (planned, part) = (cases.len(), Part::asked());
+    let cases: Vec<Case> = cases.into_iter().filter(|case| part.has(&format!("{case:?}"))).collect();
+    let counted = watch.elapsed().as_secs_f64();
     let effort = Effort::new(u64::MAX, u64::MAX);
     let next = AtomicUsize::new(0);
     let work = |mut site: Site| {
@@ -204,7 +216,12 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     }
     figure(
         "R4",
-        &format!("{struck} faults of {tried} tried, {} planned: 0 mixed, {seconds:.0} s", cases.len()),
+        &format!(
+            "{struck} faults of {tried} tried, {} planned in {part} of {planned}: 0 mixed, {seconds:.0} s, \
+             {:.0} a minute",
+            cases.len(),
+            tried as f64 * 60.0 / (seconds - counted)
+        ),
     );
     for what in phases {
         assert!(counts.struck(*what) > 0, "no fault met a call in a {what:?}");

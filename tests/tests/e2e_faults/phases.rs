@@ -1,6 +1,6 @@
 //! What goes on when a fault strikes, and what must hold afterwards.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use nix::sys::signal::killpg;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::calls::places;
+use crate::calls::{Places, places};
 use crate::rich::Whole;
 use crate::strike::{attach, has_struck, listing, listing_of_files, words};
 use crate::{Case, What};
@@ -84,9 +84,9 @@ impl Site {
     }
 
     /// Which calls a phase makes, by the numbers that are worth a fault.
-    pub(crate) fn count(&mut self, what: What) -> BTreeMap<&'static str, BTreeSet<u64>> {
+    pub(crate) fn count(&mut self, what: What) -> Places {
         let trace = self.trace();
-        let mut found = BTreeMap::new();
+        let mut found = Places::default();
         let listings = if self.is_of_many() {
             vec![listing_of_files(&self.world, &trace)]
         } else {

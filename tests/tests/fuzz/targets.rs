@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hub_common::event::Reason;
-use hub_common::packet::{PACKET_ARP, PACKET_OTHER, PACKET_VLAN, Packet};
+use hub_common::packet::{PACKET_ARP, PACKET_ASKS, PACKET_OTHER, PACKET_VLAN, Packet};
 use hub_common::parse::whole;
 use hub_daemon::command::Command;
 use hub_daemon::document::{hub, read, source, text};
@@ -89,12 +89,19 @@ pub(crate) fn frame(bytes: &[u8]) -> bool {
                 assert_eq!(packet.protocol, headers.protocol);
                 true
             }
-            Parsed::Arp => packet.has(PACKET_ARP),
+            Parsed::Arp(asks) => {
+                assert_eq!(Ok(packet.has(PACKET_ASKS)), asks.map(|asks| asks.is_some()));
+                packet.has(PACKET_ARP)
+            }
             Parsed::Tagged => packet.has(PACKET_VLAN),
             Parsed::Other => packet.has(PACKET_OTHER),
         },
         // What follows a tag is read by the programs and not by the model: a tagged frame is refused anyway.
         (Err(_reason), Ok(Parsed::Tagged)) => false,
+        (Err(ours), Ok(Parsed::Arp(asks))) => {
+            assert_eq!(Err(ours), asks);
+            false
+        }
         (Err(ours), Err(models)) => {
             assert_eq!(ours == Reason::Martian, models == Reason::Martian, "{ours:?} is not {models:?}");
             false

@@ -30,6 +30,39 @@ fn frames_that_are_not_ip() {
 }
 
 #[test]
+fn members_ask_for_their_own_gateway() {
+    let question = |sender: &str, asked: &str| match (ip(sender), ip(asked)) {
+        (IpAddr::V4(sender), IpAddr::V4(asked)) => [&[0; 12][..], &[8, 6], &arp(1, sender, asked)].concat(),
+        (sender, IpAddr::V6(asked)) => {
+            Datagram::icmp(sender, asked.into(), 135, 0, [0; 4]).with_payload(&asked.octets()).frame()
+        }
+        pair => panic!("two families: {pair:?}"),
+    };
+    let foreign = Drop(Reason::ForeignGateway);
+    for (port, sender, asked, expected) in [
+        (PORT_A, MEMBER, HUB, Skip),
+        (PORT_A, "0.0.0.0", HUB, Skip),
+        (PORT_A, MEMBER, GATEWAYS[0], foreign),
+        (PORT_A, MEMBER6, GATEWAYS[1], foreign),
+        (PORT_A, "0.0.0.0", GATEWAYS[0], foreign),
+        (PORT_A, MEMBER, "203.0.113.1", foreign),
+        (UPLINK, REMOTE, GATEWAYS[0], Skip),
+        (UPLINK, REMOTE6, GATEWAYS[1], Skip),
+        (SHARED, MEMBER, GATEWAYS[2], foreign),
+        (SHARED, "fe80::5", GATEWAYS[3], Skip),
+        (SHARED, "fe80::5", "2001:db8:beef::1", foreign),
+    ] {
+        let mut hub = hub();
+        hub.locals.insert(ip("2001:db8:beef::1"));
+        let verdict = hub.judge(Entry::In(port), &question(sender, asked), NOW);
+        assert_eq!(verdict, expected, "{sender} asks for {asked} on {port}");
+    }
+    let mut beside = hub();
+    beside.gateways.insert((1, ip("203.0.113.1")));
+    assert_eq!(beside.judge(Entry::In(PORT_A), &question(MEMBER, "203.0.113.1"), NOW), Skip);
+}
+
+#[test]
 fn broken_headers() {
     let frame = |change: fn(&mut Vec<u8>)| {
         let mut frame = udp(REMOTE, MEMBER).frame();

@@ -5,6 +5,7 @@ mod frames;
 mod rules;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use hub_common::event::Reason;
 use hub_common::packet::{TCP_ACK, TCP_SYN};
@@ -15,7 +16,7 @@ use hub_common::rule::{
 use hub_tests::model::Verdict::{Drop, Pass, Reject, Skip};
 use hub_tests::model::{Enforcement, Entry, Life, Model, Policy, Prefix, Role, Segment, Verdict};
 use hub_tests::packet::flags::{ACK, FIN, RST, SYN};
-use hub_tests::packet::{Datagram, Extension, Fragment, Transport, ip};
+use hub_tests::packet::{Datagram, Extension, Fragment, Transport, arp, ip};
 
 const UPLINK: u32 = 2;
 const PORT_A: u32 = 3;

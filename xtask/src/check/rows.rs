@@ -1,7 +1,8 @@
 //! Each row of the requirements names tests, and those tests exist.
 //!
 //! The table is in `tests/README.md`. What stands there in backquotes and looks like a file of Rust, a folder, or
-//! `FILE::TEST` is looked for; a test whose name is cut short with `…` must be the beginning of one.
+//! `FILE::TEST` is looked for, and what is found has tests; a test whose name is cut short with `…` must be the
+//! beginning of one. No row is left out.
 
 use std::{
     collections::BTreeSet,
@@ -22,6 +23,9 @@ const ROOTS: [&str; 4] = ["tests/tests", "hub-daemon/src", "hub-daemon/tests", "
 /// Rows by their letter, and how many there are.
 const ROWS: [(char, u32); 2] = [('P', 36), ('S', 32)];
 
+/// What tests begin with.
+const TESTS: [&str; 3] = ["#[test]", "#[tokio::test", "proptest!"];
+
 /// A test, or several: a file or folder, and perhaps how the name of one begins.
 #[derive(Debug, PartialEq)]
 struct Cited<'a> {
@@ -33,6 +37,15 @@ struct Cited<'a> {
 pub(super) fn check(places: &Places) -> Result<()> {
     let path = places.root().join(TABLE);
     let table = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let wrong = faults(places.root(), &table);
+    if !wrong.is_empty() {
+        bail!("{TABLE}: {}", wrong.join(", "));
+    }
+    Ok(())
+}
+
+/// Rows that are missing, and tests that are.
+fn faults(root: &Path, table: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut missing: BTreeSet<(char, u32)> =
         ROWS.iter().flat_map(|(letter, last)| (1..=*last).map(|number| (*letter, number))).collect();
@@ -41,17 +54,14 @@ pub(super) fn check(places: &Places) -> Result<()> {
         if !cited.is_empty() {
             missing.remove(&row);
         }
-        let lost = cited.iter().filter(|cited| !exists(places.root(), cited));
+        let lost = cited.iter().filter(|cited| !exists(root, cited));
         wrong.extend(lost.map(|cited| {
             let test = cited.test.map(|test| format!("::{test}")).unwrap_or_default();
             format!("{}{}: there is no `{}{test}`", row.0, row.1, cited.path)
         }));
     }
     wrong.extend(missing.iter().map(|(letter, number)| format!("{letter}{number}: no test is named")));
-    if !wrong.is_empty() {
-        bail!("{TABLE}: {}", wrong.join(", "));
-    }
-    Ok(())
+    wrong
 }
 
 /// Number and text of a line that is a row.
@@ -74,11 +84,21 @@ fn cited(word: &str) -> Option<Cited<'_>> {
 }
 
 fn exists(root: &Path, cited: &Cited<'_>) -> bool {
-    let mut found =
-        ROOTS.iter().flat_map(|start| places(root, start, cited.path)).filter(|path| path.exists());
-    let Some(test) = cited.test else { return found.next().is_some() };
-    let function = if cited.is_whole { format!("fn {test}(") } else { format!("fn {test}") };
-    found.any(|path| fs::read_to_string(path).is_ok_and(|text| text.contains(&function)))
+    let function = match cited.test {
+        Some(test) if cited.is_whole => format!("fn {test}("),
+        Some(test) => format!("fn {test}"),
+        None => String::new(),
+    };
+    ROOTS.iter().flat_map(|start| places(root, start, cited.path)).any(|path| has(&path, &function))
+}
+
+/// Whether a file has tests and this text, or one of a folder does.
+fn has(path: &Path, function: &str) -> bool {
+    if path.is_dir() {
+        return fs::read_dir(path).into_iter().flatten().flatten().any(|entry| has(&entry.path(), function));
+    }
+    let is_test = |text: &str| TESTS.iter().any(|mark| text.contains(mark)) && text.contains(function);
+    fs::read_to_string(path).is_ok_and(|text| is_test(&text))
 }
 
 /// Where a short path can lead below one start: as it is, or to the program of that name.
@@ -99,6 +119,30 @@ mod tests {
         );
         assert_eq!(row("| R1 | `differential` | 2 |"), None);
         assert_eq!(row("Short paths are below"), None);
+    }
+
+    #[test]
+    fn rows_without_a_test_are_named() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let row = |letter: char, number: u32| format!("| {letter}{number} | asks | `model/qos.rs` (all) |\n");
+        let rows = |but: (char, u32)| {
+            let all = ROWS.iter().flat_map(|(letter, last)| (1..=*last).map(|number| (*letter, number)));
+            all.filter(|each| *each != but).map(|(letter, number)| row(letter, number)).collect::<String>()
+        };
+        assert_eq!(faults(root, &rows(('P', 0))), [""; 0]);
+        for (letter, last) in ROWS {
+            for number in [1, last] {
+                let told = faults(root, &rows((letter, number)));
+                assert_eq!(told, [format!("{letter}{number}: no test is named")]);
+            }
+        }
+        let untested = rows(('P', 7)) + "| P7 | ranges | Open. |\n";
+        assert_eq!(faults(root, &untested), ["P7: no test is named"]);
+        let lost = rows(('P', 7)) + "| P7 | ranges | `model/qos.rs::nobody`, `main.rs` |\n";
+        assert_eq!(
+            faults(root, &lost),
+            ["P7: there is no `model/qos.rs::nobody`", "P7: there is no `main.rs`"]
+        );
     }
 
     #[test]

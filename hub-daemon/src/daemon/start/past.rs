@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::StartError;
+use super::{StartError, engine};
 use crate::command::Command;
 use crate::hub::Hub;
 use crate::kernel::boot;
@@ -10,9 +10,10 @@ use crate::model::config::Config;
 use crate::model::id::IdSource;
 use crate::store::Store;
 
-/// Reads the state and puts it right.
-pub(super) fn restored(config: &Config, store: &mut Store) -> Result<Hub, StartError> {
+/// Reads the state and puts it right. What the configuration leaves to the hub is chosen by it.
+pub(super) fn restored(config: &mut Config, store: &mut Store) -> Result<Hub, StartError> {
     let stored = store.load()?;
+    config.qos = engine::choose(config, &stored.state);
     let clocks = boot::clocks();
     let before = stored.state.clocks.clone();
     let is_of_now = before.as_ref().is_some_and(|before| before.boot_id == clocks.boot_id);

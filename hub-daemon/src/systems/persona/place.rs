@@ -173,6 +173,8 @@ pub fn contribute(desired: &mut Desired, record: &Record, placement: &Placement,
         switches(desired, &port.name, v6);
         let behind = |range: &&IpNet| port.prefixes.iter().any(|prefix| prefix::overlaps(prefix, range));
         let gateways: Vec<IpNet> = if let Some(carried) = record.persona.carried() {
+            let beside = carried.gateways.iter().map(|gateway| ((record.segment, *gateway), ()));
+            desired.gateways.extend(beside);
             carried.gateways.iter().map(|gateway| IpNet::from(*gateway)).collect()
         } else {
             let ranges = record.main_ranges().into_iter().filter(|range| behind(&range));
@@ -220,6 +222,8 @@ fn switches(desired: &mut Desired, name: &str, v6: bool) {
     let v4 = [
         // Members ask for the gateway only; the hub answers for nobody else.
         ("proxy_arp", "0"),
+        // Not by default: the kernel answers on each link for the addresses of all.
+        ("arp_ignore", "1"),
         // The data path refuses forged sources; the kernel's own check knows no persona tables.
         ("rp_filter", "2"),
         ("send_redirects", "0"),

@@ -168,6 +168,7 @@ impl Datapath {
             reports.push(self.settings.route_again());
         }
         reports.push(locals);
+        reports.push(self.small.put_gateways(desired));
         reports.push(self.small.put_failsafe(&desired.settings));
         let moved = self.prefixes.put(&prefixes);
         let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);

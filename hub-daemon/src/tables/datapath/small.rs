@@ -1,4 +1,4 @@
-//! Peers, the hub's own addresses, failsafe ports: sets in hash maps.
+//! Peers, the hub's own addresses, gateways beside ranges, failsafe ports: sets in hash maps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use aya::maps::{HashMap, MapData, MapError};
 use aya::{Ebpf, Pod};
 use hub_common::address::{Address as Bytes, mapped};
-use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Peer};
+use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Gateway, Peer};
 use ipnet::IpNet;
 
 use super::local_bits::LocalBits;
@@ -14,6 +14,7 @@ use super::{MapFault, failure, take};
 use crate::command::Inventory;
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Address, Desired, Settings};
+use crate::model::SegmentId;
 use crate::reconcile::Report;
 
 /// The set maps.
@@ -23,6 +24,7 @@ pub struct Small {
     local_bits: LocalBits,
     /// What the hub's own addresses were made of, if they are whole.
     known: Option<Known>,
+    gateways: Set<Gateway>,
     failsafe: Set<Failsafe>,
 }
 
@@ -89,6 +91,9 @@ impl Small {
             locals: Set::new(ebpf, "LOCALS", |address: &Bytes| address.to_vec())?,
             local_bits: LocalBits::new(ebpf)?,
             known: None,
+            gateways: Set::new(ebpf, "GATEWAYS", |gateway: &Gateway| {
+                [&gateway.segment.to_be_bytes()[..], &gateway.address].concat()
+            })?,
             failsafe: Set::new(ebpf, "FAILSAFE", |port: &Failsafe| {
                 [port.protocol.to_be_bytes(), port.port.to_be_bytes()].concat()
             })?,
@@ -116,6 +121,16 @@ impl Small {
         report.failures.extend(kept.err().into_iter().flat_map(|error| failure("LOCALS", &error).failures));
         self.known = report.failures.is_empty().then_some(sources);
         report
+    }
+
+    /// Makes the gateways that lie beside the ranges of their segments be these.
+    pub fn put_gateways(&mut self, desired: &Desired) -> Report {
+        let entry = |(segment, address): &(SegmentId, IpAddr)| Gateway {
+            segment: segment.0,
+            pad: 0,
+            address: bytes(*address),
+        };
+        self.gateways.put(&desired.gateways.keys().map(entry).collect::<Vec<_>>())
     }
 
     /// Makes the ports that stay reachable, and those that members may reach, be these.
