@@ -208,7 +208,7 @@ fn what_is_asked_by_an_interface_of_the_hub_leaves_by_no_other() {
             let checks = vec![
                 Check::Ping(address(host)),
                 Check::Tcp(port(80)),
-                Check::Http(format!("http://{}/", port(80))),
+                page(&format!("http://{}/", port(80)), None),
                 Check::Dns { server: address(host), name: ".".into() },
             ];
             for result in ask_from(&by("other"), Some(&[]), checks, &tools) {
