@@ -161,7 +161,9 @@ fn few(places: &BTreeMap<&'static str, BTreeSet<u64>>) -> Vec<Fault> {
 /// Every place of each call, by each fault that can befall it. A run that ends early has had some of everything.
 fn all(places: &BTreeMap<&'static str, BTreeSet<u64>>) -> Vec<Fault> {
     let faults = in_order(places);
-    let divides = |step: usize| (2..=step).any(|number| step % number == 0 && faults.len() % number == 0);
+    let both =
+        |step: usize, number: usize| step.is_multiple_of(number) && faults.len().is_multiple_of(number);
+    let divides = |step: usize| (2..=step).any(|number| both(step, number));
     let mut step = faults.len() * 5 / 8;
     while divides(step) {
         step += 1;
