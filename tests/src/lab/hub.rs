@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::process::{Background, Output, command, wait_until};
+use super::process::{Background, Output, command, patience, wait_until};
 use super::space::Space;
 
 /// What `hub.yaml` says beside the paths of the lab.
@@ -190,7 +190,8 @@ impl Hub {
 
     fn curl(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Output {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--include", "--max-time", "10", "--request", method]);
+        let limit = (10 * patience()).to_string();
+        curl.args(["--silent", "--show-error", "--include", "--max-time", &limit, "--request", method]);
         curl.arg("--unix-socket").arg(self.folder.join("api.sock"));
         for (name, value) in headers {
             curl.args(["--header", &format!("{name}: {value}")]);
