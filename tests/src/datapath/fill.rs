@@ -18,10 +18,8 @@ use hub_common::segment::{
     SEGMENT_HEARS, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN,
     STATE_EMPTY, Segment, Settings, policy_word,
 };
-
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, class};
-
 use hub_daemon::model::SegmentId;
 use hub_daemon::tables::datapath::nets::Lines;
 use ipnet::Ipv6Net;
@@ -63,15 +61,12 @@ impl DataPath {
         let mut bits = self.array::<u64>("LOCAL_BITS");
         for (index, word) in hub_daemon::tables::datapath::local_bits::words(&locals) {
             // Bits of the hub before stay: they say nothing.
-            let word = word | bits.get(&index, 0).unwrap();
-            bits.set(index, word, 0).unwrap();
+            bits.set(index, word | bits.get(&index, 0).unwrap(), 0).unwrap();
         }
-        let gateways = model.gateways.iter().map(|(segment, address)| Gateway {
-            segment: *segment,
-            pad: 0,
-            address: mapped(*address),
-        });
-        self.replace_all::<Gateway, u32>("GATEWAYS", gateways.map(|gateway| (gateway, 1)));
+        let gateway = |(segment, address): &(u32, IpAddr)| {
+            (Gateway { segment: *segment, pad: 0, address: mapped(*address) }, 1)
+        };
+        self.replace_all::<Gateway, u32>("GATEWAYS", model.gateways.iter().map(gateway));
         self.fill_sets(model);
         self.fill_quarantine(model);
         self.fill_limits(model);

@@ -109,8 +109,12 @@ fn question(random: &mut Random, world: &World) -> Packet {
     let known = if random.chance(80) { locals } else { members };
     let asked = random.pick(&known);
     let operation = random.one_of(&[(9, 1), (1, 2)]);
+    let port = match sender {
+        Some(sender) => interface(random, world, sender.into()),
+        // A probe for duplicates.
+        None => random.pick(&[world.interfaces.shared, world.interfaces.bound[0]]).unwrap(),
+    };
     let sender = sender.unwrap_or(Ipv4Addr::UNSPECIFIED);
-    let port = interface(random, world, sender.into());
     let message = arp(operation, sender, asked.unwrap_or(sender));
     Packet { entry: Entry::In(port), frame: [&TARGET_MAC[..], &SOURCE_MAC, &[8, 6], &message].concat() }
 }

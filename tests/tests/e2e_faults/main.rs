@@ -217,10 +217,10 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     figure(
         "R4",
         &format!(
-            "{struck} faults of {tried} tried, {} planned in {part} of {planned}: 0 mixed, {seconds:.0} s, \
+            "{struck} faults of {tried} tried, {} planned ({part}, {planned} in all): 0 mixed, {seconds:.0} s, \
              {:.0} a minute",
             cases.len(),
-            tried as f64 * 60.0 / (seconds - counted)
+            f64::from(u32::try_from(tried).unwrap()) * 60.0 / (seconds - counted)
         ),
     );
     for what in phases {

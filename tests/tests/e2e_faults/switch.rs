@@ -212,7 +212,7 @@ fn a_fault_in_a_switch_leaves_one_personality_whole() {
     let amount = faults.len();
     figure(
         "S26",
-        &format!("{tried} faults of {amount} in {part} of {planned}: {ends:?}, 0 mixed, {seconds:.0} s"),
+        &format!("{tried} faults of {amount} ({part}, {planned} in all): {ends:?}, 0 mixed, {seconds:.0} s"),
     );
     for end in [End::Died, End::Survived] {
         assert!(ends.contains_key(&end), "{ends:?}");
