@@ -81,7 +81,7 @@ fn world(xdp: &str) -> World {
         space.sh("ethtool --offload eth0 tx off gro on; ip link set eth0 mtu 9000");
     }
     world.router.sh("ip link set up0 mtu 9000; ip link set seg0 mtu 9000");
-    if has_devices() {
+    if has_vlans() {
         world.members[0].sh("ip link add link eth0 name tag type vlan id 7; ip link set tag up
             ip link add link eth0 name outer type vlan proto 802.1ad id 8; ip link set outer up
             ip link add link outer name inner type vlan id 9; ip link set inner up");

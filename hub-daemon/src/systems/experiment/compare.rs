@@ -2,7 +2,7 @@
 //!
 //! Interfaces were put on sides by chance, so an interface is one observation, however many packets it has. Two
 //! sides differ if the test of Mann and Whitney says so at [`LEVEL`]; it asks only which of two values is greater,
-//! not how they are distributed. [`mod@shift`] says by how much.
+//! not how they are distributed. The module `shift` says by how much.
 
 #![expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
 
