@@ -24,6 +24,7 @@ pub mod world;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use hub_daemon::kernel::wireguard::process as wireguard;
 
@@ -51,6 +52,15 @@ pub fn root() -> bool {
         eprintln!("left out: this test needs root (HUB_TEST_ROOT=0 leaves it out on purpose)");
     }
     allowed && is_root
+}
+
+/// Whether the kernel has VLAN devices. Only they put tags beside frames.
+pub fn has_vlans() -> bool {
+    let mut lab = Lab::new();
+    lab.space("vlan").succeeds(
+        "ip link add wire type veth peer name far && ip link add link wire name tag type vlan id 7",
+        Duration::from_secs(5),
+    )
 }
 
 /// Namespaces, cables and files of one test.

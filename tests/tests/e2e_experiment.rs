@@ -6,12 +6,13 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv6Addr, TcpStream};
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused};
-use hub_tests::lab::world::FAMILIES;
-use hub_tests::lab::{World, wait_until};
+use hub_tests::lab::world::{FAMILIES, outside_at};
+use hub_tests::lab::{World, echoes, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ const HOSTS: usize = 4;
 /// Ports that both personalities let in, and that side A alone does.
 const BOTH: u16 = 7_000;
 const OPEN_ONLY: u16 = 7_001;
+/// A port outside whose answers get lost.
+const UNHEARD: u16 = 7_009;
 /// Connections to each port, by each family.
 const CONNECTIONS: u64 = 10;
 /// Counters are read every 10 s.
@@ -109,12 +112,25 @@ fn read_again(world: &World) {
     });
 }
 
+/// Has a host send to somebody who listens and whose answers do not come back, by both families.
+fn lose_acknowledgements(world: &World, host: usize) -> [TcpStream; 2] {
+    FAMILIES.map(|v4| {
+        let mut stream = world.members[host].connect(outside_at(v4), UNHEARD);
+        assert!(echoes(&mut stream, READ), "it is heard at first");
+        let length = if v4 { 32 } else { 128 };
+        world.outside.ip(&format!("route add blackhole {}/{length}", address(host, v4)));
+        stream.write_all(b"again").unwrap();
+        stream
+    })
+}
+
 #[test]
 fn both_sides_are_counted_through_a_kill_and_the_end_gives_all_of_them_one() {
     if !root() {
         return;
     }
     let mut world = world();
+    let _unheard = world.outside.serve(&[UNHEARD]);
     let servers: Vec<_> = world.members.iter().map(|member| member.serve(&[BOTH, OPEN_ONLY])).collect();
     let wanted = json!({"name": "shorter", "labels": {"role": "web"}, "percent": 50, "switch": {"personality": "shut"}});
     world.hub.send("POST", "/v1/experiments", &wanted).expect(202);
@@ -152,6 +168,21 @@ fn both_sides_are_counted_through_a_kill_and_the_end_gives_all_of_them_one() {
     let compared = experiment(&world)["comparison"].as_array().unwrap().clone();
     let row = compared.iter().find(|row| row["metric"] == "refused_flows_ratio");
     assert_eq!(row.unwrap_or_else(|| panic!("{compared:#?}"))["verdict"], "too_few");
+
+    // Where no acknowledgement comes, hosts send again what they sent. Nobody else does on these wires.
+    let again = |arm| counted(&world, "segments_total", arm, ",sent=\"again\"");
+    let before = again("b");
+    let unheard = b.iter().map(|host| lose_acknowledgements(&world, *host)).collect::<Vec<_>>();
+    wait_until("what was sent again is counted", READ, || again("b") >= before + 2 * unheard.len() as u64);
+    assert!(counted(&world, "segments_total", "a", ",sent=\"first\"") >= each(&a));
+    drop(unheard);
+    for (host, v4) in b.iter().flat_map(|host| FAMILIES.map(|v4| (host, v4))) {
+        world.outside.ip(&format!(
+            "route del blackhole {}/{}",
+            address(*host, v4),
+            if v4 { 32 } else { 128 }
+        ));
+    }
 
     world.hub.process().kill();
     world.hub.restart();

@@ -18,7 +18,7 @@ use hub_tests::root;
 use serde_json::{Value, json};
 
 /// Three rounds of checks, and room for a busy machine.
-const ROUNDS: Duration = Duration::from_secs(60);
+const ROUNDS: Duration = Duration::from_mins(1);
 
 fn table<V: aya::Pod>(resource: &Resource, name: &str) -> Array<MapData, V> {
     let path = resource.world.hub.folder().join("bpf/hub/v1").join(name);

@@ -14,7 +14,7 @@ use hub_common::rule::{ACTION_DENY, RULE_PROTOCOL, RULE_TARGET_PORT, Rule};
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Config, Lab, Stopwatch, Wire, World};
+use hub_tests::lab::{Config, Stopwatch, Wire, World, has_vlans};
 use hub_tests::model::{Entry, Life, Model, Policy, Prefix, Role, Segment, Verdict};
 use hub_tests::packet::{Datagram, Extension, Fragment, Transport};
 use hub_tests::root;
@@ -34,7 +34,7 @@ fn tags_and_pieces_are_judged_alike_by_both_hooks() {
         return;
     }
     let watch = Stopwatch::start();
-    let has_devices = has_devices();
+    let has_devices = has_vlans();
     let (mut sent, mut passed, mut rounds) = (0, 0, 0);
     for xdp in ["off", "on"] {
         let world = world(xdp);
@@ -81,7 +81,7 @@ fn world(xdp: &str) -> World {
         space.sh("ethtool --offload eth0 tx off gro on; ip link set eth0 mtu 9000");
     }
     world.router.sh("ip link set up0 mtu 9000; ip link set seg0 mtu 9000");
-    if has_devices() {
+    if has_vlans() {
         world.members[0].sh("ip link add link eth0 name tag type vlan id 7; ip link set tag up
             ip link add link eth0 name outer type vlan proto 802.1ad id 8; ip link set outer up
             ip link add link outer name inner type vlan id 9; ip link set inner up");
@@ -106,15 +106,6 @@ fn world(xdp: &str) -> World {
         world.members[0].expect_ping(outside_at(v4), Answered);
     }
     world
-}
-
-/// Whether the kernel has VLAN devices. Only they put tags beside frames; without them all tags are in frames.
-fn has_devices() -> bool {
-    let mut lab = Lab::new();
-    lab.space("vlan").succeeds(
-        "ip link add wire type veth peer name far && ip link add link wire name tag type vlan id 7",
-        Duration::from_secs(5),
-    )
 }
 
 /// The same hub for the model.

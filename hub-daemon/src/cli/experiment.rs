@@ -261,15 +261,18 @@ fn compared(all: &[Compared]) -> String {
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
     let rows = all.iter().map(|compared| {
         let [a, b] = compared.interfaces;
+        let interval = compared.interval.map(|[low, high]| format!("{low:.4} to {high:.4}"));
         [
             compared.metric.clone(),
             number(compared.a),
             number(compared.b),
             number(compared.ratio),
+            number(compared.difference),
+            interval.unwrap_or_else(|| "-".to_owned()),
             format!("{a}/{b}"),
             number(compared.p_value),
             compared.verdict.words().to_owned(),
         ]
     });
-    table(["NUMBER", "A", "B", "B/A", "INTERFACES", "P", "VERDICT"], rows)
+    table(["NUMBER", "A", "B", "B/A", "B-A", "99 IN 100", "INTERFACES", "P", "VERDICT"], rows)
 }

@@ -26,7 +26,8 @@ impl Inventory {
     /// routes do not matter to it.
     pub fn is_ground_of(&self, other: &Self) -> bool {
         let same = |one: &Link, other: &Link| {
-            let Link { ifindex, up, kind, mtu, l3_only, mac, other_names: _, addresses: _, queue } = one;
+            let Link { ifindex, up, kind, vlan: _, mtu, l3_only, mac, other_names: _, addresses: _, queue } =
+                one;
             (ifindex, up, kind, mtu, l3_only, mac, queue)
                 == (
                     &other.ifindex,
@@ -68,6 +69,8 @@ pub struct Link {
     pub up: bool,
     /// Kind (`veth`, `bridge`, …), empty for physical devices.
     pub kind: String,
+    /// Its number, if it is a device of one VLAN (802.1Q).
+    pub vlan: Option<u16>,
     /// Largest packet in bytes.
     pub mtu: u32,
     /// Whether frames have no Ethernet header.

@@ -14,7 +14,7 @@ pub struct SubnetDocument {
     /// Addresses that the hub answers by in it, at most one per family; default: the first of each prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<OneOrMany<String>>,
-    /// VLAN that it is on, 1 to 4094.
+    /// VLAN that it is on, 1 to 4094: the hub's link to an interface in it must be a device of that VLAN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<u16>,
     /// Persona that may be reached from it, and reaches it if it names the interface's record as its peer.

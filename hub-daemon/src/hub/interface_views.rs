@@ -164,6 +164,10 @@ impl Hub {
                 add("Degraded", "no personality works: its packets are refused; switch it".to_owned());
             }
         }
+        let live = self.worn(record, &record.layout.live);
+        if let Some(why) = live.and_then(|live| self.off_vlan(&record.settings, &live)) {
+            add("WrongVlan", why);
+        }
         if let Some(failure) = record.health.failure.as_ref().filter(|_| record.health.is_bad()) {
             add("Unhealthy", failure.clone());
         }

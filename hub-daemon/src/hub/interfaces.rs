@@ -151,6 +151,10 @@ impl Hub {
             let detail = format!("{INTERFACES} interface records, limit {INTERFACES}");
             return Err(refused(RejectionKind::Full, "", detail));
         }
+        if origin == Origin::Api {
+            // A file is read before the machine has all its links; what is wrong later is told.
+            self.on_vlan(&settings, &first, "/personality")?;
+        }
         let layout = Layout { slot: Slot::A, live: first.clone(), other: None };
         let carrier = self.first_carrier(&settings, &layout, now)?;
         let worn = self.wear(&settings, &layout)?;

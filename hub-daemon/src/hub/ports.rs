@@ -5,15 +5,47 @@
 
 use jiff::Timestamp;
 
-use super::Hub;
+use super::{Hub, refused};
+use crate::command::{Rejection, RejectionKind};
 use crate::document::parts::InterfaceDocument;
 use crate::model::interface::InterfaceRecord;
+use crate::model::personality::{Personality, Version};
 
 impl Hub {
     /// The port that leads to an interface, as long as nobody looked where the interface is by now.
     pub(super) fn port_of(&self, settings: &InterfaceRecord) -> String {
         let known = settings.port.clone().or_else(|| self.carried_by(&settings.name));
         known.unwrap_or_else(|| self.found_port(settings))
+    }
+
+    /// Why a personality is of another VLAN than the link that leads to an interface, as far as the link is known.
+    pub(super) fn off_vlan(&self, settings: &InterfaceRecord, personality: &Personality) -> Option<String> {
+        let name = personality.subnet()?;
+        let wanted = self.config.subnets.get(name)?.vlan?;
+        let port = self.port_of(settings);
+        let link = self.inventory.links.get(&port)?;
+        let subnet = format!("subnet `{name}` is on VLAN {wanted}, and {port} is");
+        match link.vlan {
+            Some(vlan) if vlan == wanted => None,
+            Some(vlan) => Some(format!("{subnet} a device of VLAN {vlan}: use one of VLAN {wanted}")),
+            None => Some(format!(
+                "{subnet} no device of a VLAN: use one, like that of `ip link add link {port} name {port}.{wanted} type \
+                 vlan id {wanted}`"
+            )),
+        }
+    }
+
+    /// Refuses a personality of another VLAN than the link that leads to the interface.
+    pub(super) fn on_vlan(
+        &self,
+        settings: &InterfaceRecord,
+        version: &Version,
+        pointer: &str,
+    ) -> Result<(), Rejection> {
+        match self.off_vlan(settings, &self.kept(version)?.personality) {
+            None => Ok(()),
+            Some(detail) => Err(refused(RejectionKind::Invalid, pointer, detail)),
+        }
     }
 
     /// The name that an interface of the hub has by now.

@@ -23,6 +23,7 @@ impl Netlink {
                 ifindex: link.index,
                 up: link.running,
                 kind: link.kind,
+                vlan: link.vlan,
                 mtu: link.mtu,
                 l3_only: link.l3_only,
                 mac: link.mac,

@@ -5,7 +5,8 @@ use std::fmt::Display;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
+    InfoData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
+    VlanProtocol,
 };
 use nix::errno::Errno;
 
@@ -21,6 +22,8 @@ pub struct FoundLink {
     pub name: String,
     /// Kind (`veth`, `bridge`, …), empty for physical devices.
     pub kind: String,
+    /// Its number, if it is a device of one VLAN (802.1Q).
+    pub vlan: Option<u16>,
     /// Largest packet in bytes.
     pub mtu: u32,
     /// Whether an administrator wants it up.
@@ -99,6 +102,7 @@ impl From<LinkMessage> for FoundLink {
                 link.other_names = list.into_iter().filter_map(other_name).collect();
             } else if let LinkAttribute::LinkInfo(info) = attribute {
                 link.kind = info.iter().find_map(kind).unwrap_or_default();
+                link.vlan = info.iter().find_map(vlan);
             }
         }
         link
@@ -111,6 +115,14 @@ fn other_name(property: Prop) -> Option<String> {
 
 fn kind(info: &LinkInfo) -> Option<String> {
     if let LinkInfo::Kind(kind) = info { Some(kind.to_string()) } else { None }
+}
+
+/// The number of a VLAN of 802.1Q, and not of a service provider (802.1ad).
+fn vlan(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(facts)) = info else { return None };
+    let is_q = facts.iter().all(|fact| !matches!(fact, InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)));
+    let number = |fact: &InfoVlan| if let InfoVlan::Id(number) = fact { Some(*number) } else { None };
+    facts.iter().find_map(number).filter(|_| is_q)
 }
 
 /// Names of links by index and the other way round, as of one moment.
@@ -256,6 +268,8 @@ fn link(message: RouteNetlinkMessage) -> Option<FoundLink> {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::link::InfoKind;
+
     use super::*;
 
     fn link(name: &str, kind: &str, mac: u8, other: &[&str]) -> FoundLink {
@@ -266,6 +280,22 @@ mod tests {
             other_names: other.iter().map(ToString::to_string).collect(),
             ..FoundLink::default()
         }
+    }
+
+    #[test]
+    fn devices_of_vlans_have_their_number() {
+        let found = |facts: Vec<InfoVlan>| {
+            let info = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(facts))];
+            let mut message = LinkMessage::default();
+            message.attributes.push(LinkAttribute::LinkInfo(info));
+            let link = FoundLink::from(message);
+            assert_eq!(link.kind, "vlan");
+            link.vlan
+        };
+        let protocol = InfoVlan::Protocol;
+        assert_eq!(found(vec![protocol(VlanProtocol::Ieee8021Q), InfoVlan::Id(7)]), Some(7));
+        assert_eq!(found(vec![protocol(VlanProtocol::Ieee8021Ad), InfoVlan::Id(7)]), None);
+        assert_eq!(found(Vec::new()), None);
     }
 
     #[test]

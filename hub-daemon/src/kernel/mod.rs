@@ -37,6 +37,7 @@ mod recount;
 pub mod resolver;
 mod rule_counts;
 mod rule_text;
+pub mod sent_again;
 pub mod step;
 mod sums;
 pub mod sysctl;

@@ -150,6 +150,7 @@ impl Hub {
             let all = problems.into_iter();
             invalid(all.map(|problem| Problem { pointer: "/to".to_owned(), ..problem }).collect())
         })?;
+        self.on_vlan(settings, &to, "/to")?;
         if to == record.layout.live && record.standing != Standing::Degraded {
             let detail = format!("interface `{}` has {to} already", order.interface);
             return Err(refused(RejectionKind::Conflict, "/to", detail));

@@ -119,7 +119,7 @@ fn a_personality_that_becomes_bad_goes_back_but_not_for_ever() {
     for time in 0..4 {
         hub.start(vec![Switching::order("i0", &bad)]).unwrap();
         hub.finish("i0");
-        assert_eq!(hub.asks("i0").len(), 9, "asked again and again");
+        assert_eq!(hub.asks("i0").len(), 11, "asked again and again");
         for _ in 0..4 {
             hub.answer("i0", &["dns"]);
         }

@@ -3,6 +3,8 @@
 use super::switch::*;
 use super::switch_documents::of_interface;
 use super::*;
+use crate::command::switch::{InterfaceCommand, SwitchCommand};
+use crate::document::read::interface_from_value;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
 const OTHER: &str = "downstairs";
@@ -47,4 +49,59 @@ fn an_interface_of_the_hub_is_judged_under_whatever_name_it_has() {
         seen_as(&mut hub, Some("eth5"));
         assert_eq!(ports(&mut hub), ["eth5"]);
     }
+}
+
+#[test]
+fn a_personality_of_another_vlan_than_the_link_is_refused() {
+    let mut hub = Switching::new(1, json!({}));
+    let mut config = hub.script.hub.config.clone();
+    for (name, vlan) in [("lan1", 7), ("lan2", 8)] {
+        config.subnets.get_mut(name).unwrap().vlan = Some(vlan);
+    }
+    hub.script.hub.config = config;
+    for subnet in [1, 2, 3] {
+        hub.keep(of_interface(subnet, 0, json!({})));
+    }
+    hub.keep(of_interface(1, 1, json!({})));
+    let seen = |hub: &mut Switching, vlan| {
+        let link = |ifindex, vlan| Link { ifindex, up: true, mtu: 1_500, vlan, ..Link::default() };
+        let links = [("own0".to_owned(), link(7, vlan)), ("veth0".to_owned(), link(1, None))];
+        hub.script.inventory(Inventory { links: links.into(), ..Inventory::default() });
+    };
+    let enlist = |hub: &mut Switching| {
+        let record = json!({"name": "own", "interface": "eth0", "namespace": "n9", "port": "own0", "personality": "p1-0"});
+        let document = Box::new(interface_from_value(record).unwrap());
+        let command = Command::Interface(InterfaceCommand::Create { document });
+        hub.script.hub.handle(command, hub.script.now)
+    };
+    let told = |refused: Rejection| {
+        let problem = &refused.problems[0];
+        format!("{} {}", problem.pointer, problem.detail)
+    };
+    seen(&mut hub, None);
+    let detail = told(enlist(&mut hub).unwrap_err());
+    assert!(
+        detail.starts_with("/personality subnet `lan1` is on VLAN 7, and own0 is no device of a VLAN"),
+        "{detail}"
+    );
+    assert!(detail.contains("`ip link add link own0 name own0.7 type vlan id 7`"), "{detail}");
+    seen(&mut hub, Some(8));
+    let detail = told(enlist(&mut hub).unwrap_err());
+    assert!(detail.ends_with("own0 is a device of VLAN 8: use one of VLAN 7"), "{detail}");
+    seen(&mut hub, Some(7));
+    enlist(&mut hub).unwrap();
+    hub.pass();
+    // Another subnet is of another VLAN; one of none is wherever the link is.
+    let detail = told(hub.start(vec![Switching::order("own", "p2-0")]).unwrap_err());
+    assert!(detail.starts_with("/to subnet `lan2` is on VLAN 8, and own0 is a device of VLAN 7"), "{detail}");
+    for to in ["p1-1", "p3-0"] {
+        hub.start(vec![Switching::order("own", to)]).unwrap();
+        hub.ask(SwitchCommand::Cancel(Switching::said("own"))).unwrap();
+        hub.pass();
+    }
+    // The link may become another one while it is in use.
+    let wrong = |hub: &mut Switching| hub.view("own").conditions.iter().any(|it| it.reason == "WrongVlan");
+    assert!(!wrong(&mut hub));
+    seen(&mut hub, Some(9));
+    assert!(wrong(&mut hub));
 }

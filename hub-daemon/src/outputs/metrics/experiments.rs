@@ -1,8 +1,10 @@
 //! Metrics of experiments, by side.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::series::{Distribution, Sample, Series};
+use crate::systems::experiment::compare::compare;
 use crate::systems::experiment::totals::Totals;
 use crate::systems::experiment::{Arm, Experiment};
 use crate::view::Snapshot;
@@ -63,6 +65,14 @@ pub(super) fn encode(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Resul
     let refused = sides.iter().map(|side| side.sample(side.totals.refused));
     let help = "Packets of a side that would have begun a connection, and were refused by rules or limits";
     series.counters("hub_experiment_flows_refused", help, refused)?;
+    let segments = sides.iter().flat_map(|side| {
+        [
+            side.told("sent", "first", side.totals.segments),
+            side.told("sent", "again", side.totals.segments_again),
+        ]
+    });
+    let help = "TCP segments that hosts of a side sent, where they have a namespace to themselves";
+    series.counters("hub_experiment_segments", help, segments)?;
     let rounds = sides.iter().flat_map(|side| {
         let failed = side.totals.rounds_failed;
         [
@@ -74,5 +84,25 @@ pub(super) fn encode(series: &mut Series<'_>, snapshot: &Snapshot) -> fmt::Resul
     let times = sides.iter().map(|side| {
         ([("experiment", side.experiment), ("arm", side.arm)], Distribution::of_micros(&side.totals))
     });
-    series.distributions("hub_experiment_handshake_seconds", "Time of TCP handshakes of a side", times)
+    series.distributions("hub_experiment_handshake_seconds", "Time of TCP handshakes of a side", times)?;
+    let differences = snapshot.experiments.values().flat_map(differences);
+    let help = "How much more an interface of side B has than one of A, with the bounds of 99 in 100";
+    series.measures("hub_experiment_difference", help, differences)
+}
+
+/// How far sides are apart, by number and bound.
+fn differences(experiment: &Arc<Experiment>) -> Vec<([(&'static str, String); 3], f64)> {
+    let mut samples = Vec::new();
+    for compared in compare(experiment) {
+        let Some((estimate, [low, high])) = compared.difference.zip(compared.interval) else { continue };
+        for (bound, value) in [("low", low), ("estimate", estimate), ("high", high)] {
+            let labels = [
+                ("experiment", experiment.name.clone()),
+                ("number", compared.metric.clone()),
+                ("bound", bound.to_owned()),
+            ];
+            samples.push((labels, value));
+        }
+    }
+    samples
 }

@@ -84,6 +84,20 @@ impl<'a> Series<'a> {
         Ok(())
     }
 
+    /// A family of numbers that go up and down and are no whole ones.
+    pub(super) fn measures<const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'static str, String); N], f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
     /// A family of distributions, each of buckets with their upper bounds.
     pub(super) fn histograms<V: EncodeLabelValue, const N: usize>(
         &mut self,

@@ -2,15 +2,18 @@
 //!
 //! Interfaces were put on sides by chance, so an interface is one observation, however many packets it has. Two
 //! sides differ if the test of Mann and Whitney says so at [`LEVEL`]; it asks only which of two values is greater,
-//! not how they are distributed.
+//! not how they are distributed. The module `shift` says by how much.
 
 #![expect(clippy::cast_precision_loss, reason = "what is counted is far below 2^52")]
+
+mod shift;
 
 use serde::{Deserialize, Serialize};
 use statrs::stats_tests::Alternative;
 use statrs::stats_tests::mannwhitneyu::{MannWhitneyUMethod, mannwhitneyu};
 use utoipa::ToSchema;
 
+use self::shift::shift;
 use super::totals::Totals;
 use super::{Arm, Experiment};
 
@@ -42,7 +45,7 @@ struct Metric {
     scale: f64,
 }
 
-const METRICS: [Metric; 7] = [
+const METRICS: [Metric; 8] = [
     Metric {
         name: "handshake_mean_ms",
         wanted: Wanted::Smaller,
@@ -50,6 +53,14 @@ const METRICS: [Metric; 7] = [
         of: |totals| totals.handshakes,
         least: SAMPLES,
         scale: 1_000.0,
+    },
+    Metric {
+        name: "retransmitted_segments_ratio",
+        wanted: Wanted::Smaller,
+        part: |totals| totals.segments_again,
+        of: |totals| totals.segments + totals.segments_again,
+        least: SAMPLES,
+        scale: 1.0,
     },
     Metric {
         name: "dropped_packets_ratio",
@@ -151,6 +162,10 @@ pub struct Compared {
     pub b: Option<f64>,
     /// B by A.
     pub ratio: Option<f64>,
+    /// How much more an interface of B has than one of A: the median of the differences between each two.
+    pub difference: Option<f64>,
+    /// Between what it is with 99 in 100 probability; absent where there are too few interfaces.
+    pub interval: Option<[f64; 2]>,
     /// Interfaces of A and of B that count.
     pub interfaces: [usize; 2],
     /// How probable such a difference is by chance alone; absent where there are too few interfaces.
@@ -176,6 +191,7 @@ fn compare_by(metric: &Metric, sides: &[Vec<&Totals>; 2]) -> Compared {
     let interfaces = values.each_ref().map(Vec::len);
     let [of_a, of_b] = &values;
     let tested = can_tell(interfaces).then(|| test(of_a, of_b));
+    let shift = tested.and_then(|_| shift(of_a, of_b));
     let verdict = match tested {
         None => Verdict::TooFew,
         Some((p_value, _)) if p_value >= LEVEL => Verdict::NoDifference,
@@ -191,6 +207,8 @@ fn compare_by(metric: &Metric, sides: &[Vec<&Totals>; 2]) -> Compared {
         a,
         b,
         ratio: a.zip(b).filter(|(a, _)| *a != 0.0).map(|(a, b)| b / a),
+        difference: shift.map(|shift| shift.estimate),
+        interval: shift.map(|shift| shift.interval),
         interfaces,
         p_value: tested.map(|(p_value, _)| p_value),
         verdict,

@@ -38,6 +38,9 @@ pub struct Reading {
     pub handshake_us: u64,
     /// Handshakes by time: element N took less than 2^N microseconds and no less than those before.
     pub handshake_buckets: Vec<u64>,
+    /// TCP segments that its host sent, and sent again, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<[u64; 2]>,
 }
 
 impl From<&SegmentCounts> for Reading {
@@ -54,6 +57,7 @@ impl From<&SegmentCounts> for Reading {
             handshakes: times.count,
             handshake_us: times.sum_us,
             handshake_buckets: times.buckets,
+            segments: None,
         }
     }
 }
@@ -80,6 +84,10 @@ pub struct Totals {
     pub handshake_us: u64,
     /// Handshakes by time: element N took less than 2^N microseconds and no less than those before.
     pub handshake_buckets: Vec<u64>,
+    /// TCP segments that hosts sent for the first time: of interfaces with a namespace to themselves.
+    pub segments: u64,
+    /// Those that they sent again.
+    pub segments_again: u64,
     /// Looks at the interface's checks.
     pub rounds: u64,
     /// Those of them at which one had failed.
@@ -91,8 +99,15 @@ impl Totals {
     pub(super) fn add(&mut self, now: &Reading, before: &Reading, time: SignedDuration, fails: bool) {
         let anew = now.packets < before.packets || now.bytes < before.bytes || now.flows < before.flows;
         let nothing = Reading::default();
+        let earlier_segments = before.segments;
         let before = if anew { &nothing } else { before };
         let grown = |of: fn(&Reading) -> u64| of(now).saturating_sub(of(before));
+        // Whether they can be told may change; their counters go with the host, not with the data path's.
+        let told = now.segments.zip(earlier_segments);
+        let [segments, segments_again] =
+            told.map_or([0; 2], |([sent, again], [sent_before, again_before])| {
+                [sent.saturating_sub(sent_before), again.saturating_sub(again_before)]
+            });
         let earlier = before.handshake_buckets.iter().copied().chain(std::iter::repeat(0));
         let buckets = now.handshake_buckets.iter().zip(earlier);
         self.join(&Self {
@@ -105,6 +120,8 @@ impl Totals {
             handshakes: grown(|it| it.handshakes),
             handshake_us: grown(|it| it.handshake_us),
             handshake_buckets: buckets.map(|(now, before)| now.saturating_sub(before)).collect(),
+            segments,
+            segments_again,
             rounds: 1,
             rounds_failed: u64::from(fails),
         });
@@ -122,6 +139,8 @@ impl Totals {
         let length = self.handshake_buckets.len().max(more.handshake_buckets.len());
         self.handshake_buckets.resize(length, 0);
         self.handshake_buckets.iter_mut().zip(&more.handshake_buckets).for_each(|(sum, more)| *sum += more);
+        self.segments += more.segments;
+        self.segments_again += more.segments_again;
         self.rounds += more.rounds;
         self.rounds_failed += more.rounds_failed;
     }
@@ -172,6 +191,20 @@ mod tests {
         let reading = Reading::from(&counts);
         assert_eq!((reading.packets, reading.bytes, reading.dropped, reading.refused), (3, 30, 7, 4));
         assert_eq!((reading.handshakes, reading.handshake_us), (2, 6));
+    }
+
+    #[test]
+    fn what_was_sent_again_counts_from_the_first_time_that_it_is_told() {
+        let reading = |segments| Reading { packets: 5, segments, ..Reading::default() };
+        let mut totals = Totals::default();
+        let second = SignedDuration::from_secs(1);
+        let told = [None, Some([1_000, 50]), Some([1_100, 60]), None, Some([1_200, 61]), Some([1_210, 61])];
+        for two in told.windows(2) {
+            totals.add(&reading(two[1]), &reading(two[0]), second, false);
+        }
+        assert_eq!((totals.segments, totals.segments_again), (110, 10));
+        totals.add(&reading(Some([3, 1])), &reading(Some([1_210, 61])), second, false);
+        assert_eq!((totals.segments, totals.segments_again), (110, 10), "the host is another one");
     }
 
     #[test]

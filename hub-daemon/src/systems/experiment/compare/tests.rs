@@ -62,8 +62,12 @@ fn a_clear_difference_is_better_or_worse_as_the_number_wants_it() {
     assert_eq!((compared[0].a, compared[0].b, compared[0].interfaces), (Some(13.5), Some(53.5), [8, 8]));
     assert!((compared[0].ratio.unwrap() - 53.5 / 13.5).abs() < 1e-9);
     assert!(compared[0].p_value.unwrap() < 0.001);
-    assert!((compared[4].a.unwrap() - 50.035).abs() < 1e-9, "bytes by second");
-    assert_eq!(compared[3].ratio, None, "none by none");
+    assert!((compared[5].a.unwrap() - 50.035).abs() < 1e-9, "bytes by second");
+    assert_eq!(compared[4].ratio, None, "none by none");
+    assert_eq!(compared[0].difference, Some(40.0));
+    let [low, high] = compared[0].interval.unwrap();
+    assert!((33.0..40.0).contains(&low) && (40.0..47.0).contains(&high), "{low} to {high}");
+    assert_eq!((compared[1].interfaces, compared[1].interval), ([0, 0], None), "of nobody's segments");
 }
 
 #[test]
