@@ -12,9 +12,10 @@ use std::{
 fn main() -> io::Result<()> {
     let object = object();
     println!("cargo:rerun-if-env-changed=HUB_EBPF_OBJECT");
-    println!("cargo:rerun-if-env-changed=CARGO_TARGET_DIR");
     println!("cargo:rerun-if-changed=build.rs");
-    if object.is_file() {
+    // One name however the target folder is named: another would build the daemon anew. A target folder elsewhere has
+    // a run of this program of its own.
+    if let Ok(object) = object.canonicalize() {
         println!("cargo:rerun-if-changed={}", object.display());
         println!("cargo:rustc-env=HUB_EBPF_OBJECT_PATH={}", object.display());
         return Ok(());

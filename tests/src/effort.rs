@@ -44,8 +44,11 @@ impl Part {
     pub fn has(self, name: &str) -> bool {
         // FNV-1a: the same in every run and on every machine.
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-        (hash >> 32) % self.of == self.number - 1
+        let hash: u64 = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        // The last bytes of a name, often digits, reach few bits of it: MurmurHash3's end of a hash spreads them.
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        (hash ^ (hash >> 33)) % self.of == self.number - 1
     }
 }
 

@@ -252,7 +252,9 @@ impl Model {
             segments[end] != flow.segments[end] || (differs && !(unlimited && self.preserves(segments[end])))
         };
         let go = Change::Go(tuple, direction, judged.packet.tcp_flags, judged.now);
-        if must_ask(0) || must_ask(1) || flow.is_due {
+        // A gateway may have become another persona's, without a change of the policies.
+        let parted = self.are_parted(segments, flow.opener.target);
+        if must_ask(0) || must_ask(1) || flow.is_due || parted {
             let first = flow.first_packet(&judged.packet);
             let forward = direction == 0;
             let asked = self.policies(&first, segments, false, forward, judged.now, changes);
@@ -375,12 +377,7 @@ impl Model {
         if let Some(source) = segments[0] {
             put(Side::Egress, source)?;
         }
-        // A gateway is the hub's own, and for the persona whose range it is in.
-        let gateway = self.locals.contains(&packet.target).then(|| self.segment_of(packet.target));
-        if let (Some(a), Some(b)) = (segments[0], segments[1].or(gateway.flatten()))
-            && a != b
-            && !self.peers.contains(&(a.min(b), a.max(b)))
-        {
+        if self.are_parted(segments, packet.target) {
             return refuse(Reason::InterPersona);
         }
         if let Some(target) = segments[1] {
@@ -388,6 +385,14 @@ impl Model {
         }
         changes.extend(takes);
         Ok((limits, counted))
+    }
+
+    /// Whether the ends of a flow to this target are of two personas that may not talk.
+    fn are_parted(&self, segments: [Option<u32>; 2], target: IpAddr) -> bool {
+        // A gateway is the hub's own, and for the persona whose range it is in.
+        let gateway = || self.segment_of(target).filter(|_| self.locals.contains(&target));
+        let ends = segments[0].zip(segments[1].or_else(gateway));
+        ends.is_some_and(|(a, b)| a != b && !self.peers.contains(&(a.min(b), a.max(b))))
     }
 }
 
