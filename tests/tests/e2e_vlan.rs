@@ -78,13 +78,13 @@ fn a_device_of_the_vlan_leads_to_its_subnet_and_to_no_other() {
     }
     let resource = resource();
     let (router, member) = (&resource.world.router, &resource.world.members[0]);
-    router.ip("link add link seg0 name seg7 type vlan id 7");
+    // A wire for tags alone: a port towards members, like seg0, drops what is tagged. The member's end is tagged as
+    // well, and is what the resource calls its interface.
+    router.wire(("trunk0", &[]), (member, "wire0", &[]));
+    router.ip("link add link trunk0 name seg7 type vlan id 7");
     router.ip("link set seg7 up");
-    // The member's end is tagged as well, and is what the resource calls its interface.
-    member.ip("address flush dev eth0");
     member.ip("link set eth0 down");
-    member.ip("link set eth0 name wire0");
-    member.ip("link set wire0 up");
+    member.ip("link set eth0 name spare0");
     member.ip("link add link wire0 name eth0 type vlan id 7");
     member.ip("link set eth0 up");
     wait_until("the hub knows the device", SWITCH, || {

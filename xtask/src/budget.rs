@@ -28,7 +28,7 @@ pub(crate) struct Options {
 /// Limits of verified instructions by program, for the kernel that counts most of them: 7.2 looks at a sixth more
 /// than 6.18 does. The kernel's own limit is 1,000,000.
 const BUDGETS: [(&str, u32); 4] =
-    [("hub_tc_in", 125_000), ("hub_tc_out", 125_000), ("hub_xdp_in", 100_000), ("hub_why", 65_000)];
+    [("hub_tc_in", 150_000), ("hub_tc_out", 150_000), ("hub_xdp_in", 100_000), ("hub_why", 80_000)];
 
 /// The limit of a program that the table does not name.
 const OTHERS: u32 = 50_000;
