@@ -1,5 +1,7 @@
 //! Addresses of both families in 16 bytes, and the comparisons the matcher needs.
 
+use core::net::IpAddr;
+
 /// An IPv6 address, or an IPv4 address mapped into `::ffff:0:0/96`; network byte order.
 pub type Address = [u8; 16];
 
@@ -10,6 +12,14 @@ pub const V4_OFFSET_BITS: u8 = 96;
 #[inline(always)]
 pub const fn mapped(v4: [u8; 4]) -> Address {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// An address of either family.
+pub const fn of(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// The two halves as integers, most significant first.

@@ -5,36 +5,19 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
-use std::fs;
 use std::net::IpAddr;
 
 use hub_daemon::kernel::wireguard::keys;
 use hub_tests::lab::Outcome::{Answered, Refused, Silent, Unreachable};
 use hub_tests::lab::own::{self, BOTH, OPEN_ONLY, Own, SOON};
-use hub_tests::lab::tunnel::{End, Peer};
+use hub_tests::lab::tunnel::{
+    AWAY, AWAY_REJECTED, AWAY_SHUT, End, FAR, INSIDE, INSIDE_REJECTED, INSIDE_SHUT, Peer, near_at, peer_at,
+    write_key,
+};
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, with_port};
 use hub_tests::lab::{Server, Space, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
-
-/// Ports of the member: for hosts of the tunnel alone, denied, and rejected.
-const INSIDE: u16 = 7_100;
-const INSIDE_SHUT: u16 = 7_101;
-const INSIDE_REJECTED: u16 = 7_102;
-/// Ports of the peer, alike; the first is open.
-const AWAY: u16 = 7_200;
-const AWAY_SHUT: u16 = 7_201;
-const AWAY_REJECTED: u16 = 7_202;
-
-/// Address of the peer in the tunnel.
-fn peer_at(v4: bool) -> IpAddr {
-    if v4 { [10, 9, 0, 1].into() } else { "fd09::1".parse().unwrap() }
-}
-
-/// Address of the hub in the tunnel.
-fn near_at(v4: bool) -> IpAddr {
-    if v4 { [10, 9, 0, 2].into() } else { "fd09::2".parse().unwrap() }
-}
 
 /// The address of the member that the host outside reaches by the tunnel; the others it reaches without.
 fn inside_at(v4: bool) -> IpAddr {
@@ -54,15 +37,14 @@ impl Scene {
             own.world.members[1].serve(&[INSIDE, INSIDE_SHUT, INSIDE_REJECTED]),
             own.world.outside.serve(&[AWAY, AWAY_SHUT, AWAY_REJECTED]),
         ];
-        fs::write(own.world.hub.folder().join("tunnel.key"), keys::base64(&[7; 32]) + "\n").unwrap();
+        write_key(&own.world.hub.folder().join("tunnel.key"), 7);
         Self { own, _servers: servers }
     }
 
     /// The far end of the tunnel. What has its address as the source goes back the same way.
     fn peer<'a>(&self, outside: &'a Space) -> Peer<'a> {
-        let addresses = &["10.9.0.1/24", "fd09::1/64"];
-        let end = End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses };
-        let peer = Peer::new(&self.own.world.lab.folder().join("peer"), end, keys::public(&[7; 32]));
+        let folder = self.own.world.lab.folder().join("peer");
+        let peer = Peer::new(&folder, End::far(outside), keys::public(&[7; 32]));
         for v4 in FAMILIES {
             let (family, from) = (if v4 { "-4" } else { "-6" }, peer_at(v4));
             outside.ip(&format!("{family} route add {} dev wg0 src {from}", inside_at(v4)));
@@ -96,7 +78,7 @@ impl Scene {
                 "private_key_file": self.own.world.hub.folder().join("tunnel.key"),
                 "addresses": ["10.9.0.2/32", "fd09::2/128"],
                 "peers": [{
-                    "public_key": peer.public(), "endpoint": "192.0.2.10:51820",
+                    "public_key": peer.public(), "endpoint": FAR,
                     "allowed_ips": ["10.9.0.0/24", "fd09::/64"],
                 }],
             },

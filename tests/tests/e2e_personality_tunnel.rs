@@ -6,7 +6,6 @@
 )]
 #![expect(clippy::print_stderr, reason = "what is left out is said")]
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,20 +14,15 @@ use hub_daemon::kernel::wireguard::keys;
 use hub_tests::lab::Outcome::{Answered, Refused, Silent, Unreachable};
 use hub_tests::lab::resource::Which::Open;
 use hub_tests::lab::resource::{BOTH, FREE, OPEN_ONLY, Resource, resource_at};
-use hub_tests::lab::tunnel::{End, Peer};
+use hub_tests::lab::tunnel::{
+    AWAY, AWAY_REJECTED, AWAY_SHUT, End, FAR, INSIDE, INSIDE_REJECTED, INSIDE_SHUT, Peer, near_at, peer_at,
+    write_key,
+};
 use hub_tests::lab::world::{FAMILIES, with_port};
 use hub_tests::lab::{Server, Space, Stream, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Ports of the resource: one that its rules let peers in at, and two that they do not, of which one says so.
-const INSIDE: u16 = 7_100;
-const INSIDE_SHUT: u16 = 7_101;
-const INSIDE_REJECTED: u16 = 7_102;
-/// Ports of the peer, alike.
-const AWAY: u16 = 7_200;
-const AWAY_SHUT: u16 = 7_201;
-const AWAY_REJECTED: u16 = 7_202;
 /// The hub looks at everything twice in this time.
 const FULL_PASS: Duration = Duration::from_mins(1);
 /// Silence is believed after this long.
@@ -36,15 +30,6 @@ const SHORT: Duration = Duration::from_secs(1);
 
 /// A personality is kept for a minute after it was left.
 const RETIRED: Duration = Duration::from_mins(2);
-
-/// Addresses of the tunnel: of the peer and of the resource.
-fn peer_at(v4: bool) -> IpAddr {
-    if v4 { [10, 9, 0, 1].into() } else { "fd09::1".parse().unwrap() }
-}
-
-fn near_at(v4: bool) -> IpAddr {
-    if v4 { [10, 9, 0, 2].into() } else { "fd09::2".parse().unwrap() }
-}
 
 /// A resource that knows a personality with a tunnel, the tunnel's key, and servers at both ends.
 struct Scene {
@@ -60,23 +45,13 @@ fn scene() -> Scene {
         resource.world.outside.serve(&[AWAY, AWAY_SHUT, AWAY_REJECTED]),
     ];
     let key = resource.world.hub.folder().join("tunnel.key");
-    write(&key, 7);
+    write_key(&key, 7);
     Scene { resource, key, _servers: servers }
-}
-
-/// Writes a private key of equal bytes.
-fn write(path: &std::path::Path, byte: u8) {
-    fs::write(path, keys::base64(&[byte; 32]) + "\n").unwrap();
-}
-
-/// Where the far end is.
-const fn far(outside: &Space) -> End<'_> {
-    End { space: outside, link: "wg0", at: "192.0.2.10:51820", addresses: &["10.9.0.1/24", "fd09::1/64"] }
 }
 
 /// The far end, which knows the key that the tunnel has at first.
 fn peer<'a>(scene: &Scene, outside: &'a Space) -> Peer<'a> {
-    Peer::new(&scene.resource.world.lab.folder().join("peer"), far(outside), keys::public(&[7; 32]))
+    Peer::new(&scene.resource.world.lab.folder().join("peer"), End::far(outside), keys::public(&[7; 32]))
 }
 
 impl Scene {
@@ -102,7 +77,7 @@ impl Scene {
                 "private_key_file": self.key,
                 "addresses": ["10.9.0.2/32", "fd09::2/128"],
                 "peers": [{
-                    "public_key": peer.public(), "endpoint": "192.0.2.10:51820",
+                    "public_key": peer.public(), "endpoint": FAR,
                     "allowed_ips": ["10.9.0.0/24", "fd09::/64"],
                 }],
             },
@@ -230,7 +205,7 @@ fn a_tunnel_outlives_the_hub_and_the_change_of_its_key() {
     assert_eq!(scene.resource.view()["current"], "vpn@1");
     scene.expect_judged();
     let before = scene.received();
-    write(&scene.key, 8);
+    write_key(&scene.key, 8);
     peer.expect(&[keys::public(&[7; 32])], keys::public(&[8; 32]));
     wait_until("the new key is in use", FULL_PASS, || {
         scene.resource.world.members[0].ping(peer_at(true), SHORT) == Answered
@@ -247,7 +222,7 @@ fn the_kernel_encrypts_at_both_ends_where_it_can() {
     let mut scene = scene();
     let outside = scene.resource.world.outside.clone();
     let folder = scene.resource.world.lab.folder().join("peer");
-    let Some(peer) = Peer::by_kernel(&folder, far(&outside), keys::public(&[7; 32])) else {
+    let Some(peer) = Peer::by_kernel(&folder, End::far(&outside), keys::public(&[7; 32])) else {
         return eprintln!(
             "left out: this kernel has no WireGuard (`cargo xtask vm e2e_personality_tunnel` runs it where there is)"
         );

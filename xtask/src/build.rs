@@ -67,8 +67,6 @@ pub(crate) fn binaries(places: &Places, release: bool) -> PathBuf {
 
 /// A program with tests that cargo built.
 pub(crate) struct TestProgram {
-    /// The package that it is of.
-    pub(crate) package: String,
     /// Name of its target: that of the file for tests of a package, else of the library or program.
     pub(crate) name: String,
     /// Whether it is a file of tests, and not a library or program with tests inside.
@@ -81,7 +79,8 @@ pub(crate) struct TestProgram {
 impl TestProgram {
     /// Its name among all.
     pub(crate) fn full_name(&self) -> String {
-        if self.is_test { self.name.clone() } else { format!("{} ({})", self.name, self.package) }
+        let folder = self.folder.file_name().unwrap_or_default().display();
+        if self.is_test { self.name.clone() } else { format!("{} ({folder})", self.name) }
     }
 }
 
@@ -101,12 +100,7 @@ fn test_program(message: &str) -> Option<TestProgram> {
     }
     let folder = Path::new(message.get("manifest_path")?.as_str()?).parent()?;
     let kinds = message.pointer("/target/kind")?.as_array()?;
-    // `path+file:///hub/tests#hub-tests@0.1.0`, or without the name where the folder has the same.
-    let id = message.get("package_id")?.as_str()?.rsplit(['/', '#']);
-    let package = id.map(|part| part.split('@').next().unwrap_or(part));
-    let is_version = |part: &&str| part.starts_with(|first: char| first.is_ascii_digit());
     Some(TestProgram {
-        package: package.filter(|part| !is_version(part)).map(str::to_owned).next()?,
         name: message.pointer("/target/name")?.as_str()?.to_owned(),
         is_test: kinds.iter().any(|kind| kind == "test"),
         program: message.get("executable")?.as_str()?.into(),
@@ -120,19 +114,17 @@ mod tests {
 
     #[test]
     fn test_programs_are_found_among_messages() {
-        let message = |kind: &str, id: &str, test: bool| {
+        let message = |kind: &str, test: bool| {
             let target =
                 format!(r#""target":{{"kind":["{kind}"],"name":"e2e"}},"profile":{{"test":{test}}}"#);
-            format!(
-                r#"{{{target},"package_id":"{id}","manifest_path":"/x/tests/Cargo.toml","executable":"/x/e2e-1"}}"#
-            )
+            format!(r#"{{{target},"manifest_path":"/x/tests/Cargo.toml","executable":"/x/e2e-1"}}"#)
         };
-        let found = test_program(&message("test", "path+file:///x/tests#hub-tests@0.1.0", true)).unwrap();
-        assert_eq!((found.package.as_str(), found.name.as_str(), found.is_test), ("hub-tests", "e2e", true));
+        let found = test_program(&message("test", true)).unwrap();
+        assert_eq!((found.full_name().as_str(), found.is_test), ("e2e", true));
         assert_eq!((found.program, found.folder), ("/x/e2e-1".into(), "/x/tests".into()));
-        let found = test_program(&message("lib", "path+file:///x/hub-daemon#0.1.0", true)).unwrap();
-        assert_eq!((found.package.as_str(), found.is_test), ("hub-daemon", false));
-        assert!(test_program(&message("bin", "path+file:///x/hub-daemon#0.1.0", false)).is_none());
+        let found = test_program(&message("lib", true)).unwrap();
+        assert_eq!((found.full_name().as_str(), found.is_test), ("e2e (tests)", false));
+        assert!(test_program(&message("bin", false)).is_none());
         assert!(test_program("not json").is_none());
     }
 }

@@ -101,6 +101,14 @@ pub struct CheckAsked {
     pub devices: Option<Vec<String>>,
 }
 
+impl CheckAsked {
+    /// A check of the hub's own, or one that the document names, which is waited for. Its packets have no mark and
+    /// leave by any device.
+    pub fn new(check: Check, named: bool) -> Self {
+        Self { check, named, waits: named, mark: None, devices: None }
+    }
+}
+
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CheckResult {

@@ -80,6 +80,24 @@ impl Policy {
     }
 }
 
+#[cfg(test)]
+impl Policy {
+    /// Rules towards members; everything else towards them is refused, and all that they send passes.
+    pub(crate) fn towards_members(ingress: Vec<Rule>) -> Self {
+        Self {
+            protocols: [u32::MAX; 8],
+            ingress_default: [0; 8],
+            egress_default: [u32::MAX; 8],
+            ingress,
+            egress: Vec::new(),
+            flags: 0,
+            open: Default::default(),
+            signatures: Vec::new(),
+            terms: BTreeMap::new(),
+        }
+    }
+}
+
 /// What a rule says beside what it matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Terms {

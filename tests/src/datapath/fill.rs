@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use aya::maps::MapData;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use hub_common::address::Address;
+use hub_common::address::{self, Address};
 use hub_common::flow::{Flow, FlowKey};
 use hub_common::limit::{LIMIT_PACKETS, LIMIT_PER_SOURCE, Limit, LimitSource};
 use hub_common::nets::NetLine;
@@ -56,15 +56,15 @@ impl DataPath {
             self.fill_segment(model, number);
         }
         self.fill_ports(model);
-        self.replace_all::<Address, u32>("LOCALS", model.locals.iter().map(|a| (mapped(*a), 1)));
-        let locals = model.locals.iter().map(|address| mapped(*address)).collect();
+        self.replace_all::<Address, u32>("LOCALS", model.locals.iter().map(|a| (address::of(*a), 1)));
+        let locals = model.locals.iter().map(|local| address::of(*local)).collect();
         let mut bits = self.array::<u64>("LOCAL_BITS");
         for (index, word) in hub_daemon::tables::datapath::local_bits::words(&locals) {
             // Bits of the hub before stay: they say nothing.
             bits.set(index, word | bits.get(&index, 0).unwrap(), 0).unwrap();
         }
         let gateway = |(segment, address): &(u32, IpAddr)| {
-            (Gateway { segment: *segment, pad: 0, address: mapped(*address) }, 1)
+            (Gateway { segment: *segment, pad: 0, address: address::of(*address) }, 1)
         };
         self.replace_all::<Gateway, u32>("GATEWAYS", model.gateways.iter().map(gateway));
         self.fill_sets(model);
@@ -239,7 +239,7 @@ impl DataPath {
         }
         let mut kept = Vec::new();
         for prefix in model.prefixes.iter().filter(|prefix| prefix.address.is_ipv6()) {
-            let (bits, address) = (u32::from(prefix.bits), mapped(prefix.address));
+            let (bits, address) = (u32::from(prefix.bits), address::of(prefix.address));
             trie.insert(&Key::new(bits, address), prefix.segment, 0).unwrap();
             kept.push((bits, address));
         }
@@ -277,7 +277,7 @@ impl DataPath {
 
     fn fill_quarantine(&mut self, model: &Model) {
         let out = model.quarantine.iter().map(|((segment, address), until)| {
-            (QuarantineKey { segment: *segment, pad: 0, address: mapped(*address) }, *until)
+            (QuarantineKey { segment: *segment, pad: 0, address: address::of(*address) }, *until)
         });
         self.replace_all::<QuarantineKey, u64>("QUARANTINE", out);
     }
@@ -291,7 +291,7 @@ impl DataPath {
         let mut hosts = BTreeMap::new();
         for ((segment, set), elements) in &model.sets {
             for element in elements {
-                let key = SetKey { segment: *segment, set: *set, address: mapped(element.address) };
+                let key = SetKey { segment: *segment, set: *set, address: address::of(element.address) };
                 let bits = u32::from(element.bits) + if element.address.is_ipv4() { 96 } else { 0 };
                 // The maps answer with the longest prefix: it must last as long as any that covers it.
                 let covering = elements
@@ -382,13 +382,6 @@ impl DataPath {
 /// Where a policy of a segment goes: beside the one that it replaces, which flows were admitted by.
 fn policy_slot(number: u32, segment: &crate::model::Segment) -> u32 {
     number + segment.version % 2 * (SEGMENTS + 1)
-}
-
-fn mapped(address: IpAddr) -> Address {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    }
 }
 
 fn bits(protocols: &std::collections::BTreeSet<u8>) -> [u32; 8] {

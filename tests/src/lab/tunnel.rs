@@ -2,7 +2,7 @@
 //! makes, by `hub-wg` or by the kernel.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
@@ -24,6 +24,44 @@ pub struct End<'a> {
     /// Addresses of the device.
     pub addresses: &'a [&'a str],
 }
+
+impl<'a> End<'a> {
+    /// The far end of a hub's tunnel, on the host outside.
+    pub const fn far(outside: &'a Space) -> Self {
+        Self { space: outside, link: "wg0", at: FAR, addresses: &["10.9.0.1/24", "fd09::1/64"] }
+    }
+}
+
+/// Where the far end of a hub's tunnel is reached.
+pub const FAR: &str = "192.0.2.10:51820";
+
+/// Address of the far end in the tunnel.
+pub fn peer_at(v4: bool) -> IpAddr {
+    if v4 { [10, 9, 0, 1].into() } else { "fd09::1".parse().unwrap() }
+}
+
+/// Address of the near end in the tunnel.
+pub fn near_at(v4: bool) -> IpAddr {
+    if v4 { [10, 9, 0, 2].into() } else { "fd09::2".parse().unwrap() }
+}
+
+/// Writes a private key of equal bytes.
+pub fn write_key(path: &Path, byte: u8) {
+    fs::write(path, keys::base64(&[byte; 32]) + "\n").unwrap();
+}
+
+/// Ports of the near end: one that its rules let peers in at, and two that they do not, of which one says so.
+pub const INSIDE: u16 = 7_100;
+/// Denied.
+pub const INSIDE_SHUT: u16 = 7_101;
+/// Rejected.
+pub const INSIDE_REJECTED: u16 = 7_102;
+/// Ports of the far end, alike.
+pub const AWAY: u16 = 7_200;
+/// Denied.
+pub const AWAY_SHUT: u16 = 7_201;
+/// Rejected.
+pub const AWAY_REJECTED: u16 = 7_202;
 
 /// Processes at both ends; they end with the value.
 #[derive(Debug)]

@@ -49,7 +49,7 @@ pub(crate) fn ask(member: &Member, checks: Vec<Check>, tools: &Tools) -> Vec<Che
 fn ask_from(place: &Place, devices: Option<&[&str]>, checks: Vec<Check>, tools: &Tools) -> Vec<CheckResult> {
     let devices: Option<Vec<String>> =
         devices.map(|devices| devices.iter().map(|device| (*device).to_owned()).collect());
-    let asked = |check| CheckAsked { check, named: false, waits: true, mark: None, devices: devices.clone() };
+    let asked = |check| CheckAsked { waits: true, devices: devices.clone(), ..CheckAsked::new(check, false) };
     let asked: Vec<_> = checks.into_iter().map(asked).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(run(&asked, place, tools))

@@ -62,13 +62,8 @@ impl Hub {
                     Some(tunnel_name(personality.tunnel()?, segment))
                 };
                 let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
-                asked.extend(fresh.map(|link| CheckAsked {
-                    check: Check::Handshake { link, within: checks::HANDSHAKE },
-                    named: true,
-                    waits: true,
-                    mark: None,
-                    devices: None,
-                }));
+                let shakes = |link| Check::Handshake { link, within: checks::HANDSHAKE };
+                asked.extend(fresh.map(|link| CheckAsked::new(shakes(link), true)));
             }
             Some(switch) => {
                 // Whoever must pass in the end is waited for.
@@ -79,14 +74,12 @@ impl Hub {
             None => {
                 let failover = record.settings.failover.as_ref();
                 asked.extend(failover.map(|failover| CheckAsked {
-                    check: failover.check.clone(),
-                    named: false,
-                    waits: false,
                     mark: self.primary_mark(record, failover),
                     devices: {
                         let primary = self.primary_beside(record, failover).unwrap_or(&record.layout.live);
                         self.devices(record, primary)
                     },
+                    ..CheckAsked::new(failover.check.clone(), false)
                 }));
             }
         }

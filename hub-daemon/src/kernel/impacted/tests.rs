@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use hub_common::address::mapped;
 use hub_common::application::{HEARD_SPOKEN, Heard, KIND_SSH, KIND_TLS};
 use hub_common::flow::{FLOW_ICMP, FLOW_ONE_WAY, FLOW_TCP_CLOSING, FLOW_TCP_OPEN, FLOW_TCP_OPENING};
@@ -18,17 +16,7 @@ fn rule(index: u16, port: u16, action: u8) -> Rule {
 }
 
 fn policy(ingress: Vec<Rule>) -> Policy {
-    Policy {
-        protocols: [u32::MAX; 8],
-        ingress_default: [0; 8],
-        egress_default: [u32::MAX; 8],
-        ingress,
-        egress: Vec::new(),
-        flags: 0,
-        open: Default::default(),
-        signatures: Vec::new(),
-        terms: BTreeMap::new(),
-    }
+    Policy::towards_members(ingress)
 }
 
 fn change<'a>(policy: &'a Policy, failsafe: &'a BTreeSet<(u8, u16)>) -> Change<'a> {

@@ -61,21 +61,9 @@ pub fn asked(personality: &Personality, seat: &Seat, segment: SegmentId) -> Vec<
     let servers = personality.servers().iter();
     checks.extend(servers.map(|server| Check::Dns { server: *server, name: name.clone() }));
     checks.extend(link.map(|link| Check::Handshake { link, within: HANDSHAKE }));
-    let own = checks.into_iter().map(|check| CheckAsked {
-        check,
-        named: false,
-        waits: false,
-        mark: None,
-        devices: None,
-    });
-    let named = personality.health().targets.iter().map(|check| CheckAsked {
-        check: check.clone(),
-        named: true,
-        waits: true,
-        mark: None,
-        devices: None,
-    });
-    own.chain(named).collect()
+    let own = checks.into_iter().map(|check| CheckAsked::new(check, false));
+    let named = personality.health().targets.iter();
+    own.chain(named.map(|check| CheckAsked::new(check.clone(), true))).collect()
 }
 
 /// Devices that routes of a personality lead by, beside its interface.
@@ -151,28 +139,24 @@ pub fn failure(asked: &[CheckAsked], results: &[CheckResult], before: Option<&Pa
 mod tests {
     use super::*;
 
-    fn asked(check: Check, named: bool) -> CheckAsked {
-        CheckAsked { check, named, waits: named, mark: None, devices: None }
-    }
-
     #[test]
     fn only_what_worked_before_must_work_after() {
         let ping = |last: u8| Check::Ping([10, 0, 0, last].into());
         let dns = |last: u8| Check::Dns { server: [10, 0, 0, last].into(), name: ".".into() };
         let before: Past = vec![(ping(1), false), (dns(1), false), (dns(2), true)];
-        let required = |check: Check, named| is_required(&asked(check, named), Some(&before));
+        let required = |check: Check, named| is_required(&CheckAsked::new(check, named), Some(&before));
         assert!(!required(ping(1), false), "it did not answer before either");
         assert!(!required(ping(9), false), "nothing of its kind answered before");
         assert!(!required(dns(1), false) && required(dns(2), false) && required(dns(9), false));
         assert!(required(ping(1), true), "the document names it");
         assert!(required(Check::Carrier, false));
         assert!(required(Check::Neighbour([10, 0, 0, 1].into()), false), "none of its kind was asked before");
-        assert!(!is_required(&asked(dns(2), false), None), "nothing is known of before");
+        assert!(!is_required(&CheckAsked::new(dns(2), false), None), "nothing is known of before");
     }
 
     #[test]
     fn an_answer_that_is_missing_has_not_passed() {
-        let asked = [asked(Check::Carrier, false)];
+        let asked = [CheckAsked::new(Check::Carrier, false)];
         assert_eq!(failure(&asked, &[], None).as_deref(), Some("carrier: it was not answered"));
         let result = CheckResult { check: "carrier".into(), passed: true, detail: String::new(), tries: 2 };
         assert_eq!(failure(&asked, &[result], None), None);

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use hub_common::address::Address;
+use hub_common::address::{self, Address};
 use hub_common::event::Reason;
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
 use hub_common::rule::{RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule};
@@ -155,10 +155,6 @@ fn one_of(mut prefix: Address, bits: u8) -> IpAddr {
 
 /// The packet of a question as matchers see it.
 fn packet(question: &Question) -> Packet {
-    let octets = |address: IpAddr| match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    };
     let v4 = question.source.is_ipv4();
     let (number, echo) = match question.protocol.as_str() {
         "tcp" => (protocol::TCP, 0),
@@ -167,8 +163,8 @@ fn packet(question: &Question) -> Packet {
         _ => (protocol::ICMPV6, 128),
     };
     Packet {
-        source: octets(question.source),
-        target: octets(question.target),
+        source: address::of(question.source),
+        target: address::of(question.target),
         source_port: question.source_port.unwrap_or_default(),
         target_port: question.target_port.unwrap_or_default(),
         protocol: number,
@@ -243,19 +239,8 @@ mod tests {
     }
 
     fn policy(ingress: Vec<Rule>) -> Policy {
-        let mut policy = Policy {
-            protocols: [0; 8],
-            ingress_default: [0; 8],
-            egress_default: [u32::MAX; 8],
-            ingress,
-            egress: Vec::new(),
-            flags: 0,
-            open: Default::default(),
-            signatures: Vec::new(),
-            terms: std::collections::BTreeMap::new(),
-        };
-        policy.protocols[0] = 1 << protocol::TCP | 1 << protocol::UDP;
-        policy
+        let tcp_and_udp = 1 << protocol::TCP | 1 << protocol::UDP;
+        Policy { protocols: [tcp_and_udp, 0, 0, 0, 0, 0, 0, 0], ..Policy::towards_members(ingress) }
     }
 
     fn force(policy: Policy, other: Option<Policy>) -> InForce {

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
+use hub_common::address;
 use hub_common::set::QuarantineKey;
 use jiff::Timestamp;
 
-use super::small::bytes;
 use super::{MapFault, failure, take};
 use crate::desired::shared_map::SharedMap;
 use crate::kernel::clock::Clock;
@@ -87,5 +87,5 @@ impl Quarantine {
 }
 
 fn key(segment: SegmentId, address: IpAddr) -> QuarantineKey {
-    QuarantineKey { segment: segment.0, pad: 0, address: bytes(address) }
+    QuarantineKey { segment: segment.0, pad: 0, address: address::of(address) }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
 use aya::{Ebpf, Pod};
-use hub_common::address::{Address as Bytes, mapped};
+use hub_common::address::{self, Address as Bytes};
 use hub_common::segment::{FAILSAFE_MEMBERS, Failsafe, Gateway, Peer};
 use ipnet::IpNet;
 
@@ -114,7 +114,7 @@ impl Small {
             return Report { table: self.locals.name, ..Report::default() };
         }
         let wanted = sources.0.keys().map(|(_, address)| address.addr());
-        let addresses: BTreeSet<Bytes> = sources.1.iter().copied().chain(wanted).map(bytes).collect();
+        let addresses: BTreeSet<Bytes> = sources.1.iter().copied().chain(wanted).map(address::of).collect();
         let set = self.local_bits.set(&addresses);
         let mut report = self.locals.put(&addresses.iter().copied().collect::<Vec<_>>());
         let kept = set.and_then(|()| self.local_bits.keep(&addresses));
@@ -128,7 +128,7 @@ impl Small {
         let entry = |(segment, address): &(SegmentId, IpAddr)| Gateway {
             segment: segment.0,
             pad: 0,
-            address: bytes(*address),
+            address: address::of(*address),
         };
         self.gateways.put(&desired.gateways.keys().map(entry).collect::<Vec<_>>())
     }
@@ -144,13 +144,5 @@ impl Small {
         let services = settings.services.iter().map(entry(FAILSAFE_MEMBERS));
         let ports: Vec<Failsafe> = settings.failsafe.iter().map(entry(0)).chain(services).collect();
         self.failsafe.put(&ports)
-    }
-}
-
-/// An address as the data path holds it.
-pub fn bytes(address: IpAddr) -> Bytes {
-    match address {
-        IpAddr::V4(address) => mapped(address.octets()),
-        IpAddr::V6(address) => address.octets(),
     }
 }

@@ -10,13 +10,12 @@ use std::net::IpAddr;
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
-use hub_common::address::V4_OFFSET_BITS;
+use hub_common::address::{self, V4_OFFSET_BITS};
 use hub_common::translation::{
     self, EXTERNAL, INTERNAL, INWARD, KEY_BITS, OUTWARD, Prefix, TranslationKey, Uplink,
 };
 use ipnet::IpNet;
 
-use super::small::bytes;
 use super::{MapFault, failure, take};
 use crate::command::Inventory;
 use crate::desired::{Desired, Role, View};
@@ -129,11 +128,11 @@ fn bits(net: &IpNet) -> u32 {
 }
 
 fn place(segment: u32, side: u32, net: &IpNet) -> Place {
-    (KEY_BITS + bits(net), translation::key(segment, side, &bytes(net.network())))
+    (KEY_BITS + bits(net), translation::key(segment, side, &address::of(net.network())))
 }
 
 fn prefix(net: &IpNet) -> Prefix {
-    Prefix { address: bytes(net.network()), bits: bits(net), pad: 0 }
+    Prefix { address: address::of(net.network()), bits: bits(net), pad: 0 }
 }
 
 /// The hub's addresses on uplinks; the first of a family that others can answer.
@@ -148,7 +147,7 @@ fn uplinks(desired: &Desired, inventory: &Inventory) -> BTreeMap<u32, Uplink> {
         .map(|link| {
             let own = |v4: bool| {
                 let fits = |address: &&IpAddr| address.is_ipv4() == v4 && !is_link_local(**address);
-                link.addresses.iter().find(fits).map_or([0; 16], |address| bytes(*address))
+                link.addresses.iter().find(fits).map_or([0; 16], |address| address::of(*address))
             };
             let uplink = Uplink {
                 v4: own(true),
