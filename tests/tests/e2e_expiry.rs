@@ -5,13 +5,20 @@ use std::time::Duration;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Stopwatch, Stream, World, wait_until};
+use hub_tests::lab::{Stopwatch, Stream, World, patience, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+/// How many times as long lives are where everything takes longer.
+fn slowness() -> u32 {
+    patience().min(4)
+}
+
+/// The time after a span of a test.
 fn after(span: Duration) -> Timestamp {
+    let span = span * slowness();
     Timestamp::now() + SignedDuration::try_from(span).expect("a test ends in the lifetime of its author")
 }
 
@@ -43,7 +50,7 @@ fn the_deadline_holds_while_the_daemon_is_stopped() {
         .map(|v4| {
             let space = world.outside.clone();
             std::thread::spawn(move || {
-                let script = format!("ping -D -n -i 0.02 -w 6 {}", member_at(0, v4));
+                let script = format!("ping -D -n -i 0.02 -w {} {}", 6 * slowness(), member_at(0, v4));
                 space.try_sh(&script, Duration::from_secs(12)).stdout
             })
         })

@@ -22,6 +22,7 @@ use self::{
     suite::Extent,
 };
 use crate::{
+    build,
     clock::timed,
     places::Places,
     say::{complain, say, show},
@@ -70,7 +71,12 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     if suite.is_empty() {
         bail!("no test file fits {:?}: `cargo xtask vm` alone runs all", options.filters);
     }
-    let base = image::base(places, &suite)?;
+    // Emulation makes everything slow: what all tests start is worth to be optimised, unless little runs.
+    let is_fast = extent == Extent::Full;
+    if is_fast && !build::build(places, true)?.success() {
+        bail!("hubd cannot be built with optimisations");
+    }
+    let base = image::base(places, &suite, is_fast)?;
     let measured = suite.iter().filter(|step| step.is_measured).count();
     let boots = [
         Boot { expected: suite.len() - measured, time: Time::Clock, log: "log", more: "" },

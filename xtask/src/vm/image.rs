@@ -21,7 +21,7 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Tools of this machine that tests run; everything else is busybox.
-const TOOLS: [&str; 24] = [
+const TOOLS: [&str; 25] = [
     "bash",
     "bpftool",
     "curl",
@@ -37,6 +37,7 @@ const TOOLS: [&str; 24] = [
     "nmap",
     "nsenter",
     "nstat",
+    "openssl",
     "ping",
     "setpriv",
     "socat",
@@ -51,8 +52,11 @@ const TOOLS: [&str; 24] = [
 /// Tables that nmap reads before it scans.
 const NMAP: [&str; 3] = ["nmap-payloads", "nmap-protocols", "nmap-services"];
 
-/// Builds the archive with everything but modules.
-pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
+/// What openssl reads before it makes a certificate.
+const OPENSSL: &str = "/usr/lib/ssl/openssl.cnf";
+
+/// Builds the archive with everything but modules, the daemon with optimisations or without.
+pub(super) fn base(places: &Places, steps: &[Step], is_fast: bool) -> Result<PathBuf> {
     let root = places.vm().join("root");
     if root.exists() {
         fs::remove_dir_all(&root)?;
@@ -79,7 +83,7 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
         programs.insert(step.program.clone());
     }
     for name in ["hubd", "hubctl", "hub-wg"] {
-        let program = build::binaries(places, false).join(name);
+        let program = build::binaries(places, is_fast).join(name);
         suite::strip(&program, &root.join("hub").join(name))?;
         programs.insert(program);
     }
@@ -88,9 +92,10 @@ pub(super) fn base(places: &Places, steps: &[Step]) -> Result<PathBuf> {
     copy(&places.object(), &root)?;
     fs::create_dir_all(root.join(places.root().strip_prefix("/")?).join("tests"))?;
     copy_into(Path::new("/etc/iproute2"), &root)?;
-    for table in NMAP.map(|name| Path::new("/usr/share/nmap").join(name)) {
-        if table.exists() {
-            copy(&table, &root)?;
+    let tables = NMAP.map(|name| Path::new("/usr/share/nmap").join(name));
+    for file in tables.iter().map(PathBuf::as_path).chain([Path::new(OPENSSL)]) {
+        if file.exists() {
+            copy(file, &root)?;
         }
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/:/bin/sh\n")?;

@@ -45,14 +45,12 @@ const QUICK: [(&str, &[&str]); 5] = [
     ("e2e_restart", &["killed_again_and_again"]),
 ];
 
-/// Test files that never meet a kernel, or are about this machine's.
-const ELSEWHERE: [&str; 5] = ["api", "golden", "generator", "model", "lab"];
+/// Test files that never meet a kernel, or are about this machine's, about terminals, or about Prometheus.
+const ELSEWHERE: [&str; 7] =
+    ["api", "golden", "generator", "model", "lab", "e2e_switch_terminal", "e2e_prometheus"];
 
 /// Test files with tests that read the repository, and the tests that do not.
 const PARTS: [(&str, &str); 1] = [("fuzz", "a_record_is_read_like_the_kernel")];
-
-/// Tests that need a program which is too large to load.
-const TOO_LARGE: [&str; 1] = ["prometheus"];
 
 /// Tests that measure bandwidths and waits, which an emulated machine does not keep.
 const MEASURED: [&str; 4] = [
@@ -84,7 +82,7 @@ pub(super) fn build(places: &Places, extent: Extent, filters: &[String]) -> Resu
                     .map(|(_, test)| (*test).to_owned())
                     .collect(),
             };
-            let left_out = TOO_LARGE.iter().chain(&MEASURED).chain(EVEN.iter().map(|(_, test)| test));
+            let left_out = MEASURED.iter().chain(EVEN.iter().map(|(_, test)| test));
             arguments.extend(left_out.flat_map(|test| ["--skip".to_owned(), (*test).to_owned()]));
             Some(Step { name, program, arguments, is_measured: false })
         },
