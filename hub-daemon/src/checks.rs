@@ -5,6 +5,7 @@
 //! A check is tried once a second until it passed twice in a row, or the phase is over.
 
 mod dns;
+mod drops;
 mod http;
 mod link;
 mod origin;
@@ -50,6 +51,9 @@ pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
 /// Has packets of an interface judged: what was seen, or which one is judged otherwise than its rules say.
 pub type Rules = dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync;
 
+/// Packets of an interface that were dropped for want of a connection or of rules, ever since.
+pub type Drops = dyn Fn() -> BoxFuture<'static, Result<u64, String>> + Send + Sync;
+
 /// What checks need to know that the network does not tell.
 #[derive(Clone)]
 pub struct Tools {
@@ -63,6 +67,8 @@ pub struct Tools {
     pub handshake: Arc<Handshake>,
     /// Whether packets of the interface are judged as its rules say.
     pub rules: Arc<Rules>,
+    /// How many packets of the interface were dropped that rules did not mean.
+    pub drops: Arc<Drops>,
     /// What the hub's passes leave undone for the interface.
     pub applied: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
@@ -76,6 +82,7 @@ pub async fn run(asked: &[CheckAsked], place: &Place, tools: &Tools) -> Vec<Chec
             passed: false,
             detail: reason.to_owned(),
             tries: 0,
+            counted: None,
         };
         checks.iter().map(result).collect()
     };
@@ -124,11 +131,11 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
     let begun = Instant::now();
     let is_dns = matches!(check, Check::Dns { .. });
     let limit = if is_dns { dns::LONGEST.max(pace.timeout) } else { pace.timeout };
-    let (mut tries, mut passes) = (0, 0);
+    let (mut tries, mut passes, mut counted) = (0, 0, None);
     loop {
         let tried_at = Instant::now();
         tries += 1;
-        let (passed, detail) = match timeout(limit, ask(check, place, tools, limit)).await {
+        let (passed, detail) = match timeout(limit, ask(check, place, tools, limit, &mut counted)).await {
             Ok(Ok(seen)) => (true, format!("{seen} in {:.1} ms", tried_at.elapsed().as_secs_f64() * 1000.0)),
             Ok(Err(reason)) => (false, reason),
             Err(_) => (false, format!("no answer within {limit:?}")),
@@ -143,19 +150,30 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
             } else {
                 format!("passed {passes} of {} times in a row when time was over", pace.passes)
             };
-            return CheckResult { check: check.to_string(), passed, detail, tries };
+            return CheckResult { check: check.to_string(), passed, detail, tries, counted };
         }
         sleep(next.saturating_duration_since(Instant::now())).await;
     }
 }
 
 /// One try: what was seen, or why the check does not pass.
-async fn ask(check: &Check, place: &Place, tools: &Tools, limit: Duration) -> Result<String, String> {
+async fn ask(
+    check: &Check,
+    place: &Place,
+    tools: &Tools,
+    limit: Duration,
+    counted: &mut Option<u64>,
+) -> Result<String, String> {
     match check {
         Check::Carrier => link::carrier(&place.selector),
         Check::Addresses(wanted) => link::addresses(&place.selector, wanted),
         Check::Applied => (tools.applied)().map(|()| "nothing left to do".to_owned()),
         Check::Rules => (tools.rules)().await,
+        Check::Drops { before } => {
+            let rate = drops::rate(&*tools.drops).await?;
+            *counted = (*counted).max(Some(rate));
+            drops::judge(rate, *before)
+        }
         Check::Neighbour(address) => link::neighbour(&place.selector, *address, limit).await,
         Check::Ping(address) => ping::ping(*address, &tools.origin).await,
         Check::Route { target, device } => {

@@ -1,11 +1,13 @@
 //! Whether the loaded programs judge as the rules say is a check like others: a switch goes back whose rules came to
-//! harm, and harm that comes later is told.
+//! harm, and harm that comes later is told. So is whether packets are dropped that no rule means to drop.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
@@ -14,6 +16,8 @@ use hub_common::segment::{Policy, Segment, policy_slot};
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{BOTH, Resource, SWITCH, resource_at};
 use hub_tests::lab::wait_until;
+use hub_tests::lab::world::{FAMILIES, outside_at};
+use hub_tests::packet::Datagram;
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -98,4 +102,77 @@ fn harm_that_comes_later_is_told_in_both_families() {
     slots.set(slot, whole, 0).unwrap();
     wait_until("it is well again", ROUNDS, || said("Unhealthy").is_none());
     resource.world.outside.expect_tcp(resource_at(false), BOTH, hub_tests::lab::Outcome::Answered);
+}
+
+/// Answers to pings that nobody sent, a few thousand a second in both families, until it is over.
+fn stray(resource: &Resource, over: &AtomicBool) {
+    let world = &resource.world;
+    let (wire, hub, own) =
+        (world.outside.wiretap("eth0"), world.router.mac("up0"), world.outside.mac("eth0"));
+    let frames = FAMILIES.map(|v4| {
+        let mut frame = Datagram::pong(outside_at(v4), resource_at(v4), 7).frame();
+        frame[..6].copy_from_slice(&hub);
+        frame[6..12].copy_from_slice(&own);
+        frame
+    });
+    while !over.load(Ordering::Relaxed) {
+        for frame in frames.iter().cycle().take(10) {
+            wire.try_send(frame);
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// The switch to the other personality, with packets that belong to nothing from a moment on.
+fn switched_with_strays(resource: &Resource, slow: &Value, at_once: bool) -> Value {
+    let over = AtomicBool::new(false);
+    resource.keep(slow);
+    let leaving = resource.world.outside.connect(resource_at(true), Open.port());
+    let end = scope(|scope| {
+        let flood = || stray(resource, &over);
+        if at_once {
+            scope.spawn(flood);
+            let carrier = resource.view()["persona"].as_str().unwrap().to_owned();
+            let noise = || resource.world.dropped(&carrier, "no_flow") > 100;
+            wait_until("strays are dropped", SWITCH, noise);
+        }
+        let began = resource.order(slow["name"].as_str().unwrap(), &json!({})).expect(202);
+        wait_until("it waits for a connection", SWITCH, || resource.state() == "draining");
+        if !at_once {
+            scope.spawn(flood);
+        }
+        drop(leaving);
+        let end = resource.finish(began["id"].as_str().unwrap());
+        over.store(true, Ordering::Relaxed);
+        end
+    });
+    resource.settle();
+    end
+}
+
+#[test]
+fn packets_that_belong_to_nothing_are_compared_with_those_before() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let slow = |name: &str| {
+        let mut slow = Shut.definition(&json!({"drain": {"timeout": "10m"}}));
+        slow["name"] = name.into();
+        slow
+    };
+    let end = switched_with_strays(&resource, &slow("slow"), false);
+    assert_eq!(end["outcome"], "rolled_back", "{end:#}");
+    let why = end["failure"].as_str().unwrap();
+    assert!(why.starts_with("drops: ") && why.contains("packets a second are dropped for want of"), "{why}");
+    resource.expect_whole(Open, "after the switch that lost connections");
+    let end = switched_with_strays(&resource, &slow("slower"), true);
+    assert_eq!(end["outcome"], "committed", "as many strays as before are nobody's fault: {end:#}");
+    let checks = end["checks"].as_array().unwrap().iter();
+    let drops = checks.clone().find(|check| check["check"] == "drops").unwrap();
+    assert!(drops["counted"].as_u64().unwrap() > 100, "{drops}");
+    for v4 in FAMILIES {
+        resource.world.outside.expect_tcp(resource_at(v4), Shut.port(), hub_tests::lab::Outcome::Answered);
+        resource.world.outside.expect_tcp(resource_at(v4), Open.port(), hub_tests::lab::Outcome::Refused);
+    }
 }

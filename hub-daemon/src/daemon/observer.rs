@@ -4,11 +4,13 @@
 //! ticket, so that one that comes late is none.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hub_common::event::Reason;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +40,9 @@ const COUNT: Duration = Duration::from_secs(1);
 const WALK: u32 = 20;
 /// How long a handshake that is wanted before a switch may take.
 const SHAKE: Duration = Duration::from_secs(5);
+
+/// Why packets are dropped that no rule means to drop.
+const UNMEANT: [Reason; 4] = [Reason::NoFlow, Reason::FlowTableFull, Reason::NoPolicy, Reason::Internal];
 
 /// Who asks and with which ticket.
 type Asked = (String, u64);
@@ -94,6 +99,7 @@ fn servers(asked: &[CheckAsked]) -> Vec<IpAddr> {
         | Check::Addresses(_)
         | Check::Applied
         | Check::Rules
+        | Check::Drops { .. }
         | Check::Neighbour(_)
         | Check::Ping(_)
         | Check::Route { .. }
@@ -162,6 +168,7 @@ impl Observer {
             handshake: self.handshakes(asked, place).await,
             applied: self.applied(interface),
             rules: self.rules(interface),
+            drops: self.drops(interface),
         };
         Observation::Checks(checks::run(asked, place, &tools).await)
     }
@@ -216,6 +223,23 @@ impl Observer {
         })
     }
 
+    /// Has drops of the interface counted, in the hub's namespace as well.
+    fn drops(&self, interface: &str) -> Arc<checks::Drops> {
+        let (snapshot, interface) = (self.snapshot.clone(), interface.to_owned());
+        let (datapath, runtime) = (Arc::clone(&self.datapath), Handle::current());
+        Arc::new(move || {
+            let view = snapshot.borrow().interfaces.get(&interface).map(Arc::clone);
+            let segment = view.and_then(|view| view.in_force.as_ref().map(|force| force.segment));
+            let Some(segment) = segment else { return Box::pin(ready(Ok(0))) };
+            let datapath = Arc::clone(&datapath);
+            let runtime = runtime.clone();
+            Box::pin(async move {
+                let counted = runtime.spawn(dropped(datapath, segment));
+                counted.await.map_err(|error| error.to_string())?
+            })
+        })
+    }
+
     /// Counts connections that a switch waits for, whenever one ended, and once a second. Those that were found are
     /// looked for again; what came since is found by the next walk through all.
     async fn count(&self, interface: &str, ticket: u64, segment: SegmentId, judged: Arc<Judged>) {
@@ -265,6 +289,15 @@ fn look(
 ) -> Result<Waited, ReadError> {
     let all = judged.waits_for_all();
     judged.ask(segment, Timestamp::now(), |change| datapath.waited(change, all, known))
+}
+
+/// Packets that were dropped for want of what a switch must not take away.
+async fn dropped(datapath: Arc<dyn Datapath>, segment: SegmentId) -> Result<u64, String> {
+    let reading = spawn_blocking(move || datapath.segment(segment).map_err(|error| error.to_string()));
+    let counts = reading.await.map_err(|error| error.to_string())??;
+    let unmeant =
+        counts.drops.iter().filter(|drop| UNMEANT.iter().any(|reason| drop.reason == reason.name()));
+    Ok(unmeant.map(|drop| drop.count.packets).sum())
 }
 
 /// How many packets are judged as rules say, or which one is judged otherwise.

@@ -41,12 +41,6 @@ fn author() -> Author {
 /// Name of the rule for the session that a switch is ordered in.
 const ORDERED_BY: &str = "ordered-by";
 
-/// How many rules in front of the others no personality says.
-pub(super) fn inserted(document: &PersonaDocument) -> u16 {
-    let first = document.security_policies.iter().flatten().next();
-    u16::from(first.is_some_and(|rule| rule.name.as_deref() == Some(ORDERED_BY)))
-}
-
 /// A rule before all others that lets one connection go on, if it is one of the interface's.
 fn lets_go_on([client, server]: Connection, seat: &Seat) -> Option<RuleDocument> {
     let has = |address: IpAddr| seat.ranges.iter().any(|range| range.contains(&address));
@@ -200,7 +194,9 @@ impl Hub {
             None => None,
         };
         let made = |version: &Version, personality: &Personality, seat: &Seat, leaving: Vec<IpNet>| {
-            let carried = Carried { gateways: seat.gateways.clone(), leaving };
+            let own = spared.get(version).and_then(|connection| lets_go_on(*connection, seat));
+            let inserted = u16::from(own.is_some());
+            let carried = Carried { gateways: seat.gateways.clone(), leaving, inserted };
             let document = personality.carrier(
                 &settings.name,
                 &carried,
@@ -208,7 +204,6 @@ impl Hub {
                 Some(port),
                 &self.config.applications,
             );
-            let own = spared.get(version).and_then(|connection| lets_go_on(*connection, seat));
             let rules = own.into_iter().chain(document.security_policies.into_iter().flatten());
             PersonaDocument {
                 peers: seat.peer.clone().map(|peer| vec![peer]),

@@ -31,6 +31,11 @@ pub enum Check {
     Applied,
     /// The loaded programs judge packets to and from it as its rules say. Answered by the data path.
     Rules,
+    /// Packets are not dropped for want of a connection or of rules much more than before. Answered by the data path.
+    Drops {
+        /// Packets a second that were before; `None` counts them.
+        before: Option<u64>,
+    },
     /// The MAC of a router on the link is found.
     Neighbour(IpAddr),
     /// A host answers pings.
@@ -72,6 +77,7 @@ impl fmt::Display for Check {
             }
             Self::Applied => formatter.write_str("applied"),
             Self::Rules => formatter.write_str("rules"),
+            Self::Drops { .. } => formatter.write_str("drops"),
             Self::Neighbour(address) => write!(formatter, "neighbour {address}"),
             Self::Ping(address) => write!(formatter, "ping {address}"),
             Self::Route { target, device: None } => write!(formatter, "route {target}"),
@@ -120,4 +126,7 @@ pub struct CheckResult {
     pub detail: String,
     /// Tries.
     pub tries: u32,
+    /// What a check counts that compares with before: packets a second, the most of its tries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<u64>,
 }

@@ -29,6 +29,7 @@ pub(crate) fn tools() -> Tools {
         handshake: Arc::new(|link| (link == "wg0").then_some(Duration::from_secs(12))),
         applied: Arc::new(|| Ok(())),
         rules: Arc::new(|| Box::pin(std::future::ready(Ok("2 packets judged as the rules say".to_owned())))),
+        drops: Arc::new(|| Box::pin(std::future::ready(Ok(7)))),
     }
 }
 
@@ -117,6 +118,7 @@ fn what_works_passes_in_both_families() {
             Check::Addresses(vec!["10.1.0.5/24".parse().unwrap(), "fd01::5/64".parse().unwrap()]),
             Check::Applied,
             Check::Rules,
+            Check::Drops { before: Some(0) },
             Check::Neighbour(address("10.1.0.1")),
             Check::Neighbour(address("fd01::1")),
             Check::Ping(address("10.1.0.1")),
@@ -137,9 +139,9 @@ fn what_works_passes_in_both_families() {
         for result in &results {
             assert!(result.passed && result.tries >= 2, "{result:?}");
         }
-        assert_eq!(results[6].check, "ping 10.1.0.1");
-        assert!(results[6].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[6]);
-        assert!(results[11].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[11]);
+        assert_eq!(results[7].check, "ping 10.1.0.1");
+        assert!(results[7].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[7]);
+        assert!(results[12].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[12]);
     });
 }
 

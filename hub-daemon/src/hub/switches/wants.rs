@@ -7,7 +7,6 @@ use std::time::Duration;
 use hub_common::set::set_number;
 
 use super::super::Hub;
-use super::super::lay::inserted;
 use crate::command::switch::Connection;
 use crate::desired::interfaces::slot_table;
 use crate::document::interface::RoutesDocument;
@@ -64,8 +63,13 @@ impl Hub {
                 let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
                 let shakes = |link| Check::Handshake { link, within: checks::HANDSHAKE };
                 asked.extend(fresh.map(|link| CheckAsked::new(shakes(link), true)));
+                asked.push(CheckAsked::new(Check::Drops { before: None }, false));
             }
             Some(switch) => {
+                // Going back is never worse than staying, whoever floods meanwhile.
+                let before = switch.baseline.as_ref().filter(|_| switch.phase.goes_on());
+                let drops = before.and_then(checks::drops_after);
+                asked.extend(drops.map(|check| CheckAsked::new(check, false)));
                 // Whoever must pass in the end is waited for.
                 for asked in &mut asked {
                     asked.waits = checks::is_required(asked, switch.baseline.as_ref());
@@ -149,7 +153,8 @@ impl Hub {
         exempt: Option<Connection>,
     ) -> Judged {
         let failsafe = self.config.failsafe.clone();
-        Judged { policy: Arc::clone(policy), inserted: inserted(document), sets, drain, failsafe, exempt }
+        let inserted = document.carried.as_ref().map_or(0, |carried| carried.inserted);
+        Judged { policy: Arc::clone(policy), inserted, sets, drain, failsafe, exempt }
     }
 
     /// Index of the carrier in the data path.

@@ -6,9 +6,10 @@ use super::*;
 use crate::command::switch::{Order, PersonalityCommand, SwitchCommand};
 use crate::desired::SegmentState;
 use crate::document::read::personality_from_value;
+use crate::model::check::Check;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
-use crate::view::switch::InterfaceState;
+use crate::view::switch::{InterfaceState, Question};
 
 fn began(to: &str) -> Switching {
     let mut hub = Switching::new(1, json!({"default": "p0-3"}));
@@ -253,4 +254,24 @@ fn what_has_no_room_even_alone_is_not_kept() {
     let command = Command::Personality(PersonalityCommand::Create { document });
     let (kind, text) = refusal(hub.script.hub.handle(command, hub.script.now));
     assert!(kind == RejectionKind::Full && text.contains("room for 100"), "{text}");
+}
+
+#[test]
+fn packets_that_are_dropped_since_take_a_switch_back_and_are_not_asked_about_on_the_way() {
+    let mut hub = began("p0-1");
+    hub.until("i0", Phase::Verify);
+    let wanted = hub.view("i0").wants;
+    let Question::Checks { asked, .. } = &wanted[0].question else { panic!("{wanted:?}") };
+    assert_eq!(asked.last().unwrap().check, Check::Drops { before: Some(12) });
+    hub.answer("i0", &["drops"]);
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    hub.until("i0", Phase::RollbackVerify);
+    assert!(!hub.asks("i0").contains(&"drops".to_owned()), "who floods must not close the way back");
+    hub.finish("i0");
+    ended(&mut hub, Outcome::RolledBack, "p0-0@1", "drops: seen");
+    assert!(!hub.asks("i0").contains(&"drops".to_owned()), "with nothing to compare it says nothing");
+    // One in a hurry has counted nothing before.
+    hub.start(vec![Order { urgent: true, ..Switching::order("i0", "p0-1") }]).unwrap();
+    hub.until("i0", Phase::Verify);
+    assert!(!hub.asks("i0").contains(&"drops".to_owned()));
 }

@@ -26,9 +26,8 @@ fn the_connection_that_ordered_a_switch_is_let_go_on() {
     hub.until("i0", Phase::Drain);
     hub.pass();
     let wanted = hub.view("i0").wants;
-    assert!(
-        matches!(&wanted[0].question, Question::Flows { judged, .. } if judged.exempt == Some(connection))
-    );
+    let Question::Flows { judged, .. } = &wanted[0].question else { panic!("{wanted:?}") };
+    assert_eq!((judged.exempt, judged.inserted), (Some(connection), 1));
     hub.finish("i0");
     let spared =
         |hub: &Switching| hub.script.desired().segments[&segment].policy.ingress[0].target_port == [8443; 2];
@@ -46,4 +45,26 @@ fn the_connection_that_ordered_a_switch_is_let_go_on() {
     hub.start(vec![Order { ordered_by: Some(far), ..Switching::order("i0", "same") }]).unwrap();
     let beside = hub.script.desired().segments[&segment].candidate.as_ref().unwrap().policy.ingress.len();
     assert_eq!(beside, before.ingress.len() + 1, "but what refuses the address that goes away");
+}
+
+#[test]
+fn a_rule_is_the_session_s_by_what_is_stored_and_not_by_its_name() {
+    let mut hub = Switching::new(1, json!({}));
+    let rules = json!([{"name": "ordered-by", "protocol": "tcp", "port": 22, "action": "allow"}]);
+    let alike = json!({"name": "alike", "ip_addresses": ["10.20.1.10/24"], "firewall_rules": rules});
+    hub.keep(of_interface(0, 1, alike));
+    let connection = [("192.0.2.7".parse().unwrap(), 50_000), ("10.20.1.10".parse().unwrap(), 8443)];
+    for (ordered_by, expected) in [(None, 0), (Some(connection), 1)] {
+        let id = hub.start(vec![Order { ordered_by, ..Switching::order("i0", "alike") }]).unwrap();
+        hub.until("i0", Phase::Drain);
+        hub.pass();
+        let wanted = hub.view("i0").wants;
+        let Question::Flows { judged, .. } = &wanted[0].question else { panic!("{wanted:?}") };
+        assert_eq!(judged.inserted, expected, "{id:?}");
+        hub.finish("i0");
+        hub.wait(120);
+        hub.start(vec![Switching::order("i0", "p0-2")]).unwrap();
+        hub.finish("i0");
+        hub.wait(120);
+    }
 }

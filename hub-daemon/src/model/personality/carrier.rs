@@ -26,6 +26,14 @@ pub struct Carried {
     /// What only the other personality of the interface has, at most [`LEAVING`]: refused both ways.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<IpNet>,
+    /// How many rules in front of the others the personality does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inserted: u16,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_zero(count: &u16) -> bool {
+    *count == 0
 }
 
 /// Ranges that stand for those of an interface where rules are checked without one: documentation prefixes

@@ -29,6 +29,7 @@ fn kind(check: &Check) -> Kind {
         | Check::Addresses(_)
         | Check::Applied
         | Check::Rules
+        | Check::Drops { .. }
         | Check::Route { .. }
         | Check::Handshake { .. } => Kind::Own,
         Check::Neighbour(_) => Kind::Neighbour,
@@ -103,10 +104,23 @@ pub fn answered<'a>(
 /// How a check came out in the past: its words, its kind by the check itself, and whether it passed.
 pub type Past = Vec<(Check, bool)>;
 
-/// Answers as the past of those to come.
+/// Answers as the past of those to come, with what was counted.
 pub fn past(asked: &[CheckAsked], results: &[CheckResult]) -> Past {
-    let passed = |result: Option<&CheckResult>| result.is_some_and(|result| result.passed);
-    answered(asked, results).map(|(asked, result)| (asked.check.clone(), passed(result))).collect()
+    let one = |(asked, result): (&CheckAsked, Option<&CheckResult>)| {
+        let check = if matches!(asked.check, Check::Drops { .. }) {
+            Check::Drops { before: result.and_then(|result| result.counted) }
+        } else {
+            asked.check.clone()
+        };
+        (check, result.is_some_and(|result| result.passed))
+    };
+    answered(asked, results).map(one).collect()
+}
+
+/// The check that compares drops with those of before, where they were counted.
+pub fn drops_after(before: &Past) -> Option<Check> {
+    let counted = |(check, _): &&(Check, bool)| matches!(check, Check::Drops { before: Some(_) });
+    before.iter().find(counted).map(|(check, _)| check.clone())
 }
 
 /// Whether a check must pass, given how those of before came out. What the document names must; what is about the
@@ -158,7 +172,13 @@ mod tests {
     fn an_answer_that_is_missing_has_not_passed() {
         let asked = [CheckAsked::new(Check::Carrier, false)];
         assert_eq!(failure(&asked, &[], None).as_deref(), Some("carrier: it was not answered"));
-        let result = CheckResult { check: "carrier".into(), passed: true, detail: String::new(), tries: 2 };
+        let result = CheckResult {
+            check: "carrier".into(),
+            passed: true,
+            detail: String::new(),
+            tries: 2,
+            counted: None,
+        };
         assert_eq!(failure(&asked, &[result], None), None);
     }
 }
