@@ -14,6 +14,7 @@ mod demo;
 mod fuzz;
 mod object;
 mod package;
+mod part;
 mod places;
 mod say;
 mod setup;

@@ -13,6 +13,7 @@ use clap::Args;
 use crate::{
     build,
     command::{cargo, status},
+    part::Part,
     places::Places,
     say::{complain, say},
     setup,
@@ -26,15 +27,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 60)]
     minutes: u64,
     /// Of the faults of R4 and S26 a part alone, like 2/6: the parts add up to all
-    #[arg(long, value_parser = part)]
-    part: Option<String>,
-}
-
-fn part(text: &str) -> Result<String, String> {
-    let read =
-        text.split_once('/').and_then(|(number, of)| Some((number.parse::<u64>().ok()?, of.parse().ok()?)));
-    let is_part = read.is_some_and(|(number, of)| (1..=of).contains(&number));
-    if is_part { Ok(text.to_owned()) } else { Err("write a part like 2/6: the second of six".to_owned()) }
+    #[arg(long)]
+    part: Option<Part>,
 }
 
 /// A goal with the test that shows it.
@@ -158,8 +152,8 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         test.args([goal.test, "--exact", "--nocapture"]);
         let binaries = build::binaries(places, goal.binary == FAULTS);
         test.env("HUB_TEST_ROOT", "1").env("HUB_BIN_DIR", binaries);
-        if let Some(part) = &options.part {
-            test.env("HUB_SOAK_PART", part);
+        if let Some(part) = options.part {
+            test.env("HUB_SOAK_PART", part.to_string());
         }
         test.env("HUB_SOAK_MINUTES", options.minutes.to_string()).env("HUB_TEST_CYCLES", CYCLES);
         if !status(&mut test)?.success() {

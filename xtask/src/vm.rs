@@ -24,6 +24,7 @@ use self::{
 use crate::{
     build,
     clock::timed,
+    part::Part,
     places::Places,
     say::{complain, say, show},
     setup,
@@ -41,8 +42,11 @@ pub(crate) struct Options {
     #[arg(long)]
     list: bool,
     /// Keeps at most so many minutes for each kernel
-    #[arg(long, value_name = "MINUTES", default_value_t = 40)]
+    #[arg(long, value_name = "MINUTES", default_value_t = 90)]
     limit: u64,
+    /// Of the test files a part alone, like 2/3: the parts add up to all
+    #[arg(long)]
+    part: Option<Part>,
     /// Runs only test files whose names contain one of these
     filters: Vec<String>,
 }
@@ -67,7 +71,12 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         let offer = kernel::choose(&offers, version)?;
         kernels.push(kernel::ready(places, offer)?);
     }
-    let suite = suite::build(places, extent, &options.filters)?;
+    let mut suite = suite::build(places, extent, &options.filters)?;
+    if let Some(part) = options.part {
+        suite.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut place = 0..;
+        suite.retain(|_| place.next().is_some_and(|place| part.has(place)));
+    }
     if suite.is_empty() {
         bail!("no test file fits {:?}: `cargo xtask vm` alone runs all", options.filters);
     }
