@@ -254,7 +254,10 @@ fn queues_come_and_go_with_their_personas_and_survive_the_daemon() {
     let folder = world.lab.folder().display().to_string();
     let down = ["down", "--bpffs", &format!("{folder}/bpf"), "--runtime-dir", &format!("{folder}/run")];
     world.hub.hubctl(&down).expect_success();
-    assert_eq!(queues(&world), before);
+    // Where programs hang on a queue of their own (before Linux 6.6), that one goes with the hub.
+    let none: String =
+        before.lines().filter(|line| !line.contains("clsact")).map(|line| line.to_owned() + "\n").collect();
+    assert_eq!(queues(&world), none);
 }
 
 #[test]

@@ -87,8 +87,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
     }
     let base = image::base(places, &suite, is_fast)?;
     let measured = suite.iter().filter(|step| step.is_measured).count();
+    let patient = if is_fast { PATIENT } else { "" };
     let boots = [
-        Boot { expected: suite.len() - measured, time: Time::Clock, log: "log", more: "" },
+        Boot { expected: suite.len() - measured, time: Time::Clock, log: "log", more: patient },
         Boot { expected: measured, time: Time::Instructions, log: "measured.log", more: MEASURED },
     ];
     let mut failed = Vec::new();
@@ -120,6 +121,9 @@ struct Boot {
     /// Words for its first program, which gets them as its environment.
     more: &'static str,
 }
+
+/// What the first program is told where everything runs: each of a hundred tests loads the programs anew.
+const PATIENT: &str = "HUB_STEP_SECONDS=3600";
 
 /// What the first program is told of files whose figures are judged.
 const MEASURED: &str = "HUB_SUITE=/hub/measured HUB_TEST_EVEN=1";

@@ -52,8 +52,8 @@ const TOOLS: [&str; 25] = [
 /// Tables that nmap reads before it scans.
 const NMAP: [&str; 3] = ["nmap-payloads", "nmap-protocols", "nmap-services"];
 
-/// What openssl reads before it makes a certificate.
-const OPENSSL: &str = "/usr/lib/ssl/openssl.cnf";
+/// What openssl reads before it makes a certificate, and whom the machine trusts.
+const CERTIFICATES: [&str; 2] = ["/usr/lib/ssl/openssl.cnf", "/etc/ssl/certs/ca-certificates.crt"];
 
 /// Builds the archive with everything but modules, the daemon with optimisations or without.
 pub(super) fn base(places: &Places, steps: &[Step], is_fast: bool) -> Result<PathBuf> {
@@ -93,7 +93,7 @@ pub(super) fn base(places: &Places, steps: &[Step], is_fast: bool) -> Result<Pat
     fs::create_dir_all(root.join(places.root().strip_prefix("/")?).join("tests"))?;
     copy_into(Path::new("/etc/iproute2"), &root)?;
     let tables = NMAP.map(|name| Path::new("/usr/share/nmap").join(name));
-    for file in tables.iter().map(PathBuf::as_path).chain([Path::new(OPENSSL)]) {
+    for file in tables.iter().map(PathBuf::as_path).chain(CERTIFICATES.map(Path::new)) {
         if file.exists() {
             copy(file, &root)?;
         }

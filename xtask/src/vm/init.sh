@@ -22,10 +22,10 @@ echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
 for module in veth bridge tun vrf ifb dummy 8021q cls_bpf sch_ingress sch_htb sch_fq nf_tables nf_conntrack; do
     modprobe -q "$module"
 done
-# Runs a program for at most a quarter of an hour; keeps what it says, and how it ended in `code`.
+# Runs a program for at most so long, a quarter of an hour unless said otherwise; keeps what it says, and how it ended in `code`.
 heard() {
     {
-        timeout -s KILL 900 "$@" 3<&-
+        timeout -s KILL "${HUB_STEP_SECONDS:-900}" "$@" 3<&-
         echo $? >/tmp/code
     } 2>&1 | tee /tmp/heard
     code=$(cat /tmp/code)

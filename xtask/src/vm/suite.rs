@@ -53,10 +53,11 @@ const ELSEWHERE: [&str; 7] =
 const PARTS: [(&str, &str); 1] = [("fuzz", "a_record_is_read_like_the_kernel")];
 
 /// Tests that measure bandwidths and waits, which an emulated machine does not keep.
-const MEASURED: [&str; 4] = [
+const MEASURED: [&str; 5] = [
     "a_flood_waits_no_longer_than_the_latency",
     "a_queue_of_somebody_else_stays_and_the_bandwidth_is_capped_all_the_same",
     "handshakes_are_timed_and_speech_goes_before_bulk",
+    "personas_whose_addresses_are_translated_keep_their_bandwidth",
     "tcp_gets_its_bandwidth_in_both_directions_and_families",
 ];
 
