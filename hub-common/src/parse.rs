@@ -251,9 +251,6 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
         return Err(Reason::ExtensionHeaders);
     }
     let Some(header) = bytes.read::<8>(at) else { return Err(Reason::Truncated) };
-    if kind == 43 && header[2] == 0 {
-        return Err(Reason::SourceRoute);
-    }
     if kind == 0 {
         packet.flags |= PACKET_OPTIONS;
     }
@@ -265,6 +262,9 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
     // Bytes behind the packet's end are padding of the frame, never headers.
     if at + length > packet.l3_offset as usize + packet.length_bytes as usize {
         return Err(Reason::Truncated);
+    }
+    if kind == 43 && header[2] == 0 {
+        return Err(Reason::SourceRoute);
     }
     packet.protocol = header[0];
     packet.l4_offset = (at + length) as u16;
@@ -317,6 +317,51 @@ mod tests {
         let frame = tcp_v4(0);
         for cut in 0..frame.len() {
             assert_eq!(parse(&frame[..cut]), Err(Reason::Truncated), "cut at {cut}");
+        }
+    }
+
+    /// An IPv6 packet with this next header and payload, in a frame with padding behind it.
+    fn v6_padded(next: u8, payload: &[u8], padding: usize) -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, payload.len() as u8, next, 64]);
+        frame.extend(GLOBAL);
+        frame.extend(GLOBAL);
+        frame.extend(payload);
+        frame.resize(frame.len() + padding, 0);
+        frame
+    }
+
+    const GLOBAL: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    #[test]
+    fn padding_of_a_frame_is_no_part_of_a_packet() {
+        let route = [59, 2, 0, 1, 0, 0, 0, 0].into_iter().chain([0; 16]).collect::<Vec<_>>();
+        assert_eq!(parse(&v6_padded(43, &route, 8)), Err(Reason::SourceRoute));
+        for length in 0..route.len() {
+            assert_eq!(parse(&v6_padded(43, &route[..length], 40)), Err(Reason::Truncated), "{length} bytes");
+        }
+    }
+
+    /// An ICMPv6 error that quotes a packet between two addresses.
+    fn error_about(source: [u8; 16], target: [u8; 16]) -> Vec<u8> {
+        let mut message = vec![1, 1, 0, 0, 0, 0, 0, 0, 0x60, 0, 0, 0, 0, 20, 6, 64];
+        message.extend(source);
+        message.extend(target);
+        message.extend([0, 21, 0, 80, 0, 0, 3, 0xe8]);
+        message
+    }
+
+    #[test]
+    fn quotes_of_packets_that_nobody_lets_pass_are_no_quotes() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 1, 2, 3];
+        let group = [0xff, 0xe, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+        let whole = error_about(GLOBAL, group);
+        assert!(parse(&v6_padded(58, &whole, 0)).is_ok(), "a packet to a group may be answered");
+        for (source, target) in [(GLOBAL, mapped), (mapped, GLOBAL), (group, GLOBAL), ([0; 16], GLOBAL)] {
+            let whole = error_about(source, target);
+            assert_eq!(parse(&v6_padded(58, &whole, 0)), Err(Reason::IcmpError), "{source:?} {target:?}");
+            let cut = &whole[..whole.len() - 1];
+            assert_eq!(parse(&v6_padded(58, cut, 40)), Err(Reason::Truncated), "of which a byte is missing");
         }
     }
 

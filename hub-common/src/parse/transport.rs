@@ -1,7 +1,7 @@
 //! Transport headers, and the packet that an ICMP error quotes.
 
 use super::{Bytes, OFFSET_MASK};
-use crate::address::{is_multicast, mapped};
+use crate::address::{is_martian_v6, mapped};
 use crate::event::Reason;
 use crate::packet::{
     Inner, PACKET_ASKS, PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST,
@@ -169,14 +169,15 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -
     if header[0] >> 4 != 6 {
         return Err(Reason::IcmpError);
     }
+    if room < 48 {
+        return Err(Reason::Truncated);
+    }
     inner.source = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
     inner.target = bytes.read::<16>(offset + 24).ok_or(Reason::Truncated)?;
     inner.protocol = header[6];
-    if is_multicast(&inner.source) {
+    // No packet with such addresses has passed; one of IPv4 in IPv6 clothes would be taken for one of IPv4.
+    if is_martian_v6(&inner.source, true) || is_martian_v6(&inner.target, false) {
         return Err(Reason::IcmpError);
-    }
-    if room < 48 {
-        return Err(Reason::Truncated);
     }
     inner_ports(bytes, offset + 40, inner, false)
 }

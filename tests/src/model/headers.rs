@@ -159,11 +159,6 @@ fn v6(packet: &[u8]) -> Result<Headers, Reason> {
     }
     let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
     let (source, target) = (address(8), address(24));
-    // Unspecified, loopback, and IPv4 addresses in IPv6 clothes (RFC 4942 section 2.2).
-    let nowhere = |address: Ipv6Addr| {
-        let s = address.segments();
-        s[..5] == [0; 5] && (s[5] == 0xffff || s[5] == 0)
-    };
     let unspecified = source.is_unspecified();
     if (nowhere(source) && !unspecified) || nowhere(target) || source.is_multicast() {
         return Err(Reason::Martian);
@@ -174,6 +169,12 @@ fn v6(packet: &[u8]) -> Result<Headers, Reason> {
         return Err(Reason::Martian);
     }
     transport(source.into(), target.into(), protocol, piece, carried)
+}
+
+/// Unspecified, loopback, and IPv4 addresses in IPv6 clothes (RFC 4942 section 2.2).
+pub(super) fn nowhere(address: Ipv6Addr) -> bool {
+    let s = address.segments();
+    s[..5] == [0; 5] && (s[5] == 0xffff || s[5] == 0)
 }
 
 /// Walks extension headers to the transport.
@@ -194,9 +195,6 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(u8, Piece, &[u8]), Reason> {
         if rest.len() < 8 {
             return Err(Reason::Truncated);
         }
-        if kind == 43 && rest[2] == 0 {
-            return Err(Reason::SourceRoute);
-        }
         let next = rest[0];
         let size = match kind {
             44 => 8,
@@ -205,6 +203,9 @@ fn extensions(first: u8, payload: &[u8]) -> Result<(u8, Piece, &[u8]), Reason> {
         };
         if size > rest.len() {
             return Err(Reason::Truncated);
+        }
+        if kind == 43 && rest[2] == 0 {
+            return Err(Reason::SourceRoute);
         }
         if kind == 44 {
             let id = u32::from(word(rest, 4)) << 16 | u32::from(word(rest, 6));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hub_common::event::Reason;
 
 use super::Tuple;
+use super::headers::nowhere;
 
 /// Requests with the types of their replies: echo, time stamp, information, address mask (RFC 792, 950),
 /// and for IPv6 echo (RFC 4443) and node information (RFC 4620).
@@ -52,7 +53,6 @@ pub(super) const fn is_routers(kind: u8) -> bool {
 
 /// Reads the quoted packet; only its IP header and eight more bytes are certain to be there.
 pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
-    let least = if v4 { 20 } else { 40 };
     // A version is told by the first bytes, even if the header is cut off after them.
     if quote.len() < (if v4 { 20 } else { 8 }) {
         return Err(Reason::Truncated);
@@ -60,10 +60,10 @@ pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
     let version = quote[0] >> 4;
     let header_bytes = if v4 { usize::from(quote[0] & 15) * 4 } else { 40 };
     let later_fragment = v4 && (quote[6] & 0x1f != 0 || quote[7] != 0);
-    if version != (if v4 { 4 } else { 6 }) || header_bytes < least || later_fragment {
+    if version != (if v4 { 4 } else { 6 }) || header_bytes < 20 || later_fragment {
         return Err(Reason::IcmpError);
     }
-    if quote.len() < least {
+    if quote.len() < header_bytes + 8 {
         return Err(Reason::Truncated);
     }
     let (source, target): (IpAddr, IpAddr) = if v4 {
@@ -73,12 +73,12 @@ pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
         let at = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&quote[at..at + 16]).unwrap());
         (at(8).into(), at(24).into())
     };
-    // RFC 4443 section 2.4 (e): no error is sent about packets from multicast addresses.
-    if !v4 && source.is_multicast() {
+    // RFC 4443 section 2.4 (e): no error is sent about packets from multicast addresses; none is about packets that
+    // nobody lets pass.
+    if let (IpAddr::V6(source), IpAddr::V6(target)) = (source, target)
+        && (source.is_multicast() || nowhere(source) || nowhere(target))
+    {
         return Err(Reason::IcmpError);
-    }
-    if quote.len() < header_bytes + 8 {
-        return Err(Reason::Truncated);
     }
     let l4 = &quote[header_bytes..header_bytes + 8];
     let protocol = if v4 { quote[9] } else { quote[6] };
