@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 pub use self::impacts::{DecidedBy, ImpactedFlow, Impacts};
 pub use self::sweep::{FlowCounts, Sweep};
-use crate::model::SegmentId;
+use crate::model::{SegmentId, is_default};
 use crate::outputs::alerts::AlertEvent;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
 
@@ -160,7 +160,7 @@ pub struct RuleCount {
     /// Position in `security_policies`, from 0.
     pub rule: u16,
     /// Whether it is a position in the hub's `baseline` instead.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub baseline: bool,
     /// `ingress` or `egress`.
     pub direction: Cow<'static, str>,
@@ -168,18 +168,8 @@ pub struct RuleCount {
     #[serde(flatten)]
     pub count: Count,
     /// Packets among them that passed only because the rules are audited.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub would_drop: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_false(value: &bool) -> bool {
-    !*value
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-const fn is_zero(value: &u64) -> bool {
-    *value == 0
 }
 
 /// Totals of one hook; `received` is the sum of the others.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Stopwatch, World, patience, wait_until};
+use hub_tests::lab::{Stopwatch, World, slowness, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
@@ -116,7 +116,7 @@ fn is_seen(world: &World, times: usize) {
 
 /// Longer than anything here takes where it is slow.
 fn span(seconds: u64) -> Duration {
-    Duration::from_secs(seconds) * patience().min(4)
+    Duration::from_secs(seconds) * slowness()
 }
 
 #[test]

@@ -5,18 +5,13 @@ use std::time::Duration;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Stopwatch, Stream, World, patience, wait_until};
+use hub_tests::lab::{Stopwatch, Stream, World, slowness, wait_until};
 use hub_tests::root;
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// How many times as long lives are where everything takes longer.
-fn slowness() -> u32 {
-    patience().min(4)
-}
-
-/// The time after a span of a test.
+/// The time after a span, a longer one where everything takes longer.
 fn after(span: Duration) -> Timestamp {
     let span = span * slowness();
     Timestamp::now() + SignedDuration::try_from(span).expect("a test ends in the lifetime of its author")

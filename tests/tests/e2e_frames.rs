@@ -26,10 +26,7 @@ fn tagged_frames_into_a_segment_port_are_dropped() {
         for tags in [vec![0x8100], vec![0x88a8, 0x8100]] {
             let mut datagram = Datagram::new(member_at(0, v4), outside_at(v4), Transport::udp(4_000, 4_001));
             datagram.tags = tags.into_iter().map(|ethertype| Tag { ethertype, id: 7 }).collect();
-            let mut frame = datagram.frame();
-            frame[..6].copy_from_slice(&world.router.mac("seg0"));
-            frame[6..12].copy_from_slice(&world.members[0].mac("eth0"));
-            wire.send(&frame);
+            wire.send(&datagram.frame_between(world.members[0].mac("eth0"), world.router.mac("seg0")));
         }
     }
     wait_until("four drops", Duration::from_secs(5), || reasons(&world, "vlan") == 4);

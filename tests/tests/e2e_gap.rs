@@ -150,10 +150,8 @@ fn frames() -> Vec<Vec<u8>> {
     for v4 in FAMILIES {
         let forged: IpAddr = if v4 { ip("198.51.100.7") } else { ip("2001:db8:77::7") };
         for source in [member_at(0, v4), forged] {
-            let mut frame = Datagram::udp((source, 4_000), (outside_at(v4), 4_001)).frame();
-            frame[..6].copy_from_slice(&MAC);
-            frame[6..12].copy_from_slice(&MEMBER_MAC);
-            frames.push(frame);
+            let datagram = Datagram::udp((source, 4_000), (outside_at(v4), 4_001));
+            frames.push(datagram.frame_between(MEMBER_MAC, MAC));
         }
     }
     frames

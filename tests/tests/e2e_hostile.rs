@@ -200,8 +200,5 @@ fn spoofed(random: &mut Random, v4: bool, near: [u8; 6], far: [u8; 6]) -> Vec<u8
         std::net::Ipv6Addr::from(0x2001_0db8_0077_0000_u128 << 64 | u128::from(bits)).into()
     };
     let transport = Transport::udp((bits >> 32) as u16 | 1, 9);
-    let mut frame = Datagram::new(source, member_at(0, v4), transport).frame();
-    frame[..6].copy_from_slice(&far);
-    frame[6..12].copy_from_slice(&near);
-    frame
+    Datagram::new(source, member_at(0, v4), transport).frame_between(near, far)
 }

@@ -353,10 +353,7 @@ fn forged_senders_are_dropped_on_both_sides() {
         Datagram::new(ip(source), target, transport)
     };
     let addressed = |datagram: &Datagram, space: &Space, port: &str| {
-        let mut frame = datagram.frame();
-        frame[..6].copy_from_slice(&world.router.mac(port));
-        frame[6..12].copy_from_slice(&space.mac("eth0"));
-        frame
+        datagram.frame_between(space.mac("eth0"), world.router.mac(port))
     };
     let far = world.outside.wiretap("eth0");
     let inside = world.members[0].wiretap("eth0");

@@ -92,9 +92,7 @@ fn errors_about_live_connections_pass_and_others_do_not() {
         let (far, here) = (outside_at(v4), member_at(0, v4));
         let quoted = Datagram::new(here, far, Transport::tcp(50_000, 81, flags::SYN));
         let error = unreachable(far, here, &quoted);
-        let mut frame = error.frame();
-        frame[..6].copy_from_slice(&world.router.mac("up0"));
-        frame[6..12].copy_from_slice(&world.outside.mac("eth0"));
+        let frame = error.frame_between(world.outside.mac("eth0"), world.router.mac("up0"));
         world.outside.wiretap("eth0").send(&frame);
     }
     hub_tests::lab::wait_until("both forged errors are dropped", Duration::from_secs(5), || {

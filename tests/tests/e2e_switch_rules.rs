@@ -40,9 +40,14 @@ fn policies(resource: &Resource) -> [(u32, Policy); 2] {
     })
 }
 
-/// The answer to the check, if it was asked.
+/// A check among others, if it was asked.
+fn find<'a>(checks: &'a Value, name: &str) -> Option<&'a Value> {
+    checks.as_array().unwrap().iter().find(|check| check["check"] == name)
+}
+
+/// The answer to the check of rules, if it was asked.
 fn answer(checks: &Value) -> Option<(bool, String)> {
-    let check = checks.as_array().unwrap().iter().find(|check| check["check"] == "rules")?;
+    let check = find(checks, "rules")?;
     Some((check["passed"] == true, check["detail"].as_str().unwrap().to_owned()))
 }
 
@@ -109,12 +114,8 @@ fn stray(resource: &Resource, over: &AtomicBool) {
     let world = &resource.world;
     let (wire, hub, own) =
         (world.outside.wiretap("eth0"), world.router.mac("up0"), world.outside.mac("eth0"));
-    let frames = FAMILIES.map(|v4| {
-        let mut frame = Datagram::pong(outside_at(v4), resource_at(v4), 7).frame();
-        frame[..6].copy_from_slice(&hub);
-        frame[6..12].copy_from_slice(&own);
-        frame
-    });
+    let frames =
+        FAMILIES.map(|v4| Datagram::pong(outside_at(v4), resource_at(v4), 7).frame_between(own, hub));
     while !over.load(Ordering::Relaxed) {
         for frame in frames.iter().cycle().take(10) {
             wire.try_send(frame);
@@ -168,8 +169,7 @@ fn packets_that_belong_to_nothing_are_compared_with_those_before() {
     resource.expect_whole(Open, "after the switch that lost connections");
     let end = switched_with_strays(&resource, &slow("slower"), true);
     assert_eq!(end["outcome"], "committed", "as many strays as before are nobody's fault: {end:#}");
-    let checks = end["checks"].as_array().unwrap().iter();
-    let drops = checks.clone().find(|check| check["check"] == "drops").unwrap();
+    let drops = find(&end["checks"], "drops").unwrap();
     assert!(drops["counted"].as_u64().unwrap() > 100, "{drops}");
     for v4 in FAMILIES {
         resource.world.outside.expect_tcp(resource_at(v4), Shut.port(), hub_tests::lab::Outcome::Answered);

@@ -5,7 +5,7 @@ use std::{
     process::{ExitCode, ExitStatus},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
@@ -40,6 +40,11 @@ pub(crate) fn build(places: &Places, release: bool) -> Result<ExitStatus> {
         build.args(["build", "--bins", "--test", SMALLEST_TEST]);
     }
     status(&mut build)
+}
+
+/// Builds the kernel programs, then hubd and hubctl with optimisations.
+pub(crate) fn optimised(places: &Places) -> Result<()> {
+    if build(places, true)?.success() { Ok(()) } else { bail!("hubd cannot be built with optimisations") }
 }
 
 /// Builds the kernel programs, all programs, and these tests or all.

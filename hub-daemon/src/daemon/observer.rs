@@ -4,12 +4,12 @@
 //! ticket, so that one that comes late is none.
 
 use std::collections::BTreeMap;
-use std::future::ready;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hub_common::event::Reason;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
@@ -204,38 +204,36 @@ impl Observer {
         })
     }
 
-    /// Has packets judged by threads in the hub's namespace, where ports are: they are made by the daemon's own, for a
-    /// thread that is made by one of checks is in the same namespace as that.
+    /// Has packets of the interface judged.
     fn rules(&self, interface: &str) -> Arc<checks::Rules> {
+        self.of_what_is_in_force(interface, judge, || "no rules decide".to_owned())
+    }
+
+    /// Has drops of the interface counted.
+    fn drops(&self, interface: &str) -> Arc<checks::Drops> {
+        self.of_what_is_in_force(interface, dropped, || 0)
+    }
+
+    /// Asks the data path about what is in force on the interface, by threads in the hub's namespace, where ports are:
+    /// they are made by the daemon's own, for a thread that is made by one of checks is in the same namespace as that.
+    fn of_what_is_in_force<T, F>(
+        &self,
+        interface: &str,
+        ask: fn(Arc<dyn Datapath>, InForce) -> F,
+        nothing: fn() -> T,
+    ) -> Arc<dyn Fn() -> BoxFuture<'static, Result<T, String>> + Send + Sync>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, String>> + Send + 'static,
+    {
         let (snapshot, interface) = (self.snapshot.clone(), interface.to_owned());
         let (datapath, runtime) = (Arc::clone(&self.datapath), Handle::current());
         Arc::new(move || {
             let view = snapshot.borrow().interfaces.get(&interface).map(Arc::clone);
             let (datapath, runtime) = (Arc::clone(&datapath), runtime.clone());
             Box::pin(async move {
-                let Some(force) = view.and_then(|view| view.in_force.clone()) else {
-                    return Ok("no rules decide".to_owned());
-                };
-                let asked = runtime.spawn(judge(datapath, force));
-                let told = asked.await.map_err(|error| error.to_string())??;
-                Ok(format!("{told} packets judged as the rules say"))
-            })
-        })
-    }
-
-    /// Has drops of the interface counted, in the hub's namespace as well.
-    fn drops(&self, interface: &str) -> Arc<checks::Drops> {
-        let (snapshot, interface) = (self.snapshot.clone(), interface.to_owned());
-        let (datapath, runtime) = (Arc::clone(&self.datapath), Handle::current());
-        Arc::new(move || {
-            let view = snapshot.borrow().interfaces.get(&interface).map(Arc::clone);
-            let segment = view.and_then(|view| view.in_force.as_ref().map(|force| force.segment));
-            let Some(segment) = segment else { return Box::pin(ready(Ok(0))) };
-            let datapath = Arc::clone(&datapath);
-            let runtime = runtime.clone();
-            Box::pin(async move {
-                let counted = runtime.spawn(dropped(datapath, segment));
-                counted.await.map_err(|error| error.to_string())?
+                let Some(force) = view.and_then(|view| view.in_force.clone()) else { return Ok(nothing()) };
+                runtime.spawn(ask(datapath, force)).await.map_err(|error| error.to_string())?
             })
         })
     }
@@ -292,8 +290,8 @@ fn look(
 }
 
 /// Packets that were dropped for want of what a switch must not take away.
-async fn dropped(datapath: Arc<dyn Datapath>, segment: SegmentId) -> Result<u64, String> {
-    let reading = spawn_blocking(move || datapath.segment(segment).map_err(|error| error.to_string()));
+async fn dropped(datapath: Arc<dyn Datapath>, force: InForce) -> Result<u64, String> {
+    let reading = spawn_blocking(move || datapath.segment(force.segment).map_err(|error| error.to_string()));
     let counts = reading.await.map_err(|error| error.to_string())??;
     let unmeant =
         counts.drops.iter().filter(|drop| UNMEANT.iter().any(|reason| drop.reason == reason.name()));
@@ -301,12 +299,13 @@ async fn dropped(datapath: Arc<dyn Datapath>, segment: SegmentId) -> Result<u64,
 }
 
 /// How many packets are judged as rules say, or which one is judged otherwise.
-async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<usize, String> {
+async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<String, String> {
     let judging = spawn_blocking(move || {
         let probes = probes::probes(&force);
         let questions: Vec<_> = probes.iter().map(|probe| probe.question.clone()).collect();
         let answers = datapath.judge(&questions).map_err(|error| error.to_string())?;
         probes::compare(force.segment, &probes, &answers)
     });
-    judging.await.map_err(|error| error.to_string())?
+    let told = judging.await.map_err(|error| error.to_string())??;
+    Ok(format!("{told} packets judged as the rules say"))
 }

@@ -18,7 +18,7 @@ use crate::model::id::IdSource;
 use crate::model::personality::Carried;
 use crate::model::rule::Rule;
 use crate::model::translation::Virtual;
-use crate::model::{PersonaId, SegmentId};
+use crate::model::{PersonaId, SegmentId, is_default};
 use crate::systems::persona::candidate::{Candidate, StoredCandidate};
 use crate::systems::persona::lists::Lists;
 use crate::systems::persona::seats::Seat;
@@ -37,7 +37,7 @@ pub struct State {
     /// [`VERSION`], or [`JOURNALED`] where there is a sequence.
     pub version: u32,
     /// Number of the last change of the journal that this holds.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub sequence: u64,
     /// Personas, alive and ended, files' and the API's.
     pub personas: Vec<StoredPersona>,
@@ -275,15 +275,6 @@ fn revived(
         until: stored.until,
         over: stored.over,
     })
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
-fn is_zero(sequence: &u64) -> bool {
-    *sequence == 0
-}
-
-fn is_default(interfaces: &StoredInterfaces) -> bool {
-    *interfaces == StoredInterfaces::default()
 }
 
 /// The stored form of a record.

@@ -45,3 +45,8 @@ pub mod url;
 pub mod webhook;
 
 pub use id::{PersonaId, SegmentId};
+
+/// Whether a field is as it would be read if it were left out: serde asks this before it writes.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -40,6 +40,11 @@ pub fn patience() -> u32 {
     std::env::var("HUB_TEST_PATIENCE").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
+/// How many times as long what a test asks for lasts there: deadlines leave it room.
+pub fn slowness() -> u32 {
+    patience().min(4)
+}
+
 /// Runs a command to its end, or for at most `limit` (times [`patience`]).
 pub fn command(command: &mut Command, input: &str, limit: Duration) -> Output {
     let name = format!("{command:?}");

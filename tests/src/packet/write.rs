@@ -31,9 +31,14 @@ impl Datagram {
 
     /// The packet in a frame of the opposite direction.
     pub fn frame_back(&self) -> Vec<u8> {
+        self.frame_between(TARGET_MAC, SOURCE_MAC)
+    }
+
+    /// The packet in a frame between these two.
+    pub fn frame_between(&self, source: [u8; 6], target: [u8; 6]) -> Vec<u8> {
         let mut frame = self.frame();
-        frame[..6].copy_from_slice(&SOURCE_MAC);
-        frame[6..12].copy_from_slice(&TARGET_MAC);
+        frame[..6].copy_from_slice(&target);
+        frame[6..12].copy_from_slice(&source);
         frame
     }
 

@@ -22,7 +22,8 @@ echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
 for module in veth bridge tun vrf ifb dummy 8021q cls_bpf sch_ingress sch_htb sch_fq nf_tables nf_conntrack; do
     modprobe -q "$module"
 done
-# Runs a program for at most so long, a quarter of an hour unless said otherwise; keeps what it says, and how it ended in `code`.
+# Runs a program for at most so long, a quarter of an hour unless said otherwise; keeps what it says, and how it ended
+# in `code`.
 heard() {
     {
         timeout -s KILL "${HUB_STEP_SECONDS:-900}" "$@" 3<&-

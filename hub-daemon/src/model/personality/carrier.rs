@@ -13,6 +13,7 @@ use crate::document::parts::{InterfaceDocument, OneOrMany};
 use crate::document::persona::{OverlapDocument, PersonaDocument, SetDocument};
 use crate::document::qos::{PriorityDocument, QosDocument};
 use crate::model::application::Defined;
+use crate::model::is_default;
 
 /// Ranges and addresses that go away with a personality, at most.
 pub const LEAVING: usize = LEAVING_PER_DIRECTION as usize;
@@ -27,13 +28,8 @@ pub struct Carried {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<IpNet>,
     /// How many rules in front of the others the personality does not say.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub inserted: u16,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
-fn is_zero(count: &u16) -> bool {
-    *count == 0
 }
 
 /// Ranges that stand for those of an interface where rules are checked without one: documentation prefixes
