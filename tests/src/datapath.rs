@@ -6,20 +6,24 @@
 mod fill;
 mod table;
 
+use std::cell::{Ref, RefCell};
 use std::path::PathBuf;
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::outcome::Outcome;
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
-/// The programs and their maps.
+/// The programs and their maps. A program is loaded when it is first run: most tests need one or two.
 #[derive(Debug)]
 pub struct DataPath {
-    ebpf: Ebpf,
+    ebpf: RefCell<Ebpf>,
+    /// Interfaces that the XDP program is attached to with its first run.
+    xdp_interfaces: RefCell<Vec<String>>,
     filled: fill::Filled,
 }
 
@@ -45,6 +49,17 @@ pub const XDP_PASS: u32 = 2;
 /// `XDP_REDIRECT`.
 pub const XDP_REDIRECT: u32 = 4;
 
+/// Sizes of maps that the kernel takes long to make at full size: elements per CPU are allocated one by one.
+const SIZES: [(&str, u32); 7] = [
+    ("FLOWS", 16_384),
+    ("FLOWS_NEW", 16_384),
+    ("POLICIES", 64),
+    ("RULES", 16_384),
+    ("RULE_HITS", 16_384),
+    ("COUNTERS", 1_024),
+    ("FLOWS_BEGUN", 1_024),
+];
+
 /// Size of `struct __sk_buff`, and where `tstamp` is in it.
 const SKB_BYTES: usize = 192;
 const SKB_TSTAMP: usize = 152;
@@ -66,24 +81,17 @@ impl DataPath {
             panic!("{}: {error}: build the kernel programs with `cargo xtask build`", path.display())
         });
         let mut loader = EbpfLoader::new();
-        for (name, entries) in [("FLOWS", 16_384), ("FLOWS_NEW", 16_384), ("POLICIES", 64), ("RULES", 16_384)]
-        {
-            loader.map_max_entries(name, entries);
-        }
-        for (name, entries) in sizes {
+        for (name, entries) in SIZES.iter().chain(sizes) {
             loader.map_max_entries(name, *entries);
         }
-        let mut ebpf = loader.load(&bytes).unwrap_or_else(|error| panic!("load {}: {error}", path.display()));
-        for name in ["hub_tc_in", "hub_tc_out", "hub_why"] {
-            classifier(&mut ebpf, name).load().unwrap_or_else(|error| panic!("load {name}: {error}"));
-        }
-        xdp(&mut ebpf).load().unwrap_or_else(|error| panic!("load hub_xdp_in: {error}"));
-        Self { ebpf, filled: fill::Filled::default() }
+        let ebpf = loader.load(&bytes).unwrap_or_else(|error| panic!("load {}: {error}", path.display()));
+        Self { ebpf: RefCell::new(ebpf), xdp_interfaces: RefCell::default(), filled: fill::Filled::default() }
     }
 
-    /// Attaches the XDP program to an interface, because the kernel runs XDP only where it has been set up.
+    /// Has the XDP program attached to an interface before it runs, because the kernel runs XDP only where it
+    /// has been set up.
     pub fn attach_xdp(&mut self, interface: &str) {
-        xdp(&mut self.ebpf).attach(interface, aya::programs::xdp::XdpMode::Driver).unwrap();
+        self.xdp_interfaces.get_mut().push(interface.to_owned());
     }
 
     /// Runs a TC program on a frame that comes in by `port`, or for `hub_tc_out` leaves by it.
@@ -93,7 +101,8 @@ impl DataPath {
 
     /// As [`DataPath::run_tc`] on a frame with a mark.
     pub fn run_tc_marked(&self, name: &str, port: u32, (came_by, mark): (u32, u32), frame: &[u8]) -> Run {
-        let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
+        let ebpf = self.classifier(name);
+        let program: &SchedClassifier = ebpf.program(name).unwrap().try_into().unwrap();
         // `struct __sk_buff` up to `ifindex`; the kernel takes what is missing as zero.
         let mut context = [0; 44];
         context[8..12].copy_from_slice(&mark.to_ne_bytes());
@@ -104,7 +113,8 @@ impl DataPath {
 
     /// As [`DataPath::run_tc`] on a frame that comes in; also when it may leave, 0 for at once.
     pub fn run_tc_timed(&self, name: &str, port: u32, frame: &[u8]) -> (Run, u64) {
-        let program: &SchedClassifier = self.ebpf.program(name).unwrap().try_into().unwrap();
+        let ebpf = self.classifier(name);
+        let program: &SchedClassifier = ebpf.program(name).unwrap().try_into().unwrap();
         let mut context = [0; 44];
         context[40..44].copy_from_slice(&port.to_ne_bytes());
         let mut after = [0; SKB_BYTES];
@@ -130,7 +140,8 @@ impl DataPath {
 
     /// Runs the XDP program on a frame that comes in by `port`.
     pub fn run_xdp(&self, port: u32, frame: &[u8]) -> Run {
-        let program: &Xdp = self.ebpf.program("hub_xdp_in").unwrap().try_into().unwrap();
+        let ebpf = self.xdp();
+        let program: &Xdp = ebpf.program("hub_xdp_in").unwrap().try_into().unwrap();
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let mut context = [0; 24];
         context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
@@ -138,12 +149,46 @@ impl DataPath {
         run(frame, &context, |options| program.test_run(options))
     }
 
-    fn map(&self, name: &str) -> &Map {
-        self.ebpf.map(name).unwrap_or_else(|| panic!("the object has no map {name}"))
+    /// The programs, a TC program loaded.
+    fn classifier(&self, name: &str) -> Ref<'_, Ebpf> {
+        {
+            let mut ebpf = self.ebpf.borrow_mut();
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .unwrap_or_else(|| panic!("the object has no program {name}"))
+                .try_into()
+                .unwrap();
+            if program.fd().is_err() {
+                program.load().unwrap_or_else(|error| panic!("load {name}: {error}"));
+            }
+        }
+        self.ebpf.borrow()
+    }
+
+    /// The programs, XDP loaded and attached.
+    fn xdp(&self) -> Ref<'_, Ebpf> {
+        {
+            let mut ebpf = self.ebpf.borrow_mut();
+            let program: &mut Xdp =
+                ebpf.program_mut("hub_xdp_in").expect("the object has its XDP program").try_into().unwrap();
+            if program.fd().is_err() {
+                program.load().unwrap_or_else(|error| panic!("load hub_xdp_in: {error}"));
+            }
+            for interface in self.xdp_interfaces.take() {
+                program.attach(&interface, XdpMode::Driver).unwrap();
+            }
+        }
+        self.ebpf.borrow()
+    }
+
+    fn map(&self, name: &str) -> Ref<'_, Map> {
+        Ref::map(self.ebpf.borrow(), |ebpf| {
+            ebpf.map(name).unwrap_or_else(|| panic!("the object has no map {name}"))
+        })
     }
 
     fn map_mut(&mut self, name: &str) -> &mut Map {
-        self.ebpf.map_mut(name).unwrap_or_else(|| panic!("the object has no map {name}"))
+        self.ebpf.get_mut().map_mut(name).unwrap_or_else(|| panic!("the object has no map {name}"))
     }
 
     /// An array map for reading and writing.
@@ -163,7 +208,8 @@ impl DataPath {
 
     /// The totals of one hook over all CPUs.
     pub fn totals(&self, hook: Hook) -> HookTotals {
-        let map: PerCpuArray<_, HookTotals> = PerCpuArray::try_from(self.map("TOTALS")).unwrap();
+        let map = self.map("TOTALS");
+        let map: PerCpuArray<_, HookTotals> = PerCpuArray::try_from(&*map).unwrap();
         let mut sum = HookTotals::ZERO;
         for cpu in map.get(&(hook as u32), 0).unwrap().iter() {
             sum.received += cpu.received;
@@ -180,13 +226,15 @@ impl DataPath {
 
     /// How often a hook dropped for a reason, over all CPUs.
     pub fn drops(&self, hook: Hook, reason: Reason) -> u64 {
-        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(self.map("REASONS")).unwrap();
+        let map = self.map("REASONS");
+        let map: PerCpuArray<_, u64> = PerCpuArray::try_from(&*map).unwrap();
         map.get(&(hook as u32 * REASON_SLOTS + reason as u32), 0).unwrap().iter().sum()
     }
 
     /// Totals of one segment over all CPUs.
     pub fn counters(&self, segment: u32) -> SegmentCounters {
-        let map: PerCpuArray<_, SegmentCounters> = PerCpuArray::try_from(self.map("COUNTERS")).unwrap();
+        let map = self.map("COUNTERS");
+        let map: PerCpuArray<_, SegmentCounters> = PerCpuArray::try_from(&*map).unwrap();
         let values = map.get(&segment, 0).unwrap();
         SegmentCounters {
             ingress: sum(values.iter().map(|cpu| cpu.ingress)),
@@ -198,19 +246,22 @@ impl DataPath {
 
     /// Drops of one segment, reason and direction over all CPUs.
     pub fn drop_hits(&self, key: &DropKey) -> Hits {
-        let map: PerCpuHashMap<_, DropKey, Hits> = PerCpuHashMap::try_from(self.map("DROPS")).unwrap();
+        let map = self.map("DROPS");
+        let map: PerCpuHashMap<_, DropKey, Hits> = PerCpuHashMap::try_from(&*map).unwrap();
         sum(map.get(key, 0).unwrap().iter().copied())
     }
 
     /// Packets that the matcher judged by a rule, over all CPUs.
     pub fn rule_hits(&self, slot: u32) -> Hits {
-        let map: PerCpuArray<_, RuleHits> = PerCpuArray::try_from(self.map("RULE_HITS")).unwrap();
+        let map = self.map("RULE_HITS");
+        let map: PerCpuArray<_, RuleHits> = PerCpuArray::try_from(&*map).unwrap();
         sum(map.get(&slot, 0).unwrap().iter().map(|hits| hits.judged))
     }
 
     /// Connections of a segment that ended, over all CPUs.
     pub fn flows_ended(&self, segment: u32) -> u64 {
-        let map: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(self.map("FLOWS_BEGUN")).unwrap();
+        let map = self.map("FLOWS_BEGUN");
+        let map: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(&*map).unwrap();
         map.get(&segment, 0).unwrap().iter().map(|cpu| cpu[2]).sum()
     }
 
@@ -233,7 +284,8 @@ impl DataPath {
 
     /// The last answer of `hub_why`.
     pub fn answer(&self) -> Outcome {
-        let map: Array<_, Outcome> = Array::try_from(self.map("ANSWER")).unwrap();
+        let map = self.map("ANSWER");
+        let map: Array<_, Outcome> = Array::try_from(&*map).unwrap();
         map.get(&0, 0).unwrap()
     }
 }
@@ -248,14 +300,6 @@ fn sum(hits: impl Iterator<Item = Hits>) -> Hits {
 /// Where the build puts the object.
 fn object() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/ebpf/hub.bpf.o")
-}
-
-fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
-    ebpf.program_mut(name).unwrap_or_else(|| panic!("the object has no program {name}")).try_into().unwrap()
-}
-
-fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
-    ebpf.program_mut("hub_xdp_in").expect("the object has its XDP program").try_into().unwrap()
 }
 
 fn run(

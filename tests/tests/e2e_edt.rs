@@ -5,6 +5,7 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use hub_tests::effort::figure;
@@ -16,16 +17,23 @@ use serde_json::{Value, json};
 
 const EDT: &str = "qos: {engine: edt}";
 const HTB: &str = "qos: {engine: htb}";
+const AUTO: &str = "qos: {engine: auto}";
+/// Personas for which HTB has a class.
+const HTB_CLASSES: usize = 4_095;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether the kernel has `fq`. Says so when a test does not apply.
+/// Whether the kernel has `fq`.
+fn finds_fq() -> bool {
+    Lab::new().space("probe").succeeds("tc qdisc add dev lo root fq", PATIENCE)
+}
+
+/// Whether the kernel has `fq` or not, as a test wants it. Says so when the test does not apply.
 #[expect(clippy::print_stderr, reason = "the reader of the test's output is told what was left out")]
 fn has_fq(wanted: bool) -> bool {
     if !root() {
         return false;
     }
-    let mut lab = Lab::new();
-    let found = lab.space("probe").succeeds("tc qdisc add dev lo root fq", PATIENCE);
+    let found = finds_fq();
     if found != wanted {
         eprintln!("not applicable: this kernel has {} queue `fq`", if found { "the" } else { "no" });
     }
@@ -111,6 +119,34 @@ fn the_engine_is_shown_and_a_change_of_it_replaces_the_queues() {
     wait_until("fq takes over", PATIENCE, || queues(&world) == paced);
     world.hub.send("DELETE", "/v1/personas/p0", &Value::Null);
     wait_until("the queues are gone", PATIENCE, || queues(&world) == none);
+}
+
+#[test]
+fn auto_chooses_by_how_many_personas_have_a_bandwidth() {
+    if !root() {
+        return;
+    }
+    let with = finds_fq();
+    let mut world = World::with(1, AUTO);
+    assert_eq!(world.hub.get("/v1/status").body["qos_engine"], "htb");
+    for (limited, chosen) in [(HTB_CLASSES + 1, if with { "edt" } else { "htb" }), (HTB_CLASSES, "htb")] {
+        world.hub.process().stop();
+        let mut yaml = String::new();
+        for number in 0..=HTB_CLASSES {
+            let (high, low, police) = (64 + number / 256, number % 256, number >= limited);
+            writeln!(
+                yaml,
+                "---\nkind: persona\nname: b{number}\nip_range: 10.{high}.{low}.0/24\n\
+                 qos: {{bandwidth: 1Mbps, police: {police}}}"
+            )
+            .unwrap();
+        }
+        std::fs::write(world.hub.documents().join("many.yaml"), yaml).unwrap();
+        world.hub.restart();
+        assert_eq!(world.hub.get("/v1/status").body["qos_engine"], chosen, "{limited}");
+        let warnings = world.hub.log().matches("more personas have a bandwidth than HTB has classes").count();
+        assert_eq!(warnings, usize::from(!with), "{limited}");
+    }
 }
 
 /// Bandwidth of a persona in megabits per second, and the latency that goes with it in milliseconds: room for twenty

@@ -38,8 +38,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const COUNT: Duration = Duration::from_secs(1);
 /// Between two walks through all connections lies so many times what one takes: a twentieth of a processor.
 const WALK: u32 = 20;
-/// How long a handshake that is wanted before a switch may take.
-const SHAKE: Duration = Duration::from_secs(5);
+/// How long a handshake that is wanted before a switch may take: a first packet that is lost is repeated after
+/// 5.3 s at most (WireGuard's `Rekey-Timeout` and its jitter), never before.
+const SHAKE: Duration = Duration::from_secs(6);
 
 /// Why packets are dropped that no rule means to drop.
 const UNMEANT: [Reason; 4] = [Reason::NoFlow, Reason::FlowTableFull, Reason::NoPolicy, Reason::Internal];

@@ -18,9 +18,13 @@ const LIMIT: Duration = Duration::from_secs(20);
 impl Space {
     pub(super) fn create(name: String) -> Self {
         let space = Self::named(name);
-        ip_command(&["netns", "add", &space.name]).expect_success();
-        // Duplicate address detection would keep IPv6 silent for a second after every link.
-        space.sh("for which in all default; do echo 0 >/proc/sys/net/ipv6/conf/$which/accept_dad; done");
+        ip_command(&["netns", "add", &space.name], "").expect_success();
+        space.within(|| {
+            // Duplicate address detection would keep IPv6 silent for a second after every link.
+            for which in ["all", "default"] {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{which}/accept_dad"), "0").unwrap();
+            }
+        });
         space.ip("link set lo up");
         space
     }
@@ -31,7 +35,7 @@ impl Space {
 
     pub(super) fn remove(&self) {
         // A namespace that is gone is as good as removed.
-        drop(ip_command(&["netns", "delete", &self.name]));
+        drop(ip_command(&["netns", "delete", &self.name], ""));
     }
 
     /// Removes the files that it shows as those of the host.
@@ -84,7 +88,13 @@ impl Space {
     pub fn ip(&self, words: &str) -> String {
         let mut arguments = vec!["-n", &self.name];
         arguments.extend(words.split_whitespace());
-        ip_command(&arguments).expect_success()
+        ip_command(&arguments, "").expect_success()
+    }
+
+    /// Runs `ip` once with these lines, one after another.
+    #[track_caller]
+    pub fn ip_lines(&self, lines: &[String]) {
+        ip_command(&["-n", &self.name, "-batch", "-"], &lines.join("\n")).expect_success();
     }
 
     /// Lays a cable between an interface here and one there, and puts addresses on both ends.
@@ -92,13 +102,13 @@ impl Space {
     pub fn wire(&self, here: (&str, &[&str]), there: (&Self, &str, &[&str])) {
         let (far, far_name, far_addresses) = there;
         let (near_name, near_addresses) = here;
-        self.ip(&format!("link add {near_name} type veth peer name {far_name} netns {}", far.name));
-        for (space, name, addresses) in [(self, near_name, near_addresses), (far, far_name, far_addresses)] {
-            for address in addresses {
-                space.ip(&format!("address add {address} dev {name}"));
-            }
-            space.ip(&format!("link set {name} up"));
-        }
+        let cable = format!("link add {near_name} type veth peer name {far_name} netns {}", far.name);
+        let set_up = |name: &str, addresses: &[&str]| -> Vec<String> {
+            let addresses = addresses.iter().map(|address| format!("address add {address} dev {name}"));
+            addresses.chain([format!("link set {name} up")]).collect()
+        };
+        self.ip_lines(&[vec![cable], set_up(near_name, near_addresses)].concat());
+        far.ip_lines(&set_up(far_name, far_addresses));
     }
 
     /// Index of an interface.
@@ -147,6 +157,6 @@ impl Space {
     }
 }
 
-fn ip_command(arguments: &[&str]) -> Output {
-    command(Command::new("ip").args(arguments), "", LIMIT)
+fn ip_command(arguments: &[&str], input: &str) -> Output {
+    command(Command::new("ip").args(arguments), input, LIMIT)
 }

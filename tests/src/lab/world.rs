@@ -56,9 +56,7 @@ impl World {
             ("up0", &uplink.each_ref().map(String::as_str)),
             (&outside, "eth0", &there.each_ref().map(String::as_str)),
         );
-        for v4 in FAMILIES {
-            outside.ip(&format!("route add default via {}", gateway_outside(v4)));
-        }
+        outside.ip_lines(&FAMILIES.map(|v4| format!("route add default via {}", gateway_outside(v4))));
         let mut config = Config::default().interface("up0", uplink_role);
         let mut spaces = Vec::new();
         for number in 0..members {
@@ -66,9 +64,7 @@ impl World {
             let port = format!("seg{number}");
             let own = FAMILIES.map(|v4| prefixed(member_at(number, v4)));
             router.wire((&port, &[]), (&member, "eth0", &own.each_ref().map(String::as_str)));
-            for v4 in FAMILIES {
-                member.ip(&format!("route add default via {}", gateway(number, v4)));
-            }
+            member.ip_lines(&FAMILIES.map(|v4| format!("route add default via {}", gateway(number, v4))));
             config = config.interface(&port, "segment");
             spaces.push(member);
         }

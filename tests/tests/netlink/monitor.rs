@@ -12,7 +12,7 @@ use hub_daemon::tables::routes::Routes;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
-use crate::lab::{ip, lab};
+use crate::lab::{ip, lab, wait_until};
 
 /// Runs a test beside a monitor; both stay on the test's thread, hence in its namespace.
 fn beside_monitor(buffer_bytes: usize, test: impl AsyncFnOnce(&mut Receiver<Change>) + Send + 'static) {
@@ -41,13 +41,27 @@ async fn heard(changes: &mut Receiver<Change>) -> BTreeSet<Change> {
     heard
 }
 
+fn a_veth_that_is_up() {
+    ip("link add a0 type veth peer name a1");
+    up();
+}
+
+/// Sets both ends up. The kernel looks at carriers once a second: it tells of links, and forgets neighbours of one
+/// without, when it has.
+fn up() {
+    ip("link set a1 up");
+    ip("link set a0 up");
+    wait_until("both ends have a carrier", || {
+        ["a0", "a1"].iter().all(|name| ip(&format!("link show {name}")).contains("state UP"))
+    });
+}
+
 #[test]
 fn every_table_is_heard() {
     beside_monitor(BUFFER_BYTES, async |changes| {
         ip("link add a0 type veth peer name a1");
         assert_eq!(heard(changes).await, [Change::Links].into());
-        ip("link set a0 up");
-        ip("link set a1 up");
+        up();
         heard(changes).await;
         for (arguments, change) in [
             ("address add 10.1.0.1/32 dev a0 noprefixroute", Change::Addresses),
@@ -69,8 +83,7 @@ fn every_table_is_heard() {
 #[test]
 fn what_the_hub_does_itself_is_told_apart() {
     lab(|| {
-        ip("link add a0 type veth peer name a1");
-        ip("link set a0 up");
+        a_veth_that_is_up();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let own = Netlink::open().unwrap();
@@ -107,8 +120,7 @@ fn what_the_hub_does_itself_is_told_apart() {
 #[test]
 fn neighbour_states_that_do_not_matter_are_not_heard() {
     beside_monitor(BUFFER_BYTES, async |changes| {
-        ip("link add a0 type veth peer name a1");
-        ip("link set a0 up");
+        a_veth_that_is_up();
         ip("neighbour replace 10.2.0.2 lladdr 02:00:00:00:00:01 dev a0 nud stale");
         heard(changes).await;
         let neighbours =

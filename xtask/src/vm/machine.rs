@@ -77,8 +77,14 @@ impl Report {
     }
 }
 
-/// Words for the kernel: everything to the serial line, and an oops ends the machine.
-const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off net.ifnames=0";
+/// Words for the kernel: everything to the serial line, and an oops ends the machine. QEMU runs `rep` instructions
+/// (feature 112) step by step, so that pages are cleared eight times as fast without them, and need not be.
+const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off net.ifnames=0 \
+                     clearcpuid=112 init_on_alloc=0";
+/// A processor without the features that make kernel and libraries copy by `rep movsb`, byte by byte.
+const PROCESSOR: &str = "max,erms=off,fsrm=off";
+/// Words for a machine that has this one's time: a read of the time stamp counter is cheaper than one of a timer.
+const CLOCK: &str = "tsc=reliable";
 /// Words for one with a disk.
 const DISK: &str = "root=/dev/nvme0n1 rootfstype=ext4 rootwait rw";
 
@@ -93,7 +99,7 @@ impl Machine<'_> {
                 &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-smp", "1"]
             }
         });
-        qemu.args(["-cpu", "max", "-nodefaults", "-no-reboot"]);
+        qemu.args(["-cpu", PROCESSOR, "-nodefaults", "-no-reboot"]);
         qemu.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-net", "none"]);
         qemu.args(["-m", &self.memory_mib.to_string()]).arg("-kernel").arg(self.kernel);
         let root = match self.root {
@@ -108,7 +114,8 @@ impl Machine<'_> {
                 DISK
             }
         };
-        qemu.args(["-append", &format!("{WORDS} {root} {}", self.more)]);
+        let clock = if matches!(self.time, Time::Clock) { CLOCK } else { "" };
+        qemu.args(["-append", &format!("{WORDS} {clock} {root} {}", self.more)]);
         let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start QEMU")?;
         let output = child.stdout.take().context("standard output is a pipe")?;
         let (sender, lines) = channel();

@@ -2,7 +2,7 @@
 //!
 //! Personas that come later change nothing: with another engine all queues would be others.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::documents;
 use crate::document::persona::PersonaDocument;
@@ -40,13 +40,15 @@ pub(super) fn choose(config: &Config, state: &State) -> Queueing {
     })
 }
 
-/// How many personas need a queue of their own; one that is stored and in a file is one.
+/// How many personas need a queue of their own; of one that is stored and in a file, the last one says so.
 fn limited(all: &[&PersonaDocument]) -> usize {
-    let waits = |document: &&&PersonaDocument| {
+    let waits = |document: &PersonaDocument| {
         let qos = document.qos.as_ref();
         qos.is_some_and(|qos| qos.bandwidth.is_some() && qos.police != Some(true))
     };
-    all.iter().filter(waits).map(|document| document.name.as_str()).collect::<BTreeSet<_>>().len()
+    let last: BTreeMap<&str, bool> =
+        all.iter().map(|document| (document.name.as_str(), waits(document))).collect();
+    last.into_values().filter(|waits| *waits).count()
 }
 
 #[cfg(test)]
@@ -65,6 +67,7 @@ mod tests {
             document("a", json!({"bandwidth": "1Mbps"})),
             document("a", json!({"bandwidth": "2Mbps"})),
             document("b", json!({"bandwidth": {"egress": "1Mbps"}, "police": false})),
+            document("c", json!({"bandwidth": "1Mbps"})),
             document("c", json!({"bandwidth": "1Mbps", "police": true})),
             document("d", json!({"dscp": "EF"})),
         ];

@@ -3,13 +3,18 @@
 //! A clear bit denies that an address is the hub's, so bits come before addresses and go after them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use hub_common::address::{Address, scatter};
 use hub_common::limits::LOCAL_WORDS;
 
 use super::{MapFault, take};
+use crate::kernel::batch;
+
+/// Name of the map.
+const NAME: &str = "LOCAL_BITS";
 
 /// The map of bits.
 pub struct LocalBits {
@@ -20,10 +25,13 @@ pub struct LocalBits {
 impl LocalBits {
     /// Takes the map of an object and reads what an earlier run left.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
-        let map: Array<_, u64> = take(ebpf, "LOCAL_BITS")?;
-        let words = (0..map.len()).zip(map.iter());
-        let words = words.map(|(index, word)| word.map(|word| (index, word)).map_err(kernel));
-        let live = words.filter(|read| !matches!(read, Ok((_, 0)))).collect::<Result<_, _>>()?;
+        let map: Array<_, u64> = take(ebpf, NAME)?;
+        let mut live = BTreeMap::new();
+        let note = |index: &u32, words: &[u64]| {
+            live.extend(words.iter().filter(|word| **word != 0).map(|word| (*index, *word)));
+            ControlFlow::Continue(())
+        };
+        batch::entries(map.map(), note).map_err(|error| kernel(MapError::IoError(error)))?;
         Ok(Self { map, live })
     }
 
@@ -71,6 +79,6 @@ pub fn words(addresses: &BTreeSet<Address>) -> BTreeMap<u32, u64> {
     words
 }
 
-fn kernel(source: aya::maps::MapError) -> MapFault {
-    MapFault::Kernel { map: "LOCAL_BITS", source }
+fn kernel(source: MapError) -> MapFault {
+    MapFault::Kernel { map: NAME, source }
 }
