@@ -298,7 +298,7 @@ fn sum(hits: impl Iterator<Item = Hits>) -> Hits {
 }
 
 /// Where the build puts the object.
-fn object() -> PathBuf {
+pub fn object() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/ebpf/hub.bpf.o")
 }
 

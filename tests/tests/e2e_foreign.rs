@@ -1,11 +1,12 @@
 //! Programs of others on our ports run before and after us, and stay when we go.
 
 use aya::programs::links::LinkOrder;
-use aya::programs::tc::{SchedClassifier, TcAttachOptions, TcAttachType};
+use aya::programs::tc::{NlOptions, SchedClassifier, TcAttachOptions, TcAttachType};
+use hub_tests::datapath::object;
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::World;
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::{lab::program, root};
+use hub_tests::root;
 use serde_json::{Value, json};
 
 #[test]
@@ -15,23 +16,30 @@ fn programs_of_others_stay_through_create_delete_and_down() {
     }
     let mut world = World::new(1);
     let _inside = world.members[0].serve(&[80, 81]);
-    // A classifier that lets everything go on, on the old hook, and one by TCX before ours.
-    world.router.sh("tc qdisc add dev seg0 clsact
+    // A classifier that lets everything go on, on the old hook, and one before ours where ours are.
+    let has_tcx = !world.router.sh("tc qdisc show dev up0").contains("clsact");
+    world.router.sh("tc qdisc show dev seg0 | grep -q clsact || tc qdisc add dev seg0 clsact
          tc filter add dev seg0 ingress bpf direct-action bytecode '1,6 0 0 4294967295'");
-    let object = program("hubd").with_file_name("").parent().unwrap().join("ebpf/hub.bpf.o");
-    let mut foreign = aya::Ebpf::load_file(object).unwrap();
+    let mut foreign = aya::Ebpf::load_file(object()).unwrap();
     let classifier: &mut SchedClassifier = foreign.program_mut("hub_clock").unwrap().try_into().unwrap();
     classifier.load().unwrap();
     world.router.within(|| {
-        let first = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let first = if has_tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::first())
+        } else {
+            TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() })
+        };
         classifier.attach_with_options("up0", TcAttachType::Ingress, first).unwrap();
     });
     let foreign_id = classifier.info().unwrap().id();
     let state = |world: &World| {
-        let (_, programs) =
-            world.router.within(|| SchedClassifier::query_tcx("up0", TcAttachType::Ingress)).unwrap();
-        let present = programs.iter().any(|program| program.id() == foreign_id);
-        (present, world.router.sh("tc qdisc show dev seg0; tc filter show dev seg0 ingress"))
+        let present = if has_tcx {
+            let on = world.router.within(|| SchedClassifier::query_tcx("up0", TcAttachType::Ingress));
+            on.unwrap().1.iter().any(|program| program.id() == foreign_id)
+        } else {
+            world.router.sh("tc filter show dev up0 ingress").contains(&format!(" id {foreign_id} "))
+        };
+        (present, world.router.sh("tc qdisc show dev seg0; tc filter show dev seg0 ingress | grep bytecode"))
     };
     let before = state(&world);
     assert!(before.0 && before.1.contains("bytecode"), "{before:?}");
