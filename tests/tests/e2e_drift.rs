@@ -121,7 +121,8 @@ fn an_interface_that_comes_back_is_judged_from_its_first_packet() {
     // The forbidden member tries without pause while programs are put in place.
     let _pings = FAMILIES
         .map(|v4| world.members[1].background(&format!("ping -q -n -i 0.002 -w 3 {}", outside_at(v4))));
-    wait_until("the allowed member is back", Duration::from_secs(1), || {
+    // A member whose first request for the gateway's MAC came too early asks again after a second.
+    wait_until("the allowed member is back", Duration::from_secs(2), || {
         world.members[0].ping(outside_at(true), Duration::from_millis(100)) == Answered
     });
     world.members[0].expect_ping(outside_at(false), Answered);

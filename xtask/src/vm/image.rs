@@ -49,9 +49,6 @@ const TOOLS: [&str; 25] = [
     "unshare",
 ];
 
-/// A tool of a single test, whose libraries are larger than all others: the test, and the tool.
-const LARGE: (&str, &str) = ("e2e_exact", "tshark");
-
 /// Tables that nmap reads before it scans.
 const NMAP: [&str; 3] = ["nmap-payloads", "nmap-protocols", "nmap-services"];
 
@@ -73,9 +70,7 @@ pub(super) fn base(places: &Places, steps: &[Step], is_fast: bool) -> Result<Pat
     fs::create_dir_all(root.join("lib"))?;
     symlink("../usr/lib/modules", root.join("lib/modules"))?;
     let mut programs: BTreeSet<PathBuf> = BTreeSet::new();
-    let (test, large) = LARGE;
-    let large = steps.iter().any(|step| step.name == test).then_some(large);
-    for name in TOOLS.into_iter().chain(large) {
+    for name in TOOLS {
         let tool = find(name).with_context(|| format!("{name}: `cargo xtask setup` installs it"))?;
         fs::copy(&tool, root.join("usr/bin").join(name))?;
         programs.insert(tool);
