@@ -49,7 +49,7 @@ pub const XDP_PASS: u32 = 2;
 /// `XDP_REDIRECT`.
 pub const XDP_REDIRECT: u32 = 4;
 
-/// Sizes of maps that the kernel takes long to make at full size: elements per CPU are allocated one by one.
+/// Sizes of maps that are large enough for tests; the kernel makes elements per CPU one by one.
 const SIZES: [(&str, u32); 7] = [
     ("FLOWS", 16_384),
     ("FLOWS_NEW", 16_384),
@@ -101,8 +101,7 @@ impl DataPath {
 
     /// As [`DataPath::run_tc`] on a frame with a mark.
     pub fn run_tc_marked(&self, name: &str, port: u32, (came_by, mark): (u32, u32), frame: &[u8]) -> Run {
-        let ebpf = self.classifier(name);
-        let program: &SchedClassifier = ebpf.program(name).unwrap().try_into().unwrap();
+        let program = self.classifier(name);
         // `struct __sk_buff` up to `ifindex`; the kernel takes what is missing as zero.
         let mut context = [0; 44];
         context[8..12].copy_from_slice(&mark.to_ne_bytes());
@@ -113,8 +112,7 @@ impl DataPath {
 
     /// As [`DataPath::run_tc`] on a frame that comes in; also when it may leave, 0 for at once.
     pub fn run_tc_timed(&self, name: &str, port: u32, frame: &[u8]) -> (Run, u64) {
-        let ebpf = self.classifier(name);
-        let program: &SchedClassifier = ebpf.program(name).unwrap().try_into().unwrap();
+        let program = self.classifier(name);
         let mut context = [0; 44];
         context[40..44].copy_from_slice(&port.to_ne_bytes());
         let mut after = [0; SKB_BYTES];
@@ -140,8 +138,7 @@ impl DataPath {
 
     /// Runs the XDP program on a frame that comes in by `port`.
     pub fn run_xdp(&self, port: u32, frame: &[u8]) -> Run {
-        let ebpf = self.xdp();
-        let program: &Xdp = ebpf.program("hub_xdp_in").unwrap().try_into().unwrap();
+        let program = self.xdp();
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let mut context = [0; 24];
         context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
@@ -149,8 +146,8 @@ impl DataPath {
         run(frame, &context, |options| program.test_run(options))
     }
 
-    /// The programs, a TC program loaded.
-    fn classifier(&self, name: &str) -> Ref<'_, Ebpf> {
+    /// A TC program, loaded.
+    fn classifier(&self, name: &str) -> Ref<'_, SchedClassifier> {
         {
             let mut ebpf = self.ebpf.borrow_mut();
             let program: &mut SchedClassifier = ebpf
@@ -162,11 +159,11 @@ impl DataPath {
                 program.load().unwrap_or_else(|error| panic!("load {name}: {error}"));
             }
         }
-        self.ebpf.borrow()
+        Ref::map(self.ebpf.borrow(), |ebpf| ebpf.program(name).unwrap().try_into().unwrap())
     }
 
-    /// The programs, XDP loaded and attached.
-    fn xdp(&self) -> Ref<'_, Ebpf> {
+    /// The XDP program, loaded and attached.
+    fn xdp(&self) -> Ref<'_, Xdp> {
         {
             let mut ebpf = self.ebpf.borrow_mut();
             let program: &mut Xdp =
@@ -178,7 +175,7 @@ impl DataPath {
                 program.attach(&interface, XdpMode::Driver).unwrap();
             }
         }
-        self.ebpf.borrow()
+        Ref::map(self.ebpf.borrow(), |ebpf| ebpf.program("hub_xdp_in").unwrap().try_into().unwrap())
     }
 
     fn map(&self, name: &str) -> Ref<'_, Map> {

@@ -17,7 +17,7 @@ fn programs_of_others_stay_through_create_delete_and_down() {
     let mut world = World::new(1);
     let _inside = world.members[0].serve(&[80, 81]);
     // A classifier that lets everything go on, on the old hook, and one before ours where ours are.
-    let has_tcx = !world.router.sh("tc qdisc show dev up0").contains("clsact");
+    let has_tcx = !world.router.hangs_on_filters("up0");
     world.router.sh("tc qdisc show dev seg0 | grep -q clsact || tc qdisc add dev seg0 clsact
          tc filter add dev seg0 ingress bpf direct-action bytecode '1,6 0 0 4294967295'");
     let mut foreign = aya::Ebpf::load_file(object()).unwrap();
@@ -39,7 +39,10 @@ fn programs_of_others_stay_through_create_delete_and_down() {
         } else {
             world.router.sh("tc filter show dev up0 ingress").contains(&format!(" id {foreign_id} "))
         };
-        (present, world.router.sh("tc qdisc show dev seg0; tc filter show dev seg0 ingress | grep bytecode"))
+        // Of filters that are all others', everything; beside the hub's, which go and come, theirs.
+        let theirs = if has_tcx { "" } else { "| grep bytecode" };
+        let show = format!("tc qdisc show dev seg0; tc filter show dev seg0 ingress {theirs}");
+        (present, world.router.sh(&show))
     };
     let before = state(&world);
     assert!(before.0 && before.1.contains("bytecode"), "{before:?}");

@@ -107,7 +107,7 @@ fn judged(world: &World) -> impl Fn() -> bool {
     let index = world.router.interface("seg0");
     let pin = world.lab.folder().join(format!("bpf/hub/v1/link/{index}-hub_tc_in"));
     let router = world.router.clone();
-    let has_links = !router.sh("tc qdisc show dev up0").contains("clsact");
+    let has_links = !router.hangs_on_filters("up0");
     move || {
         let filters = || router.try_sh("tc filter show dev seg0 ingress", PATIENCE).stdout;
         if has_links { pin.exists() } else { filters().contains("hub_tc_in") }

@@ -111,6 +111,11 @@ impl Space {
         far.ip_lines(&set_up(far_name, far_addresses));
     }
 
+    /// Whether the hub's programs hang on this port of its as filters, as before Linux 6.6, and not by TCX.
+    pub fn hangs_on_filters(&self, port: &str) -> bool {
+        self.sh(&format!("tc qdisc show dev {port}")).contains("clsact")
+    }
+
     /// Index of an interface.
     pub fn interface(&self, name: &str) -> u32 {
         let shown = self.ip(&format!("-oneline link show dev {name}"));

@@ -78,7 +78,7 @@ impl Report {
 }
 
 /// Words for the kernel: everything to the serial line, and an oops ends the machine. QEMU runs `rep` instructions
-/// (feature 112) step by step, so that pages are cleared eight times as fast without them, and need not be.
+/// (feature 112) step by step, so pages are cleared without them, and only where they must be.
 const WORDS: &str = "console=ttyS0 loglevel=4 panic=-1 oops=panic mitigations=off net.ifnames=0 \
                      clearcpuid=112 init_on_alloc=0";
 /// A processor without the features that make kernel and libraries copy by `rep movsb`, byte by byte.

@@ -46,7 +46,7 @@ const QUICK: [(&str, &[&str]); 5] = [
 ];
 
 /// Test files that never meet a kernel, or are about this machine's, about terminals, or about Prometheus, or read
-/// captures with tshark, which emulation takes minutes for.
+/// captures with tshark, which the archive has not.
 const ELSEWHERE: [&str; 8] =
     ["api", "golden", "generator", "model", "lab", "e2e_exact", "e2e_switch_terminal", "e2e_prometheus"];
 
