@@ -215,6 +215,9 @@ fn detections_and_drops_are_watched_and_bad_thresholds_are_refused() {
         wait_until(alert, PATIENCE, || state(&world, alert) == "firing");
     }
     drop(flood);
+    let log = world.hub.log();
+    let told = log.lines().filter(|line| line.contains("WARN") && line.contains("alert=\"refused\""));
+    assert_eq!(told.count(), 1, "once, while it fires: {log}");
     wait_until("drops end", PATIENCE, || state(&world, "refused") == "resolved");
     assert_eq!(state(&world, "attack"), "firing", "detections count for a minute");
     let bad = World::definition(0, &json!({"alerts": [{"metric": "drops", "of": "fate", "value": 1}]}));

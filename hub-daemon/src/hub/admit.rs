@@ -10,8 +10,6 @@ use super::{Hub, refused};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::document::parts::OneOrMany;
 use crate::document::persona::PersonaDocument;
-use crate::model::expiry::Expiry;
-use crate::model::life::Measure;
 use crate::model::persona::Persona;
 use crate::model::translation::Virtual;
 use crate::model::{PersonaId, SegmentId};
@@ -258,22 +256,8 @@ impl Hub {
         let allotted = if is_elsewhere { BTreeMap::new() } else { self.allot(&document, old)? };
         let mut draft = Draft::checked(document, &allotted, None, BTreeMap::new(), &self.config.baseline)?;
         draft.end_rules(rule_ends(&draft.persona, old, now));
-        let (expiry, max_ttl) = (draft.persona.expiry(), draft.persona.max_ttl());
-        if let Some(old) = old
-            && author.origin == Origin::Api
-            && let Some(before) = old.persona.max_ttl()
-            && max_ttl.is_none_or(|max_ttl| max_ttl > before)
-        {
-            let detail = "max_ttl may be shortened, not raised: keep it, or create another persona";
-            return Err(invalid(vec![Problem::new("/max_ttl", detail)]));
-        }
-        let kept = old.filter(|old| !matches!(expiry, Expiry::At(_)) && old.persona.expiry() == expiry);
-        let created_at = old.map_or(now, |old| old.created_at);
-        let measure = Measure { hub: self.config.life, max_ttl, created_at };
-        draft.expires_at = match kept {
-            Some(old) => old.expires_at,
-            None => measure.deadline(expiry, now).map_err(|problem| invalid(vec![problem]))?,
-        };
+        let end = self.life_ends(&draft.persona, old, author.origin == Origin::Api, now);
+        (draft.expires_at, draft.cap) = end.map_err(|problem| invalid(vec![problem]))?;
         Ok(draft)
     }
 

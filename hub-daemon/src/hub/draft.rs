@@ -25,6 +25,8 @@ pub(super) struct Draft {
     pub(super) persona: Persona,
     pub(super) policy: crate::model::policy::Policy,
     pub(super) expires_at: Option<Timestamp>,
+    /// Where the clock was set back and the same end stays: the deadline that held before.
+    pub(super) cap: Option<Timestamp>,
     pub(super) rule_ends: BTreeMap<u64, Timestamp>,
 }
 
@@ -40,7 +42,7 @@ impl Draft {
         let persona = Persona::with_ranges(&document, allotted).map_err(invalid)?;
         let mut policy = compile::compile(&persona, &[]);
         compile::complete(&mut policy, &persona, baseline, &rule_ends);
-        Ok(Self { document, persona, policy, expires_at, rule_ends })
+        Ok(Self { document, persona, policy, expires_at, cap: None, rule_ends })
     }
 
     /// Ends its rules.
@@ -66,7 +68,7 @@ impl Draft {
             generation: 1,
             created_at,
             expires_at: self.expires_at,
-            cap: None,
+            cap: self.cap,
             leaving: None,
             moments_seen: 0,
             is_taken_up: false,
@@ -93,7 +95,8 @@ impl Draft {
     }
 }
 
-/// When rules end. A `ttl` counts from now, unless the rule had the same one before.
+/// When rules end. A `ttl` counts from now, unless the rule had the same one before. Nor does a rule end later that
+/// names the same moment as before, where the clock was set back meanwhile.
 pub(super) fn rule_ends(persona: &Persona, old: Option<&Record>, now: Timestamp) -> BTreeMap<u64, Timestamp> {
     let before = |rule: &Rule| {
         let old = old?;
@@ -104,7 +107,7 @@ pub(super) fn rule_ends(persona: &Persona, old: Option<&Record>, now: Timestamp)
     };
     let end = |rule: &Rule| match rule.expiry() {
         Expiry::Never => None,
-        Expiry::At(end) => Some(end),
+        Expiry::At(end) => Some(before(rule).map_or(end, |held| held.min(end))),
         Expiry::After(life) => before(rule).or_else(|| now.checked_add(life).ok()),
     };
     persona.rules().iter().filter_map(|rule| Some((rule.identity(), end(rule)?))).collect()

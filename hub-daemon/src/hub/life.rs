@@ -1,14 +1,19 @@
 //! Lives: deletions that drain, and a wall clock that is set.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::state::State;
 use super::{Hub, after};
-use crate::command::{Clocks, Rejection, Reply};
+use crate::command::{Clocks, Problem, Rejection, Reply};
+use crate::compile;
 use crate::model::config::Config;
+use crate::model::expiry::Expiry;
 use crate::model::id::IdSource;
+use crate::model::life::Measure;
+use crate::model::persona::Persona;
 use crate::systems::persona::{Life, Record};
 
 /// A wall clock that goes back by more makes no life longer; by less, it is being corrected.
@@ -64,10 +69,39 @@ impl Hub {
         }
     }
 
-    /// Keeps what counts time, rather than names one, as long as it was; and no deadline later than it was.
+    /// When the life of a definition ends, and at most when where the clock was set back: both stay if the old
+    /// definition has the same end. A `ttl` counts from now.
+    pub(super) fn life_ends(
+        &self,
+        persona: &Persona,
+        old: Option<&Record>,
+        by_api: bool,
+        now: Timestamp,
+    ) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
+        let (expiry, max_ttl) = (persona.expiry(), persona.max_ttl());
+        let before = old.and_then(|old| old.persona.max_ttl());
+        if by_api && before.is_some_and(|before| max_ttl.is_none_or(|max_ttl| max_ttl > before)) {
+            let detail = "max_ttl may be shortened, not raised: keep it, or create another persona";
+            return Err(Problem::new("/max_ttl", detail));
+        }
+        let created_at = old.map_or(now, |old| old.created_at);
+        let measure = Measure { hub: self.config.life, max_ttl, created_at };
+        let Some(old) = old.filter(|old| old.persona.expiry() == expiry) else {
+            return Ok((measure.deadline(expiry, now)?, None));
+        };
+        let kept = match expiry {
+            Expiry::At(_) => measure.deadline(expiry, now)?,
+            Expiry::Never | Expiry::After(_) if max_ttl == before => old.expires_at,
+            Expiry::Never | Expiry::After(_) => measure.shortened(expiry, old.expires_at, now)?,
+        };
+        Ok((kept, old.cap))
+    }
+
+    /// Keeps what counts time, rather than names one, as long as it was; and no end later than it was.
     pub(super) fn clock_set(&mut self, by: SignedDuration, now: Timestamp) {
         for record in self.records.select_mut(Record::has_not_ended) {
             let held = record.deadline();
+            record.created_at = after(record.created_at, by);
             record.cap = record.cap.map(|cap| after(cap, by));
             record.leaving = record.leaving.map(|end| after(end, by));
             if by < -SET_BACK {
@@ -75,6 +109,12 @@ impl Hub {
             }
             if let Life::Failed { retry_at } = &mut record.life {
                 *retry_at = after(*retry_at, by);
+            }
+            record.shift_rules(by);
+            record.lists.shift(by);
+            if let Some(candidate) = &mut record.candidate {
+                candidate.began = after(candidate.began, by);
+                candidate.until = after(candidate.until, by);
             }
             record.see_moments(now);
         }
@@ -96,6 +136,23 @@ impl Record {
     /// When time alone changes what is said or wanted of it.
     pub(super) fn next_moment(&self) -> Option<Timestamp> {
         self.moments().get(self.moments_seen).copied().into_iter().chain(self.over_at()).min()
+    }
+
+    /// Has its rules end when they would have, by a clock that was set. An end that the document names stays there,
+    /// unless the clock went back.
+    fn shift_rules(&mut self, by: SignedDuration) {
+        if self.rule_ends.is_empty() {
+            return;
+        }
+        for rule in self.persona.rules() {
+            let Some(end) = self.rule_ends.get_mut(&rule.identity()) else { continue };
+            *end = match rule.expiry() {
+                Expiry::At(named) if *end == named && by >= -SET_BACK => named,
+                Expiry::At(named) => after(*end, by).min(named),
+                Expiry::Never | Expiry::After(_) => after(*end, by),
+            };
+        }
+        compile::end(Arc::make_mut(&mut self.policy), &self.persona, &self.rule_ends);
     }
 
     pub(super) fn see_moments(&mut self, now: Timestamp) {

@@ -123,7 +123,12 @@ impl Alert {
     pub fn step(&self, stand: Stand, value: Option<f64>, now: Timestamp) -> (Stand, Option<Turn>) {
         let Some(value) = value else { return (stand, None) };
         let beyond = self.is_beyond(value, self.value);
-        // A clock that was set back makes no time pass.
+        // Where the clock was set back, time begins anew.
+        let stand = match stand {
+            Stand::Pending(since) => Stand::Pending(since.min(now)),
+            Stand::Resolved(since) => Stand::Resolved(since.min(now)),
+            Stand::Ok | Stand::Firing(_) => stand,
+        };
         let passed = |since: Timestamp| now.duration_since(since).try_into().unwrap_or(Duration::ZERO);
         match stand {
             Stand::Firing(_) if self.is_beyond(value, self.clear) => (stand, None),

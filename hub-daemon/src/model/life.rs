@@ -118,6 +118,28 @@ impl Measure {
         Ok(end)
     }
 
+    /// The deadline of a life whose limit became another one. One without an end of its own ends when the limit says.
+    pub fn shortened(
+        &self,
+        expiry: Expiry,
+        end: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Problem> {
+        if !matches!(expiry, Expiry::Never) {
+            self.check(expiry, end)?;
+            return Ok(end);
+        }
+        let end = self.deadline(expiry, self.created_at)?;
+        if end.is_some_and(|end| end <= now) {
+            let detail = format!(
+                "max_ttl: it was created at {}, and would have ended: use a longer one, or delete it",
+                self.created_at
+            );
+            return Err(Problem::new("/max_ttl", detail));
+        }
+        Ok(end)
+    }
+
     /// Refuses an end later than the limits allow.
     fn check(&self, expiry: Expiry, end: Option<Timestamp>) -> Result<(), Problem> {
         if let (Some(own), Some(hub)) = (self.max_ttl, self.hub.max_ttl)

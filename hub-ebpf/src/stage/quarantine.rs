@@ -65,10 +65,14 @@ pub(crate) fn isolate(scratch: &Scratch) {
     put(outcome.blame, &scratch.view.source, until_tick);
 }
 
-/// Puts an address into a segment's quarantine.
+/// Puts an address into a segment's quarantine. One that is there for longer stays as long: who was put there by
+/// somebody else, or by something worse, does not get out by doing more.
 #[inline(always)]
 pub(crate) fn put(segment: u32, address: &Address, until_tick: u64) {
     let key = QuarantineKey { segment, pad: 0, address: *address };
+    if until(&key) >= until_tick {
+        return;
+    }
     // A full table keeps nobody out; a rule still drops each packet that it matches.
     QUARANTINE.insert(key, until_tick, 0).ok();
 }

@@ -21,10 +21,10 @@ pub(super) fn ready(places: &Places) -> Result<PathBuf> {
     if let Some(program) = present.into_iter().flatten().find(works) {
         return Ok(program);
     }
-    say("setup", &format!("building cargo-deny {VERSION} (2 to 5 minutes)"));
+    say("setup", &format!("building cargo-deny {VERSION} (1 to 3 minutes)"));
     let mut install = bare_cargo();
     install
-        .args(["install", "cargo-deny", "--version", VERSION, "--locked", "--quiet", "--root"])
+        .args(["install", "cargo-deny", "--version", VERSION, "--locked", "--quiet", "--debug", "--root"])
         .arg(places.tools());
     let (outcome, duration) = timed(|| run(&mut install));
     outcome.context("build cargo-deny")?;

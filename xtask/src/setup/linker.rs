@@ -81,7 +81,7 @@ fn build(places: &Places, compiler: &Compiler) -> Result<()> {
     let folder = llvm_folder(places);
     let mut install = bare_cargo();
     install
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--quiet"])
+        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--quiet", "--debug"])
         .args(["--no-default-features", "--features", &format!("llvm-{}", compiler.llvm_major)])
         .arg("--root")
         .arg(places.tools())

@@ -53,13 +53,15 @@ const ELSEWHERE: [&str; 8] =
 /// Test files with tests that read the repository, and the tests that do not.
 const PARTS: [(&str, &str); 1] = [("fuzz", "a_record_is_read_like_the_kernel")];
 
-/// Tests that measure bandwidths and waits, which an emulated machine does not keep.
-const MEASURED: [&str; 5] = [
+/// Tests that measure bandwidths, waits and answers, which an emulated machine does not keep.
+const MEASURED: [&str; 7] = [
     "a_flood_waits_no_longer_than_the_latency",
+    "a_newcomer_among_two_hundred_is_there_within_a_second_and_disturbs_nobody",
     "a_queue_of_somebody_else_stays_and_the_bandwidth_is_capped_all_the_same",
     "handshakes_are_timed_and_speech_goes_before_bulk",
     "personas_whose_addresses_are_translated_keep_their_bandwidth",
     "tcp_gets_its_bandwidth_in_both_directions_and_families",
+    "the_api_answers_while_ten_thousand_end",
 ];
 
 /// Builds everything and says what to run.

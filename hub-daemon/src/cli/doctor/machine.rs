@@ -8,13 +8,16 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tokio::sync::watch;
 
 use super::Diagnosis;
+use crate::desired::TcHook;
 use crate::kernel::load;
 use crate::kernel::reader::Reader;
 use crate::kernel::sysctl;
 use crate::model::config::Config;
 
+/// First kernel that the hub is tested on.
+const OLDEST: (u32, u32) = (6, 1);
 /// First kernel with TCX links.
-const OLDEST: (u32, u32) = (6, 6);
+const TCX: (u32, u32) = (6, 6);
 /// `CAP_NET_ADMIN`, `CAP_SYS_ADMIN`, `CAP_BPF`.
 const CAPABILITIES: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21), ("CAP_BPF", 39)];
 /// Part of a table in use that is worth a warning.
@@ -23,7 +26,7 @@ const CROWDED_PERCENT: u64 = 80;
 const WRITTEN: i64 = 1_735_689_600;
 
 pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
-    kernel(diagnosis);
+    kernel(config.tc_hook, diagnosis);
     capabilities(diagnosis);
     switches(diagnosis);
     clock(diagnosis);
@@ -32,23 +35,36 @@ pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     }
 }
 
-fn kernel(diagnosis: &mut Diagnosis) {
+fn kernel(hook: TcHook, diagnosis: &mut Diagnosis) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    match version(release) {
-        Some(version) if version >= OLDEST => diagnosis.ok("kernel", release),
-        Some(_) => diagnosis.error(
-            "kernel",
-            format!("{release}: programs are TCX links, which begin with {}.{}", OLDEST.0, OLDEST.1),
-            "start a newer kernel",
-        ),
-        None => diagnosis.note("kernel", format!("release `{release}` is not to be understood"), ""),
-    }
+    hooks(release.trim(), hook, diagnosis);
     if fs::exists("/sys/kernel/btf/vmlinux").unwrap_or(false) {
         diagnosis.ok("BTF", "/sys/kernel/btf/vmlinux");
     } else {
         let advice = "start a kernel built with CONFIG_DEBUG_INFO_BTF";
         diagnosis.error("BTF", "/sys/kernel/btf/vmlinux is missing: maps have types", advice);
+    }
+}
+
+/// What the release says of the hooks that programs need.
+fn hooks(release: &str, hook: TcHook, diagnosis: &mut Diagnosis) {
+    let Some(version) = version(release) else {
+        diagnosis.note("kernel", format!("release `{release}` is not to be understood"), "");
+        return;
+    };
+    if version < OLDEST {
+        let found = format!("{release}: the hub needs Linux {}.{}", OLDEST.0, OLDEST.1);
+        diagnosis.error("kernel", found, "start a newer kernel");
+    } else if version >= TCX || hook == TcHook::Clsact {
+        diagnosis.ok("kernel", release);
+    } else if hook == TcHook::Tcx {
+        let found =
+            format!("{release}: TCX links, which `attach.tc` asks for, begin with {}.{}", TCX.0, TCX.1);
+        diagnosis.error("kernel", found, "set `attach: {tc: auto}` in hub.yaml, or start a newer kernel");
+    } else {
+        let found =
+            format!("{release}: without TCX links ({}.{}), programs are filters of `clsact`", TCX.0, TCX.1);
+        diagnosis.note("kernel", found, "others can remove filters: hubd puts them back within 5 s");
     }
 }
 
@@ -192,12 +208,27 @@ pub(super) fn runs(config: &Config) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Severity;
     use super::*;
 
     #[test]
     fn releases_of_kernels_are_compared_as_numbers() {
         assert_eq!(version("6.18.2-arch1-1"), Some((6, 18)));
-        assert!(version("6.18.2").unwrap() >= OLDEST && version("6.5.0-rc1").unwrap() < OLDEST);
+        assert!(version("6.18.2").unwrap() >= TCX && version("6.5.0-rc1").unwrap() < TCX);
         assert_eq!(version("linux"), None);
+    }
+
+    #[test]
+    fn kernels_without_what_is_asked_for_are_told() {
+        let severity = |release: &str, hook: TcHook| {
+            let mut diagnosis = Diagnosis::default();
+            hooks(release, hook, &mut diagnosis);
+            diagnosis.findings.first().map(|finding| finding.severity)
+        };
+        assert_eq!(severity("6.18.2", TcHook::Auto), Some(Severity::Ok));
+        assert_eq!(severity("6.1.0-57-cloud-amd64", TcHook::Auto), Some(Severity::Note));
+        assert_eq!(severity("6.1.0-57-cloud-amd64", TcHook::Clsact), Some(Severity::Ok));
+        assert_eq!(severity("6.1.0-57-cloud-amd64", TcHook::Tcx), Some(Severity::Error));
+        assert_eq!(severity("5.15.0", TcHook::Auto), Some(Severity::Error));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::command::Clocks;
+use crate::command::{Clocks, Elements};
 
 fn temporary(fields: Value) -> Value {
     with(persona("a", "10.1.0.0/24"), fields)
@@ -186,6 +186,86 @@ fn rests_and_drains_count_time_whatever_the_clock_says() {
     assert_ne!(script.create(temporary(json!({}))).unwrap().segment, first.segment, "its number rests");
     script.pass(1);
     assert_eq!(script.create(persona("b", "10.2.0.0/24")).unwrap().segment, first.segment);
+}
+
+#[test]
+fn no_change_makes_a_life_longer_that_the_clock_did_not() {
+    let mut script = Script::new();
+    script.create(temporary(json!({"ttl": "1h", "max_ttl": "4h"}))).unwrap();
+    script.pass(1_800);
+    set_clock(&mut script, -365 * 24 * 3_600);
+    let changed = script.replace("a", temporary(json!({"ttl": "1h", "max_ttl": "4h", "protocols": ["tcp"]})));
+    assert_eq!(changed.unwrap().expires_at, Some(script.now + 30.minutes()));
+    let (_, text) = refusal(script.replace("a", temporary(json!({"ttl": "4h", "max_ttl": "4h"}))));
+    assert!(text.contains("max_ttl"), "its age is what it was: {text}");
+    let longer = script.replace("a", temporary(json!({"ttl": "3h", "max_ttl": "4h"})));
+    assert_eq!(longer.unwrap().expires_at, Some(script.now + 3.hours()), "that is what was asked for");
+    let reasons = |script: &mut Script| script.reasons("a").join(" ");
+    script.pass(3 * 3_600 - 60);
+    assert!(reasons(&mut script).contains("EndsInAMinute"), "{}", reasons(&mut script));
+}
+
+#[test]
+fn a_limit_may_become_shorter_and_is_kept() {
+    let mut script = Script::new();
+    let view = script.create(temporary(json!({"ttl": "4h"}))).unwrap();
+    let shorter = |ttl: &str| temporary(json!({"ttl": ttl, "max_ttl": "1h"}));
+    let (kind, text) = refusal(script.replace("a", shorter("4h")));
+    assert!(kind == RejectionKind::Invalid && text.contains("/ttl") && text.contains("1h"), "{text}");
+    assert_eq!(script.view("a").expires_at, view.expires_at);
+    assert_eq!(script.replace("a", shorter("1h")).unwrap().expires_at, Some(script.now + 1.hour()));
+
+    let mut config = Config::default();
+    config.life.default_ttl = Some(Duration::from_hours(3));
+    let mut script = Script::with(config);
+    let view = script.create(temporary(json!({}))).unwrap();
+    script.pass(1_800);
+    let limit = |max_ttl: &str| temporary(json!({"max_ttl": max_ttl}));
+    assert!(refusal(script.replace("a", limit("10m"))).1.contains("/max_ttl max_ttl: it was created at"));
+    assert_eq!(script.replace("a", limit("1h")).unwrap().expires_at, Some(view.created_at + 1.hour()));
+}
+
+#[test]
+fn ends_of_rules_elements_and_quarantine_count_time_whatever_the_clock_says() {
+    let mut script = Script::new();
+    let rule = |port: u16, end: Value| with(json!({"protocol": "tcp", "port": port, "action": "allow"}), end);
+    let rules = [
+        rule(22, json!({"ttl": "10m"})),
+        rule(80, json!({"expires_at": "2030-01-01T00:10:00Z"})),
+        rule(443, json!({"expires_at": "2030-01-01T09:00:00Z"})),
+    ];
+    let document = temporary(json!({"security_policies": rules, "sets": {"staff": {}}}));
+    let view = script.create(document).unwrap();
+    let add =
+        Elements::Add { entries: vec!["10.9.0.0/24".parse().unwrap()], ttl: Some(Duration::from_mins(10)) };
+    let command = Command::Elements { persona: "a".into(), set: "staff".into(), change: add };
+    script.hub.handle(command, script.now).unwrap();
+    let time = Some(Duration::from_mins(10));
+    let command =
+        Command::Quarantine { persona: "a".into(), address: "10.9.0.1".parse().unwrap(), until: time };
+    script.hub.handle(command, script.now).unwrap();
+    let minutes = |script: &Script, end: Timestamp| end.duration_since(script.now).as_mins();
+    let ends = |script: &Script| {
+        let desired = script.desired();
+        let policy = &desired.segments[&view.segment].policy;
+        let mut ends: Vec<i64> =
+            policy.terms.values().filter_map(|terms| terms.ends).map(|end| minutes(script, end)).collect();
+        ends.sort_unstable();
+        let elements = desired.sets.iter().flat_map(|(_, set)| set.values().copied().flatten());
+        ends.extend(elements.map(|end| minutes(script, end)));
+        ends.extend(desired.quarantine.iter().map(|(_, end)| minutes(script, *end)));
+        ends
+    };
+    script.pass(240);
+    assert_eq!(ends(&script), [6, 6, 536, 6, 6]);
+    set_clock(&mut script, -3_600);
+    assert_eq!(ends(&script), [6, 6, 536, 6, 6], "nothing is longer");
+    set_clock(&mut script, 3_600);
+    assert_eq!(ends(&script), [6, 6, 536, 6, 6]);
+    set_clock(&mut script, 300);
+    assert_eq!(ends(&script), [1, 6, 531, 6, 6], "what names a moment ends then");
+    script.pass(60);
+    assert_eq!(ends(&script).len(), 5);
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! turns counters into values, [`webhook`] delivers, [`watch`] is the task with the clock.
 
 pub mod engine;
+mod file;
 mod late;
+mod outbox;
 mod readings;
 mod recent;
 pub mod watch;

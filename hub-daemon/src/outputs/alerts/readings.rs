@@ -38,8 +38,9 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Adds a look.
+    /// Adds a look. Looks of a later time are forgotten: the clock was set back.
     pub(super) fn add(&mut self, look: Look) {
+        self.fired.retain(|(time, _)| *time <= look.time);
         let fired = look.counts.detections.iter().map(|one| (one.detector.clone(), one.times)).collect();
         self.fired.push_back((look.time, fired));
         while self.fired.front().is_some_and(|(time, _)| past(*time, look.time) > RECENT) {
@@ -183,7 +184,13 @@ mod tests {
             looks.add(look(second, 1_050, 3));
         }
         let detections = json!({"metric": "detections", "value": 1});
-        assert_eq!(value(&looks, detections), Some(0.0), "a minute later they are over");
+        assert_eq!(value(&looks, detections.clone()), Some(0.0), "a minute later they are over");
+        // The clock goes back: nothing of before counts, and nothing of now for longer than a minute.
+        for second in 10..=80 {
+            looks.add(look(second, 1_050, if second < 12 { 3 } else { 4 }));
+        }
+        assert_eq!(value(&looks, detections), Some(0.0), "a minute later they are over again");
+        assert!(looks.fired.len() <= 62, "{}", looks.fired.len());
     }
 
     #[test]
@@ -205,6 +212,9 @@ mod tests {
         assert_eq!(looks.value(&slow), Some(4.096));
         looks.add(timed(63, 10));
         assert_eq!(looks.value(&slow), Some(0.0), "a minute later they are over");
+        looks.add(timed(0, 10));
+        looks.add(timed(62, 10));
+        assert_eq!(looks.value(&slow), Some(0.0), "nor are they when the clock goes back");
         looks.add(look(64, 0, 0));
         assert_eq!(looks.value(&slow), None, "not read");
     }

@@ -16,8 +16,9 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Adds a look: handshakes by time so far.
+    /// Adds a look: handshakes by time so far. Looks of a later time are forgotten: the clock was set back.
     pub(super) fn add(&mut self, time: Timestamp, buckets: &[u64]) {
+        self.looks.retain(|(since, _)| *since <= time);
         self.looks.push_back((time, buckets.to_vec()));
         let is_over =
             |since: Timestamp| Duration::try_from(time.duration_since(since)).is_ok_and(|past| past > RECENT);

@@ -1,7 +1,6 @@
 //! The task that looks at the counters, once a second while anything is watched.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::engine::{Engine, Kept, Owner, Watched};
 use super::late::Lateness;
 use super::readings::{self, Look};
 use super::webhook::Webhooks;
-use super::{AlertEvent, AlertView, Alerts, Deliveries};
+use super::{AlertEvent, AlertView, Alerts, Deliveries, file};
 use crate::command::Command;
 use crate::datapath_view::{EventView, SegmentCounts};
 use crate::document::alert::MetricDocument;
@@ -59,10 +58,10 @@ impl Watcher {
         commands: mpsc::Sender<CommandRequest>,
     ) -> (Self, Alerts) {
         let file = config.state_dir.join(FILE);
-        let stored = load(&file);
+        let stored: Vec<Kept> = file::load(&file);
         let (views, seen) = watch::channel(Arc::default());
         let deliveries = Arc::new(Deliveries::default());
-        let webhooks = Webhooks::start(&config.webhooks, &deliveries);
+        let webhooks = Webhooks::start(&config.webhooks, &config.state_dir, &deliveries);
         let engine = Engine::restore(stored.clone());
         let hub = config.alerts.clone();
         let lateness = Lateness::default();
@@ -142,7 +141,7 @@ impl Watcher {
         let events = self.engine.look(watched, looks, Timestamp::now());
         let stored = self.engine.stored();
         if stored != self.stored && stands(&stored) != stands(&self.stored) {
-            if let Err(error) = save(&self.file, &stored) {
+            if let Err(error) = file::save(&self.file, &stored) {
                 tracing::error!(%error, file = %self.file.display(), "alerts cannot be stored");
             }
             self.stored = stored;
@@ -242,31 +241,4 @@ fn segment_of(snapshot: &Snapshot, owner: &str) -> Option<SegmentId> {
 /// Where alerts stand, without their values: these change all the time.
 fn stands(kept: &[Kept]) -> Vec<String> {
     kept.iter().map(Kept::stand).collect()
-}
-
-fn load(file: &PathBuf) -> Vec<Kept> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-        Err(error) => {
-            tracing::error!(%error, file = %file.display(), "alerts of before cannot be read");
-            return Vec::new();
-        }
-    };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
-        tracing::error!(%error, file = %file.display(), "alerts of before cannot be read");
-        Vec::new()
-    })
-}
-
-/// Writes beside and renames, so that a crash leaves the file of before.
-fn save(file: &PathBuf, kept: &[Kept]) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let next = file.with_extension("next");
-    let mut out = std::fs::File::create(&next)?;
-    out.write_all(&serde_json::to_vec(kept)?)?;
-    out.sync_all()?;
-    std::fs::rename(&next, file)
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hub_common::set::set_number;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
@@ -39,6 +39,14 @@ impl Lists {
         self.sets.retain(|_, elements| !elements.is_empty());
         self.quarantine.retain(|_, end| *end > now);
         before != self.len()
+    }
+
+    /// Has everything stay as long as it would have, by a clock that was set.
+    pub fn shift(&mut self, by: SignedDuration) {
+        let elements = self.sets.values_mut().flat_map(BTreeMap::values_mut).flatten();
+        for end in elements.chain(self.quarantine.values_mut()) {
+            *end = end.saturating_add(by).unwrap_or(Timestamp::MAX);
+        }
     }
 
     /// When the next of them ends.
