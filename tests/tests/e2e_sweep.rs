@@ -6,6 +6,7 @@
 )]
 
 use std::fmt::Write as _;
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use hub_tests::effort::figure;
@@ -21,6 +22,8 @@ use serde_json::{Value, json};
 const PERSONAS: usize = 10_000;
 /// Those of them that have members and traffic.
 const SAMPLE: usize = 3;
+/// One in so many of the others is sent a packet after its end.
+const EVERY: usize = 20;
 /// Personas that come one after the other while others work.
 const NEWCOMERS: usize = 100;
 /// Within this long they are there.
@@ -97,6 +100,31 @@ fn check(streams: Vec<Sender>, end: Timestamp) {
     }
 }
 
+/// The personas without members that are sent a packet, with the number of each.
+fn asked() -> impl Iterator<Item = usize> {
+    (SAMPLE..PERSONAS).step_by(EVERY)
+}
+
+/// Sends one packet to each of them.
+fn knock(world: &World) {
+    world.outside.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for number in asked() {
+            socket.send_to(b"knock", format!("10.{}.{}.5:53", number / 250, number % 250)).unwrap();
+        }
+    });
+}
+
+/// Every one of them was refused for its end, and for nothing else.
+fn refused(world: &World) {
+    for number in asked() {
+        let counts = world.hub.get(&format!("/v1/personas/f{number}/counters")).expect(200);
+        let drops = counts["drops"].as_array().unwrap();
+        let told: Vec<_> = drops.iter().map(|drop| (&drop["reason"], &drop["packets"])).collect();
+        assert_eq!(told, [(&json!("expired"), &json!(1))], "f{number}: {counts:#}");
+    }
+}
+
 fn until(moment: Timestamp, seconds: i64) {
     let moment = moment + SignedDuration::from_secs(seconds);
     wait_until("the moment", LONG, || Timestamp::now() > moment);
@@ -114,7 +142,9 @@ fn ten_thousand_end_in_one_second_without_the_daemon_and_with_it() {
     world.hub.process().signal(Signal::SIGSTOP);
     until(end, 1);
     check(sent, end);
+    knock(&world);
     world.hub.process().signal(Signal::SIGCONT);
+    refused(&world);
     wait_until("all have ended", LONG, || count(&world, "expired") == PERSONAS as u64);
     wait_until("routes are gone", LONG, || world.router.sh("ip route show proto 177 | wc -l").trim() == "0");
 }
