@@ -57,13 +57,8 @@ impl Hub {
         } else if let Some((level, _)) = falls.filter(|(_, at)| *at <= now) {
             self.follow(name, &level, HUB, now);
         } else if is_over(record.retires_at) {
-            let failover = record.settings.failover.as_ref();
-            let is_asked_by =
-                failover.is_some_and(|failover| self.primary_beside(record, failover).is_some());
             self.with_record(name, |record| record.retires_at = None);
-            if !is_asked_by {
-                self.forget_other(name, now);
-            }
+            self.forget_other(name, now);
         } else if is_over(record.health.good_at) {
             self.with_record(name, |record| {
                 record.health.good_at = None;
@@ -78,13 +73,7 @@ impl Hub {
 
     /// Begins a switch that nobody ordered. One that cannot begin is said, and tried again where time asks for it.
     fn by_itself(&mut self, name: &str, order: &Order, cause: Cause, now: Timestamp) -> bool {
-        let begun = if self.pending.is_some() {
-            let detail = "a change waits for confirmation";
-            Err(refused(RejectionKind::Conflict, "", detail))
-        } else {
-            self.whole_or_nothing(|hub| hub.begin(order, None, cause, now))
-        };
-        match begun {
+        match self.whole_or_nothing(|hub| hub.begin(order, None, cause, now)) {
             Ok(_) => true,
             Err(rejection) => {
                 let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
@@ -250,8 +239,7 @@ impl Hub {
             }
             May::Now => {
                 let Some(target) = self.good_before(name) else { return };
-                self.count_automatic(name, now);
-                self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now);
+                self.by_itself_again(name, &back_to(name, &target, HUB, why), now);
             }
         }
     }
@@ -263,6 +251,7 @@ impl Hub {
         let back = primary.and_then(|record| self.primary_beside(record, failover).cloned());
         let Some((is_there, fails_since, works_since)) = self.with_seen(name, |record| {
             let health = &mut record.health;
+            let is_there = record.layout.live == to;
             if works {
                 health.fails_since = None;
                 health.works_since.get_or_insert(now);
@@ -270,7 +259,10 @@ impl Hub {
                 health.works_since = None;
                 health.fails_since.get_or_insert(now);
             }
-            let is_there = record.layout.live == to;
+            if is_there && back.is_none() {
+                // Asked by the backup's own way, it says nothing of the other one.
+                health.works_since = None;
+            }
             (is_there, health.fails_since, health.works_since)
         }) else {
             return false;
@@ -289,12 +281,16 @@ impl Hub {
         if record.health.may_switch(now) != May::Now {
             return false;
         }
-        self.count_automatic(name, now);
-        self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now)
+        self.by_itself_again(name, &back_to(name, &target, HUB, why), now)
     }
 
-    fn count_automatic(&mut self, name: &str, now: Timestamp) {
-        self.with_record(name, |record| record.health.switches(now));
+    /// Begins a switch of those that are limited. Only what began is counted.
+    fn by_itself_again(&mut self, name: &str, order: &Order, now: Timestamp) -> bool {
+        let began = self.by_itself(name, order, Cause::Automatic, now);
+        if began {
+            self.with_record(name, |record| record.health.switches(now));
+        }
+        began
     }
 
     /// Notes what was seen, most of which is nothing to store.

@@ -10,7 +10,7 @@ use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::Version;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::{APPLY, APPLY_FIRST, Cause, Phase, RETIRE};
-use crate::systems::personality::{Layout, Standing};
+use crate::systems::personality::{Layout, Record, Standing};
 
 impl Hub {
     /// Something went wrong with a switch: it goes back, and all of its group with it.
@@ -154,11 +154,25 @@ impl Hub {
         self.end_switch(name, Outcome::FellBack, now);
     }
 
-    /// Empties the other slot, but for what a temporary switch goes back to.
+    /// What stays beside the personality that decides for as long as that does: what a temporary one goes back to, or
+    /// a backup by itself.
+    fn kept_beside(&self, record: &Record) -> Option<Version> {
+        let live = &record.layout.live;
+        let back = match &record.temporary {
+            Some(temporary) => Some(&temporary.back),
+            None => record.previous.as_ref().filter(|_| {
+                let failover = record.settings.failover.as_ref();
+                record.standing == Standing::Active
+                    && failover.is_some_and(|failover| self.comes_back_from(failover, live))
+            }),
+        };
+        back.filter(|back| *back != live).cloned()
+    }
+
+    /// Empties the other slot, but for what stays there.
     pub(in super::super) fn forget_other(&mut self, name: &str, now: Timestamp) {
         let Some(record) = self.interfaces.records.get(name) else { return };
-        let back = record.temporary.as_ref().map(|temporary| temporary.back.clone());
-        let layout = record.layout.with(back.filter(|back| *back != record.layout.live));
+        let layout = record.layout.with(self.kept_beside(record));
         if layout == record.layout {
             return;
         }

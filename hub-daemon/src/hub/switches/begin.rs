@@ -13,7 +13,7 @@ use crate::systems::personality::Standing;
 use crate::systems::personality::switch::{APPLY, Cause, OperationId, Phase, Switch};
 
 /// Switches under way: each has a compiled policy beside the live one.
-const SWITCHES: usize = 1_024;
+pub(in super::super) const SWITCHES: usize = 1_024;
 /// Longest time that a switch may wait for confirmation, or last.
 const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 

@@ -12,14 +12,19 @@ mod phases;
 mod plan;
 mod wants;
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Hub, after, refused};
 use crate::command::switch::{Said, SwitchCommand};
 use crate::command::{Rejection, RejectionKind, Reply};
+use crate::systems::personality::health::Has;
 use crate::systems::personality::operation::{JournalEntry, Outcome};
 use crate::systems::personality::switch::{OperationId, Phase, Switch};
 use crate::view::switch::OperationView;
+pub(super) use begin::SWITCHES;
+use begin::signed;
 
 impl Hub {
     pub(super) fn switch(&mut self, command: SwitchCommand, now: Timestamp) -> Result<Reply, Rejection> {
@@ -117,11 +122,12 @@ impl Hub {
     /// Ends a switch: it is a line of the journal from here on.
     fn end_switch(&mut self, name: &str, outcome: Outcome, now: Timestamp) {
         let ended = self.with_record(name, |record| {
-            record.health.begin(now, outcome == Outcome::Committed || outcome == Outcome::FellBack);
-            record.switch.take()
+            let mut switch = record.switch.take()?;
+            switch.leave(now);
+            record.health.begin(now, has(outcome, &switch));
+            Some(switch)
         });
-        let Some(mut switch) = ended.flatten() else { return };
-        switch.leave(now);
+        let Some(switch) = ended.flatten() else { return };
         let differences = self.differences(&switch.from, &switch.to);
         let entry = JournalEntry::new(name, &switch, differences, outcome, now);
         let failure = entry.failure.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -135,6 +141,19 @@ impl Hub {
 
     pub(super) fn notice(&mut self, name: &str, said: Option<String>) {
         self.interfaces_mut().notices.extend(said.map(|said| (name.to_owned(), said)));
+    }
+}
+
+/// What an interface has after a switch.
+fn has(outcome: Outcome, switch: &Switch) -> Has {
+    match outcome {
+        Outcome::Committed | Outcome::FellBack => Has::Another,
+        Outcome::Aborted => {
+            let took = switch.done.iter().map(|done| done.took_us).sum();
+            Has::TheSame(signed(Duration::from_micros(took)))
+        }
+        Outcome::RolledBack => Has::TheOneBefore,
+        Outcome::Degraded => Has::None,
     }
 }
 
