@@ -179,6 +179,7 @@ impl Hub {
             carrier,
             layout,
             worn,
+            held: None,
             spared: BTreeMap::new(),
             current: first,
             previous: None,

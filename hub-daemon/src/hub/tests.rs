@@ -25,6 +25,7 @@ mod switch_queues;
 mod switch_random;
 mod switch_restart;
 mod switch_session;
+mod switch_temporary;
 mod switch_whole;
 mod takeover;
 

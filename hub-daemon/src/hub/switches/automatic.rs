@@ -51,7 +51,7 @@ impl Hub {
         let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let temporary = record.temporary.clone();
         let falls = record.level.as_ref().and_then(|level| level.falls.clone());
-        if let Some(temporary) = temporary.filter(|temporary| temporary.until <= now) {
+        if let Some(temporary) = temporary.filter(|temporary| temporary.due() <= now) {
             let why = format!("the time of switch {} is over", temporary.operation.0);
             self.by_itself(name, &back_to(name, &temporary.back, HUB, &why), Cause::Returns, now);
         } else if let Some((level, _)) = falls.filter(|(_, at)| *at <= now) {
@@ -79,8 +79,8 @@ impl Hub {
                 let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
                 let said = format!("a switch to {} could not begin ({}): {why}", order.to, order.why);
                 self.with_record(name, |record| {
-                    if let Some(temporary) = &mut record.temporary {
-                        temporary.until = temporary.until.max(after(now, AGAIN));
+                    if let Some(temporary) = record.temporary.as_mut().filter(|_| cause == Cause::Returns) {
+                        temporary.tries_at = Some(after(now, AGAIN));
                     }
                 });
                 self.notice(name, Some(said));

@@ -75,10 +75,19 @@ impl Hub {
         }
     }
 
-    /// Has the personality of before decide again.
+    /// Has the personality of before decide again; if the time of that is over, what it goes back to.
     pub(in super::super) fn roll_back(&mut self, name: &str, now: Timestamp) {
-        let flipped = self.interfaces.records.get(name).and_then(|record| record.layout.flipped());
-        let laid = flipped.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        let layout = self.interfaces.records.get(name).and_then(|record| {
+            let over = record.temporary.as_ref().filter(|temporary| temporary.until <= now);
+            match over.map(|temporary| &temporary.back).filter(|back| **back != record.layout.live) {
+                Some(back) => {
+                    let (slot, live) = (record.layout.slot.other(), back.clone());
+                    Some(Layout { slot, live, other: None })
+                }
+                None => record.layout.flipped(),
+            }
+        });
+        let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
         if laid {
             self.enter(name, Phase::Rollback, Some(self.to_apply()), now);
         } else {
@@ -125,6 +134,13 @@ impl Hub {
 
     /// The personality of before works as it did.
     pub(super) fn rolled_back(&mut self, name: &str, now: Timestamp) {
+        self.with_record(name, |record| {
+            if record.layout.live != record.current {
+                // The time of the one before was over.
+                (record.current, record.previous) = (record.layout.live.clone(), None);
+                record.temporary = None;
+            }
+        });
         if self.tells_of_addresses(name) {
             self.with_record(name, |record| record.retires_at = Some(after(now, signed(RETIRE))));
         } else {
@@ -156,7 +172,7 @@ impl Hub {
 
     /// What stays beside the personality that decides for as long as that does: what a temporary one goes back to, or
     /// a backup by itself.
-    fn kept_beside(&self, record: &Record) -> Option<Version> {
+    pub(super) fn kept_beside(&self, record: &Record) -> Option<Version> {
         let live = &record.layout.live;
         let back = match &record.temporary {
             Some(temporary) => Some(&temporary.back),

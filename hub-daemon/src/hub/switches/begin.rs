@@ -103,6 +103,10 @@ impl Hub {
         let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);
         self.with_record(&name, |record| {
             record.switch = Some(switch);
+            let end = record.given_up_at(Phase::Prepare, now);
+            if let Some(switch) = &mut record.switch {
+                switch.deadline = switch.deadline.into_iter().chain(end).min();
+            }
             record.retires_at = None;
             record.ticket = since;
         });

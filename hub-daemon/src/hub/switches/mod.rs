@@ -112,8 +112,10 @@ impl Hub {
         let since = self.revision;
         let said = self.with_record(name, |record| {
             record.ticket = since;
+            let waits = wait.map(|wait| after(now, wait));
+            let deadline = waits.into_iter().chain(record.given_up_at(phase, now)).min();
             let switch = record.switch.as_mut()?;
-            switch.enter(phase, wait.map(|wait| after(now, wait)), since, now);
+            switch.enter(phase, deadline, since, now);
             Some(format!("switch {} to {}: {}", switch.id.0, switch.to, phase.words()))
         });
         self.notice(name, said.flatten());
@@ -124,7 +126,8 @@ impl Hub {
         let ended = self.with_record(name, |record| {
             let mut switch = record.switch.take()?;
             switch.leave(now);
-            record.health.begin(now, has(outcome, &switch));
+            let has = if record.current == switch.from { has(outcome, &switch) } else { Has::Another };
+            record.health.begin(now, has);
             Some(switch)
         });
         let Some(switch) = ended.flatten() else { return };

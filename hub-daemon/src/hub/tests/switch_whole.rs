@@ -58,8 +58,21 @@ impl Switching {
                 assert_eq!(desired.prefixes.get(&host), Some(&carrier.segment), "{name}: {host}");
             }
             if let Some(lease) = &segment.lease {
-                let kept = segment.candidate.as_ref().unwrap();
-                assert!(lease.policy == kept.policy, "{name}: the lease");
+                let back = record.temporary.as_ref().map(|temporary| &temporary.back);
+                match back.filter(|back| !record.layout.holds(back)) {
+                    None => {
+                        let kept = segment.candidate.as_ref().unwrap();
+                        assert!(lease.policy == kept.policy, "{name}: the lease");
+                    }
+                    Some(back) => {
+                        let number: u16 = back.name.rsplit('-').next().unwrap().parse().unwrap();
+                        assert_eq!(
+                            allows(&lease.policy),
+                            [format!("{}", 8_000 + number)],
+                            "{name}: the lease"
+                        );
+                    }
+                }
             }
         }
         assert!(self.script.hub.clone().deadline().is_none_or(|deadline| deadline > self.script.now));
