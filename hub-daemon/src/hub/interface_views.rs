@@ -96,7 +96,7 @@ impl Hub {
             last_known_good: record.last_known_good.clone(),
             default,
             until: record.temporary.as_ref().map(|temporary| temporary.until),
-            level: record.level.as_ref().map(|level| level.name.clone()),
+            level: record.level.as_ref().and_then(|level| level.name.clone()),
             persona: record.carrier.clone(),
             segment: self.segment_of(name),
             created_at: record.created_at,

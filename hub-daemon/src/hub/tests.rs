@@ -26,6 +26,7 @@ mod switch_random;
 mod switch_restart;
 mod switch_session;
 mod switch_temporary;
+mod switch_threats;
 mod switch_whole;
 mod takeover;
 

@@ -134,18 +134,24 @@ impl Hub {
 
     /// The personality of before works as it did.
     pub(super) fn rolled_back(&mut self, name: &str, now: Timestamp) {
+        if self.tells_of_addresses(name) {
+            self.went_back(name, Some(after(now, signed(RETIRE))), now);
+        } else {
+            self.went_back(name, None, now);
+            self.forget_other(name, now);
+        }
+    }
+
+    /// The personality of before decides, and the switch is over. What it went to stays beside until `retires_at`.
+    pub(super) fn went_back(&mut self, name: &str, retires_at: Option<Timestamp>, now: Timestamp) {
         self.with_record(name, |record| {
+            record.retires_at = retires_at;
             if record.layout.live != record.current {
                 // The time of the one before was over.
                 (record.current, record.previous) = (record.layout.live.clone(), None);
                 record.temporary = None;
             }
         });
-        if self.tells_of_addresses(name) {
-            self.with_record(name, |record| record.retires_at = Some(after(now, signed(RETIRE))));
-        } else {
-            self.forget_other(name, now);
-        }
         self.end_switch(name, Outcome::RolledBack, now);
     }
 

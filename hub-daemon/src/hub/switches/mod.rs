@@ -10,6 +10,7 @@ mod begin;
 mod observe;
 mod phases;
 mod plan;
+mod threat;
 mod wants;
 
 use std::time::Duration;

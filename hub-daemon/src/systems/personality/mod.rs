@@ -143,25 +143,24 @@ impl Temporary {
 }
 
 /// The threat level of an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Level {
-    /// The level that it follows.
-    pub name: String,
-    /// A lower one that it follows then, if it stays so.
+    /// The level that it follows; none, as long as it could follow none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Another one that it follows then: a lower one, if it stays so, or one that could not be followed at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub falls: Option<(String, Timestamp)>,
+    /// Who told it that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// When it went down, the last times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fell: Vec<Timestamp>,
 }
 
 impl Level {
-    /// A level that has not changed.
-    pub fn of(name: &str) -> Self {
-        Self { name: name.to_owned(), falls: None, fell: Vec::new() }
-    }
-
     /// The soonest time, from now on, that it may go down, whatever `hysteresis` says.
     pub fn may_fall_at(&self, now: Timestamp) -> Timestamp {
         health::soonest(&self.fell, now)
