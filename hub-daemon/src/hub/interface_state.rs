@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, after};
-use crate::command::switch::{Connection, FlowCount};
+use crate::command::switch::Connection;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
@@ -179,7 +179,7 @@ impl StoredSwitch {
             baseline: None,
             verified: Vec::new(),
             checks: Vec::new(),
-            flows: FlowCount::default(),
+            flows: None,
             failure: self.failure,
         }
     }

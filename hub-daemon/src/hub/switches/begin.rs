@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::admit::invalid;
 use super::super::documents::{below, severity};
 use super::super::{Hub, refused};
-use crate::command::switch::{Connection, FlowCount, Order};
+use crate::command::switch::{Connection, Order};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::model::personality::{Drain, Version, Wanted};
 use crate::model::problems::Problems;
@@ -97,7 +97,7 @@ impl Hub {
             baseline: None,
             verified: Vec::new(),
             checks: Vec::new(),
-            flows: FlowCount::default(),
+            flows: None,
             failure: None,
         };
         let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);

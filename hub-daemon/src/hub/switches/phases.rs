@@ -181,7 +181,7 @@ impl Hub {
     pub(super) fn overdue(&mut self, name: &str, now: Timestamp) {
         let Some(record) = self.interfaces.records.get(name) else { return };
         let Some(switch) = &record.switch else { return };
-        let (phase, active, drain) = (switch.phase, switch.flows.active, switch.drain);
+        let (phase, drain) = (switch.phase, switch.drain);
         let is_now = |end: Option<Timestamp>| end.is_some() && end == switch.deadline;
         let until = record.temporary.as_ref().map(|temporary| temporary.until);
         match phase {
@@ -193,8 +193,9 @@ impl Hub {
             }
             Phase::Drain if drain.on_timeout == OnTimeoutDocument::Force => self.flip_when_ready(name, now),
             Phase::Drain => {
-                let time = drain.timeout.as_secs();
-                self.fail(name, &format!("{active} connections did not end in {time} s"), now);
+                let (time, flows) = (drain.timeout.as_secs(), switch.flows);
+                let left = flows.map_or_else(String::new, |flows| format!("{} ", flows.active));
+                self.fail(name, &format!("{left}connections did not end in {time} s"), now);
             }
             Phase::AwaitConfirm => self.fail(name, "it was not confirmed in time", now),
             Phase::Prepare

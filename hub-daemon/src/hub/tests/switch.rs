@@ -261,7 +261,8 @@ fn a_switch_goes_from_phase_to_phase_and_is_a_line_of_the_journal() {
     let phases: Vec<Phase> = entry.phases.iter().map(|done| done.phase).collect();
     assert_eq!(phases, [Phase::Prepare, Phase::Preflight, Phase::Drain, Phase::Flip, Phase::Verify]);
     assert_eq!((entry.outcome, entry.blocked_us), (Outcome::Committed, 2_000_000));
-    assert_eq!((entry.flows.active, entry.flows.kept, entry.by.as_str()), (0, 7, "ana"));
+    let flows = entry.flows.unwrap();
+    assert_eq!((flows.active, flows.kept, entry.by.as_str()), (0, 7, "ana"));
     assert!(entry.differences.contains(&"/dns_servers/0".to_owned()), "{:?}", entry.differences);
     assert!(hub.script.desired().segments[&segment].lease.is_none());
     hub.wait(59);

@@ -78,8 +78,8 @@ pub struct Switch {
     pub verified: Past,
     /// The last answers.
     pub checks: Vec<CheckResult>,
-    /// Flows as they were counted last.
-    pub flows: FlowCount,
+    /// Flows as they were counted last, if they were.
+    pub flows: Option<FlowCount>,
     /// What went wrong first.
     pub failure: Option<String>,
 }
