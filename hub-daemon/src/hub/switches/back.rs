@@ -46,8 +46,8 @@ impl Hub {
         }
     }
 
-    /// How long the kernel has for a way back.
-    fn to_apply(&self) -> SignedDuration {
+    /// How long the kernel has for a way back, or for what is prepared.
+    pub(super) fn to_apply(&self) -> SignedDuration {
         signed(if self.passed.is_some() { APPLY } else { APPLY_FIRST })
     }
 

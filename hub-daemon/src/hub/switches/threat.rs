@@ -104,7 +104,8 @@ impl Hub {
             self.notice(name, Some(format!("threat level {level} waits: it went down too often")));
             return;
         }
-        let has_it = record.layout.live == to && record.standing == Standing::Active;
+        let has_it =
+            record.layout.live == to && record.standing == Standing::Active && record.temporary.is_none();
         let began = has_it || {
             let why = format!("threat level {level}");
             let order = Order { urgent: rises, ..back_to(name, &to, by, &why) };

@@ -192,3 +192,37 @@ fn what_lasts_less_than_it_waits_for_confirmation_ends_in_the_hub_as_in_the_data
         hub.wait(60);
     }
 }
+
+#[test]
+fn a_temporary_one_that_is_ordered_again_has_another_end_or_none() {
+    let mut hub = has_it(10, json!({}));
+    hub.wait(300);
+    let views = hub.start(vec![lent("p0-1", 30)]).unwrap();
+    assert_eq!(views[0].outcome, Some(Outcome::Committed), "nothing is to be done");
+    let until = hub.script.now + 1_800.seconds();
+    assert_eq!((hub.phase("i0"), hub.view("i0").until), (None, Some(until)));
+    assert_eq!(lease(&mut hub).map(|lease| lease.until), Some(until));
+    hub.wait(1_000);
+    hub.start(vec![lent("p0-1", 1)]).unwrap();
+    assert_eq!(beside(&hub).as_deref(), Some("p0-0@1"));
+    hub.wait(60);
+    assert_eq!(hub.finish("i0").to.to_string(), "p0-0@1");
+    let (kind, text) = refusal(hub.start(vec![lent("p0-0", 1)]));
+    assert!(
+        kind == RejectionKind::Conflict && text.contains("has p0-0@1 already"),
+        "what is not lent is not cut"
+    );
+
+    let mut hub = has_it(10, json!({}));
+    let plan = Command::Switch(SwitchCommand::Plan(lent("p0-1", 30)));
+    assert_eq!(refusal(hub.script.hub.handle(plan, hub.script.now)).0, RejectionKind::Conflict);
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    assert_eq!((hub.view("i0").until, lease(&mut hub)), (None, None));
+    hub.wait(60);
+    assert_eq!(
+        (beside(&hub), hub.view("i0").last_known_good.unwrap().to_string().as_str()),
+        (None, "p0-1@1")
+    );
+    hub.wait(3_600);
+    assert_eq!((hub.phase("i0"), lives(&hub).as_str()), (None, "p0-1@1"));
+}

@@ -20,18 +20,24 @@ fn tell(hub: &mut Switching, interface: &str, level: &str) {
     hub.check();
 }
 
-/// Interfaces that go to their third personality where a threat is high.
+impl Switching {
+    /// Has interfaces go to their third personality where a threat is high.
+    pub(super) fn watch(&mut self, interfaces: u8) {
+        for number in 0..interfaces {
+            let mut document = serde_json::to_value(&self.view(&format!("i{number}")).definition).unwrap();
+            document["zones"] = json!({"hysteresis": "1m", "levels": [
+                {"level": "low", "personality": format!("p{number}-0")},
+                {"level": "high", "personality": format!("p{number}-2")}]});
+            let document = Box::new(interface_from_value(document).unwrap());
+            let command = InterfaceCommand::Replace { document, if_document: None };
+            self.script.hub.handle(Command::Interface(command), self.script.now).unwrap();
+        }
+    }
+}
+
 fn watched(interfaces: u8) -> Switching {
     let mut hub = Switching::new(interfaces, json!({}));
-    for number in 0..interfaces {
-        let mut document = serde_json::to_value(&hub.view(&format!("i{number}")).definition).unwrap();
-        document["zones"] = json!({"hysteresis": "1m", "levels": [
-            {"level": "low", "personality": format!("p{number}-0")},
-            {"level": "high", "personality": format!("p{number}-2")}]});
-        let document = Box::new(interface_from_value(document).unwrap());
-        let command = InterfaceCommand::Replace { document, if_document: None };
-        hub.script.hub.handle(Command::Interface(command), hub.script.now).unwrap();
-    }
+    hub.watch(interfaces);
     hub
 }
 

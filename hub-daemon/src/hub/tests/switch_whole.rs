@@ -57,6 +57,15 @@ impl Switching {
                 let host = IpNet::from(range.addr());
                 assert_eq!(desired.prefixes.get(&host), Some(&carrier.segment), "{name}: {host}");
             }
+            if let Some(temporary) = &record.temporary {
+                let phase = record.switch.as_ref().map(|switch| switch.phase);
+                let flipped = phase.is_some_and(|phase| !phase.is_before_flip() && phase.goes_on());
+                let decides = !flipped && record.layout.live == record.current;
+                if decides && record.layout.live != temporary.back {
+                    let until = segment.lease.as_ref().map(|lease| lease.until);
+                    assert_eq!(until, Some(temporary.until), "{name}: what is lent ends in the data path");
+                }
+            }
             if let Some(lease) = &segment.lease {
                 let back = record.temporary.as_ref().map(|temporary| &temporary.back);
                 match back.filter(|back| !record.layout.holds(back)) {
