@@ -11,6 +11,7 @@ use crate::command::switch::Order;
 use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::interface::Zones;
 use crate::model::personality::Wanted;
+use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::{Cause, Phase, RETIRE};
 use crate::systems::personality::{Record, Standing};
 
@@ -68,8 +69,18 @@ impl Hub {
     /// somebody, or is on its way back. The next one comes from what was before.
     fn give_way(&mut self, name: &str, level: &str, now: Timestamp) {
         let phase = |hub: &Self| Some(hub.interfaces.records.get(name)?.switch.as_ref()?.phase);
-        if phase(self).is_some_and(|phase| phase.is_before_flip() || phase == Phase::AwaitConfirm) {
-            self.fail(name, &format!("the threat level rose to {level}"), now);
+        let why = format!("the threat level rose to {level}");
+        let returns = self.with_switch(name, |switch| switch.cause == Cause::Returns) == Some(true);
+        match phase(self) {
+            // What was lent is over, and the next one ends it as well.
+            Some(phase) if phase.is_before_flip() && returns => {
+                self.with_switch(name, |switch| switch.failure = Some(why));
+                self.end_switch(name, Outcome::Aborted, now);
+            }
+            Some(phase) if phase.is_before_flip() || phase == Phase::AwaitConfirm => {
+                self.fail(name, &why, now);
+            }
+            Some(_) | None => {}
         }
         let goes_back = matches!(phase(self), Some(Phase::Rollback | Phase::RollbackVerify));
         let Some(record) = self.interfaces.records.get(name).filter(|_| goes_back) else { return };

@@ -126,3 +126,24 @@ fn what_rises_while_a_switch_is_verified_is_followed_next_at_once_and_says_who_t
     let entry = hub.finish("i0");
     assert_eq!((entry.by.as_str(), lives(&hub, "i0").as_str()), ("ids", "p0-0@1"));
 }
+
+#[test]
+fn a_threat_at_the_end_of_temporary_access_is_followed_instead_of_the_way_back() {
+    for late in [0, 1] {
+        let mut hub = watched(1);
+        let lent = Order { lasts: Some(Duration::from_mins(10)), ..Switching::order("i0", "p0-1") };
+        hub.start(vec![lent]).unwrap();
+        hub.finish("i0");
+        hub.wait(599 + late);
+        assert_eq!(hub.phase("i0"), (late == 1).then_some(Phase::Prepare), "the way back");
+        tell(&mut hub, "i0", "high");
+        hub.wait(1);
+        assert_eq!(hub.phase("i0"), Some(Phase::Prepare), "the end of what it comes from does not end it");
+        hub.pass();
+        assert_eq!(lives(&hub, "i0"), "p0-2@1");
+        assert_eq!(hub.finish("i0").outcome, Outcome::Committed);
+        let view = hub.view("i0");
+        assert_eq!((view.until, view.level.as_deref()), (None, Some("high")));
+        assert_eq!(view.previous.unwrap().to_string(), "p0-0@1");
+    }
+}

@@ -192,8 +192,9 @@ impl Record {
         let switch = self.switch.as_ref()?;
         if phase.is_before_flip() {
             let until = self.temporary.as_ref()?.until;
-            // What is over already goes back, or whoever orders a switch then makes up for that.
-            (switch.cause != Cause::Returns && until > now).then_some(until)
+            // The hub's own are in a hurry anyway; and one that is ordered afterwards makes up for a way back that
+            // cannot begin.
+            (switch.cause == Cause::Ordered && until > now).then_some(until)
         } else {
             switch.lasts_until().filter(|_| phase.goes_on())
         }
