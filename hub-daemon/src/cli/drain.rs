@@ -24,14 +24,14 @@ pub(super) async fn run(client: &Client, output: Output, name: &str, limit: u32)
 fn describe(view: &DrainView) -> String {
     let phase = view.phase.map_or("over", |phase| phase.words());
     let until = view.deadline.map_or_else(String::new, |deadline| format!(" until {deadline}"));
-    let active = usize::try_from(view.flows.active).unwrap_or(usize::MAX);
-    let mut text = format!(
-        "{} goes to {}: {phase}{until}; {} active, {} idle",
-        view.interface,
-        view.to,
-        count(active, "connection"),
-        view.flows.idle
+    let counted = view.flows.map_or_else(
+        || "connections were not counted".to_owned(),
+        |flows| {
+            let active = usize::try_from(flows.active).unwrap_or(usize::MAX);
+            format!("{} active, {} idle", count(active, "connection"), flows.idle)
+        },
     );
+    let mut text = format!("{} goes to {}: {phase}{until}; {counted}", view.interface, view.to);
     if !view.connections.is_empty() {
         let columns = ["WAITED FOR", "PROTOCOL", "SOURCE", "TARGET", "STATE", "IDLE", "AGE", "FATE", "BY"];
         text.push_str("\n\n");

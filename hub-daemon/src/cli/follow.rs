@@ -159,10 +159,11 @@ impl Shown {
             output.done(&format!("{:<20} {}", done.phase.words(), time(done.took_us)))?;
         }
         self.phases = view.phases.len();
-        let waiting = (view.flows.active, view.flows.idle);
-        if view.phase == Some(Phase::Drain) && self.waiting != Some(waiting) {
-            self.waiting = Some(waiting);
-            let (active, idle) = waiting;
+        let waiting = view.flows.map(|flows| (flows.active, flows.idle));
+        if let Some((active, idle)) = waiting.filter(|_| view.phase == Some(Phase::Drain))
+            && self.waiting != waiting
+        {
+            self.waiting = waiting;
             output.done(&format!(
                 "{:<20} {} active, {idle} idle",
                 "drain",
@@ -232,9 +233,13 @@ pub(super) async fn follow_back(client: &Client, output: Output, began: Value) -
     ended(output, &answer)
 }
 
-/// Connections that a switch cut.
-pub(super) fn cut(entry: &JournalEntry) -> u64 {
-    if entry.outcome == Outcome::Committed { entry.flows.active + entry.flows.idle } else { 0 }
+/// Connections that a switch cut, if they were counted.
+pub(super) fn cut(entry: &JournalEntry) -> Option<u64> {
+    if entry.outcome == Outcome::Committed {
+        entry.flows.map(|flows| flows.active + flows.idle)
+    } else {
+        Some(0)
+    }
 }
 
 /// A time for people.

@@ -217,6 +217,11 @@ async fn journal(
     })
 }
 
+/// A number that is not known where nobody counted.
+fn counted(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
 fn row(entry: &JournalEntry) -> [String; 10] {
     let took = u64::try_from(entry.ended_at.duration_since(entry.began_at).as_micros()).unwrap_or_default();
     let why = match &entry.failure {
@@ -231,8 +236,8 @@ fn row(entry: &JournalEntry) -> [String; 10] {
         entry.outcome.words().to_owned(),
         follow::time(took),
         follow::time(entry.blocked_us),
-        entry.flows.kept.to_string(),
-        follow::cut(entry).to_string(),
+        counted(entry.flows.map(|flows| flows.kept)),
+        counted(follow::cut(entry)),
         entry.by.clone(),
         why,
     ]

@@ -9,11 +9,14 @@ use jiff::Timestamp;
 
 use super::admit::Author;
 use super::documents::{below, severity};
-use super::state::Pending;
+use super::state::{Pending, State, stored};
 use super::{Hub, QUARANTINE, after, refused};
+use crate::command::switch::SwitchCommand;
 use crate::command::{Command, Deadline, Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::model::PersonaId;
+use crate::systems::persona::Record;
+use crate::view::Origin;
 
 const PENDING: &str = "ConfirmationPending";
 const REVERTED: &str = "Reverted";
@@ -139,9 +142,14 @@ impl Hub {
     /// Makes everything be as before the change that waits.
     pub(super) fn revert(&mut self, why: &str, now: Timestamp) -> Result<Reply, Rejection> {
         let Some(pending) = self.pending.take() else { return Err(nothing_waits()) };
-        let before = pending.before.clone();
+        let before = self.with_interfaces(pending.before.clone());
         let mut next =
             Self::restore_by(self.config.clone(), self.ids.clone(), before, self.clocks.clone(), now);
+        for carrier in self.carriers_of_interfaces() {
+            next.records.insert(carrier.id.clone(), carrier.clone());
+        }
+        next.interfaces = Arc::clone(&self.interfaces);
+        next.interfaces_mut();
         for record in next.records.values_mut() {
             match self.records.get(&record.id) {
                 Some(tried) if tried.document != record.document => {
@@ -175,7 +183,24 @@ impl Hub {
         Ok(Reply::Done)
     }
 
-    /// While a change waits nothing else changes, so that what was before still fits.
+    /// A state of before with the interfaces of now: what became of them meanwhile is no part of the change.
+    fn with_interfaces(&self, mut before: State) -> State {
+        before.personas.retain(|stored| stored.origin != Origin::Interface);
+        before.personas.extend(self.carriers_of_interfaces().map(stored));
+        before.interfaces = self.stored_interfaces();
+        for record in &mut before.interfaces.records {
+            // It goes on, other than after a start.
+            record.switch = None;
+        }
+        before
+    }
+
+    fn carriers_of_interfaces(&self) -> impl Iterator<Item = &Record> {
+        self.records.values().filter(|record| record.origin == Origin::Interface)
+    }
+
+    /// While a change waits nothing else is ordered, so that what was before still fits. What interfaces do by
+    /// themselves, or must be able to at any time, goes on.
     pub(super) fn refuse_while_pending(&self, command: &Command) -> Result<(), Rejection> {
         let Some(pending) = &self.pending else { return Ok(()) };
         let waits = match command {
@@ -187,12 +212,20 @@ impl Hub {
             | Command::Quarantine { .. }
             | Command::Personality(_)
             | Command::Interface(_)
-            | Command::Switch(_)
+            | Command::Switch(SwitchCommand::Start(_))
             | Command::Experiment(_)
             | Command::Apply { .. } => true,
             // A daemon that starts must read its documents.
             Command::Documents(_) | Command::Configure(_) => self.heard.is_some(),
-            Command::Try { .. }
+            // What makes an interface safe, or ends what is under way, waits for nobody.
+            Command::Switch(
+                SwitchCommand::Plan(_)
+                | SwitchCommand::Revert(_)
+                | SwitchCommand::Confirm(_)
+                | SwitchCommand::Cancel(_)
+                | SwitchCommand::Threat { .. },
+            )
+            | Command::Try { .. }
             | Command::EndTrial { .. }
             | Command::Confirm
             | Command::Revert { .. }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, after};
-use crate::command::switch::{Connection, FlowCount};
+use crate::command::switch::Connection;
 use crate::document::interface::InterfaceRecordDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::model::PersonaId;
@@ -179,7 +179,7 @@ impl StoredSwitch {
             baseline: None,
             verified: Vec::new(),
             checks: Vec::new(),
-            flows: FlowCount::default(),
+            flows: None,
             failure: self.failure,
         }
     }
@@ -290,6 +290,7 @@ impl Hub {
             carrier: stored.carrier,
             layout: stored.layout,
             worn: BTreeMap::new(),
+            held: None,
             spared: stored.spared,
             current: stored.current,
             previous: stored.previous,
@@ -358,6 +359,7 @@ impl Hub {
             record.retires_at = record.retires_at.map(|at| after(at, by));
             if let Some(temporary) = &mut record.temporary {
                 temporary.until = after(temporary.until, by);
+                temporary.tries_at = temporary.tries_at.map(|at| after(at, by));
             }
             if let Some(level) = &mut record.level {
                 let falls = level.falls.as_mut().map(|(_, at)| at);

@@ -11,12 +11,13 @@ use crate::command::Rejection;
 use crate::desired::{Desired, Lease, SegmentState, Transition};
 use crate::document::personality::{BlockDocument, ScopeDocument};
 use crate::model::personality::Personality;
+use crate::model::policy::Policy;
 use crate::model::prefix;
 use crate::systems::personality::contribute::{Laid, Pair, contribute, tunnel_name};
 use crate::systems::personality::probes::InForce;
 use crate::systems::personality::seat::Seat;
-use crate::systems::personality::switch::{Cause, GRACE, Phase};
-use crate::systems::personality::{Record, Standing};
+use crate::systems::personality::switch::{GRACE, Phase};
+use crate::systems::personality::{Record, Standing, Temporary};
 use crate::view::switch::{InterfaceState, InterfaceView, OperationView, PersonalityView, TunnelView};
 use crate::view::{Condition, Snapshot};
 
@@ -37,9 +38,7 @@ impl Hub {
                     // What only waits costs packets nothing.
                     trial.held = !segment.transition.is_some_and(|transition| transition.gate);
                 }
-                let until = lease(record);
-                let kept = segment.candidate.as_ref().map(|trial| Arc::clone(&trial.policy));
-                segment.lease = until.zip(kept).map(|(until, policy)| Lease { until, policy });
+                segment.lease = lease(record, segment.candidate.as_ref().map(|trial| &trial.policy));
                 if is_shut(record) && segment.state == SegmentState::Active {
                     segment.state = SegmentState::Block;
                 }
@@ -97,7 +96,7 @@ impl Hub {
             last_known_good: record.last_known_good.clone(),
             default,
             until: record.temporary.as_ref().map(|temporary| temporary.until),
-            level: record.level.as_ref().map(|level| level.name.clone()),
+            level: record.level.as_ref().and_then(|level| level.name.clone()),
             persona: record.carrier.clone(),
             segment: self.segment_of(name),
             created_at: record.created_at,
@@ -215,26 +214,36 @@ fn transition(record: &Record) -> Option<Transition> {
     })
 }
 
-/// From when on packets are judged by the policy beside, with or without a hub.
-fn lease(record: &Record) -> Option<Timestamp> {
+/// From when on packets are judged by another policy, with or without a hub, and by which: that of before, but never by
+/// one that was only lent.
+fn lease(record: &Record, beside: Option<&Arc<Policy>>) -> Option<Lease> {
+    let policy = record.held.as_ref().or(beside)?;
+    Some(Lease { until: leased_until(record)?, policy: Arc::clone(policy) })
+}
+
+fn leased_until(record: &Record) -> Option<Timestamp> {
+    let goes_back = |temporary: &Temporary| temporary.back == record.layout.live;
+    if record.temporary.as_ref().is_some_and(goes_back) {
+        // What is beside is the one whose time is over, or cut short.
+        return None;
+    }
     let of_time = record.temporary.as_ref().map(|temporary| temporary.until);
     let Some(switch) = &record.switch else { return of_time };
     let waits = switch.deadline.unwrap_or_else(|| super::after(switch.phase_at, LONGEST_WAIT));
-    let lasts = switch.flipped_at.zip(switch.lasts).and_then(|(at, lasts)| at.checked_add(lasts).ok());
     match switch.phase {
-        // The policy beside is the one whose time is over.
-        _ if switch.cause == Cause::Returns && !switch.phase.is_before_flip() => None,
-        Phase::Prepare | Phase::Preflight | Phase::Drain | Phase::Ready => {
-            // What is beside is what the time goes back to, or nothing that anybody agreed to yet.
-            let back = record.temporary.as_ref().map(|temporary| &temporary.back);
-            of_time.filter(|_| back == record.layout.other.as_ref())
-        }
+        // The temporary one decides: before another does, or again.
+        Phase::Prepare
+        | Phase::Preflight
+        | Phase::Drain
+        | Phase::Ready
+        | Phase::Rollback
+        | Phase::RollbackVerify => of_time,
         Phase::Flip | Phase::Verify | Phase::Verified => {
             let until = waits.saturating_add(GRACE).unwrap_or(Timestamp::MAX);
-            Some(lasts.map_or(until, |lasts| lasts.min(until)))
+            Some(switch.lasts_until().map_or(until, |lasts| lasts.min(until)))
         }
-        Phase::AwaitConfirm => Some(lasts.map_or(waits, |lasts| lasts.min(waits))),
-        Phase::Rollback | Phase::RollbackVerify | Phase::Fallback | Phase::FallbackVerify => None,
+        Phase::AwaitConfirm => Some(waits),
+        Phase::Fallback | Phase::FallbackVerify => None,
     }
 }
 

@@ -1,11 +1,12 @@
 //! Interface records: which personality an interface has, and the persona that carries it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::admit::invalid;
+use super::switches::SWITCHES;
 use super::{Hub, refused};
 use crate::command::switch::InterfaceCommand;
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
@@ -14,7 +15,7 @@ use crate::document::interface::InterfaceRecordDocument;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Version, Wanted};
 use crate::systems::experiment::Experiment;
-use crate::systems::personality::health::Health;
+use crate::systems::personality::health::{Has, Health};
 use crate::systems::personality::operation::JournalEntry;
 use crate::systems::personality::switch::OperationId;
 use crate::systems::personality::versions::Versions;
@@ -22,7 +23,7 @@ use crate::systems::personality::{Layout, Record, Standing};
 use crate::view::Origin;
 use crate::view::switch::PersonalityView;
 
-/// Switches that are over and can still be asked for.
+/// Switches that are over and can still be asked for: more, where there are more interfaces for a group of them.
 const OPERATIONS: usize = 256;
 /// Interface records.
 const INTERFACES: usize = 10_000;
@@ -54,8 +55,19 @@ impl Interfaces {
         let entry = Arc::new(entry);
         self.unwritten.push(Arc::clone(&entry));
         self.operations.insert(entry.id.clone(), entry);
-        while self.operations.len() > OPERATIONS {
-            self.operations.pop_first();
+        let kept = OPERATIONS.max(self.records.len().min(SWITCHES));
+        let Some(spare) = self.operations.len().checked_sub(kept).filter(|spare| *spare > 0) else { return };
+        // What the journal does not have yet is nowhere else; and who follows a group asks for all of it.
+        let unwritten: BTreeSet<&OperationId> = self.unwritten.iter().map(|entry| &entry.id).collect();
+        let switches = self.records.values().filter_map(|record| record.switch.as_ref());
+        let groups: BTreeSet<&OperationId> = switches.filter_map(|switch| switch.group.as_ref()).collect();
+        let is_needed = |entry: &JournalEntry| {
+            unwritten.contains(&entry.id) || entry.group.as_ref().is_some_and(|group| groups.contains(group))
+        };
+        let oldest = self.operations.values().filter(|entry| !is_needed(entry)).take(spare);
+        let oldest: Vec<OperationId> = oldest.map(|entry| entry.id.clone()).collect();
+        for id in oldest {
+            self.operations.remove(&id);
         }
     }
 
@@ -159,7 +171,7 @@ impl Hub {
         let carrier = self.first_carrier(&settings, &layout, now)?;
         let worn = self.wear(&settings, &layout)?;
         let mut health = Health::default();
-        health.begin(now, true);
+        health.begin(now, Has::Another);
         let record = Record {
             document: Arc::new(InterfaceRecordDocument { kind: None, ..document.clone() }),
             origin,
@@ -167,6 +179,7 @@ impl Hub {
             carrier,
             layout,
             worn,
+            held: None,
             spared: BTreeMap::new(),
             current: first,
             previous: None,

@@ -22,9 +22,9 @@ use crate::document::rule::RuleDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Carried, Personality, Version};
-use crate::model::policy::Action;
-use crate::systems::persona::Life;
+use crate::model::policy::{Action, Policy};
 use crate::systems::persona::candidate::Candidate;
+use crate::systems::persona::{self, Life};
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::{Layout, Record};
 use crate::view::Origin;
@@ -99,7 +99,48 @@ impl Hub {
             record.spared.retain(|version, _| layout.holds(version));
             (record.layout, record.worn) = (layout, worn);
         });
+        self.hold(name, now);
         Ok(())
+    }
+
+    /// Has the policy ready that packets are judged by at the end of a temporary personality, while other ones are in
+    /// both slots.
+    pub(super) fn hold(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let back = record.temporary.as_ref().map(|temporary| &temporary.back);
+        let absent = back.filter(|back| !record.layout.holds(back));
+        let held = absent.and_then(|back| self.policy_beside(record, back, now).ok().flatten());
+        if held != record.held {
+            self.with_record(name, |record| record.held = held);
+        }
+    }
+
+    /// The policy of a personality as it would be beside the one that decides.
+    fn policy_beside(
+        &self,
+        record: &Record,
+        version: &Version,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Policy>>, Rejection> {
+        let (settings, layout) = (&record.settings, record.layout.with(Some(version.clone())));
+        let worn = self.wear(settings, &layout)?;
+        let port = self.port_of(settings);
+        let (_, other) = self.carriers(settings, &layout, &worn, &record.spared, &Lost::new(), &port)?;
+        let carrier = self.records.get(&record.carrier).ok_or_else(|| not_found(&record.carrier.0))?;
+        let draft = other.map(|document| self.draft_beside(document, carrier, now)).transpose()?;
+        Ok(draft.map(|draft| Arc::new(draft.policy)))
+    }
+
+    fn draft_beside(
+        &self,
+        document: PersonaDocument,
+        carrier: &persona::Record,
+        now: Timestamp,
+    ) -> Result<Draft, Rejection> {
+        let baseline = &self.config.baseline;
+        let mut draft = Draft::checked(document, &BTreeMap::new(), None, BTreeMap::new(), baseline)?;
+        draft.end_rules(rule_ends(&draft.persona, Some(carrier), now));
+        Ok(draft)
     }
 
     /// The personalities of a layout that have placeholders, as they are on an interface.
@@ -275,10 +316,7 @@ impl Hub {
         let candidate = match document {
             None => None,
             Some(document) => {
-                let baseline = &self.config.baseline;
-                let none = BTreeMap::new();
-                let mut draft = Draft::checked(document, &none, None, BTreeMap::new(), baseline)?;
-                draft.end_rules(rule_ends(&draft.persona, Some(record), now));
+                let draft = self.draft_beside(document, record, now)?;
                 self.claims.room(&draft.persona, &record.virtuals, &draft.policy, &self.config)?;
                 Some(Candidate {
                     document: Arc::new(draft.document),

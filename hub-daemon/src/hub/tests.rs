@@ -19,11 +19,15 @@ mod switch_automatic;
 mod switch_documents;
 mod switch_failures;
 mod switch_groups;
+mod switch_limits;
 mod switch_ports;
 mod switch_queues;
 mod switch_random;
 mod switch_restart;
 mod switch_session;
+mod switch_temporary;
+mod switch_threats;
+mod switch_whole;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};

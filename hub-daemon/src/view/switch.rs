@@ -199,8 +199,8 @@ pub struct OperationView {
     pub ended_at: Option<Timestamp>,
     /// Phases that are over.
     pub phases: Vec<PhaseDone>,
-    /// Flows as they were counted last.
-    pub flows: FlowCount,
+    /// Flows as they were counted last before the flip; nobody counts those of a switch that does not drain.
+    pub flows: Option<FlowCount>,
     /// The last answers to checks.
     pub checks: Vec<CheckResult>,
     /// How it ended.

@@ -1,27 +1,26 @@
-//! Switches that the hub begins by itself: when a time is over, a threat level changed, or checks fail.
+//! Switches that the hub begins by itself: when a time is over, or checks fail.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::{Hub, refused};
+use super::super::Hub;
 use super::after;
 use super::back::back_to;
 use super::begin::signed;
 use crate::command::switch::Order;
-use crate::command::{Rejection, RejectionKind, Reply};
 use crate::document::personality::OnUnhealthyDocument;
 use crate::model::check::CheckResult;
-use crate::model::interface::{Failover, Zones};
+use crate::model::interface::Failover;
 use crate::model::personality::Version;
 use crate::systems::personality::health::{GOOD_AFTER, May};
 use crate::systems::personality::switch::Cause;
-use crate::systems::personality::{Level, Record, Standing, checks};
+use crate::systems::personality::{Record, Standing, checks};
 
 /// Who orders switches that nobody ordered.
 const HUB: &str = "hub";
 /// A switch that could not begin is tried again after this long.
-const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Hub {
     /// Lets time pass for interfaces.
@@ -51,19 +50,15 @@ impl Hub {
         let is_over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
         let temporary = record.temporary.clone();
         let falls = record.level.as_ref().and_then(|level| level.falls.clone());
-        if let Some(temporary) = temporary.filter(|temporary| temporary.until <= now) {
+        if let Some(temporary) = temporary.filter(|temporary| temporary.due() <= now) {
             let why = format!("the time of switch {} is over", temporary.operation.0);
             self.by_itself(name, &back_to(name, &temporary.back, HUB, &why), Cause::Returns, now);
         } else if let Some((level, _)) = falls.filter(|(_, at)| *at <= now) {
-            self.follow(name, &level, HUB, now);
+            let by = record.level.as_ref().and_then(|level| level.by.clone());
+            self.follow(name, &level, by.as_deref().unwrap_or(HUB), now);
         } else if is_over(record.retires_at) {
-            let failover = record.settings.failover.as_ref();
-            let is_asked_by =
-                failover.is_some_and(|failover| self.primary_beside(record, failover).is_some());
             self.with_record(name, |record| record.retires_at = None);
-            if !is_asked_by {
-                self.forget_other(name, now);
-            }
+            self.forget_other(name, now);
         } else if is_over(record.health.good_at) {
             self.with_record(name, |record| {
                 record.health.good_at = None;
@@ -77,122 +72,21 @@ impl Hub {
     }
 
     /// Begins a switch that nobody ordered. One that cannot begin is said, and tried again where time asks for it.
-    fn by_itself(&mut self, name: &str, order: &Order, cause: Cause, now: Timestamp) -> bool {
-        let begun = if self.pending.is_some() {
-            let detail = "a change waits for confirmation";
-            Err(refused(RejectionKind::Conflict, "", detail))
-        } else {
-            self.whole_or_nothing(|hub| hub.begin(order, None, cause, now))
-        };
-        match begun {
+    pub(super) fn by_itself(&mut self, name: &str, order: &Order, cause: Cause, now: Timestamp) -> bool {
+        match self.whole_or_nothing(|hub| hub.begin(order, None, cause, now)) {
             Ok(_) => true,
             Err(rejection) => {
                 let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
                 let said = format!("a switch to {} could not begin ({}): {why}", order.to, order.why);
                 self.with_record(name, |record| {
-                    if let Some(temporary) = &mut record.temporary {
-                        temporary.until = temporary.until.max(after(now, AGAIN));
+                    if let Some(temporary) = record.temporary.as_mut().filter(|_| cause == Cause::Returns) {
+                        temporary.tries_at = Some(after(now, AGAIN));
                     }
                 });
                 self.notice(name, Some(said));
                 false
             }
         }
-    }
-
-    /// Takes note of the threat level of an interface. It goes up at once, and down when the level has been lower
-    /// for a while.
-    pub(super) fn threat(
-        &mut self,
-        name: &str,
-        level: &str,
-        by: &str,
-        now: Timestamp,
-    ) -> Result<Reply, Rejection> {
-        let record = self.record(name)?;
-        let Some(zones) = &record.settings.zones else {
-            let detail = format!("interface `{name}` has no zones: add `zones` to its record");
-            return Err(refused(RejectionKind::Conflict, "", detail));
-        };
-        let Some(asked) = rank(zones, level) else {
-            let known: Vec<&str> = zones.levels.iter().map(|(name, _)| name.as_str()).collect();
-            let detail = format!("level `{level}`: use one of {}", known.join(", "));
-            return Err(refused(RejectionKind::Invalid, "/level", detail));
-        };
-        let hysteresis = signed(zones.hysteresis);
-        let current = record.level.as_ref().and_then(|level| rank(zones, &level.name));
-        let falls = record.level.as_ref().and_then(|level| level.falls.clone());
-        if current.is_none_or(|current| asked > current) {
-            if record.switch.as_ref().is_some_and(|switch| switch.phase.is_before_flip()) {
-                self.fail(name, &format!("the threat level rose to {level}"), now);
-            }
-            self.follow(name, level, by, now);
-        } else if current.is_some_and(|current| asked < current) {
-            // The same lower level again does not make it wait longer.
-            let since = falls.filter(|(lower, _)| lower == level).map(|(_, at)| at);
-            let at = since.unwrap_or_else(|| after(now, hysteresis));
-            self.with_record(name, |record| {
-                if let Some(held) = &mut record.level {
-                    held.falls = Some((level.to_owned(), at));
-                }
-            });
-            self.advance_interfaces(now);
-        } else {
-            self.with_record(name, |record| {
-                if let Some(level) = &mut record.level {
-                    level.falls = None;
-                }
-            });
-        }
-        let view = self.interface_view(name, now)?;
-        Ok(Reply::Interface(Box::new(view)))
-    }
-
-    /// Gives an interface the personality of a threat level.
-    fn follow(&mut self, name: &str, level: &str, by: &str, now: Timestamp) {
-        let Some(record) = self.interfaces.records.get(name) else { return };
-        let Some(zones) = &record.settings.zones else { return };
-        let held = record.level.as_ref().and_then(|level| rank(zones, &level.name));
-        let rises = rank(zones, level) > held;
-        let wanted = zones.levels.iter().find(|(name, _)| name == level).map(|(_, wanted)| wanted.clone());
-        let Some(to) = wanted.and_then(|wanted| self.version(&wanted, "").ok()) else { return };
-        if record.switch.is_some() {
-            // One that has flipped is brought to its end first.
-            self.with_record(name, |record| {
-                let mut held = record.level.take().unwrap_or_else(|| Level::of(level));
-                held.falls = Some((level.to_owned(), now));
-                record.level = Some(held);
-            });
-            return;
-        }
-        let may_at = record.level.as_ref().filter(|_| !rises).map(|level| level.may_fall_at(now));
-        if let Some(at) = may_at.filter(|at| *at > now) {
-            self.with_record(name, |record| {
-                if let Some(held) = &mut record.level {
-                    held.falls = Some((level.to_owned(), at));
-                }
-            });
-            self.notice(name, Some(format!("threat level {level} waits: it went down too often")));
-            return;
-        }
-        let has_it = record.layout.live == to && record.standing == Standing::Active;
-        let began = has_it || {
-            let why = format!("threat level {level}");
-            let order = Order { urgent: rises, ..back_to(name, &to, by, &why) };
-            self.by_itself(name, &order, Cause::Automatic, now)
-        };
-        let again = (!began).then(|| (level.to_owned(), after(now, AGAIN)));
-        self.with_record(name, |record| {
-            let mut held = record.level.take().unwrap_or_else(|| Level::of(level));
-            held.falls = again;
-            if began {
-                level.clone_into(&mut held.name);
-                if !rises {
-                    held.falls_now(now);
-                }
-            }
-            record.level = Some(held);
-        });
     }
 
     /// Judges a round of checks while no switch is under way.
@@ -250,8 +144,7 @@ impl Hub {
             }
             May::Now => {
                 let Some(target) = self.good_before(name) else { return };
-                self.count_automatic(name, now);
-                self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now);
+                self.by_itself_again(name, &back_to(name, &target, HUB, why), now);
             }
         }
     }
@@ -263,6 +156,7 @@ impl Hub {
         let back = primary.and_then(|record| self.primary_beside(record, failover).cloned());
         let Some((is_there, fails_since, works_since)) = self.with_seen(name, |record| {
             let health = &mut record.health;
+            let is_there = record.layout.live == to;
             if works {
                 health.fails_since = None;
                 health.works_since.get_or_insert(now);
@@ -270,7 +164,10 @@ impl Hub {
                 health.works_since = None;
                 health.fails_since.get_or_insert(now);
             }
-            let is_there = record.layout.live == to;
+            if is_there && back.is_none() {
+                // Asked by the backup's own way, it says nothing of the other one.
+                health.works_since = None;
+            }
             (is_there, health.fails_since, health.works_since)
         }) else {
             return false;
@@ -289,12 +186,16 @@ impl Hub {
         if record.health.may_switch(now) != May::Now {
             return false;
         }
-        self.count_automatic(name, now);
-        self.by_itself(name, &back_to(name, &target, HUB, why), Cause::Automatic, now)
+        self.by_itself_again(name, &back_to(name, &target, HUB, why), now)
     }
 
-    fn count_automatic(&mut self, name: &str, now: Timestamp) {
-        self.with_record(name, |record| record.health.switches(now));
+    /// Begins a switch of those that are limited. Only what began is counted.
+    fn by_itself_again(&mut self, name: &str, order: &Order, now: Timestamp) -> bool {
+        let began = self.by_itself(name, order, Cause::Automatic, now);
+        if began {
+            self.with_record(name, |record| record.health.switches(now));
+        }
+        began
     }
 
     /// Notes what was seen, most of which is nothing to store.
@@ -307,8 +208,4 @@ impl Hub {
         interfaces.unsaved |= record.health.stored() != before;
         Some(noted)
     }
-}
-
-fn rank(zones: &Zones, level: &str) -> Option<usize> {
-    zones.levels.iter().position(|(name, _)| name == level)
 }

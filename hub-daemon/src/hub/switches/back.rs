@@ -10,7 +10,7 @@ use crate::command::{Rejection, RejectionKind, Reply};
 use crate::model::personality::Version;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::{APPLY, APPLY_FIRST, Cause, Phase, RETIRE};
-use crate::systems::personality::{Layout, Standing};
+use crate::systems::personality::{Layout, Record, Standing};
 
 impl Hub {
     /// Something went wrong with a switch: it goes back, and all of its group with it.
@@ -46,8 +46,8 @@ impl Hub {
         }
     }
 
-    /// How long the kernel has for a way back.
-    fn to_apply(&self) -> SignedDuration {
+    /// How long the kernel has for a way back, or for what is prepared.
+    pub(super) fn to_apply(&self) -> SignedDuration {
         signed(if self.passed.is_some() { APPLY } else { APPLY_FIRST })
     }
 
@@ -75,10 +75,19 @@ impl Hub {
         }
     }
 
-    /// Has the personality of before decide again.
+    /// Has the personality of before decide again; if the time of that is over, what it goes back to.
     pub(in super::super) fn roll_back(&mut self, name: &str, now: Timestamp) {
-        let flipped = self.interfaces.records.get(name).and_then(|record| record.layout.flipped());
-        let laid = flipped.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        let layout = self.interfaces.records.get(name).and_then(|record| {
+            let over = record.temporary.as_ref().filter(|temporary| temporary.until <= now);
+            match over.map(|temporary| &temporary.back).filter(|back| **back != record.layout.live) {
+                Some(back) => {
+                    let (slot, live) = (record.layout.slot.other(), back.clone());
+                    Some(Layout { slot, live, other: None })
+                }
+                None => record.layout.flipped(),
+            }
+        });
+        let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
         if laid {
             self.enter(name, Phase::Rollback, Some(self.to_apply()), now);
         } else {
@@ -126,10 +135,23 @@ impl Hub {
     /// The personality of before works as it did.
     pub(super) fn rolled_back(&mut self, name: &str, now: Timestamp) {
         if self.tells_of_addresses(name) {
-            self.with_record(name, |record| record.retires_at = Some(after(now, signed(RETIRE))));
+            self.went_back(name, Some(after(now, signed(RETIRE))), now);
         } else {
+            self.went_back(name, None, now);
             self.forget_other(name, now);
         }
+    }
+
+    /// The personality of before decides, and the switch is over. What it went to stays beside until `retires_at`.
+    pub(super) fn went_back(&mut self, name: &str, retires_at: Option<Timestamp>, now: Timestamp) {
+        self.with_record(name, |record| {
+            record.retires_at = retires_at;
+            if record.layout.live != record.current {
+                // The time of the one before was over.
+                (record.current, record.previous) = (record.layout.live.clone(), None);
+                record.temporary = None;
+            }
+        });
         self.end_switch(name, Outcome::RolledBack, now);
     }
 
@@ -154,11 +176,25 @@ impl Hub {
         self.end_switch(name, Outcome::FellBack, now);
     }
 
-    /// Empties the other slot, but for what a temporary switch goes back to.
+    /// What stays beside the personality that decides for as long as that does: what a temporary one goes back to, or
+    /// a backup by itself.
+    pub(super) fn kept_beside(&self, record: &Record) -> Option<Version> {
+        let live = &record.layout.live;
+        let back = match &record.temporary {
+            Some(temporary) => Some(&temporary.back),
+            None => record.previous.as_ref().filter(|_| {
+                let failover = record.settings.failover.as_ref();
+                record.standing == Standing::Active
+                    && failover.is_some_and(|failover| self.comes_back_from(failover, live))
+            }),
+        };
+        back.filter(|back| *back != live).cloned()
+    }
+
+    /// Empties the other slot, but for what stays there.
     pub(in super::super) fn forget_other(&mut self, name: &str, now: Timestamp) {
         let Some(record) = self.interfaces.records.get(name) else { return };
-        let back = record.temporary.as_ref().map(|temporary| temporary.back.clone());
-        let layout = record.layout.with(back.filter(|back| *back != record.layout.live));
+        let layout = record.layout.with(self.kept_beside(record));
         if layout == record.layout {
             return;
         }

@@ -5,15 +5,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::admit::invalid;
 use super::super::documents::{below, severity};
 use super::super::{Hub, refused};
-use crate::command::switch::{Connection, FlowCount, Order};
+use crate::command::switch::{Connection, Order};
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::model::personality::{Drain, Version, Wanted};
 use crate::model::problems::Problems;
-use crate::systems::personality::Standing;
-use crate::systems::personality::switch::{APPLY, Cause, OperationId, Phase, Switch};
+use crate::systems::personality::switch::{Cause, OperationId, Phase, Switch};
+use crate::systems::personality::{Record, Standing};
 
 /// Switches under way: each has a compiled policy beside the live one.
-const SWITCHES: usize = 1_024;
+pub(in super::super) const SWITCHES: usize = 1_024;
 /// Longest time that a switch may wait for confirmation, or last.
 const LONGEST: std::time::Duration = std::time::Duration::from_hours(30 * 24);
 
@@ -55,7 +55,8 @@ impl Hub {
         })
     }
 
-    /// Begins a switch: its personality is prepared beside the one that decides.
+    /// Begins a switch: its personality is prepared beside the one that decides. One to what an interface has for a
+    /// while is about that while alone, and is done.
     pub(super) fn begin(
         &mut self,
         order: &Order,
@@ -66,9 +67,13 @@ impl Hub {
         let (name, to, drain) = self.validated(order, now)?;
         let record = self.record(&name)?;
         let from = record.layout.live.clone();
-        let layout = record.layout.with(Some(to.clone()));
-        self.spare(&name, &to, order.ordered_by);
-        self.lay(&name, layout, now)?;
+        let is_lent = to == from && record.temporary.is_some();
+        if !is_lent {
+            is_another(record, &to)?;
+            let layout = record.layout.with(Some(to.clone()));
+            self.spare(&name, &to, order.ordered_by);
+            self.lay(&name, layout, now)?;
+        }
         let id = self.operation_id(now);
         self.revision += 1;
         let since = self.revision;
@@ -87,26 +92,33 @@ impl Hub {
             ordered_by: order.ordered_by,
             phase: Phase::Prepare,
             phase_at: now,
-            deadline: Some(super::after(now, signed(APPLY))),
+            deadline: Some(super::after(now, self.to_apply())),
             since,
             applied: false,
             began_at: now,
-            flipped_at: None,
+            flipped_at: is_lent.then_some(now),
             blocked_at: None,
             done: Vec::new(),
             baseline: None,
             verified: Vec::new(),
             checks: Vec::new(),
-            flows: FlowCount::default(),
+            flows: None,
             failure: None,
         };
         let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);
         self.with_record(&name, |record| {
             record.switch = Some(switch);
+            let end = record.given_up_at(Phase::Prepare, now);
+            if let Some(switch) = &mut record.switch {
+                switch.deadline = switch.deadline.into_iter().chain(end).min();
+            }
             record.retires_at = None;
             record.ticket = since;
         });
         self.notice(&name, Some(said));
+        if is_lent {
+            self.commit(&name, now);
+        }
         Ok(id)
     }
 
@@ -151,10 +163,6 @@ impl Hub {
             invalid(all.map(|problem| Problem { pointer: "/to".to_owned(), ..problem }).collect())
         })?;
         self.on_vlan(settings, &to, "/to")?;
-        if to == record.layout.live && record.standing != Standing::Degraded {
-            let detail = format!("interface `{}` has {to} already", order.interface);
-            return Err(refused(RejectionKind::Conflict, "/to", detail));
-        }
         let mut problems = Problems::default();
         for (pointer, time) in [("/confirm_within", order.confirm_within), ("/for", order.lasts)] {
             if time.is_some_and(|time| time.is_zero() || time > LONGEST) {
@@ -172,6 +180,15 @@ impl Hub {
     pub(super) fn operation_id(&mut self, now: Timestamp) -> OperationId {
         OperationId(self.fresh_id(now).0.to_string())
     }
+}
+
+/// Refuses what an interface has already.
+pub(super) fn is_another(record: &Record, to: &Version) -> Result<(), Rejection> {
+    if *to != record.layout.live || record.standing == Standing::Degraded {
+        return Ok(());
+    }
+    let detail = format!("interface `{}` has {to} already", record.settings.name);
+    Err(refused(RejectionKind::Conflict, "/to", detail))
 }
 
 pub(super) fn signed(time: std::time::Duration) -> SignedDuration {

@@ -10,16 +10,22 @@ mod begin;
 mod observe;
 mod phases;
 mod plan;
+mod threat;
 mod wants;
+
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Hub, after, refused};
 use crate::command::switch::{Said, SwitchCommand};
 use crate::command::{Rejection, RejectionKind, Reply};
+use crate::systems::personality::health::Has;
 use crate::systems::personality::operation::{JournalEntry, Outcome};
 use crate::systems::personality::switch::{OperationId, Phase, Switch};
 use crate::view::switch::OperationView;
+pub(super) use begin::SWITCHES;
+use begin::signed;
 
 impl Hub {
     pub(super) fn switch(&mut self, command: SwitchCommand, now: Timestamp) -> Result<Reply, Rejection> {
@@ -107,8 +113,10 @@ impl Hub {
         let since = self.revision;
         let said = self.with_record(name, |record| {
             record.ticket = since;
+            let waits = wait.map(|wait| after(now, wait));
+            let deadline = waits.into_iter().chain(record.given_up_at(phase, now)).min();
             let switch = record.switch.as_mut()?;
-            switch.enter(phase, wait.map(|wait| after(now, wait)), since, now);
+            switch.enter(phase, deadline, since, now);
             Some(format!("switch {} to {}: {}", switch.id.0, switch.to, phase.words()))
         });
         self.notice(name, said.flatten());
@@ -117,11 +125,13 @@ impl Hub {
     /// Ends a switch: it is a line of the journal from here on.
     fn end_switch(&mut self, name: &str, outcome: Outcome, now: Timestamp) {
         let ended = self.with_record(name, |record| {
-            record.health.begin(now, outcome == Outcome::Committed || outcome == Outcome::FellBack);
-            record.switch.take()
+            let mut switch = record.switch.take()?;
+            switch.leave(now);
+            let has = if record.current == switch.from { has(outcome, &switch) } else { Has::Another };
+            record.health.begin(now, has);
+            Some(switch)
         });
-        let Some(mut switch) = ended.flatten() else { return };
-        switch.leave(now);
+        let Some(switch) = ended.flatten() else { return };
         let differences = self.differences(&switch.from, &switch.to);
         let entry = JournalEntry::new(name, &switch, differences, outcome, now);
         let failure = entry.failure.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
@@ -135,6 +145,19 @@ impl Hub {
 
     pub(super) fn notice(&mut self, name: &str, said: Option<String>) {
         self.interfaces_mut().notices.extend(said.map(|said| (name.to_owned(), said)));
+    }
+}
+
+/// What an interface has after a switch.
+fn has(outcome: Outcome, switch: &Switch) -> Has {
+    match outcome {
+        Outcome::Committed | Outcome::FellBack => Has::Another,
+        Outcome::Aborted => {
+            let took = switch.done.iter().map(|done| done.took_us).sum();
+            Has::TheSame(signed(Duration::from_micros(took)))
+        }
+        Outcome::RolledBack => Has::TheOneBefore,
+        Outcome::Degraded => Has::None,
     }
 }
 

@@ -36,7 +36,7 @@ impl Hub {
 
     fn counted(&mut self, name: &str, flows: FlowCount, now: Timestamp) {
         let over = self.with_switch(name, |switch| {
-            switch.flows = flows;
+            switch.flows = Some(flows);
             flows.active <= switch.drain.threshold
         });
         if over == Some(true) {

@@ -113,8 +113,8 @@ impl Hub {
             return self.fail(name, &why, now);
         }
         for member in &members {
-            self.enter(member, Phase::Flip, Some(signed(APPLY)), now);
             self.with_switch(member, |switch| switch.flipped_at = Some(now));
+            self.enter(member, Phase::Flip, Some(signed(APPLY)), now);
         }
     }
 
@@ -153,32 +153,49 @@ impl Hub {
     pub(super) fn commit(&mut self, name: &str, now: Timestamp) {
         self.with_record(name, |record| {
             let Some(switch) = &record.switch else { return };
-            record.previous = Some(std::mem::replace(&mut record.current, switch.to.clone()));
+            let before = std::mem::replace(&mut record.current, switch.to.clone());
+            // What was lent is nothing to go back to: what that would have gone back to is.
+            let back = record.temporary.take().map_or(before, |temporary| temporary.back);
+            let all = [Some(back), record.previous.take()];
+            record.previous = all.into_iter().flatten().find(|version| *version != record.current);
             record.standing = Standing::Active;
-            let flipped_at = switch.flipped_at.unwrap_or(now);
-            record.temporary = switch.lasts.map(|lasts| Temporary {
-                until: after(flipped_at, signed(lasts)),
-                back: switch.from.clone(),
+            let back = switch.lasts_until().zip(record.previous.clone());
+            record.temporary = back.map(|(until, back)| Temporary {
+                until,
+                back,
                 operation: switch.id.clone(),
+                tries_at: None,
             });
             // What is to come back stays beside.
             record.retires_at = record.temporary.is_none().then(|| after(now, signed(RETIRE)));
             record.health.baseline = Some(switch.verified.clone());
         });
+        let record = self.interfaces.records.get(name);
+        if record.is_some_and(|record| self.kept_beside(record).is_some()) {
+            self.forget_other(name, now);
+        }
         self.end_switch(name, Outcome::Committed, now);
     }
 
     /// Time is over for a phase.
     pub(super) fn overdue(&mut self, name: &str, now: Timestamp) {
-        let Some(switch) = self.interfaces.records.get(name).and_then(|record| record.switch.as_ref()) else {
-            return;
-        };
-        let (phase, active, drain) = (switch.phase, switch.flows.active, switch.drain);
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let Some(switch) = &record.switch else { return };
+        let (phase, drain) = (switch.phase, switch.drain);
+        let is_now = |end: Option<Timestamp>| end.is_some() && end == switch.deadline;
+        let until = record.temporary.as_ref().map(|temporary| temporary.until);
         match phase {
+            _ if phase.is_before_flip() && is_now(until) => {
+                self.fail(name, &format!("the time of {} is over", switch.from), now);
+            }
+            _ if phase.goes_on() && is_now(switch.lasts_until()) => {
+                self.fail(name, "its time was over before it was done", now);
+            }
             Phase::Drain if drain.on_timeout == OnTimeoutDocument::Force => self.flip_when_ready(name, now),
             Phase::Drain => {
-                let time = drain.timeout.as_secs();
-                self.fail(name, &format!("{active} connections did not end in {time} s"), now);
+                let (time, flows) = (drain.timeout.as_secs(), switch.flows);
+                let left = flows.map_or_else(String::new, |flows| format!("{} ", flows.active));
+                self.fail(name, &format!("{left}connections did not end in {time} s"), now);
             }
             Phase::AwaitConfirm => self.fail(name, "it was not confirmed in time", now),
             Phase::Prepare

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::super::Hub;
+use super::begin::is_another;
 use crate::command::switch::Order;
 use crate::command::{Rejection, Reply};
 use crate::inputs::plan::field_changes;
@@ -17,6 +18,7 @@ impl Hub {
     /// Prepares a switch in a copy of the hub, and says what that found.
     pub(super) fn plan(&mut self, order: &Order, now: Timestamp) -> Result<Reply, Rejection> {
         let (name, to, drain) = self.validated(order, now)?;
+        is_another(self.record(&name)?, &to)?;
         let mut copy = self.clone();
         let layout = copy.record(&name)?.layout.with(Some(to.clone()));
         copy.spare(&name, &to, order.ordered_by);

@@ -99,9 +99,13 @@ impl Hub {
 
     /// The personality that an interface goes back to from its backup by itself. It stays beside for that long.
     pub(super) fn primary_beside<'a>(&self, record: &'a Record, failover: &Failover) -> Option<&'a Version> {
-        let backup = self.version(&failover.to, "").ok()?;
         let primary = record.layout.other.as_ref().filter(|other| record.previous.as_ref() == Some(other))?;
-        (failover.comes_back && record.layout.live == backup).then_some(primary)
+        self.comes_back_from(failover, &record.layout.live).then_some(primary)
+    }
+
+    /// Whether a personality is the backup, from which an interface goes back by itself.
+    pub(super) fn comes_back_from(&self, failover: &Failover, version: &Version) -> bool {
+        failover.comes_back && self.version(&failover.to, "").is_ok_and(|backup| backup == *version)
     }
 
     /// Checks of the personality that decides.

@@ -45,3 +45,9 @@ pub(super) fn config() -> Config {
     }
     config
 }
+
+/// Has the hub refuse every personality of the first interface, because its subnet is elsewhere; or no longer.
+pub(super) fn forbid(hub: &mut switch::Switching, is_forbidden: bool) {
+    let subnet = hub.script.hub.config.subnets.get_mut("lan0").expect("it is in the configuration");
+    subnet.vlan = is_forbidden.then_some(7);
+}

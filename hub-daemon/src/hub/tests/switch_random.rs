@@ -41,6 +41,12 @@ fn step(hub: &mut Switching, dice: &mut Dice) -> bool {
         4 if dice.roll(3) == 0 => drop(hub.ask(SwitchCommand::Cancel(Switching::said(&name)))),
         4 => drop(hub.ask(SwitchCommand::Revert(Switching::said(&name)))),
         5 if dice.roll(2) == 0 => hub.pass_with_fault(&name),
+        6 if dice.roll(4) == 0 => {
+            let level = ["low", "high"][usize::from(dice.roll(2) == 0)].to_owned();
+            let threat = SwitchCommand::Threat { interface: name, level, by: "ids".to_owned() };
+            hub.script.hub.handle(Command::Switch(threat), hub.script.now).unwrap();
+            hub.check();
+        }
         6 => hub.wait(1 + i64::try_from(dice.roll(40)).unwrap()),
         7 if dice.roll(4) == 0 => {
             hub.restart();
@@ -69,6 +75,7 @@ fn a_hundred_random_scripts_never_mix_two_personalities() {
     for seed in 0..100 {
         let mut dice = Dice(seed);
         let mut hub = Switching::new(2, json!({"default": "p0-3"}));
+        hub.watch(2);
         let mut stored = hub.script.hub.state();
         let mut resting = hub.script.hub.resting();
         hub.script.hub.saved();

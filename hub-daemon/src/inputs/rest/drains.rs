@@ -36,8 +36,8 @@ pub(crate) struct DrainView {
     /// When that phase is given up.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) deadline: Option<Timestamp>,
-    /// How many there are.
-    pub(crate) flows: FlowCount,
+    /// How many there are; absent before the drain, and where there was none.
+    pub(crate) flows: Option<FlowCount>,
     /// Those that are waited for (`active`), and then those that would end and are not; at most `limit`.
     pub(crate) connections: Vec<ImpactedFlow>,
 }
@@ -70,7 +70,7 @@ pub(super) async fn connections(
                 judged.ask(segment, Timestamp::now(), |change| datapath.impacted(change, limit))
             };
             let impacts = api.read(read).await?;
-            (impacts.summed(all), listed(impacts, all))
+            (Some(impacts.summed(all)), listed(impacts, all))
         }
         Some(Question::Checks { .. }) | None => (view.flows, Vec::new()),
     };

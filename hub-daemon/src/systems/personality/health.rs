@@ -91,11 +91,16 @@ impl Health {
         self.failures >= FAILURES
     }
 
-    /// Forgets what was seen of another personality.
-    pub fn begin(&mut self, now: Timestamp, is_new: bool) {
+    /// A switch is over: what was seen before it says nothing any more.
+    pub fn begin(&mut self, now: Timestamp, has: Has) {
         (self.failures, self.failure) = (0, None);
         (self.fails_since, self.works_since) = (None, None);
-        self.good_at = is_new.then(|| after(now, GOOD_AFTER));
+        self.good_at = match has {
+            Has::Another => Some(after(now, GOOD_AFTER)),
+            Has::TheSame(took) => self.good_at.map(|at| after(at, took)),
+            Has::TheOneBefore => self.good_at.map(|_| after(now, GOOD_AFTER)),
+            Has::None => None,
+        };
         self.settled_at = Some(now);
     }
 
@@ -123,6 +128,19 @@ pub fn soonest(times: &[Timestamp], now: Timestamp) -> Timestamp {
 pub fn note(times: &mut Vec<Timestamp>, now: Timestamp) {
     times.retain(|at| now < after(*at, AUTOMATIC_IN));
     times.push(now);
+}
+
+/// What an interface has when a switch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Has {
+    /// Another personality.
+    Another,
+    /// The same, which was never away. For so long nobody looked after it: that time does not count for it.
+    TheSame(SignedDuration),
+    /// The one of before, which was away.
+    TheOneBefore,
+    /// None that works.
+    None,
 }
 
 /// Whether the hub may begin a switch by itself.

@@ -24,9 +24,10 @@ use crate::document::interface::InterfaceRecordDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Personality, Version};
+use crate::model::policy::Policy;
 use crate::view::Origin;
 use health::Health;
-use switch::{OperationId, Switch};
+use switch::{Cause, OperationId, Phase, Switch};
 
 /// Everything the hub knows of one interface with personalities.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,9 @@ pub struct Record {
     pub layout: Layout,
     /// The personalities of the layout as they are on this interface, where that differs.
     pub worn: BTreeMap<Version, Arc<Personality>>,
+    /// What packets are judged by when the time of a temporary personality is over and what that goes back to is not
+    /// in a slot.
+    pub held: Option<Arc<Policy>>,
     /// Connections that switches to versions of the layout were ordered by, which those let go on.
     pub spared: BTreeMap<Version, Connection>,
     /// The personality that it has: the last one that a switch was done with.
@@ -126,28 +130,37 @@ pub struct Temporary {
     pub back: Version,
     /// The switch.
     pub operation: OperationId,
+    /// When the way back is tried again, if it could not begin in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries_at: Option<Timestamp>,
+}
+
+impl Temporary {
+    /// When the way back begins.
+    pub fn due(&self) -> Timestamp {
+        self.tries_at.map_or(self.until, |at| at.max(self.until))
+    }
 }
 
 /// The threat level of an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Level {
-    /// The level that it follows.
-    pub name: String,
-    /// A lower one that it follows then, if it stays so.
+    /// The level that it follows; none, as long as it could follow none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Another one that it follows then: a lower one, if it stays so, or one that could not be followed at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub falls: Option<(String, Timestamp)>,
+    /// Who told it that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// When it went down, the last times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fell: Vec<Timestamp>,
 }
 
 impl Level {
-    /// A level that has not changed.
-    pub fn of(name: &str) -> Self {
-        Self { name: name.to_owned(), falls: None, fell: Vec::new() }
-    }
-
     /// The soonest time, from now on, that it may go down, whatever `hysteresis` says.
     pub fn may_fall_at(&self, now: Timestamp) -> Timestamp {
         health::soonest(&self.fell, now)
@@ -164,12 +177,26 @@ impl Record {
     pub fn deadline(&self) -> Option<Timestamp> {
         let of_switch = self.switch.as_ref().and_then(|switch| switch.deadline);
         let falls = self.level.as_ref().and_then(|level| level.falls.as_ref().map(|(_, at)| *at));
-        let until = self.temporary.as_ref().map(|temporary| temporary.until);
+        let until = self.temporary.as_ref().map(Temporary::due);
         // While a switch is under way nothing else begins.
         let otherwise = [self.retires_at, falls, until, self.health.deadline()].into_iter().flatten();
         match &self.switch {
             Some(_) => of_switch,
             None => otherwise.min(),
+        }
+    }
+
+    /// When a phase of the switch that is under way is given up, however long it may take: with the time of what the
+    /// switch comes from until the flip, with its own from then on.
+    pub fn given_up_at(&self, phase: Phase, now: Timestamp) -> Option<Timestamp> {
+        let switch = self.switch.as_ref()?;
+        if phase.is_before_flip() {
+            let until = self.temporary.as_ref()?.until;
+            // The hub's own are in a hurry anyway; and one that is ordered afterwards makes up for a way back that
+            // cannot begin.
+            (switch.cause == Cause::Ordered && until > now).then_some(until)
+        } else {
+            switch.lasts_until().filter(|_| phase.goes_on())
         }
     }
 }

@@ -97,8 +97,10 @@ pub struct JournalEntry {
     pub phases: Vec<PhaseDone>,
     /// How long new connections were refused that it would have broken, in microseconds.
     pub blocked_us: u64,
-    /// Flows as they were counted last before the flip: those active or idle then were cut.
-    pub flows: FlowCount,
+    /// Flows as they were counted last before the flip: those active or idle then were cut. `None` of a switch that
+    /// did not drain, for nobody counted.
+    #[serde(default)]
+    pub flows: Option<FlowCount>,
     /// The last answers to checks.
     pub checks: Vec<CheckResult>,
     /// How it ended.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -78,8 +78,8 @@ pub struct Switch {
     pub verified: Past,
     /// The last answers.
     pub checks: Vec<CheckResult>,
-    /// Flows as they were counted last.
-    pub flows: FlowCount,
+    /// Flows as they were counted last, if they were.
+    pub flows: Option<FlowCount>,
     /// What went wrong first.
     pub failure: Option<String>,
 }
@@ -193,6 +193,12 @@ impl Switch {
         self.deadline = deadline;
         self.since = since;
         self.applied = false;
+    }
+
+    /// When its own time is over, if it has flipped.
+    pub fn lasts_until(&self) -> Option<Timestamp> {
+        let lasts = SignedDuration::try_from(self.lasts?).unwrap_or(SignedDuration::MAX);
+        Some(self.flipped_at?.saturating_add(lasts).unwrap_or(Timestamp::MAX))
     }
 
     /// Notes that the phase is over.
