@@ -128,6 +128,7 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
     origin.devices = asked.devices.clone().map(|devices| (place.selector.clone(), devices));
     let tools = &Tools { origin, ..tools.clone() };
     let (check, pace) = (&asked.check, &tools.pace);
+    origin.link = Some(place.selector.clone());
     let begun = Instant::now();
     let is_dns = matches!(check, Check::Dns { .. });
     let limit = if is_dns { dns::LONGEST.max(pace.timeout) } else { pace.timeout };
