@@ -12,6 +12,7 @@ mod lab;
 mod monitor;
 mod resolved;
 mod resolvers;
+mod scopes;
 mod tables;
 mod teardown;
 mod tunnels;
