@@ -42,7 +42,10 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     let namespace = record.settings.place.namespace.clone();
     let mut addresses: BTreeMap<_, _> = BTreeMap::new();
     for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
-        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope: *scope });
+        // In one network all have one scope: that of those that decide.
+        let beside = live.addresses().iter().find(|(beside, _)| beside.trunc() == address.trunc());
+        let scope = beside.map_or(*scope, |(_, scope)| *scope);
+        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope });
     }
     for (address, scope) in live.addresses() {
         addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
