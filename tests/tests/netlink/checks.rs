@@ -150,6 +150,31 @@ fn what_works_passes_in_both_families() {
 }
 
 #[test]
+fn routers_and_servers_are_reached_by_their_address_of_the_link() {
+    lab(|| {
+        let red = connected();
+        let _dns = Dnsmasq::start();
+        // Another link, which has such addresses as well.
+        inside(&red, "ip link add other type veth peer name far");
+        inside(&red, "ip link set other up");
+        inside(&red, "ip link set far up");
+        ip("address add fe80::1/64 dev hubred nodad");
+        let link = address("fe80::1");
+        let checks = || {
+            let name = "host.example".to_owned();
+            vec![Check::Neighbour(link), Check::Ping(link), Check::Dns { server: link, name }]
+        };
+        for result in ask(&red, checks(), &tools()) {
+            assert!(result.passed, "{result:?}");
+        }
+        let place = Place { namespace: Some(red.namespace()), selector: Selector::Name("eth0".into()) };
+        for result in ask_from(&place, Some(&[]), checks(), &tools()) {
+            assert!(result.passed, "by the interface alone: {result:?}");
+        }
+    });
+}
+
+#[test]
 fn what_does_not_work_says_why_in_words() {
     lab(|| {
         let red = connected();
