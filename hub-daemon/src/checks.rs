@@ -144,7 +144,8 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
             Err(_) => (false, format!("no answer within {limit:?}")),
         };
         passes = if passed { passes + 1 } else { 0 };
-        let next = tried_at + pace.interval;
+        // A try may take longer than what lies between two.
+        let next = (tried_at + pace.interval).max(Instant::now());
         let is_hopeless = !asked.waits && passes == 0 && tries >= PATIENCE;
         if passes >= pace.passes || is_hopeless || next.duration_since(begun) >= pace.phase {
             let passed = passes >= pace.passes;
@@ -210,5 +211,39 @@ async fn ask(
             Err(error) => Err(format!("{to} does not take connections: {error}")),
         },
         Check::Http(page) => http::get(page, &tools.servers, &tools.origin).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::interfaces::Selector;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_answers_is_given_up_when_the_phase_is_over() {
+        let silent = |_: &str, _: &[String], _: Duration| -> BoxFuture<'static, Result<Duration, String>> {
+            Box::pin(async {
+                sleep(Duration::from_secs(6)).await;
+                Err("nobody".to_owned())
+            })
+        };
+        let tools = Tools {
+            pace: Pace::default(),
+            origin: Origin::default(),
+            servers: Vec::new(),
+            handshake: Arc::new(silent),
+            rules: Arc::new(|| Box::pin(async { Ok(String::new()) })),
+            drops: Arc::new(|| Box::pin(async { Ok(0) })),
+            applied: Arc::new(|| Ok(())),
+        };
+        let place = Place { namespace: None, selector: Selector::Name("eth0".into()) };
+        let check =
+            Check::Handshake { link: "wg0".into(), peers: Vec::new(), within: Duration::from_mins(3) };
+        let begun = Instant::now();
+        let result = judge(&CheckAsked::new(check.clone(), true), &place, &tools).await;
+        assert_eq!((result.passed, result.detail.as_str(), result.tries), (false, "nobody", 4));
+        assert!(begun.elapsed() < PHASE + handshake::LONGEST, "{:?}", begun.elapsed());
+        let result = judge(&CheckAsked::new(check, false), &place, &tools).await;
+        assert_eq!(result.tries, PATIENCE, "nobody depends on it");
     }
 }
