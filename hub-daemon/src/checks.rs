@@ -6,7 +6,7 @@
 
 mod dns;
 mod drops;
-pub(crate) mod handshake;
+pub mod handshake;
 mod http;
 mod link;
 mod origin;

@@ -14,12 +14,12 @@ const SHAKE: Duration = Duration::from_secs(6);
 pub(super) const LONGEST: Duration = Duration::from_millis(6_500);
 
 /// The age of the oldest handshake that counts: those of these peers, or the last one of any where none is named. Who
-/// must be called is called. Blocks for [`LONGEST`] at most.
+/// must be called is called. Blocks for 6 s at most.
 ///
 /// # Errors
 ///
 /// Who did not answer, and what is known of why.
-pub(crate) fn ask(tunnel: &Place, wanted: &[String], within: Duration) -> Result<Duration, String> {
+pub fn ask(tunnel: &Place, wanted: &[String], within: Duration) -> Result<Duration, String> {
     let told = |error: WireguardError| error.to_string();
     let found = || tunnel.status().map(|device| device.peers).map_err(told);
     if let Ok(age) = oldest(&tunnel.link, &found()?, wanted, within) {

@@ -6,6 +6,7 @@
 
 mod checks;
 mod endpoints;
+mod handshakes;
 mod https;
 mod interfaces;
 mod lab;
