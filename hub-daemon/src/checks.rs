@@ -6,6 +6,7 @@
 
 mod dns;
 mod drops;
+pub mod handshake;
 mod http;
 mod link;
 mod origin;
@@ -45,8 +46,10 @@ impl Default for Pace {
     }
 }
 
-/// How long ago the last handshake of a tunnel was, by name of the link. Asked inside the interface's namespace.
-pub type Handshake = dyn Fn(&str) -> Option<Duration> + Send + Sync;
+/// How long ago the oldest handshake of a tunnel was that counts, by name of the link, peers that must have answered,
+/// and how old it may be before they are called; or who did not answer. Asked inside the interface's namespace.
+pub type Handshake =
+    dyn Fn(&str, &[String], Duration) -> BoxFuture<'static, Result<Duration, String>> + Send + Sync;
 
 /// Has packets of an interface judged: what was seen, or which one is judged otherwise than its rules say.
 pub type Rules = dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync;
@@ -63,7 +66,7 @@ pub struct Tools {
     pub origin: Origin,
     /// Who is asked for names in URLs; without any the host's own resolver.
     pub servers: Vec<IpAddr>,
-    /// How long ago the last handshake of a tunnel was, by name of the link.
+    /// How long ago the oldest handshake of a tunnel was that counts.
     pub handshake: Arc<Handshake>,
     /// Whether packets of the interface are judged as its rules say.
     pub rules: Arc<Rules>,
@@ -125,12 +128,12 @@ fn inside(checks: &[CheckAsked], place: &Place, tools: &Tools) -> Result<Vec<Che
 /// Tries a check until it passed often enough in a row, or the phase is over.
 async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult {
     let mut origin = tools.origin.marked(asked.mark);
+    origin.link = Some(place.selector.clone());
     origin.devices = asked.devices.clone().map(|devices| (place.selector.clone(), devices));
     let tools = &Tools { origin, ..tools.clone() };
     let (check, pace) = (&asked.check, &tools.pace);
     let begun = Instant::now();
-    let is_dns = matches!(check, Check::Dns { .. });
-    let limit = if is_dns { dns::LONGEST.max(pace.timeout) } else { pace.timeout };
+    let limit = pace.timeout.max(longest(check));
     let (mut tries, mut passes, mut counted) = (0, 0, None);
     loop {
         let tried_at = Instant::now();
@@ -141,7 +144,8 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
             Err(_) => (false, format!("no answer within {limit:?}")),
         };
         passes = if passed { passes + 1 } else { 0 };
-        let next = tried_at + pace.interval;
+        // A try may take longer than what lies between two.
+        let next = (tried_at + pace.interval).max(Instant::now());
         let is_hopeless = !asked.waits && passes == 0 && tries >= PATIENCE;
         if passes >= pace.passes || is_hopeless || next.duration_since(begun) >= pace.phase {
             let passed = passes >= pace.passes;
@@ -153,6 +157,24 @@ async fn judge(asked: &CheckAsked, place: &Place, tools: &Tools) -> CheckResult 
             return CheckResult { check: check.to_string(), passed, detail, tries, counted };
         }
         sleep(next.saturating_duration_since(Instant::now())).await;
+    }
+}
+
+/// How long a try takes of those checks that try several times themselves.
+fn longest(check: &Check) -> Duration {
+    match check {
+        Check::Dns { .. } => dns::LONGEST,
+        Check::Handshake { .. } => handshake::LONGEST,
+        Check::Carrier
+        | Check::Addresses(_)
+        | Check::Applied
+        | Check::Rules
+        | Check::Drops { .. }
+        | Check::Neighbour(_)
+        | Check::Ping(_)
+        | Check::Route { .. }
+        | Check::Tcp(_)
+        | Check::Http(_) => Duration::ZERO,
     }
 }
 
@@ -180,19 +202,48 @@ async fn ask(
             link::route(&place.selector, *target, device.as_deref(), &tools.origin)
         }
         Check::Dns { server, name } => dns::check(*server, name, &tools.origin).await,
-        Check::Handshake { link, within } => match (tools.handshake)(link) {
-            Some(age) if age <= *within => Ok(format!("handshake {} s ago, seen", age.as_secs())),
-            Some(age) => Err(format!(
-                "the last handshake of {link} was {} s ago, more than {} s",
-                age.as_secs(),
-                within.as_secs()
-            )),
-            None => Err(format!("{link} had no handshake yet")),
-        },
+        Check::Handshake { link, peers, within } => {
+            let age = (tools.handshake)(link, peers, *within).await?;
+            Ok(format!("handshake {} s ago, seen", age.as_secs()))
+        }
         Check::Tcp(to) => match tools.origin.connect(*to).await {
             Ok(_) => Ok("connected".to_owned()),
             Err(error) => Err(format!("{to} does not take connections: {error}")),
         },
         Check::Http(page) => http::get(page, &tools.servers, &tools.origin).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::interfaces::Selector;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_answers_is_given_up_when_the_phase_is_over() {
+        let silent = |_: &str, _: &[String], _: Duration| -> BoxFuture<'static, Result<Duration, String>> {
+            Box::pin(async {
+                sleep(Duration::from_secs(6)).await;
+                Err("nobody".to_owned())
+            })
+        };
+        let tools = Tools {
+            pace: Pace::default(),
+            origin: Origin::default(),
+            servers: Vec::new(),
+            handshake: Arc::new(silent),
+            rules: Arc::new(|| Box::pin(async { Ok(String::new()) })),
+            drops: Arc::new(|| Box::pin(async { Ok(0) })),
+            applied: Arc::new(|| Ok(())),
+        };
+        let place = Place { namespace: None, selector: Selector::Name("eth0".into()) };
+        let check =
+            Check::Handshake { link: "wg0".into(), peers: Vec::new(), within: Duration::from_mins(3) };
+        let begun = Instant::now();
+        let result = judge(&CheckAsked::new(check.clone(), true), &place, &tools).await;
+        assert_eq!((result.passed, result.detail.as_str(), result.tries), (false, "nobody", 4));
+        assert!(begun.elapsed() < PHASE + handshake::LONGEST, "{:?}", begun.elapsed());
+        let result = judge(&CheckAsked::new(check, false), &place, &tools).await;
+        assert_eq!(result.tries, PATIENCE, "nobody depends on it");
     }
 }

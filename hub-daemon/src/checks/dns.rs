@@ -83,7 +83,7 @@ async fn question(server: IpAddr, name: &str, kind: TYPE, origin: &Origin) -> Re
         let bytes = encode(id, &name, kind)?;
         let socket = open(server)?;
         origin.place(&socket, server)?;
-        socket.connect(SocketAddr::new(server, PORT)).await?;
+        socket.connect(origin.reached(SocketAddr::new(server, PORT))?).await?;
         let mut buffer = [0; ANSWER_BYTES];
         let mut refusal = None;
         for _ in 0..TRIES {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use tokio::time::{Instant, sleep};
 
 use super::Origin;
+use super::origin::is_of_link;
 use crate::desired::interfaces::{Selector, mac_text};
 use crate::kernel::links::{FoundLink, select};
 use crate::kernel::netlink::Netlink;
@@ -31,6 +32,11 @@ fn text(error: impl ToString) -> String {
 fn find(netlink: &mut Netlink, selector: &Selector) -> Result<FoundLink, String> {
     let links = netlink.links().map_err(text)?;
     select(&links, selector).cloned().map_err(text)
+}
+
+/// The number that the kernel knows an interface by.
+pub(super) fn index(selector: &Selector) -> Result<u32, String> {
+    Ok(find(&mut Netlink::open().map_err(text)?, selector)?.index)
 }
 
 pub(super) fn carrier(selector: &Selector) -> Result<String, String> {
@@ -178,6 +184,9 @@ pub(super) fn device(
 ) -> Result<String, String> {
     let mut netlink = Netlink::open().map_err(text)?;
     let own = find(&mut netlink, selector)?.name;
+    if is_of_link(target) {
+        return Ok(own);
+    }
     let name = leaves_by(&mut netlink, target, origin)?;
     if name == own || others.contains(&name) {
         Ok(name)

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _};
 
 use nix::sys::socket::{SockaddrStorage, bind, setsockopt, sockopt};
@@ -22,6 +22,8 @@ pub struct Origin {
     pub addresses: Vec<IpAddr>,
     /// Mark of the packets.
     pub mark: Option<u32>,
+    /// The interface itself, on whose link addresses of that link are.
+    pub link: Option<Selector>,
     /// The interface, and further devices, that packets leave by alone; without it by any.
     pub devices: Option<(Selector, Vec<String>)>,
 }
@@ -30,6 +32,21 @@ impl Origin {
     /// The address that questions to this one come from.
     pub(super) fn towards(&self, to: IpAddr) -> Option<IpAddr> {
         self.addresses.iter().find(|own| own.is_ipv4() == to.is_ipv4()).copied()
+    }
+
+    /// Where somebody is reached: an IPv6 address of a link says nothing of which one.
+    ///
+    /// # Errors
+    ///
+    /// There is no such interface.
+    pub(super) fn reached(&self, to: SocketAddr) -> io::Result<SocketAddr> {
+        match (to, &self.link) {
+            (SocketAddr::V6(six), Some(link)) if is_of_link(to.ip()) && six.scope_id() == 0 => {
+                let index = link::index(link).map_err(io::Error::other)?;
+                Ok(SocketAddrV6::new(*six.ip(), six.port(), six.flowinfo(), index).into())
+            }
+            (SocketAddr::V4(_) | SocketAddr::V6(_), _) => Ok(to),
+        }
     }
 
     /// The same for questions with a mark, whose routes say what they come from.
@@ -59,6 +76,11 @@ impl Origin {
     pub(super) async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         self.place(&socket, to.ip())?;
-        socket.connect(to).await
+        socket.connect(self.reached(to)?).await
     }
+}
+
+/// Whether an address is known on its link alone, as every IPv6 host has one on each.
+pub(super) fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

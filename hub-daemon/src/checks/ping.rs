@@ -39,7 +39,7 @@ async fn exchange(address: IpAddr, origin: &Origin) -> io::Result<()> {
     let raw = socket(family, SockType::Raw, flags, protocol)?;
     origin.place(&raw, address)?;
     let socket = UdpSocket::from_std(std::net::UdpSocket::from(raw))?;
-    socket.connect(SocketAddr::new(address, 0)).await?;
+    socket.connect(origin.reached(SocketAddr::new(address, 0))?).await?;
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
     let identifier = std::process::id() as u16;
     socket.send(&question(address.is_ipv4(), identifier, sequence)).await?;

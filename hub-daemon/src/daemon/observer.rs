@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
-use crate::checks::{self, Handshake, Origin, Pace, Tools};
+use crate::checks::{self, Handshake, Origin, Pace, Tools, handshake};
 use crate::command::Command;
 use crate::command::switch::Observation;
 use crate::desired::interfaces::Place;
@@ -38,9 +38,6 @@ const LOOK: Duration = Duration::from_millis(20);
 const COUNT: Duration = Duration::from_secs(1);
 /// Between two walks through all connections lies so many times what one takes: a twentieth of a processor.
 const WALK: u32 = 20;
-/// How long a handshake that is wanted before a switch may take: a first packet that is lost is repeated after
-/// 5.3 s at most (WireGuard's `Rekey-Timeout` and its jitter), never before.
-const SHAKE: Duration = Duration::from_secs(6);
 
 /// Why packets are dropped that no rule means to drop.
 const UNMEANT: [Reason; 4] = [Reason::NoFlow, Reason::FlowTableFull, Reason::NoPolicy, Reason::Internal];
@@ -166,7 +163,7 @@ impl Observer {
             pace,
             origin: Origin { addresses: from, ..Origin::default() },
             servers: servers(asked),
-            handshake: self.handshakes(asked, place).await,
+            handshake: self.handshakes(),
             applied: self.applied(interface),
             rules: self.rules(interface),
             drops: self.drops(interface),
@@ -174,23 +171,17 @@ impl Observer {
         Observation::Checks(checks::run(asked, place, &tools).await)
     }
 
-    /// Ages of handshakes. Of a tunnel that is to come the other ends are called first, unless they still have the
-    /// session of the last time.
-    async fn handshakes(&self, asked: &[CheckAsked], place: &Place) -> Arc<Handshake> {
+    /// Ages of handshakes, and calls to whoever has been silent for too long.
+    fn handshakes(&self) -> Arc<Handshake> {
         let folder = self.runtime_dir.clone();
-        for asked in asked {
-            let Check::Handshake { link, .. } = &asked.check else { continue };
-            if !asked.named {
-                continue;
-            }
-            let tunnel = wireguard::Place::new(&folder, link, place.namespace.as_ref());
-            // What came of it is seen by its age.
-            drop(spawn_blocking(move || tunnel.shake_hands(SHAKE)).await);
-        }
-        Arc::new(move |link: &str| {
-            // Who checks is inside the namespace already.
-            let device = wireguard::Place::new(&folder, link, None).status().ok()?;
-            device.peers.values().filter_map(|peer| peer.handshake_age).min()
+        Arc::new(move |link: &str, peers: &[String], within: Duration| {
+            // Who checks is inside the namespace already, and so are threads that it makes.
+            let tunnel = wireguard::Place::new(&folder, link, None);
+            let peers = peers.to_vec();
+            Box::pin(async move {
+                let asking = spawn_blocking(move || handshake::ask(&tunnel, &peers, within));
+                asking.await.map_err(|error| error.to_string())?
+            })
         })
     }
 

@@ -11,7 +11,7 @@ use super::{Hub, refused};
 use crate::command::switch::InterfaceCommand;
 use crate::command::{Problem, Rejection, RejectionKind, Reply};
 use crate::desired::interfaces::Slot;
-use crate::document::interface::InterfaceRecordDocument;
+use crate::document::interface::{InterfaceRecordDocument, RoutesDocument};
 use crate::model::interface::InterfaceRecord;
 use crate::model::personality::{Version, Wanted};
 use crate::systems::experiment::Experiment;
@@ -154,11 +154,16 @@ impl Hub {
             return Err(refused(RejectionKind::Conflict, "/name", detail));
         }
         let place = &settings.place;
-        let twin = self.interfaces.records.values().find(|other| other.settings.place == *place);
+        let twin = self.interfaces.records.values().find(|other| {
+            // The hub knows its own interfaces by all their names.
+            let is_same = || self.port_of(&other.settings) == self.port_of(&settings);
+            other.settings.place == *place || settings.is_own() && other.settings.is_own() && is_same()
+        });
         if let Some(twin) = twin {
             let detail = format!("the interface has a record already: `{}`", twin.settings.name);
             return Err(refused(RejectionKind::Conflict, "/interface", detail));
         }
+        self.has_own_routes(&settings)?;
         if self.interfaces.records.len() >= INTERFACES {
             let detail = format!("{INTERFACES} interface records, limit {INTERFACES}");
             return Err(refused(RejectionKind::Full, "", detail));
@@ -196,6 +201,24 @@ impl Hub {
         let name = record.settings.name.clone();
         self.interfaces_mut().records.insert(name, record);
         Ok(())
+    }
+
+    /// Refuses routes for everything that a namespace sends where another record has routes there: one rule would switch
+    /// both.
+    fn has_own_routes(&self, settings: &InterfaceRecord) -> Result<(), Rejection> {
+        let is_whole = |settings: &InterfaceRecord| settings.routes == RoutesDocument::Everything;
+        let mut others =
+            self.interfaces.records.values().map(|record| &record.settings).filter(|other| {
+                other.name != settings.name && other.place.namespace == settings.place.namespace
+            });
+        let Some(other) = others.find(|other| is_whole(settings) || is_whole(other)) else { return Ok(()) };
+        let whose = if is_whole(other) { "that record" } else { "this one" };
+        let detail = format!(
+            "interface record `{}` is about the same namespace, and {whose} says `routes: everything`: say \
+             `routes: addresses` in all records of a namespace that has several",
+            other.name
+        );
+        Err(refused(RejectionKind::Conflict, "/routes", detail))
     }
 
     /// Every personality that a record speaks of must be there. Returns its first one.
@@ -267,6 +290,9 @@ impl Hub {
         if record.settings.place != settings.place || record.settings.port != settings.port {
             let detail = "a record stays with its interface: write another record for another one";
             return Err(refused(RejectionKind::Conflict, "/interface", detail));
+        }
+        if record.settings.routes != settings.routes {
+            self.has_own_routes(&settings)?;
         }
         let layout = &record.layout;
         if self.wear(&settings, layout)? != self.wear(&record.settings, layout)? {

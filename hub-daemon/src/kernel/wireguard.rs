@@ -271,6 +271,11 @@ impl Place {
     /// Has every peer whose endpoint is known shake hands and waits for that; where none is known, for all of them
     /// to call. The oldest handshake's age. Blocks for `within` at most.
     pub fn shake_hands(&self, within: Duration) -> Result<Duration, WireguardError> {
+        self.shake_hands_with(&[], within)
+    }
+
+    /// The same, and of those whose endpoint is known only these are waited for, if any are named.
+    pub fn shake_hands_with(&self, wanted: &[Key], within: Duration) -> Result<Duration, WireguardError> {
         let deadline = Instant::now() + within;
         let mut nudge_at = Instant::now();
         loop {
@@ -281,7 +286,10 @@ impl Place {
             }
             let peers = self.status()?.peers;
             let all_call = peers.values().all(|peer| peer.endpoint.is_none());
-            let asked = peers.iter().filter(|(_, peer)| all_call || peer.endpoint.is_some());
+            let asked = peers.iter().filter(|(key, peer)| {
+                let is_wanted = wanted.is_empty() || wanted.contains(*key);
+                is_wanted && (all_call || peer.endpoint.is_some())
+            });
             let silent: Vec<_> =
                 asked.filter(|(_, peer)| peer.handshake_age.is_none_or(|age| age >= SESSION)).collect();
             if silent.is_empty() {
@@ -316,7 +324,7 @@ impl Place {
 }
 
 /// A peer in messages.
-fn named(key: &Key, peer: &Peer) -> String {
+pub(crate) fn named(key: &Key, peer: &Peer) -> String {
     match peer.endpoint {
         Some(endpoint) => format!("{} at {endpoint}", keys::base64(key)),
         None => keys::base64(key),

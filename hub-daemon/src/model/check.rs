@@ -54,10 +54,13 @@ pub enum Check {
         /// The name; `.` asks for its NS records.
         name: String,
     },
-    /// The last handshake of a tunnel is recent enough.
+    /// The last handshake of a tunnel is recent enough; who has been silent for longer is called.
     Handshake {
         /// Name of the tunnel's link.
         link: String,
+        /// Public keys of those that can be called, each of which must have answered; without any somebody must have
+        /// called.
+        peers: Vec<String>,
         /// Oldest handshake that counts.
         within: Duration,
     },
@@ -83,7 +86,7 @@ impl fmt::Display for Check {
             Self::Route { target, device: None } => write!(formatter, "route {target}"),
             Self::Route { target, device: Some(device) } => write!(formatter, "route {target} by {device}"),
             Self::Dns { server, name } => write!(formatter, "dns {name} at {server}"),
-            Self::Handshake { link, within } => {
+            Self::Handshake { link, peers: _, within } => {
                 write!(formatter, "handshake of {link} within {} s", within.as_secs())
             }
             Self::Tcp(to) => write!(formatter, "tcp {to}"),

@@ -114,6 +114,11 @@ pub fn carried(text: &str) -> Result<IpNet, PrefixError> {
     }
 }
 
+/// Ranges that are not for hosts anywhere, or not beyond their link.
+pub fn special_ranges() -> impl Iterator<Item = IpNet> {
+    SPECIAL.iter().map(|(range, _)| *range)
+}
+
 fn special(prefix: &IpNet) -> Option<(IpNet, &'static str)> {
     SPECIAL.iter().find(|(special, _)| overlaps(special, prefix)).copied()
 }

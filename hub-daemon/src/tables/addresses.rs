@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use nix::errno::Errno;
 
@@ -69,6 +69,8 @@ pub(crate) struct Found {
     /// Who put it; 0 where nobody said.
     pub(crate) protocol: u8,
     pub(crate) flags: AddressFlags,
+    /// How far it is known.
+    pub(crate) scope: AddressScope,
     /// How long it will be there, unless for good.
     valid_seconds: Option<u32>,
 }
@@ -92,7 +94,7 @@ impl Found {
         }
         // On a point-to-point address IFA_ADDRESS is the other end.
         let net = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-        Some(Self { net, protocol, flags, valid_seconds })
+        Some(Self { net, protocol, flags, scope: message.header.scope, valid_seconds })
     }
 }
 

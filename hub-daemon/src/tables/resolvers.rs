@@ -338,7 +338,7 @@ pub fn owner(desired: &Desired, record: &str) -> Option<PersonaId> {
 /// What systemd-resolved is to know. Without domains, the link is asked for every name.
 fn names(resolver: &Resolver) -> LinkNames {
     LinkNames {
-        servers: resolver.servers.clone(),
+        servers: resolver.servers.iter().copied().map(Into::into).collect(),
         domains: resolver.search.iter().map(|domain| (domain.clone(), false)).collect(),
         default_route: true,
     }

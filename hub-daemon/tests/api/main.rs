@@ -18,4 +18,5 @@ mod routes;
 mod support;
 mod switches;
 mod switching;
+mod threat;
 mod tls;

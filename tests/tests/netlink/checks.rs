@@ -26,7 +26,11 @@ pub(crate) fn tools() -> Tools {
         pace,
         origin: Origin::default(),
         servers: vec![address("10.1.0.1")],
-        handshake: Arc::new(|link| (link == "wg0").then_some(Duration::from_secs(12))),
+        handshake: Arc::new(|link, peers, within| {
+            let told = format!("{link}, {peers:?}, {within:?}");
+            let age = (link == "wg0").then_some(Duration::from_secs(12));
+            Box::pin(std::future::ready(age.ok_or(told)))
+        }),
         applied: Arc::new(|| Ok(())),
         rules: Arc::new(|| Box::pin(std::future::ready(Ok("2 packets judged as the rules say".to_owned())))),
         drops: Arc::new(|| Box::pin(std::future::ready(Ok(7)))),
@@ -127,7 +131,7 @@ fn what_works_passes_in_both_families() {
             Check::Route { target: address("fd01::77"), device: Some("eth0".into()) },
             name("host.example", "10.1.0.1"),
             name("nobody.example", "fd01::1"),
-            Check::Handshake { link: "wg0".into(), within: Duration::from_mins(3) },
+            Check::Handshake { link: "wg0".into(), peers: Vec::new(), within: Duration::from_mins(3) },
             Check::Tcp("10.1.0.1:8080".parse().unwrap()),
             Check::Tcp("[fd01::1]:8080".parse().unwrap()),
             page("http://host.example:8080/health", None),
@@ -142,6 +146,31 @@ fn what_works_passes_in_both_families() {
         assert_eq!(results[7].check, "ping 10.1.0.1");
         assert!(results[7].detail.starts_with("10.1.0.1 answered in "), "{:?}", results[7]);
         assert!(results[12].detail.starts_with("fd01::1 answered NXDOMAIN in "), "{:?}", results[12]);
+    });
+}
+
+#[test]
+fn routers_and_servers_are_reached_by_their_address_of_the_link() {
+    lab(|| {
+        let red = connected();
+        let _dns = Dnsmasq::start();
+        // Another link, which has such addresses as well.
+        inside(&red, "ip link add other type veth peer name far");
+        inside(&red, "ip link set other up");
+        inside(&red, "ip link set far up");
+        ip("address add fe80::1/64 dev hubred nodad");
+        let link = address("fe80::1");
+        let checks = || {
+            let name = "host.example".to_owned();
+            vec![Check::Neighbour(link), Check::Ping(link), Check::Dns { server: link, name }]
+        };
+        for result in ask(&red, checks(), &tools()) {
+            assert!(result.passed, "{result:?}");
+        }
+        let place = Place { namespace: Some(red.namespace()), selector: Selector::Name("eth0".into()) };
+        for result in ask_from(&place, Some(&[]), checks(), &tools()) {
+            assert!(result.passed, "by the interface alone: {result:?}");
+        }
     });
 }
 
@@ -179,8 +208,9 @@ fn what_does_not_work_says_why_in_words() {
         assert_eq!(told(refused), "10.1.0.1 answers REFUSED for elsewhere.test");
         let nobody = Check::Dns { server: address("10.1.0.5"), name: ".".into() };
         assert_eq!(told(nobody), "nobody answers DNS at 10.1.0.5");
-        let stale = Check::Handshake { link: "wg0".into(), within: Duration::from_secs(5) };
-        assert_eq!(told(stale), "the last handshake of wg0 was 12 s ago, more than 5 s");
+        let within = Duration::from_secs(5);
+        let silent = Check::Handshake { link: "wg1".into(), peers: vec!["key".into()], within };
+        assert_eq!(told(silent), "wg1, [\"key\"], 5s");
         assert!(told(Check::Tcp("10.1.0.1:9".parse().unwrap())).contains("does not take connections"));
         assert_eq!(
             told(page("http://10.1.0.1:8080/", None)),

@@ -41,7 +41,7 @@ pub(crate) fn inside(member: &Member, command: &str) -> String {
     output
 }
 
-fn interface(member: &Member, addresses: &[&str]) -> Interface {
+pub(crate) fn interface(member: &Member, addresses: &[&str]) -> Interface {
     Interface {
         place: Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) },
         persona: PersonaId("red".into()),
@@ -73,7 +73,7 @@ fn routes(addresses: &[&str], more: &[(&str, InterfaceVia)]) -> BTreeMap<Interfa
     routes
 }
 
-fn desired(interface: Interface) -> Desired {
+pub(crate) fn desired(interface: Interface) -> Desired {
     let interfaces = BTreeMap::from([("red-eth0".to_owned(), interface)]);
     Desired { interfaces, ..Desired::default() }
 }
@@ -84,7 +84,7 @@ fn report(reports: &[Report]) -> Report {
 }
 
 #[track_caller]
-fn well(reports: &[Report]) -> (usize, usize, usize) {
+pub(crate) fn well(reports: &[Report]) -> (usize, usize, usize) {
     assert!(reports.iter().all(|report| report.failures.is_empty()), "{reports:?}");
     let report = report(reports);
     (report.put, report.deleted, report.drift)
@@ -102,7 +102,7 @@ fn state(member: &Member) -> String {
     ask.map(|command| inside(member, command)).join("\n")
 }
 
-fn source_of(member: &Member, target: &str) -> String {
+pub(crate) fn source_of(member: &Member, target: &str) -> String {
     inside(member, &format!("ip route get {target}"))
 }
 

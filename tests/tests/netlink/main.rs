@@ -6,12 +6,14 @@
 
 mod checks;
 mod endpoints;
+mod handshakes;
 mod https;
 mod interfaces;
 mod lab;
 mod monitor;
 mod resolved;
 mod resolvers;
+mod scopes;
 mod tables;
 mod teardown;
 mod tunnels;

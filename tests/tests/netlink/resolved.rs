@@ -19,10 +19,13 @@ enum Refusal {
     NoSuchLink(String),
 }
 
+/// Family, address, port and name of a server.
+pub(crate) type ServerEx = (i32, Vec<u8>, u16, String);
+
 /// What it knows of one link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
-    pub(crate) servers: Vec<(i32, Vec<u8>)>,
+    pub(crate) servers: Vec<ServerEx>,
     pub(crate) domains: Vec<(String, bool)>,
     pub(crate) default_route: bool,
 }
@@ -31,6 +34,11 @@ pub(crate) struct Link {
 impl Link {
     #[zbus(property, name = "DNS")]
     fn dns(&self) -> Vec<(i32, Vec<u8>)> {
+        self.servers.iter().map(|(family, bytes, _, _)| (*family, bytes.clone())).collect()
+    }
+
+    #[zbus(property, name = "DNSEx")]
+    fn dns_ex(&self) -> Vec<ServerEx> {
         self.servers.clone()
     }
 
@@ -94,6 +102,18 @@ impl Manager {
             self.loses -= 1;
             return Ok(());
         }
+        let plain = |(family, bytes): (i32, Vec<u8>)| (family, bytes, 0, String::new());
+        let servers = servers.into_iter().map(plain).collect();
+        self.change(index, server, |link| link.servers = servers).await
+    }
+
+    #[zbus(name = "SetLinkDNSEx")]
+    async fn set_link_dns_ex(
+        &mut self,
+        index: i32,
+        servers: Vec<ServerEx>,
+        #[zbus(object_server)] server: &ObjectServer,
+    ) -> Result<(), Refusal> {
         self.change(index, server, |link| link.servers = servers).await
     }
 

@@ -157,7 +157,7 @@ fn systemd_resolved_is_told_of_servers_and_told_again_what_was_before() {
         let resolved =
             Resolved::start(&folder, index, Manager { unknown: 2, loses: 1, ..Manager::default() });
         let own = Link {
-            servers: vec![(inet(), vec![192, 0, 2, 53])],
+            servers: vec![(inet(), vec![192, 0, 2, 53], 853, "dns.example".into())],
             domains: vec![("office.example".into(), true)],
             default_route: false,
         };
@@ -169,7 +169,7 @@ fn systemd_resolved_is_told_of_servers_and_told_again_what_was_before() {
         assert_eq!(did(&tables.apply(&wanted)), (1, 0, 0));
         let told = resolved.link();
         assert_eq!(told.servers.len(), 2);
-        assert_eq!(told.servers[0], (inet(), vec![10, 1, 0, 1]));
+        assert_eq!(told.servers[0], (inet(), vec![10, 1, 0, 1], 0, String::new()));
         assert_eq!((told.domains, told.default_route), (vec![("red.example".to_owned(), false)], true));
         assert_eq!(resolved.flushes(), 1, "answers of before are forgotten");
         assert_eq!(fs::read(folder.path().join("resolv.conf")).unwrap(), b"nameserver 127.0.0.53\n");

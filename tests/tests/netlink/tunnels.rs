@@ -15,7 +15,7 @@ use hub_daemon::reconcile::Report;
 use crate::endpoints::member;
 use crate::lab::{Folder, Member, ip, lab, open, open_in, wait_until};
 
-const HERE: &str = "hubw1a";
+pub(crate) const HERE: &str = "hubw1a";
 const THERE: &str = "hubw1b";
 /// Tells a process that is killed where it works: folder and namespace.
 const WORK: &str = "HUB_TEST_TUNNELS";
@@ -34,7 +34,7 @@ fn backends() -> Vec<TunnelBackend> {
 }
 
 /// Writes a private key of this many equal bytes; its file and its public key.
-fn key(folder: &Path, byte: u8) -> (PathBuf, String) {
+pub(crate) fn key(folder: &Path, byte: u8) -> (PathBuf, String) {
     let path = folder.join(format!("key{byte}"));
     // A file that is written again is one that changed.
     if !path.exists() {
@@ -43,7 +43,7 @@ fn key(folder: &Path, byte: u8) -> (PathBuf, String) {
     (path, keys::base64(&keys::public(&[byte; 32])))
 }
 
-fn peer(endpoint: &str, host: u8) -> TunnelPeer {
+pub(crate) fn peer(endpoint: &str, host: u8) -> TunnelPeer {
     TunnelPeer {
         endpoint: Some(endpoint.parse().unwrap()),
         allowed: inner(host),
@@ -57,7 +57,7 @@ fn inner(host: u8) -> BTreeSet<ipnet::IpNet> {
 }
 
 /// A member behind an endpoint, and a tunnel between the hub and it, with both ends the hub's.
-fn desired(folder: &Path, namespace: &Namespace, backend: TunnelBackend) -> Desired {
+pub(crate) fn desired(folder: &Path, namespace: &Namespace, backend: TunnelBackend) -> Desired {
     let mut desired = Desired::default();
     member(&mut desired, "red", 1, namespace.clone());
     let ((own, own_public), (other, other_public)) = (key(folder, 1), key(folder, 2));
@@ -89,7 +89,7 @@ fn routes(red: &Member) {
 }
 
 #[track_caller]
-fn all_well(reports: &[Report]) -> usize {
+pub(crate) fn all_well(reports: &[Report]) -> usize {
     for report in reports {
         assert_eq!(report.failures, [], "{}", report.table);
     }

@@ -13,6 +13,7 @@ use crate::document::personality::OnUnhealthyDocument;
 use crate::model::check::CheckResult;
 use crate::model::interface::Failover;
 use crate::model::personality::Version;
+use crate::systems::personality::checks::Goes;
 use crate::systems::personality::health::{GOOD_AFTER, May};
 use crate::systems::personality::switch::Cause;
 use crate::systems::personality::{Record, Standing, checks};
@@ -98,9 +99,13 @@ impl Hub {
         let of_failover = asked.split_off(own.min(asked.len()));
         let answer = if of_failover.is_empty() { None } else { results.get(own).cloned() };
         results.truncate(own);
-        let failure = checks::failure(&asked, &results, record.health.baseline.as_ref());
+        let failure = checks::failure(&asked, &results, record.health.baseline.as_ref(), Goes::On);
         let was_bad = record.health.is_bad();
+        // Where nothing is known of when it was verified, what works at first is to go on working.
+        let first = failure.is_none() && record.health.baseline.is_none();
+        let first = first.then(|| checks::past(&asked, &results));
         let health = self.with_seen(name, |record| {
+            record.health.baseline = record.health.baseline.take().or(first);
             record.health.note(failure.clone(), results, now);
             record.health.is_bad()
         });

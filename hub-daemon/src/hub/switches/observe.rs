@@ -62,7 +62,7 @@ impl Hub {
                 },
             )
         } else {
-            checks::failure(&asked, &results, before.as_ref())
+            checks::failure(&asked, &results, before.as_ref(), phase.goes())
         };
         let past = checks::past(&asked, &results);
         self.with_switch(name, |switch| {

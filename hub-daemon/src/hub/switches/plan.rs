@@ -11,6 +11,7 @@ use crate::command::{Rejection, Reply};
 use crate::inputs::plan::field_changes;
 use crate::model::personality::Version;
 use crate::systems::personality::checks;
+use crate::systems::personality::lookups::placed;
 use crate::systems::personality::seat::Seat;
 use crate::view::switch::PlanView;
 
@@ -29,7 +30,8 @@ impl Hub {
         let (before, after) = (&*worn(&from)?, &*worn(&to)?);
         let seat = Seat::new(after, &record.settings, &copy.config).unwrap_or_default();
         let segment = copy.segment_of(&name);
-        let asked = checks::asked(after, &seat, segment);
+        let beside: Vec<_> = placed(before).collect();
+        let asked = checks::asked(after, &seat, segment, &beside);
         let live = || {
             let carrier = copy.records.get(&record.carrier)?;
             let (document, policy) = (&carrier.document, &carrier.policy);

@@ -19,6 +19,7 @@ use crate::model::policy::Policy;
 use crate::model::set::Elements;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
+use crate::systems::personality::lookups::placed;
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::Phase;
 use crate::systems::personality::{Record, checks};
@@ -56,13 +57,13 @@ impl Hub {
         let segment = self.segment_of(name);
         match &record.switch {
             Some(switch) if switch.phase == Phase::Preflight => {
-                let link = |version: &Version| {
-                    let personality = self.worn(record, version)?;
-                    Some(tunnel_name(personality.tunnel()?, segment))
-                };
-                let fresh = link(&switch.to).filter(|new| link(&switch.from).as_ref() != Some(new));
-                let shakes = |link| Check::Handshake { link, within: checks::HANDSHAKE };
-                asked.extend(fresh.map(|link| CheckAsked::new(shakes(link), true)));
+                let worn = |version: &Version| self.worn(record, version);
+                let (from, to) = (worn(&switch.from), worn(&switch.to));
+                let link = |tunnel| tunnel_name(tunnel, segment);
+                let there = from.as_ref().and_then(|from| from.tunnel()).map(link);
+                let fresh = to.as_ref().and_then(|to| to.tunnel());
+                let fresh = fresh.filter(|tunnel| there.as_ref() != Some(&link(tunnel)));
+                asked.extend(fresh.map(|tunnel| CheckAsked::new(checks::handshake(tunnel, segment), true)));
                 asked.push(CheckAsked::new(Check::Drops { before: None }, false));
             }
             Some(switch) => {
@@ -72,7 +73,7 @@ impl Hub {
                 asked.extend(drops.map(|check| CheckAsked::new(check, false)));
                 // Whoever must pass in the end is waited for.
                 for asked in &mut asked {
-                    asked.waits = checks::is_required(asked, switch.baseline.as_ref());
+                    asked.waits = checks::is_required(asked, switch.baseline.as_ref(), switch.phase.goes());
                 }
             }
             None => {
@@ -113,7 +114,9 @@ impl Hub {
         let Some(record) = self.interfaces.records.get(name) else { return Vec::new() };
         let Some(personality) = self.worn(record, &record.layout.live) else { return Vec::new() };
         let seat = Seat::new(&personality, &record.settings, &self.config).unwrap_or_default();
-        let mut asked = checks::asked(&personality, &seat, self.segment_of(name));
+        let other = record.layout.other.as_ref().and_then(|other| self.worn(record, other));
+        let beside: Vec<_> = other.iter().flat_map(|other| placed(other)).collect();
+        let mut asked = checks::asked(&personality, &seat, self.segment_of(name), &beside);
         for asked in asked.iter_mut().filter(|asked| asked.named) {
             asked.devices = self.devices(record, &record.layout.live);
         }

@@ -7,6 +7,7 @@ use super::switch::*;
 use super::switch_documents::of_interface;
 use super::*;
 use crate::compile::SYNTHETIC_RULE;
+use crate::desired::interfaces::AddressScope;
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
 use crate::systems::personality::operation::Outcome;
@@ -64,6 +65,26 @@ fn what_goes_away_is_refused_by_what_comes_and_by_nothing_before() {
     assert_eq!(both(&hub, segment), [Some(came), Some(old)]);
     hub.wait(120);
     assert_eq!(both(&hub, segment), [Some(none), None], "nobody has it any more");
+}
+
+#[test]
+fn addresses_of_one_network_have_the_scope_of_what_decides() {
+    let mut hub = Switching::new(1, json!({}));
+    let scoped = json!({"ip_addresses": [{"address": "10.20.1.11/24", "scope": "link"}]});
+    let other = json!({"ip_addresses": ["10.20.1.12/24"]});
+    let (scoped, other) = (hub.keep(of_interface(0, 2, scoped)), hub.keep(of_interface(0, 1, other)));
+    let scopes = |hub: &Switching| {
+        let addresses = hub.script.desired().interfaces["i0"].addresses.clone();
+        addresses.values().map(|address| address.scope).collect::<Vec<_>>()
+    };
+    for (to, during) in [(&scoped, AddressScope::Global), (&other, AddressScope::Link)] {
+        hub.start(vec![Switching::order("i0", to)]).unwrap();
+        assert_eq!(scopes(&hub), [during; 2], "{to}");
+        hub.until("i0", Phase::Flip);
+        assert_ne!(scopes(&hub), [during; 2], "{to}");
+        hub.finish("i0");
+        hub.wait(60);
+    }
 }
 
 #[test]

@@ -214,6 +214,53 @@ fn a_way_back_that_is_closed_leads_to_the_default_and_then_to_none() {
 }
 
 #[test]
+fn what_had_failed_before_closes_no_way_back() {
+    let dead = ["carrier", "handshake of wg00", "ping 192.0.2.9"];
+    let named = json!({"health": {"targets": [{"ping": "192.0.2.9"}]}});
+    let mut hub = began("p0-1");
+    hub.finish("i0");
+    let named = hub.keep(of_interface(0, 0, named));
+    hub.start(vec![Switching::order("i0", &named)]).unwrap();
+    hub.finish("i0");
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Preflight);
+    hub.answer("i0", &dead);
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["dns"]);
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    hub.pass();
+    hub.answer("i0", &dead);
+    ended(&mut hub, Outcome::RolledBack, &named, "dns");
+    // What worked before must work again.
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Preflight);
+    hub.answer("i0", &dead);
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["dns"]);
+    hub.pass();
+    hub.answer("i0", &["neighbour"]);
+    assert_eq!(hub.phase("i0"), Some(Phase::Fallback));
+}
+
+#[test]
+fn on_the_way_back_of_a_switch_in_a_hurry_nothing_is_known_of_before() {
+    let urgent = || Order { urgent: true, ..Switching::order("i0", "p0-1") };
+    let mut hub = Switching::new(1, json!({"default": "p0-3"}));
+    hub.start(vec![urgent()]).unwrap();
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["carrier"]);
+    hub.pass();
+    hub.answer("i0", &["carrier", "handshake", "route", "dns"]);
+    ended(&mut hub, Outcome::RolledBack, "p0-0@1", "carrier: seen");
+    hub.start(vec![urgent()]).unwrap();
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["carrier"]);
+    hub.pass();
+    hub.answer("i0", &["addresses"]);
+    assert_eq!(hub.phase("i0"), Some(Phase::Fallback));
+}
+
+#[test]
 fn an_answer_to_an_old_question_says_nothing() {
     let mut hub = began("p0-1");
     hub.until("i0", Phase::Preflight);

@@ -105,3 +105,50 @@ fn a_personality_of_another_vlan_than_the_link_is_refused() {
     seen(&mut hub, Some(9));
     assert!(wrong(&mut hub));
 }
+
+fn refused_record(hub: &mut Switching, command: InterfaceCommand) -> Option<String> {
+    let refused = hub.script.hub.handle(Command::Interface(command), hub.script.now).err()?;
+    Some(format!("{} {}", refused.problems[0].pointer, refused.problems[0].detail))
+}
+
+#[test]
+fn records_of_one_namespace_are_for_their_own_addresses_alone() {
+    let mut hub = Switching::new(1, json!({}));
+    hub.keep(of_interface(1, 0, json!({})));
+    let document = |record: Value| Box::new(interface_from_value(record).unwrap());
+    let second = |more: Value| {
+        let record = json!({"name": "b", "interface": "eth1", "namespace": "n0", "port": "veth1", "personality": "p1-0"});
+        InterfaceCommand::Create { document: document(with(record, more)) }
+    };
+    let first = |routes: &str| InterfaceCommand::Replace {
+        document: document(json!({"name": "i0", "interface": "eth0", "namespace": "n0", "port": "veth0",
+            "personality": "p0-0", "routes": routes})),
+        if_document: None,
+    };
+    let told = "/routes interface record `i0` is about the same namespace, and that record says `routes: everything`";
+    for more in [json!({}), json!({"routes": "addresses"})] {
+        let why = refused_record(&mut hub, second(more)).unwrap();
+        assert!(why.starts_with(told) && why.contains("say `routes: addresses` in all records"), "{why}");
+    }
+    assert_eq!(refused_record(&mut hub, first("addresses")), None);
+    let why = refused_record(&mut hub, second(json!({}))).unwrap();
+    assert!(why.contains("and this one says `routes: everything`"), "{why}");
+    assert_eq!(refused_record(&mut hub, second(json!({"routes": "addresses"}))), None);
+    let why = refused_record(&mut hub, first("everything")).unwrap();
+    assert!(why.starts_with("/routes interface record `b` is about the same namespace"), "{why}");
+}
+
+#[test]
+fn an_interface_of_the_hub_has_one_record_under_all_its_names() {
+    let mut hub = Switching::new(1, json!({}));
+    hub.keep(of_interface(1, 0, json!({})));
+    hub.keep(of_interface(2, 0, json!({})));
+    seen_as(&mut hub, Some("eth5"));
+    hub.enlist(json!({"name": "own", "interface": {"mac": "02:00:00:00:00:07"}, "personality": "p1-0"}));
+    for known in [json!("eth5"), json!({"altname": OTHER})] {
+        let record = json!({"name": "again", "interface": known, "personality": "p2-0"});
+        let document = Box::new(interface_from_value(record).unwrap());
+        let why = refused_record(&mut hub, InterfaceCommand::Create { document }).unwrap();
+        assert_eq!(why, "/interface the interface has a record already: `own`");
+    }
+}

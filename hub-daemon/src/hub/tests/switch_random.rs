@@ -57,7 +57,7 @@ fn step(hub: &mut Switching, dice: &mut Dice) -> bool {
             let wants = hub.view(&name).wants;
             let Some(wanted) = wants.first() else { return false };
             match wanted.question {
-                Question::Checks { .. } if dice.roll(5) == 0 => hub.answer(&name, &["dns", "carrier"]),
+                Question::Checks { .. } if dice.roll(5) == 0 => hub.answer(&name, &["dns", "applied"]),
                 Question::Checks { .. } => hub.answer(&name, &[]),
                 Question::Flows { .. } => {
                     let flows = FlowCount { active: dice.roll(3), idle: 0, kept: 1 };

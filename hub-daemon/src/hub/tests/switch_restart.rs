@@ -62,6 +62,30 @@ fn after_the_flip_a_restart_goes_back_before_anything_else() {
 }
 
 #[test]
+fn what_works_in_the_first_good_round_is_to_go_on_working() {
+    let unhealthy = |hub: &mut Switching| {
+        let conditions = hub.view("i0").conditions;
+        conditions.iter().any(|condition| condition.reason == "Unhealthy")
+    };
+    // Of the first personality nothing was verified, and nobody remembers after a restart.
+    let mut hub = Switching::new(1, json!({}));
+    for _ in 0..2 {
+        hub.answer("i0", &["carrier"]);
+        hub.answer("i0", &["ping"]);
+        for _ in 0..3 {
+            hub.answer("i0", &["ping"]);
+        }
+        assert!(!unhealthy(&mut hub), "it did not answer before either");
+        for _ in 0..3 {
+            hub.answer("i0", &["dns"]);
+        }
+        assert!(unhealthy(&mut hub));
+        hub.restart();
+        hub.pass();
+    }
+}
+
+#[test]
 fn the_first_pass_of_a_start_may_take_long() {
     for phase in [Phase::AwaitConfirm, Phase::Rollback] {
         let mut hub = at(phase);

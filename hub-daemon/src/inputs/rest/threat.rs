@@ -63,6 +63,7 @@ pub(super) async fn show(State(api): State<Api>) -> Json<ThreatView> {
     responses(
         (status = 200, body = ThreatView, description = "the interfaces that were told"),
         (status = 400, description = "not JSON"),
+        (status = 409, description = "these could not be told; all others were"),
         (status = 415, description = "not application/json"),
         (status = 422, description = "no such interface, or no such level"),
         (status = 503, description = "the hub is busy or stopping"),
@@ -89,19 +90,35 @@ pub(super) fn zone(view: &InterfaceView) -> Option<ZoneView> {
 }
 
 impl Api {
-    /// Tells each interface its level.
+    /// Tells each interface its level. One that refuses keeps no other from being told; all refusals are reported.
     pub(super) async fn tell_levels(
         &self,
         levels: impl IntoIterator<Item = (String, String)>,
         caller: &Caller,
     ) -> Result<Json<ThreatView>, ProblemDetails> {
         let mut told = Vec::new();
+        let mut refused: Option<Rejection> = None;
         for (interface, level) in levels {
-            let threat = SwitchCommand::Threat { interface, level, by: caller.by.clone() };
-            let view = record(self.command(Command::Switch(threat)).await?)?;
-            told.extend(zone(&view));
+            let by = caller.by.clone();
+            let threat = SwitchCommand::Threat { interface: interface.clone(), level, by };
+            let rejection = match self.hub_command(Command::Switch(threat)).await? {
+                Ok(reply) => {
+                    told.extend(zone(&*record(reply)?));
+                    continue;
+                }
+                Err(rejection) => rejection,
+            };
+            let own = rejection.problems.into_iter().map(|problem| Problem {
+                detail: format!("interface `{interface}`: {}", problem.detail),
+                ..problem
+            });
+            let all = refused.get_or_insert(Rejection { kind: rejection.kind, problems: Vec::new() });
+            all.problems.extend(own);
         }
-        Ok(Json(ThreatView { interfaces: told }))
+        match refused {
+            None => Ok(Json(ThreatView { interfaces: told })),
+            Some(rejection) => Err(rejection.into()),
+        }
     }
 
     /// Names of the interfaces that are meant; each has the level.

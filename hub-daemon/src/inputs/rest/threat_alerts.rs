@@ -59,6 +59,7 @@ enum AlertStatus {
     responses(
         (status = 200, body = ThreatView, description = "the interfaces that were told"),
         (status = 400, description = "not JSON"),
+        (status = 409, description = "these could not be told; all others were"),
         (status = 415, description = "not application/json"),
         (status = 422, description = "no alert is about an interface that knows its level"),
         (status = 503, description = "the hub is busy or stopping"),

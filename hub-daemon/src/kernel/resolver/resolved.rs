@@ -19,6 +19,8 @@ const MANAGER: &str = "org.freedesktop.resolve1.Manager";
 const LINK: &str = "org.freedesktop.resolve1.Link";
 const NO_SUCH_LINK: &str = "org.freedesktop.resolve1.NoSuchLink";
 
+/// Port of DNS.
+const PORT: u16 = 53;
 /// Most time for one question, which polkit may be asked about.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often a link is looked for, and how often something is set.
@@ -44,11 +46,49 @@ pub enum ResolvedError {
     Lost(u32),
 }
 
+/// A server of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredServer")]
+pub struct LinkServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; 0 is that of DNS.
+    pub port: u16,
+    /// Name that its certificate is for; empty if nothing asks for it.
+    pub name: String,
+}
+
+/// A server as it is kept, or was when it was an address alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredServer {
+    Address(IpAddr),
+    Whole { address: IpAddr, port: u16, name: String },
+}
+
+impl From<StoredServer> for LinkServer {
+    fn from(stored: StoredServer) -> Self {
+        match stored {
+            StoredServer::Address(address) => Self::from(address),
+            StoredServer::Whole { address, port, name } => Self { address, port, name },
+        }
+    }
+}
+
+impl From<IpAddr> for LinkServer {
+    fn from(address: IpAddr) -> Self {
+        Self { address, port: 0, name: String::new() }
+    }
+}
+
+/// Family, address, port and name of a server on the bus.
+type ServerEx = (i32, Vec<u8>, u16, String);
+
 /// Servers and domains of one link.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkNames {
     /// Servers in order.
-    pub servers: Vec<IpAddr>,
+    pub servers: Vec<LinkServer>,
     /// Domains; with `true` such that only decide which link is asked.
     pub domains: Vec<(String, bool)>,
     /// Whether it is asked for names of no link's domain.
@@ -94,10 +134,9 @@ impl Resolved {
                 .interface(LINK)?
                 .cache_properties(CacheProperties::No)
                 .build()?;
-            let servers: Vec<(i32, Vec<u8>)> = link.get_property("DNS")?;
+            let servers = servers(&link)?;
             let domains: Vec<(String, bool)> = link.get_property("Domains")?;
             let default_route: bool = link.get_property("DefaultRoute")?;
-            let servers = servers.iter().filter_map(|(_, bytes)| address(bytes)).collect();
             Ok(Some(LinkNames { servers, domains, default_route }))
         };
         let intent = || format!("read names of link {index}");
@@ -139,8 +178,18 @@ impl Resolved {
 
     fn set(&self, index: u32, names: &LinkNames) -> zbus::Result<()> {
         let (manager, index) = (self.manager()?, index.cast_signed());
-        let servers: Vec<(i32, Vec<u8>)> = names.servers.iter().map(bytes).collect();
-        manager.call::<_, _, ()>("SetLinkDNS", &(index, servers))?;
+        let is_plain = |server: &LinkServer| server.port == 0 && server.name.is_empty();
+        if names.servers.iter().all(is_plain) {
+            let servers: Vec<_> = names.servers.iter().map(|server| bytes(&server.address)).collect();
+            manager.call::<_, _, ()>("SetLinkDNS", &(index, servers))?;
+        } else {
+            let whole = |server: &LinkServer| -> ServerEx {
+                let (family, bytes) = bytes(&server.address);
+                (family, bytes, server.port, server.name.clone())
+            };
+            let servers: Vec<ServerEx> = names.servers.iter().map(whole).collect();
+            manager.call::<_, _, ()>("SetLinkDNSEx", &(index, servers))?;
+        }
         manager.call::<_, _, ()>("SetLinkDomains", &(index, &names.domains))?;
         manager.call("SetLinkDefaultRoute", &(index, names.default_route))
     }
@@ -152,6 +201,24 @@ impl Resolved {
 
     fn manager(&self) -> zbus::Result<Proxy<'_>> {
         Proxy::new(&self.0, NAME, PATH, MANAGER)
+    }
+}
+
+/// Servers of a link; those before systemd 246 tell neither ports nor names, for they have none.
+fn servers(link: &Proxy<'_>) -> zbus::Result<Vec<LinkServer>> {
+    match link.get_property::<Vec<ServerEx>>("DNSEx") {
+        Ok(servers) => {
+            let whole = |(_, bytes, port, name): ServerEx| {
+                let port = if port == PORT { 0 } else { port };
+                Some(LinkServer { address: address(&bytes)?, port, name })
+            };
+            Ok(servers.into_iter().filter_map(whole).collect())
+        }
+        Err(zbus::Error::FDO(error)) if matches!(*error, zbus::fdo::Error::UnknownProperty(_)) => {
+            let servers: Vec<(i32, Vec<u8>)> = link.get_property("DNS")?;
+            Ok(servers.iter().filter_map(|(_, bytes)| address(bytes)).map(LinkServer::from).collect())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -170,4 +237,20 @@ fn bytes(address: &IpAddr) -> (i32, Vec<u8>) {
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_were_kept_as_addresses_are_still_read() {
+        let text = r#"{"servers": ["192.0.2.53", {"address": "fd00::53", "port": 853, "name": "dns.example"}],
+            "domains": [], "default_route": true}"#;
+        let names: LinkNames = serde_json::from_str(text).unwrap();
+        assert_eq!(names.servers[0], LinkServer::from(IpAddr::from([192, 0, 2, 53])));
+        assert_eq!((names.servers[1].port, names.servers[1].name.as_str()), (853, "dns.example"));
+        let again: LinkNames = serde_json::from_str(&serde_json::to_string(&names).unwrap()).unwrap();
+        assert_eq!(again, names);
+    }
 }

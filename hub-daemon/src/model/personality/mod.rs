@@ -213,7 +213,7 @@ fn addresses(problems: &mut Problems, document: &PersonalityDocument) -> BTreeMa
     for (index, written) in written.iter().enumerate() {
         let base = format!("/ip_addresses/{index}");
         let (pointer, text, scope) = match written {
-            AddressDocument::Text(text) => (base, text, None),
+            AddressDocument::Text(text) => (base.clone(), text, None),
             AddressDocument::Placed(placed) => (format!("{base}/address"), &placed.address, placed.scope),
         };
         let Some(address) = problems.take(&pointer, prefix::placed(text)) else { continue };
@@ -221,7 +221,15 @@ fn addresses(problems: &mut Problems, document: &PersonalityDocument) -> BTreeMa
             problems.add(pointer, format!("address {} is given twice", address.addr()));
             continue;
         }
-        addresses.insert(address, scope.unwrap_or_default());
+        let scope = scope.unwrap_or_default();
+        let is_beside = |other: &IpNet| other.addr().is_ipv4() && other.trunc() == address.trunc();
+        if let Some((other, _)) = addresses.iter().find(|(other, found)| is_beside(other) && **found != scope)
+        {
+            // The kernel refuses the second (`__inet_insert_ifa`).
+            let detail = format!("{other} is in the same network with another scope: give both the same");
+            problems.add(format!("{base}/scope"), detail);
+        }
+        addresses.insert(address, scope);
     }
     addresses
 }

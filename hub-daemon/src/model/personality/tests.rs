@@ -140,6 +140,11 @@ fn every_problem_is_told_at_its_place() {
             "/ip_addresses/0 address `10.20.0.0/24` means the whole",
         ),
         (&["ip_addresses", "1", "scope"], json!("world"), "/ip_addresses/1/scope `world` is not known here"),
+        (
+            &["ip_addresses", "1"],
+            json!({"address": "10.20.0.6/24", "scope": "link"}),
+            "/ip_addresses/1/scope 10.20.0.5/24 is in the same network with another scope: give both the same",
+        ),
         (&["schema_version"], json!(2), "/schema_version schema_version 2: this hub reads 1"),
         (&["firewall_rules", "0", "port"], json!(70000), "/firewall_rules/0/port"),
         (

@@ -42,7 +42,10 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     let namespace = record.settings.place.namespace.clone();
     let mut addresses: BTreeMap<_, _> = BTreeMap::new();
     for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
-        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope: *scope });
+        // In one network all have one scope: that of those that decide.
+        let beside = live.addresses().iter().find(|(beside, _)| beside.trunc() == address.trunc());
+        let scope = beside.map_or(*scope, |(_, scope)| *scope);
+        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope });
     }
     for (address, scope) in live.addresses() {
         addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
@@ -105,11 +108,16 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
 }
 
 /// Name of the link of a tunnel: as the document says, or made of what makes it another one, at most 15 letters.
+///
+/// Another key or other peers make another device, which can have its handshakes beside the one that is there. Two of
+/// one UDP port cannot be there at once; neither do two with one key and the same peer work, who answers the last.
 pub fn tunnel_name(tunnel: &PersonalityTunnel, segment: SegmentId) -> String {
     if let Some(name) = &tunnel.interface {
         return name.clone();
     }
-    let what = format!("{} {:?}", tunnel.private_key_file.display(), tunnel.listen_port);
+    let peers = tunnel.peers.keys().filter(|_| tunnel.listen_port.is_none());
+    let peers = peers.fold(String::new(), |peers, key| format!("{peers} {key}"));
+    let what = format!("{} {:?}{peers}", tunnel.private_key_file.display(), tunnel.listen_port);
     let hash = digest(&SHA256, what.as_bytes());
     let digits = hexadecimal(hash.as_ref().get(..2).unwrap_or_default());
     format!("{LINK_PREFIX}{segment}t{digits}")
@@ -152,4 +160,35 @@ fn routes_of(laid: Option<Laid<'_>>, segment: SegmentId) -> BTreeMap<InterfaceRo
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::document::read::personality_from_value;
+
+    fn name(peer: char, more: &Value) -> String {
+        let mut tunnel = json!({"private_key_file": "/key", "peers": [{
+            "public_key": format!("{}=", peer.to_string().repeat(43)), "allowed_ips": ["10.9.0.0/16"]}]});
+        let more = more.as_object().expect("an object").clone();
+        tunnel.as_object_mut().expect("an object").extend(more);
+        let document = json!({"name": "p", "ip_addresses": ["10.0.0.5/24"], "vpn_tunnel_config": tunnel});
+        let document = personality_from_value(document).expect("the test's document can be read");
+        let personality = Personality::new(&document).expect("the test's document is valid");
+        tunnel_name(personality.tunnel().expect("it has one"), SegmentId(7))
+    }
+
+    #[test]
+    fn a_tunnel_to_others_is_another_device_where_both_can_be() {
+        let plain = name('A', &json!({}));
+        assert!(plain.starts_with(LINK_PREFIX) && plain.len() <= 15, "{plain}");
+        assert_eq!(name('A', &json!({"mtu": 1_300})), plain, "its settings change where it is");
+        assert_ne!(name('E', &json!({})), plain);
+        assert_ne!(name('A', &json!({"private_key_file": "/other"})), plain);
+        let port = json!({"listen_port": 51_820});
+        assert_eq!(name('A', &port), name('E', &port), "two of one port cannot be there at once");
+        assert_eq!(name('A', &json!({"interface": "wg0"})), "wg0");
+    }
 }

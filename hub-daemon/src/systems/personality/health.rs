@@ -34,7 +34,7 @@ pub struct Health {
     /// The last answers.
     #[serde(skip)]
     pub results: Vec<CheckResult>,
-    /// How checks came out when the personality was verified.
+    /// How checks came out when the personality was verified; else in the first good round since the hub is there.
     #[serde(skip)]
     pub baseline: Option<Past>,
     /// When the personality has been healthy for long enough.

@@ -6,6 +6,7 @@
 pub mod checks;
 pub mod contribute;
 pub mod health;
+pub mod lookups;
 pub mod operation;
 pub mod probes;
 pub mod seat;

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::checks::Past;
+use super::checks::{Goes, Past};
 use super::operation::PhaseDone;
 use crate::command::switch::{Connection, FlowCount};
 use crate::model::check::CheckResult;
@@ -171,6 +171,11 @@ impl Phase {
     /// Whether it can still become what was ordered.
     pub fn goes_on(self) -> bool {
         self < Self::Rollback
+    }
+
+    /// Whose answers are awaited: those of the personality of before are judged as its own of before.
+    pub fn goes(self) -> Goes {
+        if self == Self::RollbackVerify { Goes::Back } else { Goes::On }
     }
 
     /// Whether checks are awaited.
