@@ -14,6 +14,8 @@ pub(crate) type Kind = (&'static str, &'static [&'static str]);
 
 /// Death of the daemon.
 pub(crate) const KILL: &str = "signal=KILL";
+/// A map that is full.
+const E2BIG: &str = "error=E2BIG";
 const ENOMEM: &str = "error=ENOMEM";
 const EPERM: &str = "error=EPERM";
 const EINTR: &str = "error=EINTR";
@@ -23,7 +25,7 @@ const EAGAIN: &str = "error=EAGAIN";
 
 /// Calls by which the hub speaks with the kernel, keeps its state, and gets what it works with.
 pub(crate) const KINDS: [Kind; 19] = [
-    ("bpf", &[KILL, ENOMEM, EPERM]),
+    ("bpf", &[KILL, E2BIG, ENOMEM, EPERM]),
     ("sendto", &[KILL, EPERM, ENOMEM]),
     ("recvfrom", &[KILL, ENOMEM, EINTR]),
     ("membarrier", &[KILL, EPERM]),

@@ -22,7 +22,7 @@ const FEW: [(&str, &str, usize); 5] = [
     ("bpf", "signal=KILL", 2),
     ("sendto", "signal=KILL", 1),
     ("fsync", "signal=KILL", 1),
-    ("bpf", "error=EPERM", 1),
+    ("bpf", "error=E2BIG", 1),
     ("sendto", "error=EPERM", 1),
 ];
 const TELL: u64 = 50;
