@@ -21,8 +21,9 @@ use crate::{
 const INIT: &str = include_str!("init.sh");
 
 /// Tools of this machine that tests run; everything else is busybox.
-const TOOLS: [&str; 25] = [
+const TOOLS: [&str; 26] = [
     "bash",
+    "bird",
     "bpftool",
     "curl",
     "dash",
