@@ -99,6 +99,8 @@ pub struct Netlink {
     port: u32,
     sequence: u32,
     buffer: Vec<u8>,
+    /// Whether an answer was not read to its end: the kernel begins no dump while it is at another.
+    unread: bool,
 }
 
 impl Netlink {
@@ -124,7 +126,7 @@ impl Netlink {
 
     /// Asks whoever is at the other end of a socket.
     pub fn over(socket: Socket) -> Self {
-        Self { socket, port: 0, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES) }
+        Self { socket, port: 0, sequence: 0, buffer: Vec::with_capacity(BUFFER_BYTES), unread: false }
     }
 
     /// Asks for a change; `flags` are `NLM_F_CREATE` and its like.
@@ -156,12 +158,14 @@ impl Netlink {
         if intents.is_empty() {
             return Vec::new();
         }
+        self.skip_unread();
         let last = self.sequence;
         let mut answers = BTreeMap::new();
         let mut broken = self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).err();
         while broken.is_none() && !answers.contains_key(&last) {
             broken = self.acknowledgements(&mut answers).err();
         }
+        self.unread = broken.is_some();
         let answer = |(sequence, intent): (u32, String)| {
             if let Some(answer) = answers.remove(&sequence) {
                 return answer.map_err(|failure: Failure| failure.with(intent));
@@ -201,17 +205,21 @@ impl Netlink {
         self.exchange(message, NLM_F_ACK).map_err(|failure| failure.with(intent))
     }
 
-    /// Asks for all objects of a kind, all as of one moment.
+    /// Asks for all objects of a kind, all as of one moment. A socket that broke is read once more: nothing changed by
+    /// that.
     pub fn dump(
         &mut self,
         message: &RouteNetlinkMessage,
         intent: impl Display,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         let mut result = Err(Failure::Interrupted);
+        let mut breaks = 0;
         for _ in 0..DUMP_ATTEMPTS {
             result = self.exchange(message.clone(), NLM_F_DUMP);
-            if !matches!(result, Err(Failure::Interrupted)) {
-                break;
+            match result {
+                Err(Failure::Interrupted) => {}
+                Err(Failure::Socket(_)) if breaks == 0 => breaks += 1,
+                Ok(_) | Err(Failure::Socket(_) | Failure::Refused(..)) => break,
             }
         }
         result.map_err(|failure| failure.with(intent))
@@ -225,8 +233,22 @@ impl Netlink {
         let request = self.request(message, flags);
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
+        self.skip_unread();
         self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(Failure::Socket)?;
-        self.answer()
+        let answer = self.answer();
+        self.unread = matches!(answer, Err(Failure::Socket(_)));
+        answer
+    }
+
+    /// Reads what is left of an answer that could not be read to its end.
+    fn skip_unread(&mut self) {
+        while std::mem::take(&mut self.unread) {
+            self.buffer.clear();
+            self.unread = match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(length) => length > 0,
+                Err(error) => error.kind() == io::ErrorKind::Interrupted,
+            };
+        }
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
@@ -297,4 +319,26 @@ fn refusal(error: &ErrorMessage) -> Failure {
         },
     );
     Failure::Refused(Errno::from_raw(error.raw_code().abs()), text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::LinkMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_dump_that_nobody_read_to_its_end_is_in_no_ones_way() {
+        let links = || RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let mut netlink = Netlink::open().unwrap();
+        let all = netlink.dump(&links(), "list links").unwrap().len();
+        for _ in 0..3 {
+            let request = netlink.request(links(), NLM_F_DUMP);
+            let mut bytes = vec![0; request.buffer_len()];
+            request.serialize(&mut bytes);
+            netlink.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).unwrap();
+            netlink.unread = true;
+            assert_eq!(netlink.dump(&links(), "list links").unwrap().len(), all);
+        }
+    }
 }
