@@ -24,7 +24,7 @@ pub(crate) fn cargo(places: &Places) -> Command {
 }
 
 /// Cargo outside of the workspace: `cargo install` then builds in a temporary folder.
-pub(crate) fn bare_cargo() -> Command {
+fn bare_cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in env::vars_os() {
         if is_of_this_package(&name) {
@@ -33,6 +33,15 @@ pub(crate) fn bare_cargo() -> Command {
     }
     command.env_remove("CARGO_TARGET_DIR").stdin(Stdio::null());
     command
+}
+
+/// Cargo that is about to build a tool into the folder of tools. Without optimisations: building takes longer than all
+/// that these tools ever do.
+pub(crate) fn install(places: &Places, name: &str, version: &str) -> Command {
+    let mut install = bare_cargo();
+    install.args(["install", name, "--version", version, "--locked", "--quiet", "--debug", "--root"]);
+    install.arg(places.tools()).env("CARGO_PROFILE_DEV_DEBUG", "false");
+    install
 }
 
 fn is_of_this_package(name: &OsStr) -> bool {

@@ -22,18 +22,19 @@ pub(super) const LONGEST: Duration = Duration::from_millis(6_500);
 pub fn ask(tunnel: &Place, wanted: &[String], within: Duration) -> Result<Duration, String> {
     let told = |error: WireguardError| error.to_string();
     let found = || tunnel.status().map(|device| device.peers).map_err(told);
-    if let Ok(age) = oldest(&tunnel.link, &found()?, wanted, within) {
+    let wanted = wanted.iter().map(|key| keys::parse(key)).collect::<Result<Vec<_>, _>>();
+    let wanted = wanted.map_err(|error| error.to_string())?;
+    if let Ok(age) = oldest(&tunnel.link, &found()?, &wanted, within) {
         return Ok(age);
     }
-    let wanted_keys: Vec<Key> = wanted.iter().filter_map(|key| keys::parse(key).ok()).collect();
-    let called = tunnel.shake_hands_with(&wanted_keys, SHAKE);
-    oldest(&tunnel.link, &found()?, wanted, within).map_err(|why| called.err().map_or(why, told))
+    let called = tunnel.shake_hands_with(&wanted, SHAKE);
+    oldest(&tunnel.link, &found()?, &wanted, within).map_err(|why| called.err().map_or(why, told))
 }
 
 fn oldest(
     link: &str,
     peers: &BTreeMap<Key, Peer>,
-    wanted: &[String],
+    wanted: &[Key],
     within: Duration,
 ) -> Result<Duration, String> {
     let judge = |who: &str, age: Option<Duration>| match age {
@@ -49,9 +50,8 @@ fn oldest(
     }
     let mut oldest = Duration::ZERO;
     for key in wanted {
-        let found = peers.iter().find(|(found, _)| keys::base64(found) == *key);
-        let (found, peer) = found.ok_or_else(|| format!("{link} has no peer {key}"))?;
-        oldest = oldest.max(judge(&format!(" with {}", named(found, peer)), peer.handshake_age)?);
+        let peer = peers.get(key).ok_or_else(|| format!("{link} has no peer {}", keys::base64(key)))?;
+        oldest = oldest.max(judge(&format!(" with {}", named(key, peer)), peer.handshake_age)?);
     }
     Ok(oldest)
 }
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn every_peer_that_can_be_called_must_have_answered() {
-        let [one, two] = [1, 2].map(|key| keys::base64(&[key; 32]));
-        let both = [one.clone(), two.clone()];
+        let both = [1, 2].map(|key| [key; 32]);
+        let [one, two] = both.map(|key| keys::base64(&key));
         let fresh = peers(&[(1, Some(5)), (2, Some(170)), (3, None)]);
         assert_eq!(
             oldest("wg0", &fresh, &both, WITHIN),

@@ -91,19 +91,9 @@ pub async fn observe(handle: HubHandle, runtime_dir: PathBuf) {
 /// The personality's own servers, which names in URLs are asked for.
 fn servers(asked: &[CheckAsked]) -> Vec<IpAddr> {
     let own = asked.iter().filter(|asked| !asked.named);
-    own.filter_map(|asked| match &asked.check {
-        Check::Dns { server, .. } => Some(*server),
-        Check::Carrier
-        | Check::Addresses(_)
-        | Check::Applied
-        | Check::Rules
-        | Check::Drops { .. }
-        | Check::Neighbour(_)
-        | Check::Ping(_)
-        | Check::Route { .. }
-        | Check::Handshake { .. }
-        | Check::Tcp(_)
-        | Check::Http(_) => None,
+    own.filter_map(|asked| {
+        let Check::Dns { server, .. } = &asked.check else { return None };
+        Some(*server)
     })
     .collect()
 }

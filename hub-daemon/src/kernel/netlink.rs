@@ -158,10 +158,9 @@ impl Netlink {
         if intents.is_empty() {
             return Vec::new();
         }
-        self.skip_unread();
         let last = self.sequence;
         let mut answers = BTreeMap::new();
-        let mut broken = self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).err();
+        let mut broken = self.send(&bytes).err();
         while broken.is_none() && !answers.contains_key(&last) {
             broken = self.acknowledgements(&mut answers).err();
         }
@@ -233,15 +232,14 @@ impl Netlink {
         let request = self.request(message, flags);
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
-        self.skip_unread();
-        self.socket.send_to(&bytes, &SocketAddr::new(0, 0), 0).map_err(Failure::Socket)?;
+        self.send(&bytes).map_err(Failure::Socket)?;
         let answer = self.answer();
         self.unread = matches!(answer, Err(Failure::Socket(_)));
         answer
     }
 
-    /// Reads what is left of an answer that could not be read to its end.
-    fn skip_unread(&mut self) {
+    /// Sends requests, after reading what is left of an answer that could not be read to its end.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         while std::mem::take(&mut self.unread) {
             self.buffer.clear();
             self.unread = match self.socket.recv(&mut self.buffer, libc::MSG_DONTWAIT) {
@@ -249,6 +247,7 @@ impl Netlink {
                 Err(error) => error.kind() == io::ErrorKind::Interrupted,
             };
         }
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map(drop)
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     clock::timed,
-    command::{bare_cargo, find, run, text},
+    command::{find, install, run, text},
     places::Places,
     say::say,
 };
@@ -22,10 +22,7 @@ pub(super) fn ready(places: &Places) -> Result<PathBuf> {
         return Ok(program);
     }
     say("setup", &format!("building cargo-deny {VERSION} (1 to 3 minutes)"));
-    let mut install = bare_cargo();
-    install
-        .args(["install", "cargo-deny", "--version", VERSION, "--locked", "--quiet", "--debug", "--root"])
-        .arg(places.tools());
+    let mut install = install(places, "cargo-deny", VERSION);
     let (outcome, duration) = timed(|| run(&mut install));
     outcome.context("build cargo-deny")?;
     say("setup", &format!("cargo-deny is built ({:.0} s)", duration.as_secs_f64()));

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use super::Compiler;
 use crate::{
     clock::timed,
-    command::{bare_cargo, run, text},
+    command::{install, run, text},
     places::Places,
     say::say,
 };
@@ -79,12 +79,9 @@ fn link_folder(places: &Places, llvm: &Path, major: u32) -> Result<()> {
 fn build(places: &Places, compiler: &Compiler) -> Result<()> {
     say("setup", &format!("building bpf-linker {VERSION} for LLVM {} (1 to 3 minutes)", compiler.llvm_major));
     let folder = llvm_folder(places);
-    let mut install = bare_cargo();
+    let mut install = install(places, "bpf-linker", VERSION);
     install
-        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--quiet", "--debug"])
-        .args(["--no-default-features", "--features", &format!("llvm-{}", compiler.llvm_major)])
-        .arg("--root")
-        .arg(places.tools())
+        .args(["--force", "--no-default-features", "--features", &format!("llvm-{}", compiler.llvm_major)])
         .env("LLVM_PREFIX", folder.parent().expect("lib lies in a folder"));
     if let Some(folders) = compiler.library_path() {
         install.env("LD_LIBRARY_PATH", folders);

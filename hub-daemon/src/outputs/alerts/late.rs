@@ -14,7 +14,7 @@ use crate::view::{PersonaState, Snapshot};
 /// What was seen of personas with a latency.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    looks: BTreeMap<PersonaId, Recent>,
+    looks: BTreeMap<PersonaId, Recent<Vec<u64>>>,
     /// Who is late, as the hub knows.
     told: Vec<PersonaId>,
 }
@@ -43,7 +43,7 @@ impl Lateness {
         let mut late = BTreeMap::new();
         for (id, (segment, latency)) in watched {
             let seen = self.looks.entry(id.clone()).or_default();
-            seen.add(now, times.get(segment).map_or(&[], |times| &times.buckets));
+            seen.add(now, times.get(segment).map_or_else(Vec::new, |times| times.buckets.clone()));
             let p95 = seen.quantile_us(950).map(Duration::from_micros);
             late.extend(p95.filter(|p95| p95 > latency).map(|p95| (id.clone(), p95)));
         }

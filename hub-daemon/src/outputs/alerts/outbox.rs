@@ -1,12 +1,12 @@
 //! Alerts that one receiver has not taken yet. They are kept in a file, so that the next daemon tells them.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
 use super::{AlertEvent, file};
+use crate::model::personality::hexadecimal;
 use crate::model::webhook::Webhook;
 
 /// Alerts that wait for one receiver.
@@ -72,9 +72,5 @@ impl Outbox {
 /// The file of a receiver: its URL may hold what names of files may not.
 fn name(hook: &Webhook) -> String {
     let hash = digest(&SHA256, format!("{:?}", hook.url).as_bytes());
-    let mut name = PREFIX.to_owned();
-    for byte in hash.as_ref().iter().take(8) {
-        write!(name, "{byte:02x}").expect("a String takes all text");
-    }
-    name + ".json"
+    format!("{PREFIX}{}.json", hexadecimal(hash.as_ref().get(..8).unwrap_or_default()))
 }

@@ -1,6 +1,5 @@
 //! Values of metrics, from two looks at the counters.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,9 +8,6 @@ use super::recent::Recent;
 use crate::datapath_view::{Count, SegmentCounts};
 use crate::document::alert::MetricDocument;
 use crate::model::alert::Alert;
-
-/// Detections count for so long.
-const RECENT: Duration = Duration::from_mins(1);
 
 /// The counters of one persona, or of all, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,21 +29,18 @@ pub(super) struct Look {
 pub(super) struct Looks {
     before: Option<Look>,
     after: Option<Look>,
-    fired: VecDeque<(Timestamp, Vec<(String, u64)>)>,
-    handshakes: Recent,
+    /// Detections by detector so far.
+    fired: Recent<Vec<(String, u64)>>,
+    handshakes: Recent<Vec<u64>>,
 }
 
 impl Looks {
-    /// Adds a look. Looks of a later time are forgotten: the clock was set back.
+    /// Adds a look.
     pub(super) fn add(&mut self, look: Look) {
-        self.fired.retain(|(time, _)| *time <= look.time);
         let fired = look.counts.detections.iter().map(|one| (one.detector.clone(), one.times)).collect();
-        self.fired.push_back((look.time, fired));
-        while self.fired.front().is_some_and(|(time, _)| past(*time, look.time) > RECENT) {
-            self.fired.pop_front();
-        }
+        self.fired.add(look.time, fired);
         if let Some(buckets) = &look.handshakes {
-            self.handshakes.add(look.time, buckets);
+            self.handshakes.add(look.time, buckets.clone());
         }
         self.before = self.after.replace(look);
     }
@@ -83,7 +76,7 @@ impl Looks {
                 let sum = |fired: &[(String, u64)]| -> u64 {
                     fired.iter().filter(|(name, _)| part(name)).map(|(_, times)| times).sum()
                 };
-                let ((_, first), (_, last)) = (self.fired.front()?, self.fired.back()?);
+                let (first, last) = self.fired.ends()?;
                 Some(float(sum(last).saturating_sub(sum(first))))
             }
             MetricDocument::RttP95 => {

@@ -4,7 +4,6 @@
 //! away what is new, and counts it. What waits is kept for the next daemon: a receiver may be told twice, after a
 //! crash, but is not passed over.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use super::outbox::{Outbox, WAITING};
 use super::{AlertEvent, Deliveries};
 use crate::client::Target;
 use crate::client::tls::Connector;
+use crate::model::personality::hexadecimal;
 use crate::model::webhook::Webhook;
 
 /// Most time for one try.
@@ -161,11 +161,7 @@ async fn post(hook: &Webhook, body: Bytes) -> io::Result<()> {
 fn signature(key: &[u8], body: &[u8]) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
     let tag = ring::hmac::sign(&key, body);
-    let mut text = "sha256=".to_owned();
-    for byte in tag.as_ref() {
-        write!(text, "{byte:02x}").expect("a String takes all text");
-    }
-    text
+    format!("sha256={}", hexadecimal(tag.as_ref()))
 }
 
 #[cfg(test)]
