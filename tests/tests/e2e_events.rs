@@ -38,7 +38,7 @@ fn events_show_the_bytes_that_tcpdump_saw() {
         let (there, here) = (member_at(0, v4), outside_at(v4));
         let capture = folder.join(format!("capture{}", u8::from(v4)));
         let _tcpdump = world.router.background(&format!(
-            "tcpdump -lnxi up0 'dst host {there} and tcp and dst port 23' > {} 2>&1",
+            "tcpdump -Z root -lnxi up0 'dst host {there} and tcp and dst port 23' > {} 2>&1",
             capture.display()
         ));
         let captured = || std::fs::read_to_string(&capture).unwrap_or_default();
