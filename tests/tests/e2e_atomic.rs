@@ -1,5 +1,6 @@
-//! A policy is replaced while the running program judges packets without pause: every verdict is that of
-//! the one policy or of the other, never of half of each.
+//! A policy is replaced while a running program judges packets without pause: every verdict is that of
+//! the one policy or of the other, never of half of each. Each of the programs has its turn: XDP and TC of what comes
+//! in, and TC of what the host itself sends.
 //!
 //! Policy A permits UDP and denies it by a rule; TCP it does not permit, and a rule of its own would allow
 //! it. Policy B is the same with the protocols exchanged. Either drops both packets; the reason says by what.
@@ -13,7 +14,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aya::TestRunOptions;
-use aya::programs::{SchedClassifier, TestRun as _, loaded_programs};
+use aya::programs::{SchedClassifier, TestRun as _, Xdp, loaded_programs};
+use aya_obj::programs::XdpAttachType;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
 use hub_tests::lab::{Stopwatch, World};
@@ -33,10 +35,17 @@ fn no_packet_sees_half_a_policy() {
     if !root() {
         return;
     }
-    let world = World::new(1);
+    let world = World::with_uplink(1, "xdp: on");
     world.create(0, &policy("udp", "tcp"));
-    let program = running(&world, "up0", "tc_in");
-    let port = world.router.interface("up0");
+    for (port, hook) in [("up0", "xdp_in"), ("up0", "tc_in"), ("seg0", "tc_out")] {
+        flips_are_whole(&world, port, hook);
+    }
+}
+
+/// Replaces the policy again and again while the program of a hook judges packets to its members.
+fn flips_are_whole(world: &World, interface: &str, hook: &str) {
+    let program = Program::running(world, interface, hook);
+    let port = world.router.interface(interface);
     let mut frames = Vec::new();
     for v4 in FAMILIES {
         let ends = ((outside_at(v4), 4_000), (member_at(0, v4), 7_001));
@@ -45,7 +54,7 @@ fn no_packet_sees_half_a_policy() {
     let mut frames: Vec<Vec<u8>> = frames.iter().map(Datagram::frame).collect();
     for frame in &mut frames {
         // A frame to another station is nobody's to judge.
-        frame[..6].copy_from_slice(&world.router.mac("up0"));
+        frame[..6].copy_from_slice(&world.router.mac(interface));
     }
     let (judged, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let before = ["protocol", "rule_deny"].map(|reason| world.dropped("p0", reason));
@@ -55,7 +64,7 @@ fn no_packet_sees_half_a_policy() {
             world.router.within(|| {
                 while !done.load(Ordering::Relaxed) {
                     for frame in &frames {
-                        judge(&program, frame, port);
+                        program.judge(frame, port);
                         judged.fetch_add(u64::from(REPEAT), Ordering::Relaxed);
                     }
                 }
@@ -77,13 +86,13 @@ fn no_packet_sees_half_a_policy() {
     figure(
         "R2",
         &format!(
-            "{flips} flips, {judged} packets judged ({protocol} by protocol, {rule} by rule), {mixed} mixed verdicts, {:.0} s",
+            "{hook}: {flips} flips, {judged} packets judged ({protocol} by protocol, {rule} by rule), {mixed} mixed verdicts, {:.0} s",
             watch.elapsed().as_secs_f64()
         ),
     );
-    assert_eq!(mixed, 0, "{:#}", world.hub.get("/v1/personas/p0/counters").body);
-    assert!(protocol > judged / 10 && rule > judged / 10, "both policies decide: {protocol} {rule}");
-    assert!(judged > flips * 4 * u64::from(REPEAT), "each flip met packets: {judged}");
+    assert_eq!(mixed, 0, "{hook}: {:#}", world.hub.get("/v1/personas/p0/counters").body);
+    assert!(protocol > judged / 10 && rule > judged / 10, "{hook}: both policies decide: {protocol} {rule}");
+    assert!(judged > flips * 4 * u64::from(REPEAT), "{hook}: each flip met packets: {judged}");
 }
 
 /// A policy that permits one protocol and denies it by a rule, and would allow the other.
@@ -96,26 +105,45 @@ fn policy(permitted: &str, other: &str) -> Value {
     json!({"protocols": [permitted], "security_policies": rules})
 }
 
-/// The program that runs on a port.
-fn running(world: &World, port: &str, hook: &str) -> SchedClassifier {
-    let status = world.hub.get("/v1/status").expect(200);
-    let here = |at: &&Value| at["interface"] == port && at["hook"] == hook;
-    let id = status["attachments"].as_array().unwrap().iter().find(here).unwrap()["program_id"].as_u64();
-    let info = loaded_programs().flatten().find(|info| Some(u64::from(info.id())) == id).unwrap();
-    SchedClassifier::from_program_info(info, "hub_tc_in".into()).unwrap()
+/// A program that runs on a port.
+enum Program {
+    Tc(SchedClassifier),
+    Xdp(Xdp),
 }
 
-fn judge(program: &SchedClassifier, frame: &[u8], port: u32) {
-    // `struct __sk_buff` up to `ifindex`.
-    let mut context = [0; 44];
-    context[40..44].copy_from_slice(&port.to_ne_bytes());
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        repeat: REPEAT,
-        ..TestRunOptions::new()
-    };
-    program.test_run(options).unwrap();
+impl Program {
+    fn running(world: &World, port: &str, hook: &str) -> Self {
+        let status = world.hub.get("/v1/status").expect(200);
+        let here = |at: &&Value| at["interface"] == port && at["hook"] == hook;
+        let id = status["attachments"].as_array().unwrap().iter().find(here).unwrap()["program_id"].as_u64();
+        let info = loaded_programs().flatten().find(|info| Some(u64::from(info.id())) == id).unwrap();
+        let name = format!("hub_{hook}").into();
+        if hook == "xdp_in" {
+            Self::Xdp(Xdp::from_program_info(info, name, XdpAttachType::Interface).unwrap())
+        } else {
+            Self::Tc(SchedClassifier::from_program_info(info, name).unwrap())
+        }
+    }
+
+    /// Judges a frame again and again that comes in, or goes out, by a port.
+    fn judge(&self, frame: &[u8], port: u32) {
+        // `struct __sk_buff` up to `ifindex`; `struct xdp_md`, whose second word is where data ends and whose fourth
+        // is where it came in.
+        let (mut buffer, mut md) = ([0; 44], [0; 24]);
+        buffer[40..44].copy_from_slice(&port.to_ne_bytes());
+        md[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+        md[12..16].copy_from_slice(&port.to_ne_bytes());
+        let options = |context| TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(context),
+            repeat: REPEAT,
+            ..TestRunOptions::new()
+        };
+        match self {
+            Self::Tc(program) => program.test_run(options(&buffer)).unwrap(),
+            Self::Xdp(program) => program.test_run(options(&md)).unwrap(),
+        };
+    }
 }
 
 /// Tells the judge to end, also when the test fails.

@@ -133,6 +133,8 @@ impl Applier {
                 return;
             }
             if matches!(job, Job::Collect) {
+                // What has no connection would be taken for over.
+                self.datapath.settle();
                 self.datapath.sweep(&self.clock);
             }
             let answer = match job {
@@ -218,6 +220,8 @@ impl Applier {
         {
             inventory = Arc::new(fresh);
         }
+        // Programs come onto ports from here on.
+        self.datapath.catch_up();
         let tunnels = self.datapath.put_tunnels(desired, self.network.against());
         if self.network.against() == Against::Kernel || tunnels.put > 0 {
             self.network.raise_tunnels(desired, |name| self.datapath.judges_tunnel(name));
@@ -225,6 +229,7 @@ impl Applier {
         self.network.prepare_interfaces(desired);
         let mut reports = self.datapath.put(desired, &inventory, &self.clock, &mut round.failed);
         reports.push(tunnels);
+        self.datapath.settle();
         self.network.switch(desired);
         let attachments = self.datapath.attachments();
         let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);

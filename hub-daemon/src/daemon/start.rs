@@ -131,6 +131,9 @@ pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<
     let loaded = load::load(&config.bpffs, &capacities)?;
     let (pins, adopted, cold_start) = (loaded.pins.clone(), loaded.adopted, loaded.cold_start.clone());
     tracing::info!(adopted, pins = %pins.display(), "data path loaded");
+    if let Some(why) = &cold_start {
+        tracing::warn!(why, "not all of an earlier run goes on");
+    }
 
     let clock = Clock::calibrate(&pins)?;
     let hook = Hook::choose(config.tc_hook);

@@ -17,13 +17,14 @@ use hub_common::shared::Zero;
 use nix::errno::Errno;
 
 mod mapped;
+pub mod raw;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use mapped::Store;
+use walk::{Form, Walk, one_by_one};
 
-/// Entries asked for at once; doubled when a bucket holds more.
-const CHUNK: usize = 1_024;
 /// Largest key of a map, and room for the kernel's own position in it.
 const KEY_BYTES: usize = 64;
 /// `ENOTSUPP`: what some kernels answer to a command that a map kind lacks.
@@ -75,19 +76,11 @@ pub fn entries<K: Pod + Zero, V: Pod + Zero>(
     map: &MapData,
     mut each: impl FnMut(&K, &[V]) -> ControlFlow<()>,
 ) -> io::Result<()> {
-    let mut walk = Walk::<K, V>::new(map)?;
-    loop {
-        match walk.next(usize::MAX) {
-            Err(error) if walk.position.is_none() && is_unsupported(&error) => {
-                return one_by_one(map, None, usize::MAX, &mut each);
-            }
-            Err(error) => return Err(error),
-            Ok(()) => {}
-        }
-        if walk.deliver(&mut each).is_break() || walk.ended {
-            return Ok(());
-        }
-    }
+    let form = Form { key: 1, value: width::<K, V>(map)? };
+    walk::all(map, form, &mut |keys: &[K], values: &[V]| match keys {
+        [key] => each(key, values),
+        _ => ControlFlow::Continue(()),
+    })
 }
 
 /// Calls `each` with `count` elements of an array from index `first` on, or as many as there are.
@@ -104,24 +97,26 @@ pub fn range<V: Pod + Zero>(
         check_single::<u32, V>(map)?;
         return mapped::range(map, first, count, each);
     }
-    let mut each = |key: &u32, values: &[V]| {
-        each(*key, values);
+    let form = Form { key: 1, value: width::<u32, V>(map)? };
+    let mut each = |keys: &[u32], values: &[V]| {
+        if let [key] = keys {
+            each(*key, values);
+        }
         ControlFlow::Continue(())
     };
     let start = first.checked_sub(1);
-    let mut left = count;
-    let mut walk = Walk::<u32, V>::new(map)?;
     // An array's position is the index before.
-    walk.position = start.map(|index| Token::from(&index));
-    while left > 0 && !walk.ended {
+    let mut walk = Walk::<u32, V>::new(map, form, start.map(|index| Token::from(&index)));
+    let mut left = count;
+    while left > 0 && !walk.has_ended() {
         match walk.next(left) {
             Err(error) if left == count && is_unsupported(&error) => {
-                return one_by_one(map, start, left, &mut each);
+                return one_by_one(map, form, start.as_slice(), left, &mut each);
             }
             Err(error) => return Err(error),
             Ok(()) => {}
         }
-        left = left.saturating_sub(walk.count);
+        left = left.saturating_sub(walk.count());
         // `each` never breaks off.
         let _goes_on = walk.deliver(&mut each);
     }
@@ -193,113 +188,6 @@ pub fn remove<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<usize> {
         removed += done;
     }
     Ok(removed)
-}
-
-/// Buffers of a walk through a map.
-struct Walk<'a, K, V> {
-    map: &'a MapData,
-    width: usize,
-    keys: Vec<K>,
-    values: Vec<V>,
-    position: Option<Token>,
-    count: usize,
-    ended: bool,
-}
-
-impl<'a, K: Pod + Zero, V: Pod + Zero> Walk<'a, K, V> {
-    fn new(map: &'a MapData) -> io::Result<Self> {
-        let width = width::<K, V>(map)?;
-        let mut walk =
-            Self { map, width, keys: Vec::new(), values: Vec::new(), position: None, count: 0, ended: false };
-        walk.grow(CHUNK);
-        Ok(walk)
-    }
-
-    fn grow(&mut self, room: usize) {
-        self.keys.resize(room, K::ZERO);
-        self.values.resize(room * self.width, V::ZERO);
-    }
-
-    /// Reads the next entries, at most `most`.
-    fn next(&mut self, most: usize) -> io::Result<()> {
-        loop {
-            let mut out = self.position.unwrap_or(Token([0; KEY_BYTES]));
-            let mut batch = Batch {
-                from: self.position.as_ref().map_or(0, |token| token.0.as_ptr().addr() as u64),
-                to: out.0.as_mut_ptr().addr() as u64,
-                keys: self.keys.as_mut_ptr().addr() as u64,
-                values: self.values.as_mut_ptr().addr() as u64,
-                count: u32::try_from(self.keys.len().min(most)).unwrap_or(u32::MAX),
-                map_fd: fd(self.map),
-                ..Batch::default()
-            };
-            // SAFETY: `keys` and `values` have room for `count` entries of the sizes that the map has, and
-            // the positions for its largest key; all of them outlive the call.
-            let result = unsafe { call(BPF_MAP_LOOKUP_BATCH, &mut batch) };
-            match result {
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    self.grow(self.keys.len() * 2);
-                    continue;
-                }
-                Err(error) if error.raw_os_error() == Some(libc::EINTR) => continue,
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
-                Err(error) => return Err(error),
-                Ok(()) => {}
-            }
-            self.count = (batch.count as usize).min(self.keys.len());
-            self.position = Some(out);
-            return Ok(());
-        }
-    }
-
-    fn deliver(&self, each: &mut impl FnMut(&K, &[V]) -> ControlFlow<()>) -> ControlFlow<()> {
-        let values = self.values.chunks_exact(self.width);
-        self.keys.iter().zip(values).take(self.count).try_for_each(|(key, values)| each(key, values))
-    }
-}
-
-/// As [`entries`] and [`range`], a call or two for each entry. `most` and the map's size bound the walk.
-fn one_by_one<K: Pod + Zero, V: Pod + Zero>(
-    map: &MapData,
-    start: Option<K>,
-    most: usize,
-    each: &mut impl FnMut(&K, &[V]) -> ControlFlow<()>,
-) -> io::Result<()> {
-    let width = width::<K, V>(map)?;
-    let room = map.info().map_err(from_map)?.max_entries() as usize;
-    let mut previous = start;
-    let mut values = vec![V::ZERO; width];
-    for _ in 0..most.min(room) {
-        let mut key = K::ZERO;
-        let mut next = Element {
-            map_fd: fd(map),
-            key: previous.as_ref().map_or(0, |key| (&raw const *key).addr() as u64),
-            value: (&raw mut key).addr() as u64,
-            ..Element::default()
-        };
-        // SAFETY: both keys have the size that the map has, which `width` checked.
-        match unsafe { call(BPF_MAP_GET_NEXT_KEY, &mut next) } {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
-            result => result?,
-        }
-        let mut look_up = Element {
-            map_fd: fd(map),
-            key: (&raw const key).addr() as u64,
-            value: values.as_mut_ptr().addr() as u64,
-            ..Element::default()
-        };
-        previous = Some(key);
-        // SAFETY: as above, and `values` holds one value for each possible CPU where the map has them.
-        match unsafe { call(BPF_MAP_LOOKUP_ELEM, &mut look_up) } {
-            // Removed since the walk met its key.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
-            result => result?,
-        }
-        if each(&key, &values).is_break() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn remove_one_by_one<K: Pod>(map: &MapData, keys: &[K]) -> io::Result<usize> {

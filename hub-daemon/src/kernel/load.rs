@@ -2,8 +2,17 @@
 //!
 //! Maps are pinned under `<bpffs>/hub/v<layout>`; a map that is there already is adopted, so flows and
 //! policies survive a restart. The kernel does not check that an adopted map has the shape the programs
-//! expect, so this module does: a different shape or capacity is a cold start.
+//! expect, so this module does. A map with another number of entries is made anew in `new`, gets the entries, and
+//! takes the place of the one of before: see [`carry`]. One of another layout begins empty if programs fill it again;
+//! else everything begins anew, a cold start.
 
+pub mod carry;
+mod copy;
+mod decide;
+mod fits;
+mod shapes;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,31 +20,27 @@ use std::path::{Path, PathBuf};
 use aya::maps::MapInfo;
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
-use hub_common::address::Address;
-use hub_common::adjacency::{Adjacency, V6Hop};
-use hub_common::application::Signature;
-use hub_common::candidate::{CandidateHits, CandidateKey};
-use hub_common::detect::{Bar, BarKey, DetectionKey, DetectorSet, Watch, WatchKey};
-use hub_common::event::{HOOKS, REASON_SLOTS};
-use hub_common::flow::{Flow, FlowKey, SharedHop};
-use hub_common::limit::{Limit, LimitSource};
-use hub_common::limits;
-use hub_common::nets::NetLine;
-use hub_common::open::PortSet;
-use hub_common::outcome::Outcome;
-use hub_common::packet::{FragmentKey, FragmentPorts};
-use hub_common::rule::Rule;
-use hub_common::segment::{Failsafe, Gateway, Peer, Policy, Port, Segment, Settings};
-use hub_common::set::{QuarantineKey, SetKey};
-use hub_common::shape::{Histogram, Policer};
-use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters, Sum};
-use hub_common::trace::{TRACE_SLOTS, TraceFilter, TraceGate};
-use hub_common::translation::{Masquerade, Prefix, TranslationKey, Uplink};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use self::carry::{Carry, entries, gone_is_well};
+use self::decide::{Fate, Plan};
+pub use self::shapes::Capacities;
+use self::shapes::{Form, Shape};
+
 /// Counts incompatible changes of map layouts.
 pub const LAYOUT: u32 = 1;
+
+/// Folder below the pins where maps are made that are to take the places of others.
+const STAGE: &str = "new";
+/// Folder below the pins of maps that programs of before still use.
+const OLD: &str = "old";
+/// Folders below the pins.
+pub(crate) const FOLDERS: [&str; 5] = ["prog", "link", "clsact", STAGE, OLD];
+/// The map that is there as long as the data path is.
+const MARK: &str = "SEGMENTS";
+/// Half-open connections.
+const OPENING: &str = "FLOWS_NEW";
 
 /// The kernel object, or nothing where it was not built.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("HUB_EBPF_OBJECT_PATH"));
@@ -76,6 +81,14 @@ pub enum LoadError {
         /// What aya said.
         source: aya::maps::MapError,
     },
+    /// What a map holds cannot be carried over.
+    #[error("carry over the entries of {map}: {source}")]
+    Carry {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A program cannot be pinned.
     #[error("pin program {program}: {source}")]
     Pin {
@@ -84,121 +97,6 @@ pub enum LoadError {
         /// What the kernel said.
         source: aya::pin::PinError,
     },
-}
-
-/// Entries of the maps whose size operators choose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacities {
-    /// Personas, expired ones in quarantine included.
-    pub segments: u32,
-    /// Compiled rules of all personas.
-    pub rules: u32,
-    /// Connections that saw a reply.
-    pub flows: u32,
-    /// Half-open connections.
-    pub opening_flows: u32,
-    /// IPv4 blocks: one for each /16 and /24 that holds longer prefixes.
-    pub v4_blocks: u32,
-    /// IPv6 prefixes.
-    pub v6_prefixes: u32,
-    /// Pairs of personas that may talk.
-    pub peers: u32,
-}
-
-impl Default for Capacities {
-    fn default() -> Self {
-        Self {
-            segments: limits::SEGMENTS,
-            rules: limits::RULES,
-            flows: limits::FLOWS,
-            opening_flows: limits::FLOWS_NEW,
-            v4_blocks: limits::V4_BLOCKS,
-            v6_prefixes: limits::V6_PREFIXES,
-            peers: limits::PEERS,
-        }
-    }
-}
-
-/// Name, key bytes, value bytes and entries of a map.
-type Shape = (&'static str, usize, usize, u32);
-
-impl Capacities {
-    /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 61] {
-        let segments = self.segments.saturating_add(1);
-        let drops = limits::DROPS.max(self.segments.saturating_mul(4));
-        // Each persona may bring a gateway address of either family.
-        let locals = limits::LOCALS.max(self.segments.saturating_mul(2));
-        let (index, address) = (size_of::<u32>(), size_of::<Address>());
-        [
-            ("SETTINGS", index, size_of::<Settings>(), 1),
-            ("PORTS", index, size_of::<Port>(), limits::PORTS),
-            ("TUNNELS", index, size_of::<Port>(), limits::TUNNELS),
-            ("SEGMENTS", index, size_of::<Segment>(), segments),
-            ("POLICIES", index, size_of::<Policy>(), self.policies()),
-            ("RULES", index, size_of::<Rule>(), self.rules),
-            ("SIGNATURE_TABLE", index, size_of::<Signature>(), limits::SIGNATURES),
-            ("PORT_SETS", index, size_of::<PortSet>(), limits::PORT_SETS),
-            ("HOPS", index, size_of::<SharedHop>(), limits::HOPS),
-            ("V4_HOPS", index, size_of::<u64>(), limits::V4_HOPS),
-            ("V6_HOPS", index, size_of::<V6Hop>(), limits::V6_HOPS),
-            ("ADJACENCIES", index, size_of::<Adjacency>(), limits::ADJACENCIES),
-            ("LOCAL_BITS", index, size_of::<u64>(), limits::LOCAL_WORDS),
-            ("V4_ROOT", index, size_of::<u32>(), 65_536),
-            ("V4_BLOCKS", index, 256 * size_of::<u32>(), self.v4_blocks),
-            ("V6_PREFIXES", address + 4, size_of::<u32>(), self.v6_prefixes),
-            ("NETS", index, size_of::<NetLine>(), limits::NET_LINES + 1),
-            ("LOCALS", address, size_of::<u32>(), locals),
-            ("GATEWAYS", size_of::<Gateway>(), size_of::<u32>(), limits::GATEWAYS),
-            ("FAILSAFE", size_of::<Failsafe>(), size_of::<u32>(), limits::FAILSAFE),
-            ("PEERS", size_of::<Peer>(), size_of::<u32>(), self.peers),
-            ("FLOWS", size_of::<FlowKey>(), size_of::<Flow>(), self.flows),
-            ("FLOWS_NEW", size_of::<FlowKey>(), size_of::<Flow>(), self.opening_flows),
-            ("FRAGMENTS", size_of::<FragmentKey>(), size_of::<FragmentPorts>(), limits::FRAGMENTS),
-            ("TRANSLATIONS", size_of::<TranslationKey>() + 4, size_of::<Prefix>(), limits::TRANSLATIONS),
-            ("UPLINKS", index, size_of::<Uplink>(), limits::UPLINKS),
-            ("MASQUERADES", size_of::<FlowKey>(), size_of::<Masquerade>(), limits::MASQUERADES),
-            ("MTUS", index, size_of::<u32>(), segments),
-            ("COUNTERS", index, size_of::<SegmentCounters>(), segments),
-            ("DROPS", size_of::<DropKey>(), size_of::<Hits>(), drops),
-            ("RULE_HITS", index, size_of::<RuleHits>(), self.rules),
-            ("SUMS", index, size_of::<Sum>(), limits::SUMS),
-            ("SETS", size_of::<SetKey>() + 4, size_of::<u64>(), limits::SET_ELEMENTS),
-            ("SET_HOSTS", size_of::<SetKey>(), size_of::<u64>(), limits::SET_ELEMENTS),
-            ("QUARANTINE", size_of::<QuarantineKey>(), size_of::<u64>(), limits::QUARANTINED),
-            ("LIMITS", index, size_of::<Limit>(), limits::RATE_LIMITS),
-            ("LIMIT_SOURCES", size_of::<LimitSource>(), size_of::<u64>(), limits::RATE_SOURCES),
-            ("CONNECTIONS", size_of::<LimitSource>(), size_of::<u64>(), limits::CONNECTION_SOURCES),
-            ("CONNECTION_MAX", index, size_of::<u32>(), segments),
-            ("TOTALS", index, size_of::<HookTotals>(), HOOKS),
-            ("REASONS", index, size_of::<u64>(), HOOKS * REASON_SLOTS),
-            ("EVENT_GATE", index, size_of::<u64>(), REASON_SLOTS),
-            ("WATCHED", index, size_of::<u32>(), segments),
-            ("DETECTOR_SETS", index, size_of::<DetectorSet>(), limits::DETECTOR_SETS),
-            ("WATCHES", size_of::<WatchKey>(), size_of::<Watch>(), limits::WATCHES),
-            ("BARS", size_of::<BarKey>(), size_of::<Bar>(), limits::BARS),
-            ("DETECTIONS", size_of::<DetectionKey>(), size_of::<u64>(), limits::DETECTIONS),
-            ("FLOWS_BEGUN", index, 3 * size_of::<u64>(), segments),
-            ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
-            ("SHAPES", index, size_of::<hub_common::shape::Shape>(), self.policies()),
-            ("POLICERS", index, size_of::<Policer>(), segments),
-            ("HANDSHAKES", size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
-            ("RTTS", index, size_of::<Histogram>(), segments),
-            ("EVENTS", 0, 0, limits::EVENT_BYTES),
-            ("ANSWER", index, size_of::<Outcome>(), 1),
-            ("CLOCK", index, 2 * size_of::<u64>(), 1),
-            ("TRACES", index, size_of::<TraceFilter>(), TRACE_SLOTS),
-            ("TRACE_GATES", index, size_of::<TraceGate>(), TRACE_SLOTS),
-            ("CANDIDATE_HITS", size_of::<CandidateKey>(), size_of::<CandidateHits>(), limits::CANDIDATE_HITS),
-            ("CANDIDATE_SEEN", size_of::<FlowKey>(), 2 * index, limits::CANDIDATE_SEEN),
-            ("CANDIDATE_LOST", index, size_of::<u64>(), 1),
-        ]
-    }
-
-    /// Policies alive at once: an update builds beside.
-    pub fn policies(&self) -> u32 {
-        self.segments.saturating_mul(2)
-    }
 }
 
 /// TC programs.
@@ -215,8 +113,10 @@ pub struct Loaded {
     pub pins: PathBuf,
     /// Whether the maps of an earlier run were adopted: flows go on.
     pub adopted: bool,
-    /// Why maps of an earlier run were not adopted, if there were any.
+    /// What of an earlier run was lost, and why.
     pub cold_start: Option<String>,
+    /// Maps of an earlier run that programs still use beside new ones.
+    pub carry: Carry,
 }
 
 /// Folder of the pinned maps under a BPF file system.
@@ -237,85 +137,105 @@ pub fn ensure_bpffs(path: &Path) -> Result<bool, LoadError> {
 }
 
 /// Loads maps and programs, adopting what an earlier run left pinned.
+///
+/// Until the programs are loaded nothing of before changes, and whenever this ends, what is pinned is whole: the maps of
+/// before, those of now, or each of either.
 pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
     let pins = pins(bpffs);
     let failed = |source: io::Error| LoadError::Bpffs { path: pins.clone(), source };
-    let (mut loaded, adopted, cold_start) = match try_load(&pins, capacities) {
-        Ok(Adoption::Whole(ebpf)) => (ebpf, true, None),
-        Ok(Adoption::Nothing(ebpf)) => (ebpf, false, None),
-        Ok(Adoption::Misfit(why)) => {
-            // Links stay until their ports are attached anew: traffic is judged by the old programs meanwhile.
-            remove_maps(&pins).map_err(failed)?;
-            match try_load(&pins, capacities)? {
-                Adoption::Whole(ebpf) | Adoption::Nothing(ebpf) => (ebpf, false, Some(why)),
-                Adoption::Misfit(why) => return Err(failed(io::Error::other(why))),
-            }
+    for folder in ["prog", "link", STAGE, OLD] {
+        fs::create_dir_all(pins.join(folder)).map_err(failed)?;
+    }
+    // Those of a start that did not come to its end.
+    remove_all(&pins.join(STAGE)).map_err(failed)?;
+    let shapes = capacities.maps();
+    let plan = decide::decide(&shapes, &found(&pins, &shapes), &|shape| fits::needed(&pins, shape));
+    let plan = plan.map_err(failed)?;
+    let mut ebpf = load_maps(&pins, &shapes, &plan)?;
+    load_programs(&mut ebpf)?;
+    let (adopted, cold_start, carry) = match plan {
+        Plan::Each(fates) => {
+            let (copies, left_out) = carry::copy(&pins, &shapes, &fates)?;
+            let carry = Carry::switch(&pins, &shapes, &fates, copies).map_err(failed)?;
+            let empty = fates.into_values().filter_map(|fate| match fate {
+                Fate::Empty(why) => Some(format!("{}: it begins empty", why?)),
+                Fate::Adopted | Fate::Carried => None,
+            });
+            let lost: Vec<String> = empty.chain(left_out).collect();
+            (true, (!lost.is_empty()).then(|| lost.join("; ")), carry)
         }
-        Err(error) => return Err(error),
+        Plan::New | Plan::Cold(_) => {
+            begin_anew(&pins, &shapes).map_err(failed)?;
+            let why = if let Plan::Cold(why) = plan {
+                Some(format!("{why}: connections begin anew"))
+            } else {
+                None
+            };
+            (false, why, Carry::default())
+        }
     };
-    load_programs(&mut loaded, &pins)?;
-    Ok(Loaded { ebpf: loaded, pins, adopted, cold_start })
+    fs::remove_dir(pins.join(STAGE)).map_err(failed)?;
+    pin_programs(&mut ebpf, &pins)?;
+    Ok(Loaded { ebpf, pins, adopted, cold_start, carry })
 }
 
-enum Adoption {
-    Whole(Ebpf),
-    Nothing(Ebpf),
-    Misfit(String),
+/// How the maps that are pinned were made.
+fn found(pins: &Path, shapes: &[Shape]) -> BTreeMap<&'static str, Form> {
+    let form = |name: &str| Form::of(&MapInfo::from_pin(pins.join(name)).ok()?);
+    shapes.iter().filter_map(|shape| Some((shape.name, form(shape.name)?))).collect()
 }
 
-fn try_load(pins: &Path, capacities: &Capacities) -> Result<Adoption, LoadError> {
-    fs::create_dir_all(pins.join("prog"))
-        .and_then(|()| fs::create_dir_all(pins.join("link")))
-        .map_err(|source| LoadError::Bpffs { path: pins.to_owned(), source })?;
-    let maps = capacities.maps();
-    let there = maps.iter().filter(|(name, ..)| pins.join(name).exists()).count();
-    if there != 0 && there != maps.len() {
-        return Ok(Adoption::Misfit(format!("{there} of {} maps are pinned", maps.len())));
-    }
-    if let Some(why) = maps.iter().find_map(|shape| misfit(pins, shape)) {
-        return Ok(Adoption::Misfit(why));
-    }
+/// Takes the maps that are adopted, and makes the others in the stage.
+fn load_maps(pins: &Path, shapes: &[Shape], plan: &Plan) -> Result<Ebpf, LoadError> {
+    let is_adopted =
+        |name: &str| matches!(plan, Plan::Each(fates) if fates.get(name) == Some(&Fate::Adopted));
     let mut loader = EbpfLoader::new();
-    for (name, _, _, entries) in maps {
-        loader.map_max_entries(name, entries);
-        loader.map_pin_path(name, pins.join(name));
+    for Shape { name, form, .. } in shapes {
+        let folder = if is_adopted(name) { pins.to_owned() } else { pins.join(STAGE) };
+        loader.map_max_entries(name, form.entries);
+        loader.map_pin_path(name, folder.join(name));
     }
-    let ebpf = loader.load(OBJECT)?;
-    Ok(if there == 0 { Adoption::Nothing(ebpf) } else { Adoption::Whole(ebpf) })
+    Ok(loader.load(OBJECT)?)
 }
 
-/// What is different about a pinned map, if there is one and anything is.
-fn misfit(pins: &Path, (name, key, value, entries): &Shape) -> Option<String> {
-    let pinned = MapInfo::from_pin(pins.join(name)).ok()?;
-    let found = (pinned.key_size() as usize, pinned.value_size() as usize, pinned.max_entries());
-    let wanted = (*key, *value, *entries);
-    (found != wanted).then(|| format!("map {name} has (key, value, entries) {found:?}, wanted {wanted:?}"))
+/// Puts the maps of the stage into the places of all others. Links stay until their ports are attached anew: traffic is
+/// judged by the old programs meanwhile. Without the mark nobody takes what is there for whole.
+fn begin_anew(pins: &Path, shapes: &[Shape]) -> io::Result<()> {
+    remove_all(&pins.join(OLD))?;
+    let (mark, others): (Vec<&Shape>, Vec<&Shape>) = shapes.iter().partition(|shape| shape.name == MARK);
+    for Shape { name, .. } in mark.iter().chain(&others) {
+        fs::remove_file(pins.join(name)).or_else(gone_is_well)?;
+    }
+    for Shape { name, .. } in others.iter().chain(&mark) {
+        fs::rename(pins.join(STAGE).join(name), pins.join(name))?;
+    }
+    fs::remove_dir(pins.join(OLD))
 }
 
-fn remove_maps(pins: &Path) -> io::Result<()> {
-    for (name, ..) in Capacities::default().maps() {
-        match fs::remove_file(pins.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+fn remove_all(folder: &Path) -> io::Result<()> {
+    entries(folder)?.into_iter().try_for_each(|path| fs::remove_file(path).or_else(gone_is_well))
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), LoadError> {
+    for name in CLASSIFIERS {
+        let loaded = classifier(ebpf, name)?.load();
+        loaded.map_err(|source| LoadError::Program { program: name, source })?;
+    }
+    for name in XDP_PROGRAMS {
+        xdp(ebpf, name)?.load().map_err(|source| LoadError::Program { program: name, source })?;
     }
     Ok(())
 }
 
-fn load_programs(ebpf: &mut Ebpf, pins: &Path) -> Result<(), LoadError> {
+fn pin_programs(ebpf: &mut Ebpf, pins: &Path) -> Result<(), LoadError> {
     for name in CLASSIFIERS {
-        let program = classifier(ebpf, name)?;
-        program.load().map_err(|source| LoadError::Program { program: name, source })?;
         let path = pins.join("prog").join(name);
         // A pin of an earlier run names the program of then.
         drop(fs::remove_file(&path));
-        program.pin(&path).map_err(|source| LoadError::Pin { program: name, source })?;
-    }
-    for name in XDP_PROGRAMS {
-        xdp(ebpf, name)?.load().map_err(|source| LoadError::Program { program: name, source })?;
+        classifier(ebpf, name)?.pin(&path).map_err(|source| LoadError::Pin { program: name, source })?;
     }
     Ok(())
 }

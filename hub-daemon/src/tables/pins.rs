@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::command::Inventory;
 use crate::desired::Desired;
-use crate::kernel::load::{self, CLASSIFIERS, Capacities};
+use crate::kernel::load::{self, CLASSIFIERS, Capacities, FOLDERS};
 use crate::reconcile::Table;
 
 /// What cannot be read or removed.
@@ -58,14 +58,14 @@ impl Pins {
 
     /// Whether the running version needs what is pinned below its folder under this name.
     fn is_needed(&self, folder: &str, name: &str) -> bool {
-        let maps = || Capacities::default().maps().into_iter().any(|(map, ..)| map == name);
+        let maps = || Capacities::default().maps().into_iter().any(|map| map.name == name);
         match folder {
             "prog" => CLASSIFIERS.contains(&name),
             "link" => {
                 let index = name.split_once('-').and_then(|(index, _)| index.parse().ok());
                 index.is_some_and(|index: u32| self.ports.contains(&index))
             }
-            _ => ["prog", "link", "clsact"].contains(&name) || maps(),
+            _ => FOLDERS.contains(&name) || maps(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A life is a persona made, changed and deleted; an end is one that comes to its deadline; a start is that of a
 //! daemon which takes over the pins, maps and programs of the one before it, as in an upgrade; a resize is a start
-//! whose maps have another size, so that all of them are made anew beside the programs that run. With many personas
+//! whose maps have another size, so that they are made anew beside the programs that run, with what they held. With many personas
 //! a change is a line of the journal, whose calls have cases of their own; so have lives of a persona that has
 //! everything. Each case names
 //! one system call, what befalls it, and which of the calls of each thread is meant.
@@ -101,7 +101,14 @@ fn few() -> Vec<Case> {
         what: What::End,
         fault: Fault { call, befalls: fault, at, of_state: call == "write" },
     });
-    let resizes = [("unlink", 20, "signal=KILL"), ("bpf", 200, "error=ENOMEM")];
+    let resizes = [
+        ("unlink", 4, "signal=KILL"),
+        ("bpf", 200, "error=ENOMEM"),
+        ("rename", 1, "signal=KILL"),
+        ("rename", 12, "signal=KILL"),
+        ("rename", 29, "error=EIO"),
+        ("bpf", 700, "signal=KILL"),
+    ];
     let resizes = resizes.map(|(call, at, fault)| Case {
         what: What::Resize,
         fault: Fault { call, befalls: fault, at, of_state: false },

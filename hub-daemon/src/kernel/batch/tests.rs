@@ -17,7 +17,11 @@ fn read(map: &MapData) -> [BTreeMap<u32, u64>; 2] {
         ControlFlow::Continue(())
     };
     entries(map, |key: &u32, values: &[u64]| each(batched, key, values)).unwrap();
-    one_by_one(map, None, usize::MAX, &mut |key: &u32, values: &[u64]| each(single, key, values)).unwrap();
+    let form = Form { key: 1, value: width::<u32, u64>(map).unwrap() };
+    one_by_one(map, form, &[], usize::MAX, &mut |keys: &[u32], values: &[u64]| {
+        each(single, &keys[0], values)
+    })
+    .unwrap();
     found
 }
 

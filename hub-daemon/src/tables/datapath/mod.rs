@@ -45,7 +45,8 @@ use crate::desired::Desired;
 use crate::desired::shared_map::SharedMap;
 use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
-use crate::kernel::load::{Capacities, Loaded};
+use crate::kernel::load::carry::Carry;
+use crate::kernel::load::{Capacities, LoadError, Loaded};
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Against, Failure, Report};
@@ -100,12 +101,14 @@ pub struct Datapath {
     detectors: detectors::DetectorMaps,
     times: shapes::Times,
     connections: connections::Connections,
+    /// Maps of before that programs of before still use.
+    carry: Carry,
 }
 
 impl Datapath {
     /// Takes the maps of a loaded object and reads what an earlier run left in them.
     pub fn new(loaded: Loaded, capacities: &Capacities, hook: Hook) -> Result<Self, MapFault> {
-        let Loaded { mut ebpf, pins, adopted, .. } = loaded;
+        let Loaded { mut ebpf, pins, adopted, carry, .. } = loaded;
         let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
         let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
         let small = small::Small::new(&mut ebpf)?;
@@ -135,7 +138,18 @@ impl Datapath {
             detectors,
             times,
             connections,
+            carry,
         })
+    }
+
+    /// Has programs find what those of before put into their own maps since the last time.
+    pub fn catch_up(&mut self) {
+        told(self.carry.catch_up());
+    }
+
+    /// As [`Self::catch_up`], and lets go of maps of before that no program uses any more.
+    pub fn settle(&mut self) {
+        told(self.carry.settle(grace::wait));
     }
 
     /// Puts what is wanted: policies, segments, peers, prefixes, then ports with their programs.
@@ -303,4 +317,11 @@ impl Datapath {
 pub(crate) fn failure(table: &'static str, error: &MapFault) -> Report {
     let failure = Failure { object: table.to_owned(), error: error.to_string(), persona: None };
     Report { table, failures: vec![failure], ..Report::default() }
+}
+
+/// What could not be carried over now is by the next pass.
+fn told(result: Result<(), LoadError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "maps of before are kept");
+    }
 }
