@@ -173,8 +173,6 @@ pub struct Interface {
 pub struct InterfaceAddress {
     /// Whether nothing chooses it as a source yet, or any more.
     pub deprecated: bool,
-    /// Whether it is probed that nobody else on the link has it before it is put there.
-    pub probe: bool,
     /// How far it is known.
     pub scope: AddressScope,
 }

@@ -9,8 +9,8 @@ use ring::digest::{SHA256, digest};
 use super::Record;
 use super::seat::Seat;
 use crate::desired::interfaces::{
-    Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver, RuleScope, Slot,
-    Tunnel, slot_table, through_gateway,
+    AddressScope, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver,
+    RuleScope, Slot, Tunnel, slot_table, through_gateway,
 };
 use crate::desired::{Desired, LINK_PREFIX, Port, Role, Xdp};
 use crate::document::interface::RoutesDocument;
@@ -45,10 +45,10 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
         // In one network all have one scope: that of those that decide.
         let beside = live.addresses().iter().find(|(beside, _)| beside.trunc() == address.trunc());
         let scope = beside.map_or(*scope, |(_, scope)| *scope);
-        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope });
+        addresses.insert(*address, InterfaceAddress { deprecated: true, scope });
     }
     for (address, scope) in live.addresses() {
-        addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
+        addresses.insert(*address, InterfaceAddress { deprecated: false, scope: *scope });
     }
     let mut routes = [routes_of(Some(pair.live), segment), routes_of(pair.other, segment)];
     let has_routes = routes.iter().any(|routes| !routes.is_empty());

@@ -3,6 +3,7 @@
 //! Its sockets stay open: they work in the namespace from any thread, so that a switch costs one system call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -57,6 +58,8 @@ pub(super) struct Space {
     routes: Routes,
     pub(super) held: Held,
     pub(super) wanted: Wanted,
+    /// Addresses that are not put, by link: somebody else has them, or nobody could be asked.
+    pub(super) taken: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Space {
@@ -69,7 +72,15 @@ impl Space {
             None => sockets()?,
             Some(namespace) => namespace.run(sockets)??,
         };
-        Ok(Self { name, namespace, netlink, routes, held: Held::default(), wanted: Wanted::default() })
+        Ok(Self {
+            name,
+            namespace,
+            netlink,
+            routes,
+            held: Held::default(),
+            wanted: Wanted::default(),
+            taken: BTreeSet::new(),
+        })
     }
 
     /// Reads what the namespace holds, and says what these records want of it.
@@ -117,6 +128,7 @@ impl Space {
         let wanted = &mut self.wanted;
         wanted.records.push(record.to_owned());
         if let Some(link) = link {
+            let is_there = |net: &IpNet| self.held.addresses.contains_key(&(link.index, *net));
             let addresses = interface.addresses.iter();
             wanted.addresses.extend(addresses.map(|(net, address)| ((link.index, *net), *address)));
             wanted.mtus.extend(interface.mtu.map(|mtu| (link.index, mtu)));
@@ -150,6 +162,7 @@ impl Space {
             let held = self.held.routes.get(&key);
             if let Some(way) = &way
                 && held.and_then(Option::as_ref) != Some(way)
+                && !self.lacks_source(way)
             {
                 let record = self.wanted.owners.get(&key.table).cloned().unwrap_or_default();
                 let put = self.routes.put_way(&key, way);
@@ -168,6 +181,14 @@ impl Space {
                 outcome.count(record, result);
             }
         }
+    }
+
+    /// Whether the source of a route is an address that is not put: the kernel would refuse it, and why is told.
+    fn lacks_source(&self, way: &Way) -> bool {
+        way.source.is_some_and(|source| {
+            let is_there = self.held.addresses.keys().any(|(_, net)| net.addr() == source);
+            !is_there && self.taken.iter().any(|(_, address)| *address == source)
+        })
     }
 
     /// Rules that stand for a source and are not there; a source without any gets its switch with them.
