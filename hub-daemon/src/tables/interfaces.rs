@@ -17,6 +17,7 @@ mod outcome;
 mod rules;
 mod sizes;
 mod space;
+mod twins;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,6 +163,12 @@ impl Interfaces {
             place.insert(Space::open(name.cloned(), namespace)?);
         }
         Ok(home)
+    }
+
+    /// Whether the interface of a record is another record's, as the last pass found.
+    pub fn is_twin(&self, record: &str) -> bool {
+        let space = self.homes.get(record).and_then(|home| self.spaces.get(home));
+        space.is_some_and(|space| space.wanted.twins.contains(record))
     }
 
     fn records<'a>(

@@ -12,6 +12,7 @@ use hub_daemon::desired::interfaces::{
 use hub_daemon::model::PersonaId;
 use hub_daemon::reconcile::{Against, Report};
 use hub_daemon::tables::interfaces::Interfaces;
+use jiff::Timestamp;
 
 use crate::lab::{Folder, Member, ip, lab, open, wait_until};
 
@@ -44,6 +45,7 @@ pub(crate) fn inside(member: &Member, command: &str) -> String {
 pub(crate) fn interface(member: &Member, addresses: &[&str]) -> Interface {
     Interface {
         place: Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) },
+        made_at: Timestamp::UNIX_EPOCH,
         persona: PersonaId("red".into()),
         addresses: addresses.iter().map(|net| (net.parse().unwrap(), InterfaceAddress::default())).collect(),
         mtu: None,

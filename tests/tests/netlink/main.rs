@@ -18,3 +18,4 @@ mod scopes;
 mod tables;
 mod teardown;
 mod tunnels;
+mod twins;

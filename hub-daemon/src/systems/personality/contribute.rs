@@ -62,6 +62,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     };
     let interface = Interface {
         place: record.settings.place.clone(),
+        made_at: record.created_at,
         persona: record.carrier.clone(),
         addresses,
         mtu: live.mtu(),

@@ -19,7 +19,7 @@ use crate::desired::interfaces::{
     INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRouteKey, Slot,
 };
 use crate::desired::{Namespace, RouteKey};
-use crate::kernel::links::{FoundLink, select};
+use crate::kernel::links::FoundLink;
 use crate::kernel::namespace::{NamespaceError, OpenNamespace};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table as _;
@@ -36,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) mtus: BTreeMap<u32, u32>,
     /// Who wants something.
     pub(super) records: Vec<String>,
+    /// Those of them whose interface another record has: nothing is put for them.
+    pub(super) twins: BTreeSet<String>,
     /// Whose a link, by index, or a routing table is.
     pub(super) owners: BTreeMap<u32, String>,
 }
@@ -111,22 +113,30 @@ impl Space {
             }
         }
         self.wanted = Wanted::default();
+        let mut links = self.links(records);
         for (record, interface) in records {
-            self.want(record, interface, outcome);
+            let link = match links.remove(record) {
+                Some(Ok(link)) => Some(link),
+                Some(Err(error)) => {
+                    if matches!(error, InterfaceError::Twin { .. }) {
+                        self.wanted.twins.insert((*record).to_owned());
+                    }
+                    outcome.fail(record, error);
+                    None
+                }
+                None => None,
+            };
+            self.want(record, interface, link.as_ref());
         }
         Ok(())
     }
 
-    fn want(&mut self, record: &str, interface: &Interface, outcome: &mut Outcome) {
-        let link = match select(&self.held.links, &interface.place.selector) {
-            Ok(link) => Some(link),
-            Err(error) => {
-                outcome.fail(record, error);
-                None
-            }
-        };
+    fn want(&mut self, record: &str, interface: &Interface, link: Option<&FoundLink>) {
         let wanted = &mut self.wanted;
         wanted.records.push(record.to_owned());
+        if wanted.twins.contains(record) {
+            return;
+        }
         if let Some(link) = link {
             let is_there = |net: &IpNet| self.held.addresses.contains_key(&(link.index, *net));
             let addresses = interface.addresses.iter();
@@ -171,6 +181,9 @@ impl Space {
             self.wanted.routes.insert(key, way);
         }
         for (record, interface) in records {
+            if self.wanted.twins.contains(*record) {
+                continue;
+            }
             let live = self.live(interface).unwrap_or(interface.live);
             let changes = rules::sources(interface)
                 .into_iter()
