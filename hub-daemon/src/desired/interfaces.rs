@@ -176,6 +176,8 @@ pub struct Interface {
 pub struct InterfaceAddress {
     /// Whether nothing chooses it as a source yet, or any more.
     pub deprecated: bool,
+    /// Whether it is only to stay for a while where it is there.
+    pub leaves: bool,
     /// How far it is known.
     pub scope: AddressScope,
 }

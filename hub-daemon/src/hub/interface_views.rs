@@ -51,7 +51,11 @@ impl Hub {
             let seats = (seat(&live), other.as_deref().map(seat).unwrap_or_default());
             let live = Laid { personality: &live, seat: &seats.0 };
             let other = other.as_deref().map(|personality| Laid { personality, seat: &seats.1 });
-            contribute(desired, record, carrier.segment, Pair { live, other });
+            let departed = record.departed.iter().filter(|_| other.is_none());
+            let departed = departed.filter_map(|version| self.worn(record, version));
+            let departed = departed.flat_map(|personality| personality.addresses().clone()).collect();
+            let pair = Pair { live, other, departed: &departed };
+            contribute(desired, record, carrier.segment, pair);
         }
     }
 

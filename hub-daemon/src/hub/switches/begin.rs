@@ -72,6 +72,7 @@ impl Hub {
             is_another(record, &to)?;
             let layout = record.layout.with(Some(to.clone()));
             self.spare(&name, &to, order.ordered_by);
+            self.with_record(&name, |record| record.departed.clear());
             self.lay(&name, layout, now)?;
         }
         let id = self.operation_id(now);

@@ -140,6 +140,7 @@ impl Space {
         if let Some(link) = link {
             let is_there = |net: &IpNet| self.held.addresses.contains_key(&(link.index, *net));
             let addresses = interface.addresses.iter();
+            let addresses = addresses.filter(|(net, address)| !address.leaves || is_there(net));
             wanted.addresses.extend(addresses.map(|(net, address)| ((link.index, *net), *address)));
             wanted.mtus.extend(interface.mtu.map(|mtu| (link.index, mtu)));
             wanted.owners.insert(link.index, record.to_owned());
