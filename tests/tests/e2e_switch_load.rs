@@ -144,6 +144,7 @@ fn both_ends_of_what_a_switch_forbids_get_a_reset() {
             now = now.other();
             let end = resource.switch(now.name(), &json!({"urgent": true}));
             assert_eq!(end["outcome"], "committed", "{end:#}");
+            assert_eq!(end["flows"]["active"], 1, "it was counted, though nobody waited: {end:#}");
             expect_reset((near, far), client_speaks, &format!("IPv4 {v4}"));
         }
     }

@@ -183,6 +183,7 @@ impl StoredSwitch {
             verified: Vec::new(),
             checks: Vec::new(),
             flows: None,
+            counts: 0,
             failure: self.failure,
         }
     }

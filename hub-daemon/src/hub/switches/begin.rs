@@ -104,6 +104,7 @@ impl Hub {
             verified: Vec::new(),
             checks: Vec::new(),
             flows: None,
+            counts: since,
             failure: None,
         };
         let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);

@@ -139,7 +139,7 @@ impl Switching {
     /// Answers the checks that are asked; those that have one of these words in them have failed.
     pub(super) fn answer(&mut self, interface: &str, failed: &[&str]) {
         let wanted = self.view(interface).wants;
-        let [wanted] = wanted.as_slice() else { panic!("{wanted:?}") };
+        let [wanted, ..] = wanted.as_slice() else { panic!("{wanted:?}") };
         let Question::Checks { asked, .. } = &wanted.question else { panic!("{wanted:?}") };
         let result = |words: String| CheckResult {
             passed: !failed.iter().any(|word| words.contains(word)),
