@@ -304,9 +304,9 @@ async fn dropped(datapath: Arc<dyn Datapath>, force: InForce) -> Result<u64, Str
 /// How many packets are judged as rules say, or which one is judged otherwise.
 async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<String, String> {
     let judging = spawn_blocking(move || {
-        let probes = probes::probes(&force);
-        let questions: Vec<_> = probes.iter().map(|probe| probe.question.clone()).collect();
-        let answers = datapath.judge(&questions).map_err(|error| error.to_string())?;
+        let probes = probes::probes(&force, Timestamp::now());
+        let asked: Vec<_> = probes.iter().map(|probe| probe.asked.clone()).collect();
+        let answers = datapath.judge(&asked).map_err(|error| error.to_string())?;
         probes::compare(force.segment, &probes, &answers)
     });
     let told = judging.await.map_err(|error| error.to_string())??;
