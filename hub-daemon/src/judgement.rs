@@ -2,7 +2,17 @@
 
 use hub_common::event::Reason;
 
+use crate::datapath_view::Question;
 use crate::model::SegmentId;
+
+/// A packet for the programs to judge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The packet, with the port that it comes in by.
+    pub question: Question,
+    /// Where the port is the device of a tunnel, in whatever namespace: whether the packet goes into it.
+    pub tunnel: Option<bool>,
+}
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -159,6 +159,9 @@ fn rules_judge_what_goes_through_the_tunnel_of_a_personality() {
     let streams = FAMILIES.map(|v4| Stream::start(from, to, resource_at(v4), port(v4), pause));
     let done = scene.switch("vpn");
     assert!(done.to_string().contains("handshake"), "it was waited for: {done:#}");
+    let rules = done["checks"].as_array().unwrap().iter().find(|check| check["check"] == "rules").unwrap();
+    let told = rules["detail"].as_str().unwrap().split(' ').next().unwrap().parse::<u32>().unwrap();
+    assert!(told > 8, "packets in the tunnel were asked about as well: {rules:#}");
     scene.expect_judged();
     let link = scene.link();
     for v4 in FAMILIES {

@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
-use hub_tests::lab::resource::Which::{Open, Shut};
+use hub_tests::lab::resource::Which::{self, Open, Shut};
 use hub_tests::lab::resource::{BOTH, BULK, FREE, FREE_TOO, Resource, SWITCH, resource_at};
-use hub_tests::lab::world::FAMILIES;
+use hub_tests::lab::world::{FAMILIES, outside_at, with_port};
 use hub_tests::lab::{Stopwatch, Stream, echoes, wait_until};
 use hub_tests::root;
 use serde_json::json;
 
 /// Switches in everyday runs and in long ones.
 const SWITCHES: [u64; 2] = [8, 100];
+/// Port of a server that checks ask for.
+const ASKED: u16 = 7_300;
 /// Between two datagrams.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Between two pieces of each transfer: as much as a busy link carries, and no more than two processors have time for.
@@ -142,6 +144,7 @@ fn both_ends_of_what_a_switch_forbids_get_a_reset() {
             now = now.other();
             let end = resource.switch(now.name(), &json!({"urgent": true}));
             assert_eq!(end["outcome"], "committed", "{end:#}");
+            assert_eq!(end["flows"]["active"], 1, "it was counted, though nobody waited: {end:#}");
             expect_reset((near, far), client_speaks, &format!("IPv4 {v4}"));
         }
     }
@@ -210,6 +213,41 @@ fn an_address_that_came_with_a_switch_is_reset_when_that_goes_back() {
         }
         assert!(kept.iter_mut().all(|stream| echoes(stream, SWITCH)), "what both have goes on");
         resource.expect_whole(Open, "back");
+    }
+}
+
+#[test]
+fn the_way_to_the_default_resets_what_was_given_up() {
+    if !root() {
+        return;
+    }
+    let needed = json!({"health": {"targets": [{"tcp": with_port(outside_at(true), ASKED)}]}});
+    let mut safe = Shut.definition(&json!({"ip_addresses": ["10.20.0.5/24", "fd00:20::5/64"]}));
+    safe["name"] = "safe".into();
+    safe.as_object_mut().unwrap().remove("routing_table");
+    for client_speaks in [true, false] {
+        let resource = Resource::bare("");
+        let outside = &resource.world.outside;
+        let asked = outside.listen(ASKED);
+        for definition in [Open.definition(&needed), Shut.definition(&needed), safe.clone()] {
+            resource.keep(&definition);
+        }
+        resource.enlist(&json!({"default": "safe"}));
+        let addresses = |which: Which| FAMILIES.map(|v4| which.address(v4).parse::<IpAddr>().unwrap());
+        // Of a port that all let in: the address alone is why these end. They hear nothing while they say nothing.
+        let went = addresses(Open).map(|address| (address, pair(&resource, address, BULK)));
+        let began = resource.order("shut", &json!({"drain": {"timeout": "0s"}})).expect(202);
+        wait_until("it is verified", SWITCH, || resource.state() == "verifying");
+        let came = addresses(Shut).map(|address| (address, pair(&resource, address, BULK)));
+        let mut kept = FAMILIES.map(|v4| outside.connect(resource_at(v4), BOTH));
+        drop(asked);
+        let end = resource.finish(began["id"].as_str().unwrap());
+        assert_eq!(end["outcome"], "fell_back", "{end:#}");
+        for (address, held) in went.into_iter().chain(came) {
+            expect_reset(held, client_speaks, &format!("{address}"));
+            outside.expect_tcp(address, BOTH, Refused);
+        }
+        assert!(kept.iter_mut().all(|stream| echoes(stream, SWITCH)), "what the default has goes on");
     }
 }
 

@@ -77,6 +77,42 @@ fn a_switch_whose_rules_came_to_harm_goes_back() {
     resource.expect_whole(Open, "after the harm");
 }
 
+/// Packets that the check of rules was about.
+fn told(checks: &Value) -> u32 {
+    let (passed, detail) = answer(checks).unwrap();
+    assert!(passed, "{detail}");
+    detail.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_sets_limits_and_ends_decide_is_asked_about() {
+    if !root() {
+        return;
+    }
+    let resource = Resource::new();
+    let alone = |name: &str, rule: Value| {
+        let mut definition = Shut.definition(&json!({"firewall_rules": [rule], "sets": {
+            "staff": {"entries": ["198.51.100.0/24", "2001:db8:51::/64"]}}}));
+        definition["name"] = name.into();
+        resource.keep(&definition);
+        resource.switch(name, &json!({}))
+    };
+    let rules = [
+        json!({"protocol": "tcp", "port": BOTH, "source": "@staff", "action": "allow"}),
+        json!({"protocol": "tcp", "port": BOTH, "action": "rate_limit", "rate": "100/s"}),
+        json!({"protocol": "tcp", "port": BOTH, "action": "allow", "expires_at": "2100-01-01T00:00:00Z"}),
+    ];
+    for (number, rule) in rules.into_iter().enumerate() {
+        let end = alone(&format!("alone{number}"), rule.clone());
+        assert_eq!(end["outcome"], "committed", "{end:#}");
+        assert_eq!(told(&end["checks"]), 6, "nothing else lets anything in: {rule}");
+    }
+    // There is room for one connection a second, and two packets are asked about at once: neither takes it.
+    let limited = json!({"protocol": "tcp", "port": BOTH, "action": "rate_limit", "rate": "1/s", "burst": 1});
+    let end = alone("limited", limited);
+    assert_eq!((told(&end["checks"]), &end["outcome"]), (6, &json!("committed")), "{end:#}");
+}
+
 #[test]
 fn harm_that_comes_later_is_told_in_both_families() {
     if !root() {

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use hub_common::event::Reason;
 use jiff::Timestamp;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
@@ -61,6 +61,7 @@ struct Observer {
     datapath: Arc<dyn Datapath>,
     runtime_dir: PathBuf,
     snapshot: tokio::sync::watch::Receiver<Arc<Snapshot>>,
+    turn: Arc<Semaphore>,
 }
 
 /// Answers questions until the hub is gone.
@@ -70,6 +71,7 @@ pub async fn observe(handle: HubHandle, runtime_dir: PathBuf) {
         datapath: Arc::clone(&handle.datapath),
         runtime_dir,
         snapshot: handle.snapshot.clone(),
+        turn: Arc::new(Semaphore::new(1)),
     };
     let mut snapshots = handle.snapshot;
     let mut works: BTreeMap<Asked, Work> = BTreeMap::new();
@@ -125,8 +127,11 @@ impl Observer {
                     self.tell(&interface, ticket, seen).await;
                 }
             }
-            Question::Flows { segment, judged } => {
+            Question::Flows { segment, judged, awaited: true } => {
                 self.count(&interface, ticket, segment, Arc::new(judged)).await;
+            }
+            Question::Flows { segment, judged, awaited: false } => {
+                self.note(&interface, ticket, segment, Arc::new(judged)).await;
             }
         }
     }
@@ -254,6 +259,22 @@ impl Observer {
         }
     }
 
+    /// Counts connections of a switch that waits for none, once a second: one interface after the other, so that
+    /// neither flips nor counts that are waited for have to share processors with all of them.
+    async fn note(&self, interface: &str, ticket: u64, segment: SegmentId, judged: Arc<Judged>) {
+        loop {
+            let Ok(turn) = self.turn.acquire().await else { return };
+            let (datapath, asked) = (Arc::clone(&self.datapath), Arc::clone(&judged));
+            match spawn_blocking(move || look(datapath.as_ref(), segment, &asked, None)).await {
+                Ok(Ok(waited)) => self.tell(interface, ticket, Observation::Flows(waited.count)).await,
+                Ok(Err(error)) => tracing::warn!(interface, %error, "connections cannot be counted"),
+                Err(_) => return,
+            }
+            drop(turn);
+            sleep(COUNT).await;
+        }
+    }
+
     /// Whether no more connections of TCP have ended.
     fn stands(&self, segment: SegmentId, ended: Option<u64>) -> bool {
         ended.is_none() || self.datapath.ended(segment).ok() == ended
@@ -283,9 +304,9 @@ async fn dropped(datapath: Arc<dyn Datapath>, force: InForce) -> Result<u64, Str
 /// How many packets are judged as rules say, or which one is judged otherwise.
 async fn judge(datapath: Arc<dyn Datapath>, force: InForce) -> Result<String, String> {
     let judging = spawn_blocking(move || {
-        let probes = probes::probes(&force);
-        let questions: Vec<_> = probes.iter().map(|probe| probe.question.clone()).collect();
-        let answers = datapath.judge(&questions).map_err(|error| error.to_string())?;
+        let probes = probes::probes(&force, Timestamp::now());
+        let asked: Vec<_> = probes.iter().map(|probe| probe.asked.clone()).collect();
+        let answers = datapath.judge(&asked).map_err(|error| error.to_string())?;
         probes::compare(force.segment, &probes, &answers)
     });
     let told = judging.await.map_err(|error| error.to_string())??;

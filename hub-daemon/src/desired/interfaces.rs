@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use hub_common::segment::TUNNEL_INDEX;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +151,8 @@ pub fn slot_table(segment: SegmentId, slot: Slot) -> u32 {
 pub struct Interface {
     /// Which interface.
     pub place: Place,
+    /// When its record was made: of several that turn out to be one interface, the first has it.
+    pub made_at: Timestamp,
     /// The persona that carries its policy; faults are told to it.
     pub persona: PersonaId,
     /// Its addresses.
@@ -173,8 +176,8 @@ pub struct Interface {
 pub struct InterfaceAddress {
     /// Whether nothing chooses it as a source yet, or any more.
     pub deprecated: bool,
-    /// Whether it is probed that nobody else on the link has it before it is put there.
-    pub probe: bool,
+    /// Whether it is only to stay for a while where it is there.
+    pub leaves: bool,
     /// How far it is known.
     pub scope: AddressScope,
 }

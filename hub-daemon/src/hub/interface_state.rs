@@ -87,6 +87,9 @@ pub struct StoredRecord {
     pub standing: Standing,
     /// The switch that is under way.
     pub switch: Option<StoredSwitch>,
+    /// Personalities whose addresses are refused because they were given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub departed: Vec<Version>,
     /// When the other slot is emptied.
     pub retires_at: Option<Timestamp>,
     /// When it goes back.
@@ -180,6 +183,7 @@ impl StoredSwitch {
             verified: Vec::new(),
             checks: Vec::new(),
             flows: None,
+            counts: 0,
             failure: self.failure,
         }
     }
@@ -208,6 +212,7 @@ impl Hub {
             last_known_good: record.last_known_good.clone(),
             standing: record.standing,
             switch: record.switch.as_ref().map(StoredSwitch::new),
+            departed: record.departed.clone(),
             retires_at: record.retires_at,
             temporary: record.temporary.clone(),
             health: record.health.stored(),
@@ -297,6 +302,7 @@ impl Hub {
             last_known_good: stored.last_known_good,
             standing: stored.standing,
             switch: stored.switch.map(StoredSwitch::revived),
+            departed: stored.departed,
             retires_at: stored.retires_at,
             temporary: stored.temporary,
             health: stored.health,

@@ -14,7 +14,7 @@ use crate::model::personality::Personality;
 use crate::model::policy::Policy;
 use crate::model::prefix;
 use crate::systems::personality::contribute::{Laid, Pair, contribute, tunnel_name};
-use crate::systems::personality::probes::InForce;
+use crate::systems::personality::probes::{InForce, Members, Rules};
 use crate::systems::personality::seat::Seat;
 use crate::systems::personality::switch::{GRACE, Phase};
 use crate::systems::personality::{Record, Standing, Temporary};
@@ -51,7 +51,11 @@ impl Hub {
             let seats = (seat(&live), other.as_deref().map(seat).unwrap_or_default());
             let live = Laid { personality: &live, seat: &seats.0 };
             let other = other.as_deref().map(|personality| Laid { personality, seat: &seats.1 });
-            contribute(desired, record, carrier.segment, Pair { live, other });
+            let departed = record.departed.iter().filter(|_| other.is_none());
+            let departed = departed.filter_map(|version| self.worn(record, version));
+            let departed = departed.flat_map(|personality| personality.addresses().clone()).collect();
+            let pair = Pair { live, other, departed: &departed };
+            contribute(desired, record, carrier.segment, pair);
         }
     }
 
@@ -136,8 +140,15 @@ impl Hub {
             segment: carrier.segment,
             port: self.port_of(&record.settings),
             members: [true, false].into_iter().filter_map(member).collect(),
-            policy: Arc::clone(&carrier.policy),
-            other: carrier.candidate.as_ref().map(|candidate| Arc::clone(&candidate.policy)),
+            tunnel: self.tunnel_view(record),
+            deciding: Rules {
+                policy: Arc::clone(&carrier.policy),
+                sets: Members::of(&carrier.persona, &carrier.lists),
+            },
+            other: carrier.candidate.as_ref().map(|candidate| Rules {
+                policy: Arc::clone(&candidate.policy),
+                sets: Members::of(&candidate.persona, &carrier.lists),
+            }),
         })
     }
 

@@ -191,6 +191,7 @@ impl Hub {
             last_known_good: None,
             standing: Standing::Active,
             switch: None,
+            departed: Vec::new(),
             retires_at: None,
             temporary: None,
             health,

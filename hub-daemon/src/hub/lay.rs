@@ -21,7 +21,7 @@ use crate::document::persona::PersonaDocument;
 use crate::document::rule::RuleDocument;
 use crate::model::PersonaId;
 use crate::model::interface::InterfaceRecord;
-use crate::model::personality::{Carried, Personality, Version};
+use crate::model::personality::{Carried, LEAVING, Personality, Version};
 use crate::model::policy::{Action, Policy};
 use crate::systems::persona::candidate::Candidate;
 use crate::systems::persona::{self, Life};
@@ -33,6 +33,14 @@ use crate::view::Origin;
 type Worn = BTreeMap<Version, Arc<Personality>>;
 /// What personalities refuse already because the other one has it alone.
 type Lost = BTreeMap<Version, Vec<IpNet>>;
+
+/// What a layout is made with of what was before it.
+#[derive(Clone, Copy)]
+struct Past<'a> {
+    spared: &'a BTreeMap<Version, Connection>,
+    lost: &'a Lost,
+    departed: &'a [Version],
+}
 
 fn author() -> Author {
     Author { origin: Origin::Interface, rule_lines: Vec::new() }
@@ -66,7 +74,8 @@ impl Hub {
     ) -> Result<PersonaId, Rejection> {
         let worn = self.wear(settings, layout)?;
         let port = self.port_of(settings);
-        let (live, _) = self.carriers(settings, layout, &worn, &BTreeMap::new(), &Lost::new(), &port)?;
+        let past = Past { spared: &BTreeMap::new(), lost: &Lost::new(), departed: &[] };
+        let (live, _) = self.carriers(settings, layout, &worn, past, &port)?;
         self.admit(live, author(), now)
     }
 
@@ -88,7 +97,8 @@ impl Hub {
         let (settings, carrier) = (Arc::clone(&record.settings), record.carrier.clone());
         let worn = self.wear(&settings, &layout)?;
         let lost = self.lost(record, &layout);
-        let (live, other) = self.carriers(&settings, &layout, &worn, &record.spared, &lost, port)?;
+        let past = Past { spared: &record.spared, lost: &lost, departed: &record.departed };
+        let (live, other) = self.carriers(&settings, &layout, &worn, past, port)?;
         if !self.flip(&carrier, &live, other.as_ref(), now) {
             self.whole_or_nothing(|hub| {
                 hub.change(&carrier, live, author(), now)?;
@@ -125,7 +135,8 @@ impl Hub {
         let (settings, layout) = (&record.settings, record.layout.with(Some(version.clone())));
         let worn = self.wear(settings, &layout)?;
         let port = self.port_of(settings);
-        let (_, other) = self.carriers(settings, &layout, &worn, &record.spared, &Lost::new(), &port)?;
+        let past = Past { spared: &record.spared, lost: &Lost::new(), departed: &[] };
+        let (_, other) = self.carriers(settings, &layout, &worn, past, &port)?;
         let carrier = self.records.get(&record.carrier).ok_or_else(|| not_found(&record.carrier.0))?;
         let draft = other.map(|document| self.draft_beside(document, carrier, now)).transpose()?;
         Ok(draft.map(|draft| Arc::new(draft.policy)))
@@ -205,10 +216,10 @@ impl Hub {
         settings: &InterfaceRecord,
         layout: &Layout,
         worn: &Worn,
-        spared: &BTreeMap<Version, Connection>,
-        lost: &Lost,
+        past: Past<'_>,
         port: &str,
     ) -> Result<(PersonaDocument, Option<PersonaDocument>), Rejection> {
+        let Past { spared, lost, departed } = past;
         let as_worn = |version| match worn.get(version) {
             Some(personality) => Ok(personality.as_ref()),
             None => self.kept(version).map(|kept| &kept.personality),
@@ -216,23 +227,34 @@ impl Hub {
         let live = as_worn(&layout.live)?;
         let mut seat = Seat::new(live, settings, &self.config).map_err(invalid)?;
         let mut refused = lost.get(&layout.live).cloned();
-        let other = match &layout.other {
-            Some(version) => {
-                let other = as_worn(version)?;
-                let own = Seat::new(other, settings, &self.config).map_err(invalid)?;
-                // The order must not depend on which of the two decides.
-                let (first, second) = if layout.live <= *version {
-                    (seat.clone(), own.clone())
-                } else {
-                    (own.clone(), seat.clone())
-                };
-                let leaving = lost.get(version).cloned().unwrap_or_else(|| seat.lost(live, &own, other));
-                // One that decides without having been beside, after a restart, goes back.
-                refused.get_or_insert_with(|| own.lost(other, &seat, live));
-                seat = Seat { peer: seat.peer, ..first.or(&second) };
-                Some((other, Seat { peer: own.peer, ..seat.clone() }, leaving))
+        let other = if let Some(version) = &layout.other {
+            let other = as_worn(version)?;
+            let own = Seat::new(other, settings, &self.config).map_err(invalid)?;
+            // The order must not depend on which of the two decides.
+            let (first, second) = if layout.live <= *version {
+                (seat.clone(), own.clone())
+            } else {
+                (own.clone(), seat.clone())
+            };
+            let leaving = lost.get(version).cloned().unwrap_or_else(|| seat.lost(live, &own, other));
+            // One that decides without having been beside, after a restart, goes back.
+            refused.get_or_insert_with(|| own.lost(other, &seat, live));
+            seat = Seat { peer: seat.peer, ..first.or(&second) };
+            Some((other, Seat { peer: own.peer, ..seat.clone() }, leaving))
+        } else {
+            let mut leaving = Vec::new();
+            for (gone, own) in departed.iter().filter_map(|version| self.seated(version, settings)) {
+                leaving.extend(
+                    own.lost(&gone, &seat, live)
+                        .into_iter()
+                        .filter(|it| !leaving.contains(it))
+                        .collect::<Vec<_>>(),
+                );
+                seat = Seat { peer: seat.peer.clone(), ..seat.or(&own) };
             }
-            None => None,
+            leaving.truncate(LEAVING);
+            refused = Some(leaving);
+            None
         };
         let made = |version: &Version, personality: &Personality, seat: &Seat, leaving: Vec<IpNet>| {
             let own = spared.get(version).and_then(|connection| lets_go_on(*connection, seat));
@@ -255,6 +277,14 @@ impl Hub {
         let other = layout.other.as_ref().zip(other);
         let other = other.map(|(version, (other, seat, leaving))| made(version, other, &seat, leaving));
         Ok((made(&layout.live, live, &seat, refused.unwrap_or_default()), other))
+    }
+
+    /// A personality as it is on an interface, and where.
+    fn seated(&self, version: &Version, settings: &InterfaceRecord) -> Option<(Cow<'_, Personality>, Seat)> {
+        let kept = self.interfaces.versions.get(version)?;
+        let personality = kept.personality.on(&settings.name, &settings.labels).ok()?;
+        let seat = Seat::new(&personality, settings, &self.config).ok()?;
+        Some((personality, seat))
     }
 
     /// If the definition beside is wanted to decide, and the one that decides to be beside: has them change

@@ -7,7 +7,7 @@ use crate::datapath_view::{
     Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
     SegmentCounts, Sweep,
 };
-use crate::judgement::Judgement;
+use crate::judgement::{Asked, Judgement};
 use crate::kernel::impacted::{Change, Waited};
 use crate::kernel::reader::{ReadError, Reader};
 use crate::model::SegmentId;
@@ -44,8 +44,8 @@ pub trait Datapath: Debug + Send + Sync {
     fn ended(&self, segment: SegmentId) -> Result<u64, ReadError>;
     /// What the loaded program would do with a packet; changes nothing.
     fn why(&self, question: &Question) -> Result<Answer, ReadError>;
-    /// What the loaded program says of packets that come in by ports which they name; changes nothing.
-    fn judge(&self, questions: &[Question]) -> Result<Vec<Judgement>, ReadError>;
+    /// What the loaded program says of packets by ports which they name; changes nothing.
+    fn judge(&self, asked: &[Asked]) -> Result<Vec<Judgement>, ReadError>;
 }
 
 impl Datapath for Reader {
@@ -105,7 +105,7 @@ impl Datapath for Reader {
         Self::why(self, question)
     }
 
-    fn judge(&self, questions: &[Question]) -> Result<Vec<Judgement>, ReadError> {
-        Self::judge(self, questions)
+    fn judge(&self, asked: &[Asked]) -> Result<Vec<Judgement>, ReadError> {
+        Self::judge(self, asked)
     }
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvfrom, send, socket,
+};
 use tokio::time::Instant;
 
 /// Questions for each address.
@@ -29,46 +31,129 @@ const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// Asks for addresses on an interface of the calling thread's namespace; those that somebody has, with the MAC.
-/// Takes 300 ms, however many are asked for.
-pub fn owners(interface: &str, own: [u8; 6], addresses: &[IpAddr]) -> io::Result<BTreeMap<IpAddr, [u8; 6]>> {
-    let socket = listen(interface)?;
-    let mut owners = BTreeMap::new();
-    let mut bytes = [0; FRAME_BYTES];
+/// Links that are asked on at once: each needs a socket for as long.
+pub const AT_ONCE: usize = 1_024;
+/// Frames that are read from one link before another one has its turn.
+const TURN: usize = 64;
+
+/// What is asked on one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The interface.
+    pub interface: String,
+    /// Its MAC address.
+    pub mac: [u8; 6],
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A link that is ready to be asked on.
+#[derive(Debug)]
+pub struct Probe {
+    socket: OwnedFd,
+    index: usize,
+    question: Question,
+    owners: BTreeMap<IpAddr, [u8; 6]>,
+    failed: Option<io::Error>,
+}
+
+/// Opens sockets for questions, on interfaces of the calling thread's namespace; they work from anywhere.
+pub fn open(questions: Vec<Question>) -> Vec<io::Result<Probe>> {
+    let links = getifaddrs().map(|all| {
+        let links = all.filter_map(|found| Some((found.interface_name, *found.address?.as_link_addr()?)));
+        links.collect::<BTreeMap<String, LinkAddr>>()
+    });
+    let links = links.map_err(io::Error::from);
+    let opened = questions.into_iter().map(|question| {
+        let links = links.as_ref().map_err(|error| io::Error::from(error.kind()))?;
+        let link = links.get(&question.interface).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Probe {
+            socket: listen(link)?,
+            index: link.ifindex(),
+            question,
+            owners: BTreeMap::new(),
+            failed: None,
+        })
+    });
+    opened.collect()
+}
+
+/// Asks all questions at once; for each the addresses that somebody has, with the MAC. Takes 300 ms, however many
+/// are asked.
+pub fn owners(mut probes: Vec<Probe>) -> Vec<io::Result<BTreeMap<IpAddr, [u8; 6]>>> {
     for _ in 0..PROBES {
-        for address in addresses.iter().filter(|address| !owners.contains_key(*address)) {
-            send(socket.as_raw_fd(), &question(own, *address), MsgFlags::empty())?;
-        }
+        probes.iter_mut().for_each(Probe::ask);
         let deadline = Instant::now() + WAIT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || addresses.iter().all(|address| owners.contains_key(address)) {
+            let mut waiting: Vec<&mut Probe> = probes.iter_mut().filter(|probe| probe.waits()).collect();
+            if left.is_zero() || waiting.is_empty() {
                 break;
             }
-            let mut waited = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+            let mut polled: Vec<_> =
+                waiting.iter().map(|probe| PollFd::new(probe.socket.as_fd(), PollFlags::POLLIN)).collect();
             let wait = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::ZERO);
-            match poll(&mut waited, wait) {
+            let heard: Vec<bool> = match poll(&mut polled, wait) {
                 Ok(0) | Err(Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(errno) => return Err(errno.into()),
+                Ok(_) => polled.iter().map(|polled| polled.any().unwrap_or(true)).collect(),
+                Err(errno) => {
+                    for probe in &mut waiting {
+                        probe.failed = Some(errno.into());
+                    }
+                    break;
+                }
+            };
+            for (probe, _) in waiting.iter_mut().zip(heard).filter(|(_, heard)| *heard) {
+                probe.listen();
             }
-            let length = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap_or(0);
-            let owner = bytes.get(..length).and_then(|frame| claim(own, frame));
-            owners.extend(owner.filter(|(address, _)| addresses.contains(address)));
         }
     }
-    Ok(owners)
+    let answers = probes.into_iter().map(|probe| probe.failed.map_or(Ok(probe.owners), Err));
+    answers.collect()
+}
+
+impl Probe {
+    fn open_questions(&self) -> impl Iterator<Item = &IpAddr> {
+        self.question.addresses.iter().filter(|address| !self.owners.contains_key(*address))
+    }
+
+    fn waits(&self) -> bool {
+        self.failed.is_none() && self.open_questions().next().is_some()
+    }
+
+    fn ask(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        let sent = self.open_questions().try_for_each(|address| {
+            send(self.socket.as_raw_fd(), &question(self.question.mac, *address), MsgFlags::empty()).map(drop)
+        });
+        self.failed = sent.err().map(io::Error::from);
+    }
+
+    /// Reads what came, at most a turn of it.
+    fn listen(&mut self) {
+        let mut bytes = [0; FRAME_BYTES];
+        for _ in 0..TURN {
+            let Ok((length, link)) = recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut bytes) else {
+                return;
+            };
+            // Until it was bound, the socket heard all links.
+            if link.is_some_and(|link| link.ifindex() != self.index) {
+                continue;
+            }
+            let owner = bytes.get(..length).and_then(|frame| claim(self.question.mac, frame));
+            let is_asked = |address: &IpAddr| self.question.addresses.contains(address);
+            self.owners.extend(owner.filter(|(address, _)| is_asked(address)));
+        }
+    }
 }
 
 /// A socket for whole frames on one interface.
-fn listen(interface: &str) -> io::Result<OwnedFd> {
-    let kind = SockType::Raw;
+fn listen(link: &LinkAddr) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll)?;
-    let mut links = getifaddrs()?.filter(|found| found.interface_name == interface);
-    let link = links.find_map(|found| found.address?.as_link_addr().copied());
-    let link = link.ok_or(io::ErrorKind::NotFound)?;
-    bind(socket.as_raw_fd(), &link)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+    bind(socket.as_raw_fd(), link)?;
     Ok(socket)
 }
 

@@ -20,7 +20,7 @@ use crate::datapath_view::{
     Answer, CandidateCounts, FlowCounts, FlowView, HookCounts, Impacts, QuarantinedView, Question,
     SegmentCounts, Sweep,
 };
-use crate::judgement::Judgement;
+use crate::judgement::{Asked, Judgement};
 use crate::model::SegmentId;
 use crate::qos_view::{HandshakeTimes, QueueCounts};
 use crate::view::Snapshot;
@@ -167,9 +167,9 @@ impl Reader {
         }
     }
 
-    /// What the loaded program says of packets that come in by ports which they name.
-    pub fn judge(&self, questions: &[Question]) -> Result<Vec<Judgement>, ReadError> {
-        self.live(|live| questions.iter().map(|question| live.why.judge(&live.maps, question)).collect())
+    /// What the loaded program says of packets by ports which they name.
+    pub fn judge(&self, asked: &[Asked]) -> Result<Vec<Judgement>, ReadError> {
+        self.live(|live| asked.iter().map(|asked| live.why.judge(&live.maps, asked)).collect())
     }
 
     fn live<T: Default>(&self, read: impl FnOnce(&Live) -> Result<T, ReadError>) -> Result<T, ReadError> {

@@ -28,7 +28,7 @@ use super::rule_text::{BASELINE, default_words, words};
 use super::ways::{Way, way};
 use crate::datapath_view::{Answer, AnswerRule, Question};
 use crate::desired::interfaces::tunnel_index;
-use crate::judgement::{Judgement, Verdict};
+use crate::judgement::{Asked, Judgement, Verdict};
 use crate::model::SegmentId;
 use crate::view::switch::TunnelView;
 use crate::view::{Origin, PersonaView, Snapshot};
@@ -84,11 +84,15 @@ impl Why {
         Ok(Answer { port, leaves_by, ..translate(maps, snapshot, &outcome)? })
     }
 
-    /// Judges a packet that comes in by a port which the question names, and says no more than that.
-    pub(crate) fn judge(&self, maps: &Maps, question: &Question) -> Result<Judgement, ReadError> {
+    /// Judges a packet that passes by a port which the question names, and says no more than that.
+    pub(crate) fn judge(&self, maps: &Maps, asked: &Asked) -> Result<Judgement, ReadError> {
+        let question = &asked.question;
         let frame = frame(question).map_err(|error| ReadError::Question(error.to_string()))?;
         let port = question.port.as_deref().unwrap_or(HOST);
-        let outcome = self.run(maps, &frame, index(port)?, None)?;
+        let outcome = match asked.tunnel {
+            Some(leaves) => self.run(maps, &frame, LOOPBACK, Some((tunnel_index(port), leaves)))?,
+            None => self.run(maps, &frame, index(port)?, None)?,
+        };
         let verdict = match outcome.verdict {
             VERDICT_SKIP => Verdict::NotOurs,
             VERDICT_DROP => Verdict::Refused(Reason::from_number(outcome.reason).unwrap_or(Reason::Internal)),

@@ -1,10 +1,12 @@
 //! Switches of personalities that are over: counted for metrics, and read from their journal.
 //!
-//! The hub's task counts each as it is written; the journal is read by whoever asks, from its end.
+//! The hub's task counts each as it is written; the journal is read by whoever asks, from its end, and on in the files
+//! that it was before.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::systems::personality::switch::Phase;
 
 /// The journal of switches in the state folder.
 pub const FILE: &str = "switches.jsonl";
+/// Full journals that are kept beside the one that is written: `switches.jsonl.1` is the last of them.
+pub const KEPT: u32 = 4;
 /// Interfaces and results that are counted apart; the first of them makes room for another one.
 const RESULTS: usize = 50_000;
 /// Bytes of the journal that are read at once.
@@ -121,24 +125,41 @@ impl SwitchLog {
         since: Option<Timestamp>,
         limit: usize,
     ) -> io::Result<Vec<JournalEntry>> {
-        let mut lines = match File::open(&self.path) {
-            Ok(file) => Backwards::new(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        let mut entries = VecDeque::new();
-        while entries.len() < limit {
-            let Some(line) = lines.next()? else { break };
-            let Ok(entry) = serde_json::from_slice::<JournalEntry>(&line) else { continue };
-            if since.is_some_and(|since| entry.ended_at < since) {
-                break;
+        let (mut entries, mut read) = (VecDeque::new(), BTreeSet::new());
+        for number in 0..=KEPT {
+            let file = match File::open(full(&self.path, number)) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            // One that became full meanwhile has another name, and was read.
+            let metadata = file.metadata()?;
+            if !read.insert((metadata.dev(), metadata.ino())) {
+                continue;
             }
-            if entry.interface == interface {
-                entries.push_front(entry);
+            let mut lines = Backwards::new(file)?;
+            while let Some(line) = lines.next()? {
+                let Ok(entry) = serde_json::from_slice::<JournalEntry>(&line) else { continue };
+                if entries.len() >= limit || since.is_some_and(|since| entry.ended_at < since) {
+                    return Ok(entries.into());
+                }
+                if entry.interface == interface {
+                    entries.push_front(entry);
+                }
             }
         }
         Ok(entries.into())
     }
+}
+
+/// The journal that was full so many files ago; 0 is the one that is written.
+pub fn full(path: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 /// Lines of a file, the last first.
@@ -212,6 +233,19 @@ mod tests {
         assert_eq!(ids(None, 3), ["95", "97", "99"]);
         assert_eq!(ids(None, 1_000).len(), 50);
         assert_eq!(ids(Some("2030-01-01T00:01:36Z"), 10), ["97", "99"]);
+
+        // It goes on in the files that were full before, one of which a crash left out.
+        let line = |id: u32| serde_json::to_string(&entry(id, "i1", "committed")).unwrap() + "\n";
+        std::fs::rename(log.path(), full(log.path(), 3)).unwrap();
+        std::fs::write(full(log.path(), 1), line(101) + &line(102)).unwrap();
+        assert_eq!(ids(None, 3), ["99", "101", "102"], "none is written yet");
+        std::fs::write(log.path(), line(103)).unwrap();
+        assert_eq!(ids(None, 4), ["99", "101", "102", "103"]);
+        assert_eq!(ids(None, 1), ["103"]);
+        assert_eq!(ids(Some("2030-01-01T00:01:39Z"), 10), ["99", "101", "102", "103"]);
+        // While it is read it becomes full: no line is read twice.
+        std::fs::hard_link(log.path(), full(log.path(), 2)).unwrap();
+        assert_eq!(ids(None, 1_000).len(), 50 + 3);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

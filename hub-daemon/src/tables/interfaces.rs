@@ -11,16 +11,19 @@
 //! takes nothing back: what packets use stays as it was until the hub wants something else.
 
 mod addresses;
+mod conflicts;
 mod memory;
 mod outcome;
 mod rules;
 mod sizes;
 mod space;
+mod twins;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use conflicts::Conflicts;
 use memory::Memory;
 use outcome::{InterfaceError, Outcome};
 use space::Space;
@@ -45,6 +48,8 @@ pub struct Interfaces {
     homes: BTreeMap<String, Home>,
     /// What the last pass was asked for.
     last: BTreeMap<String, Interface>,
+    /// Addresses that somebody else has.
+    conflicts: Conflicts,
     /// Namespaces that this pass works in.
     due: BTreeSet<Home>,
     /// What could not be done, by record; kept until that is tried again.
@@ -60,6 +65,7 @@ impl Interfaces {
             spaces: BTreeMap::new(),
             homes: BTreeMap::new(),
             last: BTreeMap::new(),
+            conflicts: Conflicts::default(),
             due: BTreeSet::new(),
             failures: BTreeMap::new(),
             report: Report { table: NAME, ..Report::default() },
@@ -70,13 +76,18 @@ impl Interfaces {
     pub fn prepare(&mut self, desired: &Desired, against: Against) {
         self.due.clear();
         let wanted = &desired.interfaces;
-        if against == Against::Memory && self.last == *wanted {
+        let failed: BTreeSet<String> = self.failures.keys().flatten().cloned().collect();
+        let is_tried_again = failed.iter().any(|name| wanted.contains_key(name));
+        if against == Against::Memory && self.last == *wanted && !is_tried_again {
             return;
         }
         let changed: BTreeSet<String> = wanted
             .iter()
             .filter(|(name, interface)| {
-                against == Against::Kernel || self.last.get(*name) != Some(*interface)
+                against == Against::Kernel
+                    || self.last.get(*name) != Some(*interface)
+                    // What could not be done is tried again.
+                    || failed.contains(*name)
             })
             .map(|(name, _)| name.clone())
             .chain(self.last.keys().filter(|name| !wanted.contains_key(*name)).cloned())
@@ -92,8 +103,15 @@ impl Interfaces {
         if against == Against::Kernel {
             self.visit();
         }
-        for home in self.due.clone() {
-            self.prepare_space(home, wanted, against);
+        let last = &self.last;
+        let is_same = |name: &str| last.get(name).is_some_and(|last| wanted.get(name) == Some(last));
+        self.conflicts.forget(|name| against == Against::Kernel || !is_same(name));
+        let due: Vec<Home> = self.due.iter().copied().collect();
+        let mut outcomes =
+            due.into_iter().filter_map(|home| Some((home, self.read_space(home, wanted)?))).collect();
+        self.conflicts.ask(&mut self.spaces, &mut outcomes);
+        for (home, outcome) in outcomes {
+            self.prepare_space(home, outcome, wanted, against);
         }
         self.last.clone_from(wanted);
     }
@@ -147,6 +165,12 @@ impl Interfaces {
         Ok(home)
     }
 
+    /// Whether the interface of a record is another record's, as the last pass found.
+    pub fn is_twin(&self, record: &str) -> bool {
+        let space = self.homes.get(record).and_then(|home| self.spaces.get(home));
+        space.is_some_and(|space| space.wanted.twins.contains(record))
+    }
+
     fn records<'a>(
         &self,
         home: Home,
@@ -156,26 +180,39 @@ impl Interfaces {
         here.map(|(name, interface)| (name.as_str(), interface)).collect()
     }
 
-    fn prepare_space(&mut self, home: Home, wanted: &BTreeMap<String, Interface>, against: Against) {
+    /// Reads what a namespace holds, and what is wanted of it; `None` if nothing can be done there.
+    fn read_space(&mut self, home: Home, wanted: &BTreeMap<String, Interface>) -> Option<Outcome> {
         let records = self.records(home, wanted);
         for name in records.keys() {
             self.failures.remove(&Some((*name).to_owned()));
         }
-        let is_same = records.iter().all(|(name, interface)| self.last.get(*name) == Some(interface));
-        let Some(space) = self.spaces.get_mut(&home) else { return };
+        let space = self.spaces.get_mut(&home)?;
         let mut outcome = Outcome::default();
-        let namespace = space.name.clone();
-        let entered = if records.is_empty() { Ok(()) } else { self.memory.enter(namespace.as_ref()) };
+        let entered = if records.is_empty() { Ok(()) } else { self.memory.enter(space.name.as_ref()) };
         match entered.map_err(InterfaceError::from).and_then(|()| space.read(&records, &mut outcome)) {
-            Ok(()) => space.put(&records, &mut self.memory, &mut outcome),
+            Ok(()) => Some(outcome),
             Err(error) => {
                 self.due.remove(&home);
                 for (name, interface) in &records {
                     self.fail(Some((*name).to_owned()), &error, Some(interface));
                 }
-                return;
+                None
             }
         }
+    }
+
+    /// Puts what is missing in a namespace that was read.
+    fn prepare_space(
+        &mut self,
+        home: Home,
+        mut outcome: Outcome,
+        wanted: &BTreeMap<String, Interface>,
+        against: Against,
+    ) {
+        let records = self.records(home, wanted);
+        let is_same = records.iter().all(|(name, interface)| self.last.get(*name) == Some(interface));
+        let Some(space) = self.spaces.get_mut(&home) else { return };
+        space.put(&records, &mut self.memory, &mut outcome);
         if is_same && against == Against::Kernel {
             self.report.drift += outcome.put;
         }

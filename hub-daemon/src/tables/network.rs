@@ -1,5 +1,6 @@
 //! The tables that netlink and `/proc/sys` give access to, in the order of [`crate::reconcile`].
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -158,7 +159,11 @@ impl Network {
         self.rules.put_against(against, &rules::wanted(desired), |rule| rule_owner(desired, rule), round);
         // Like other things of interfaces, what fails of it takes nothing of the persona back.
         let owner = |record: &String| resolvers::owner(desired, record);
-        self.resolvers.put_against(against, &desired.resolvers, owner, &mut Round::default());
+        let mut resolvers = Cow::Borrowed(&desired.resolvers);
+        for record in desired.resolvers.keys().filter(|record| self.interfaces.is_twin(record)) {
+            resolvers.to_mut().remove(record);
+        }
+        self.resolvers.put_against(against, &resolvers, owner, &mut Round::default());
     }
 
     /// Closes the gates of ports without programs. Those of ports with programs are opened with the next

@@ -164,6 +164,8 @@ pub enum Question {
         segment: SegmentId,
         /// What they will be judged by.
         judged: Judged,
+        /// Whether the switch goes on by the answer; else it is for the journal.
+        awaited: bool,
     },
 }
 
@@ -199,7 +201,7 @@ pub struct OperationView {
     pub ended_at: Option<Timestamp>,
     /// Phases that are over.
     pub phases: Vec<PhaseDone>,
-    /// Flows as they were counted last before the flip; nobody counts those of a switch that does not drain.
+    /// Flows as they were counted last before the flip, or beside it where it did not wait for that.
     pub flows: Option<FlowCount>,
     /// The last answers to checks.
     pub checks: Vec<CheckResult>,

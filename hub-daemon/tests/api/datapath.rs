@@ -9,7 +9,7 @@ use hub_daemon::datapath_view::{
     SegmentCounts, Sweep,
 };
 use hub_daemon::inputs::datapath::Datapath;
-use hub_daemon::judgement::Judgement;
+use hub_daemon::judgement::{Asked, Judgement};
 use hub_daemon::kernel::impacted::{Change, Waited};
 use hub_daemon::kernel::reader::ReadError;
 use hub_daemon::model::SegmentId;
@@ -22,7 +22,7 @@ use crate::support::FILED;
 pub(crate) struct FixedDatapath;
 
 impl Datapath for FixedDatapath {
-    fn judge(&self, _: &[Question]) -> Result<Vec<Judgement>, ReadError> {
+    fn judge(&self, _: &[Asked]) -> Result<Vec<Judgement>, ReadError> {
         Ok(Vec::new())
     }
 

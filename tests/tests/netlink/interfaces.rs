@@ -12,6 +12,7 @@ use hub_daemon::desired::interfaces::{
 use hub_daemon::model::PersonaId;
 use hub_daemon::reconcile::{Against, Report};
 use hub_daemon::tables::interfaces::Interfaces;
+use jiff::Timestamp;
 
 use crate::lab::{Folder, Member, ip, lab, open, wait_until};
 
@@ -44,6 +45,7 @@ pub(crate) fn inside(member: &Member, command: &str) -> String {
 pub(crate) fn interface(member: &Member, addresses: &[&str]) -> Interface {
     Interface {
         place: Place { namespace: Some(member.namespace()), selector: Selector::Name("eth0".into()) },
+        made_at: Timestamp::UNIX_EPOCH,
         persona: PersonaId("red".into()),
         addresses: addresses.iter().map(|net| (net.parse().unwrap(), InterfaceAddress::default())).collect(),
         mtu: None,
@@ -56,7 +58,10 @@ pub(crate) fn interface(member: &Member, addresses: &[&str]) -> Interface {
 }
 
 /// Everything through the hub, from the first address of each family, and more routes.
-fn routes(addresses: &[&str], more: &[(&str, InterfaceVia)]) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
+pub(crate) fn routes(
+    addresses: &[&str],
+    more: &[(&str, InterfaceVia)],
+) -> BTreeMap<InterfaceRouteKey, InterfaceRoute> {
     let gateways = ["10.1.0.1", "fd01::1"].map(|text| text.parse::<std::net::IpAddr>().unwrap());
     let mut routes = BTreeMap::new();
     for gateway in gateways {
@@ -79,7 +84,7 @@ pub(crate) fn desired(interface: Interface) -> Desired {
 }
 
 #[track_caller]
-fn report(reports: &[Report]) -> Report {
+pub(crate) fn report(reports: &[Report]) -> Report {
     reports.iter().find(|report| report.table == "interfaces").unwrap().clone()
 }
 
@@ -248,7 +253,7 @@ fn an_address_makes_room_for_another_while_both_are_there() {
         both.routes[1] = routes(&["10.1.0.6/24", "fd01::6/64"], &[]);
         for (net, address) in &mut both.addresses {
             let is_new = net.addr().to_string().ends_with('6');
-            *address = InterfaceAddress { deprecated: is_new, probe: is_new, ..InterfaceAddress::default() };
+            *address = InterfaceAddress { deprecated: is_new, ..InterfaceAddress::default() };
         }
         well(&tables.apply(&desired(both.clone())));
         let deprecated = |address: &str| {
@@ -276,45 +281,6 @@ fn an_address_makes_room_for_another_while_both_are_there() {
         let foreign = inside(&red, "ip -oneline address show dev eth0");
         assert!(foreign.contains("10.1.0.200/24"), "an address of others in the same range stays: {foreign}");
         inside(&red, "ping -c 1 -W 2 10.1.0.1");
-    });
-}
-
-#[test]
-fn an_address_that_somebody_else_has_is_not_put_and_its_owner_is_named() {
-    lab(|| {
-        let (folder, red) = (Folder::new(), resource());
-        ip("link set dev hubred address 02:00:00:00:00:77");
-        ip("address add 10.1.0.6/24 dev hubred");
-        ip("address add fd01::6/64 dev hubred nodad");
-        let mut wanted = interface(&red, &["10.1.0.5/24", "10.1.0.6/24", "fd01::5/64", "fd01::6/64"]);
-        for address in wanted.addresses.values_mut() {
-            address.probe = true;
-        }
-        wanted.routes[0] = routes(&["10.1.0.5/24", "fd01::5/64"], &[]);
-        let wanted = desired(wanted);
-        let mut tables = open(&folder);
-        let report = report(&tables.apply(&wanted));
-        let said = |n: usize| (report.failures[n].error.as_str(), report.failures[n].persona.clone());
-        let red_persona = Some(PersonaId("red".into()));
-        assert_eq!(
-            [said(0), said(1)],
-            [
-                (
-                    "put address 10.1.0.6/24 on `eth0`: 02:00:00:00:00:77 on the same link has it",
-                    red_persona.clone()
-                ),
-                ("put address fd01::6/64 on `eth0`: 02:00:00:00:00:77 on the same link has it", red_persona),
-            ]
-        );
-        assert_eq!(report.failures.len(), 2, "{report:?}");
-        let addresses = inside(&red, "ip -oneline address show dev eth0");
-        assert!(addresses.contains("10.1.0.5/24") && addresses.contains("fd01::5/64"), "{addresses}");
-        assert!(!addresses.contains("10.1.0.6") && !addresses.contains("fd01::6"), "{addresses}");
-        // The owner is gone.
-        ip("address del 10.1.0.6/24 dev hubred");
-        ip("address del fd01::6/64 dev hubred");
-        well(&tables.apply(&wanted));
-        assert!(inside(&red, "ip -oneline address show dev eth0").contains("10.1.0.6/24"));
     });
 }
 

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "tests that are left out say so, measurements are shown")]
 
 mod checks;
+mod conflicts;
 mod endpoints;
 mod handshakes;
 mod https;
@@ -17,3 +18,4 @@ mod scopes;
 mod tables;
 mod teardown;
 mod tunnels;
+mod twins;

@@ -19,7 +19,7 @@ use crate::systems::personality::switch::Cause;
 use crate::systems::personality::{Record, Standing, checks};
 
 /// Who orders switches that nobody ordered.
-const HUB: &str = "hub";
+pub(super) const HUB: &str = "hub";
 /// A switch that could not begin is tried again after this long.
 pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 

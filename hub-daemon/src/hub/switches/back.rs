@@ -87,12 +87,33 @@ impl Hub {
                 None => record.layout.flipped(),
             }
         });
-        let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        let laid = layout.is_some_and(|layout| self.lay_alone(name, layout, now));
         if laid {
             self.enter(name, Phase::Rollback, Some(self.to_apply()), now);
         } else {
             self.fall_back(name, now);
         }
+    }
+
+    /// Lays what takes the place of the personalities that there are. If none of them stays beside it, their addresses
+    /// stay for a while, and are refused; where they cannot, it goes without.
+    fn lay_alone(&mut self, name: &str, layout: Layout, now: Timestamp) -> bool {
+        let gone = self.interfaces.records.get(name).filter(|_| layout.other.is_none()).map(|record| {
+            let all = [&record.layout.live].into_iter().chain(&record.layout.other).chain(&record.departed);
+            let mut gone: Vec<Version> = Vec::new();
+            for version in all.filter(|version| **version != layout.live) {
+                if !gone.contains(version) {
+                    gone.push(version.clone());
+                }
+            }
+            gone
+        });
+        self.with_record(name, |record| record.departed = gone.unwrap_or_default());
+        if self.lay(name, layout.clone(), now).is_ok() {
+            return true;
+        }
+        self.with_record(name, |record| record.departed.clear());
+        self.lay(name, layout, now).is_ok()
     }
 
     /// Has the default personality decide, if that is another one.
@@ -103,7 +124,7 @@ impl Hub {
             live: default,
             other: None,
         });
-        let laid = layout.is_some_and(|layout| self.lay(name, layout, now).is_ok());
+        let laid = layout.is_some_and(|layout| self.lay_alone(name, layout, now));
         if laid {
             self.enter(name, Phase::Fallback, Some(self.to_apply()), now);
         } else {
@@ -158,6 +179,9 @@ impl Hub {
     /// Whether the personality that decides refuses addresses of the one beside, which can stay there for that.
     fn tells_of_addresses(&self, name: &str) -> bool {
         let Some(record) = self.interfaces.records.get(name) else { return false };
+        if !record.departed.is_empty() {
+            return true;
+        }
         let Some(carrier) = self.records.get(&record.carrier) else { return false };
         let carried = carrier.document.carried.as_ref();
         let refuses = carried.is_some_and(|carried| !carried.leaving.is_empty());
@@ -171,6 +195,7 @@ impl Hub {
             record.previous = Some(before);
             record.standing = Standing::Fallback;
             record.temporary = None;
+            record.retires_at = (!record.departed.is_empty()).then(|| after(now, signed(RETIRE)));
             record.health.baseline = record.switch.as_ref().map(|switch| switch.verified.clone());
         });
         self.end_switch(name, Outcome::FellBack, now);
@@ -195,9 +220,10 @@ impl Hub {
     pub(in super::super) fn forget_other(&mut self, name: &str, now: Timestamp) {
         let Some(record) = self.interfaces.records.get(name) else { return };
         let layout = record.layout.with(self.kept_beside(record));
-        if layout == record.layout {
+        if layout == record.layout && record.departed.is_empty() {
             return;
         }
+        self.with_record(name, |record| record.departed.clear());
         if let Err(rejection) = self.lay(name, layout, now) {
             let why = rejection.problems.first().map_or("", |problem| problem.detail.as_str());
             self.notice(name, Some(format!("what was prepared cannot be taken back: {why}")));

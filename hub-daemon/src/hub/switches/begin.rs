@@ -72,6 +72,7 @@ impl Hub {
             is_another(record, &to)?;
             let layout = record.layout.with(Some(to.clone()));
             self.spare(&name, &to, order.ordered_by);
+            self.with_record(&name, |record| record.departed.clear());
             self.lay(&name, layout, now)?;
         }
         let id = self.operation_id(now);
@@ -103,6 +104,7 @@ impl Hub {
             verified: Vec::new(),
             checks: Vec::new(),
             flows: None,
+            counts: since,
             failure: None,
         };
         let said = format!("switch {} to {}: {}, by {}", id.0, switch.to, switch.phase.words(), order.by);

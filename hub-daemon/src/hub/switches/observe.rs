@@ -1,5 +1,7 @@
 //! What was seen of an interface, because the hub asked: phases go on by it, and health is judged by it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::super::Hub;
@@ -19,6 +21,19 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Reply, Rejection> {
         let record = self.record(name)?;
+        if let Some(switch) = record.switch.as_ref().filter(|switch| switch.counts == ticket)
+            && let Observation::Flows(flows) = observation
+        {
+            // After the flip the first answer is the last that says something of before.
+            if !switch.drains() && (switch.phase.is_before_flip() || switch.flows.is_none()) {
+                self.revision += 1;
+                let records = &mut Arc::make_mut(&mut self.interfaces).records;
+                if let Some(switch) = records.get_mut(name).and_then(|record| record.switch.as_mut()) {
+                    switch.flows = Some(flows);
+                }
+            }
+            return Ok(Reply::Done);
+        }
         if record.ticket != ticket {
             return Ok(Reply::Done);
         }

@@ -67,9 +67,16 @@ impl Hub {
             Phase::Flip => {
                 self.prepare_way_back(name, now);
                 self.enter(name, Phase::Verify, checks, now);
+                self.rise(name, now);
             }
-            Phase::Rollback => self.enter(name, Phase::RollbackVerify, checks, now),
-            Phase::Fallback => self.enter(name, Phase::FallbackVerify, checks, now),
+            Phase::Rollback => {
+                self.enter(name, Phase::RollbackVerify, checks, now);
+                self.rise(name, now);
+            }
+            Phase::Fallback => {
+                self.enter(name, Phase::FallbackVerify, checks, now);
+                self.rise(name, now);
+            }
             Phase::Preflight
             | Phase::Ready
             | Phase::Verify

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::super::{Hub, refused};
 use super::after;
-use super::automatic::AGAIN;
+use super::automatic::{AGAIN, HUB};
 use super::back::back_to;
 use super::begin::signed;
 use crate::command::switch::Order;
@@ -65,29 +65,56 @@ impl Hub {
         Ok(Reply::Interface(Box::new(view)))
     }
 
-    /// Gives up a switch that a greater threat takes the place of: one that has not flipped, and one that waits for
-    /// somebody, or is on its way back. The next one comes from what was before.
+    /// Gives up a switch that a greater threat takes the place of: one that has not flipped, one whose checks are
+    /// awaited or that waits for somebody, and one that is on its way back. The next one comes from what was before.
+    /// One that the kernel is making at the moment is not disturbed.
     fn give_way(&mut self, name: &str, level: &str, now: Timestamp) {
-        let phase = |hub: &Self| Some(hub.interfaces.records.get(name)?.switch.as_ref()?.phase);
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let Some(switch) = &record.switch else { return };
+        let wanted = record.settings.zones.as_ref().and_then(|zones| wanted(zones, level));
+        let Some(wanted) = wanted.and_then(|wanted| self.version(wanted, "").ok()) else { return };
+        let (phase, returns, decides) =
+            (switch.phase, switch.cause == Cause::Returns, record.layout.live == wanted);
         let why = format!("the threat level rose to {level}");
-        let returns = self.with_switch(name, |switch| switch.cause == Cause::Returns) == Some(true);
-        match phase(self) {
+        match phase {
             // What was lent is over, and the next one ends it as well.
-            Some(phase) if phase.is_before_flip() && returns => {
+            _ if phase.is_before_flip() && returns => {
                 self.with_switch(name, |switch| switch.failure = Some(why));
                 self.end_switch(name, Outcome::Aborted, now);
             }
-            Some(phase) if phase.is_before_flip() || phase == Phase::AwaitConfirm => {
-                self.fail(name, &why, now);
-            }
-            Some(_) | None => {}
+            _ if phase.is_before_flip() => self.fail(name, &why, now),
+            // What the level asks for decides already: nothing is gained by less.
+            Phase::Verify | Phase::Verified | Phase::AwaitConfirm if decides => {}
+            Phase::Verify | Phase::Verified if returns => self.commit(name, now),
+            Phase::Verify | Phase::Verified | Phase::AwaitConfirm => self.fail(name, &why, now),
+            Phase::FallbackVerify if !decides => self.fell_back(name, now),
+            Phase::Prepare
+            | Phase::Preflight
+            | Phase::Drain
+            | Phase::Ready
+            | Phase::Flip
+            | Phase::Rollback
+            | Phase::RollbackVerify
+            | Phase::Fallback
+            | Phase::FallbackVerify => {}
         }
-        let goes_back = matches!(phase(self), Some(Phase::Rollback | Phase::RollbackVerify));
-        let Some(record) = self.interfaces.records.get(name).filter(|_| goes_back) else { return };
-        let wanted = record.settings.zones.as_ref().and_then(|zones| wanted(zones, level));
-        if wanted.and_then(|wanted| self.version(wanted, "").ok()).is_some_and(|to| to != record.layout.live)
-        {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let phase = record.switch.as_ref().map(|switch| switch.phase);
+        let goes_back = matches!(phase, Some(Phase::Rollback | Phase::RollbackVerify));
+        if goes_back && record.layout.live != wanted {
             self.went_back(name, Some(after(now, signed(RETIRE))), now);
+        }
+    }
+
+    /// A phase is over that a greater threat had to wait for.
+    pub(super) fn rise(&mut self, name: &str, now: Timestamp) {
+        let Some(record) = self.interfaces.records.get(name) else { return };
+        let Some((level, zones)) = record.level.as_ref().zip(record.settings.zones.as_ref()) else { return };
+        let Some((waits, _)) = level.falls.clone().filter(|(_, at)| *at <= now) else { return };
+        if rank(zones, &waits) > held(record, zones) {
+            let by = level.by.clone().unwrap_or_else(|| HUB.to_owned());
+            self.give_way(name, &waits, now);
+            self.follow(name, &waits, &by, now);
         }
     }
 
@@ -98,7 +125,7 @@ impl Hub {
         let rises = rank(zones, level) > held(record, zones);
         let Some(to) = wanted(zones, level).and_then(|wanted| self.version(wanted, "").ok()) else { return };
         if record.switch.is_some() {
-            // One that has flipped is brought to its end first.
+            // The flip that is under way is brought to its end first, and what decides already is verified.
             self.with_record(name, |record| {
                 let held = record.level.get_or_insert_default();
                 (held.falls, held.by) = (Some((level.to_owned(), now)), Some(by.to_owned()));

@@ -14,9 +14,11 @@ use crate::document::persona::PersonaDocument;
 use crate::model::SegmentId;
 use crate::model::check::{Check, CheckAsked};
 use crate::model::interface::Failover;
+use crate::model::persona::Persona;
 use crate::model::personality::{Drain, Version};
 use crate::model::policy::Policy;
 use crate::model::set::Elements;
+use crate::systems::persona;
 use crate::systems::personality::contribute::tunnel_name;
 use crate::systems::personality::health::EVERY;
 use crate::systems::personality::lookups::placed;
@@ -34,11 +36,24 @@ impl Hub {
             Some(switch) if switch.phase.asks_checks() => Some(self.checks(name, None)),
             Some(switch) if switch.phase == Phase::Drain && switch.applied => {
                 let judged = self.waiting(name, switch.drain, switch.ordered_by);
-                judged.map(|judged| Question::Flows { segment: self.segment_of(name), judged })
+                judged.map(|judged| Question::Flows { segment: self.segment_of(name), judged, awaited: true })
             }
             Some(_) => None,
         };
-        question.into_iter().map(|question| Wanted { ticket: record.ticket, question }).collect()
+        let wanted = question.into_iter().map(|question| Wanted { ticket: record.ticket, question });
+        wanted.chain(self.wants_count(name, record)).collect()
+    }
+
+    /// What a switch cuts that waits for no connections: asked from its beginning on, and answered when there is time.
+    fn wants_count(&self, name: &str, record: &Record) -> Option<Wanted> {
+        let switch = record.switch.as_ref().filter(|switch| !switch.drains() && switch.phase.goes_on())?;
+        let judged = if switch.phase.is_before_flip() {
+            self.waiting(name, switch.drain, switch.ordered_by)
+        } else {
+            self.deciding(name, switch.drain, switch.ordered_by).filter(|_| switch.flows.is_none())
+        };
+        let question = Question::Flows { segment: self.segment_of(name), judged: judged?, awaited: false };
+        Some(Wanted { ticket: switch.counts, question })
     }
 
     /// The question for the checks of an interface. Where its routes are for its addresses alone, one of these asks.
@@ -135,19 +150,15 @@ impl Hub {
         let record = self.interfaces.records.get(name)?;
         let carrier = self.records.get(&record.carrier)?;
         let candidate = carrier.candidate.as_ref()?;
-        let sets = candidate.persona.sets().iter().map(|(name, set)| {
-            // What was put into a set at run time stays there.
-            let mut elements = Arc::clone(&set.entries);
-            if let Some(added) = carrier.lists.sets.get(name) {
-                let all = Arc::make_mut(&mut elements);
-                for (prefix, end) in added {
-                    all.entry(*prefix).or_insert(*end);
-                }
-            }
-            (set_number(name), elements)
-        });
-        let sets = sets.collect();
+        let sets = sets(&candidate.persona, carrier);
         Some(self.judged(&candidate.document, &candidate.policy, sets, drain, exempt))
+    }
+
+    /// What connections are judged by: the policy that decides, and what its sets hold.
+    fn deciding(&self, name: &str, drain: Drain, exempt: Option<Connection>) -> Option<Judged> {
+        let carrier = self.records.get(&self.interfaces.records.get(name)?.carrier)?;
+        let sets = sets(&carrier.persona, carrier);
+        Some(self.judged(&carrier.document, &carrier.policy, sets, drain, exempt))
     }
 
     /// What connections are judged by that the policy of a carrier's definition meets.
@@ -170,4 +181,19 @@ impl Hub {
         let carrier = record.and_then(|record| self.records.get(&record.carrier));
         carrier.map_or(SegmentId(0), |carrier| carrier.segment)
     }
+}
+
+/// What the sets of a definition hold on a carrier: what was put into them at run time stays there.
+fn sets(persona: &Persona, carrier: &persona::Record) -> BTreeMap<u32, Arc<Elements>> {
+    let sets = persona.sets().iter().map(|(name, set)| {
+        let mut elements = Arc::clone(&set.entries);
+        if let Some(added) = carrier.lists.sets.get(name) {
+            let all = Arc::make_mut(&mut elements);
+            for (prefix, end) in added {
+                all.entry(*prefix).or_insert(*end);
+            }
+        }
+        (set_number(name), elements)
+    });
+    sets.collect()
 }

@@ -7,7 +7,7 @@ use super::switch::*;
 use super::switch_documents::of_interface;
 use super::*;
 use crate::compile::SYNTHETIC_RULE;
-use crate::desired::interfaces::AddressScope;
+use crate::desired::interfaces::{AddressScope, InterfaceAddress};
 use crate::model::SegmentId;
 use crate::model::policy::Policy;
 use crate::systems::personality::operation::Outcome;
@@ -121,6 +121,68 @@ fn a_switch_that_goes_back_refuses_what_came_for_a_minute() {
         assert_eq!(both(&hub, segment), [Some(Vec::new()), None]);
         assert!(!hub.script.desired().interfaces["i0"].addresses.contains_key(&address));
     }
+}
+
+#[test]
+fn the_way_to_the_default_refuses_all_that_was_given_up_for_a_minute() {
+    for restarts in [false, true] {
+        let mut hub = Switching::new(1, json!({"default": ""}));
+        let segment = hub.view("i0").segment;
+        hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+        for phase in [Phase::Verify, Phase::RollbackVerify] {
+            hub.until("i0", phase);
+            hub.answer("i0", &["carrier"]);
+        }
+        assert_eq!(hub.phase("i0"), Some(Phase::Fallback));
+        let gone = vec![mapped([10, 20, 1, 10]), mapped([10, 20, 1, 11])];
+        let refuses = |hub: &Switching| {
+            let [decides, beside] = both(hub, segment);
+            let mut decides = decides.unwrap();
+            decides.sort_unstable();
+            (decides, beside)
+        };
+        assert_eq!(refuses(&hub), (gone.clone(), None), "none of them decides again");
+        if restarts {
+            hub.restart();
+        }
+        assert_eq!(hub.finish("i0").outcome, Outcome::FellBack);
+        let addresses = |hub: &Switching| {
+            let addresses = hub.script.desired().interfaces["i0"].addresses.clone();
+            let text = |(net, address): (ipnet::IpNet, InterfaceAddress)| {
+                format!("{net}{}", if address.leaves && address.deprecated { " leaves" } else { "" })
+            };
+            addresses.into_iter().map(text).collect::<Vec<_>>()
+        };
+        hub.wait(58);
+        assert_eq!(refuses(&hub), (gone.clone(), None));
+        assert_eq!(addresses(&hub), ["10.20.1.10/24 leaves", "10.20.1.11/24 leaves", "10.20.1.13/24"]);
+        hub.wait(2);
+        assert_eq!((refuses(&hub), addresses(&hub)), ((Vec::new(), None), vec!["10.20.1.13/24".to_owned()]));
+    }
+}
+
+#[test]
+fn a_switch_after_a_fallback_is_an_ordinary_one() {
+    let mut hub = Switching::new(1, json!({"default": ""}));
+    let segment = hub.view("i0").segment;
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    for phase in [Phase::Verify, Phase::RollbackVerify] {
+        hub.until("i0", phase);
+        hub.answer("i0", &["carrier"]);
+    }
+    assert_eq!(hub.finish("i0").outcome, Outcome::FellBack);
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    let gone = vec![mapped([10, 20, 1, 10]), mapped([10, 20, 1, 11])];
+    let default = vec![mapped([10, 20, 1, 13])];
+    assert_eq!(both(&hub, segment)[1], Some(default.clone()));
+    let mut refuses = both(&hub, segment)[0].clone().unwrap();
+    refuses.sort_unstable();
+    assert_eq!(refuses, gone, "what decides goes on as it is");
+    hub.until("i0", Phase::Flip);
+    assert_eq!(both(&hub, segment)[0], Some(default), "the address of before is there again");
+    assert_eq!(hub.finish("i0").outcome, Outcome::Committed);
+    hub.wait(60);
+    assert_eq!(both(&hub, segment), [Some(Vec::new()), None]);
 }
 
 #[test]

@@ -17,13 +17,14 @@ fn began(to: &str) -> Switching {
     hub
 }
 
-/// It ended so, and the interface has this, with nothing beside: what came is refused for a minute at most.
+/// It ended so, and the interface has this, with nothing beside: what came is refused for a minute at most, as is on
+/// the way to the default what was there.
 fn ended(hub: &mut Switching, outcome: Outcome, current: &str, why: &str) {
     let entry = hub.last();
     assert_eq!(entry.outcome, outcome, "{:?}", entry.failure);
     let failure = entry.failure.unwrap_or_default();
     assert!(failure.contains(why), "{failure}");
-    if outcome == Outcome::RolledBack {
+    if matches!(outcome, Outcome::RolledBack | Outcome::FellBack) {
         hub.wait(60);
     }
     let view = hub.view("i0");

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::switch::*;
 use super::*;
-use crate::command::switch::{InterfaceCommand, Order, SwitchCommand};
+use crate::command::switch::{FlowCount, InterfaceCommand, Observation, Order, SwitchCommand};
 use crate::document::read::interface_from_value;
 use crate::systems::personality::operation::Outcome;
 use crate::systems::personality::switch::Phase;
+use crate::view::switch::Question;
 
 fn lives(hub: &Switching, interface: &str) -> String {
     hub.script.hub.interfaces.records[interface].layout.live.to_string()
@@ -104,27 +105,144 @@ fn a_threat_for_a_group_that_waits_is_followed_by_each_at_once() {
 }
 
 #[test]
-fn what_rises_while_a_switch_is_verified_is_followed_next_at_once_and_says_who_told_it() {
+fn what_rises_while_a_switch_is_verified_is_followed_at_once_and_says_who_told_it() {
     let mut hub = watched(1);
     hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
     hub.until("i0", Phase::Verify);
     tell(&mut hub, "i0", "high");
-    assert_eq!(
-        (hub.phase("i0"), hub.view("i0").level),
-        (Some(Phase::Verify), None),
-        "it is not followed yet"
-    );
-    hub.answer("i0", &[]);
-    assert_eq!(hub.last().outcome, Outcome::Committed);
+    let given_up = hub.last();
+    assert_eq!((given_up.outcome, given_up.to.to_string().as_str()), (Outcome::RolledBack, "p0-1@1"));
+    assert!(given_up.failure.unwrap().contains("the threat level rose to high"));
     assert_eq!(hub.phase("i0"), Some(Phase::Prepare));
     hub.pass();
-    assert_eq!(hub.phase("i0"), Some(Phase::Flip), "urgent: nothing drained, nothing compared");
-    assert_eq!(hub.finish("i0").by, "ids");
+    assert_eq!(
+        (hub.phase("i0"), lives(&hub, "i0").as_str()),
+        (Some(Phase::Flip), "p0-2@1"),
+        "urgent: nothing drained, nothing compared"
+    );
+    let entry = hub.finish("i0");
+    assert_eq!((entry.by.as_str(), entry.from.to_string().as_str()), ("ids", "p0-0@1"));
     assert_eq!(hub.view("i0").level.as_deref(), Some("high"));
     tell(&mut hub, "i0", "low");
     hub.wait(60);
     let entry = hub.finish("i0");
     assert_eq!((entry.by.as_str(), lives(&hub, "i0").as_str()), ("ids", "p0-0@1"));
+}
+
+#[test]
+fn what_an_urgent_switch_cuts_is_counted_and_nothing_waits_for_it() {
+    for late in [false, true] {
+        let mut hub = watched(1);
+        tell(&mut hub, "i0", "high");
+        assert_eq!(hub.asks("i0"), ["flows"]);
+        let ticket = hub.view("i0").wants[0].ticket;
+        let policy = |hub: &mut Switching| {
+            let wants = hub.view("i0").wants;
+            let Some(Question::Flows { judged, awaited: false, .. }) =
+                wants.last().map(|wanted| &wanted.question)
+            else {
+                return None;
+            };
+            assert_eq!(wants.last().unwrap().ticket, ticket, "the same question all along");
+            Some(Arc::clone(&judged.policy))
+        };
+        let to_come = policy(&mut hub).unwrap();
+        hub.script.hub.saved();
+        let flows = |active| Observation::Flows(FlowCount { active, idle: 0, kept: 2 });
+        if !late {
+            hub.observe("i0", ticket, flows(4));
+            hub.observe("i0", ticket, flows(5));
+            assert!(!hub.script.hub.must_be_stored(), "no flip waits for a disk because of it");
+        }
+        hub.pass();
+        assert_eq!((hub.phase("i0"), lives(&hub, "i0").as_str()), (Some(Phase::Flip), "p0-2@1"));
+        hub.pass();
+        assert_eq!(hub.phase("i0"), Some(Phase::Verify));
+        assert_eq!(
+            policy(&mut hub).is_some_and(|policy| Arc::ptr_eq(&policy, &to_come)),
+            late,
+            "as it was compiled"
+        );
+        hub.observe("i0", ticket, flows(3));
+        assert!(policy(&mut hub).is_none(), "counted");
+        let entry = hub.finish("i0");
+        assert_eq!(entry.flows.unwrap(), FlowCount { active: if late { 3 } else { 5 }, idle: 0, kept: 2 });
+        assert_eq!(entry.outcome, Outcome::Committed);
+    }
+}
+
+#[test]
+fn what_rises_during_a_flip_waits_for_the_kernel_alone() {
+    let mut hub = watched(1);
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Flip);
+    tell(&mut hub, "i0", "high");
+    assert_eq!((hub.phase("i0"), hub.view("i0").level), (Some(Phase::Flip), None), "it is not followed yet");
+    hub.pass();
+    assert_eq!((hub.last().outcome, hub.phase("i0")), (Outcome::RolledBack, Some(Phase::Prepare)));
+    hub.pass();
+    assert_eq!((hub.phase("i0"), lives(&hub, "i0").as_str()), (Some(Phase::Flip), "p0-2@1"));
+    assert_eq!(hub.finish("i0").by, "ids");
+}
+
+#[test]
+fn a_lockdown_that_is_verified_stays_when_the_level_asks_for_it() {
+    for (confirms, phase) in [(false, Phase::Verify), (true, Phase::AwaitConfirm)] {
+        let mut hub = watched(1);
+        let order = Switching::order("i0", "p0-2");
+        hub.start(vec![if confirms { to_be_confirmed("i0", "p0-2") } else { order }]).unwrap();
+        hub.until("i0", phase);
+        tell(&mut hub, "i0", "high");
+        assert_eq!((hub.phase("i0"), lives(&hub, "i0").as_str()), (Some(phase), "p0-2@1"), "no gap");
+        if confirms {
+            // Nobody confirms it: it goes back, and is followed at once from there.
+            hub.wait(3_600);
+            assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+            hub.pass();
+            assert_eq!((hub.last().outcome, hub.phase("i0")), (Outcome::RolledBack, Some(Phase::Prepare)));
+            hub.pass();
+            assert_eq!(lives(&hub, "i0"), "p0-2@1");
+        }
+        assert_eq!(hub.finish("i0").outcome, Outcome::Committed);
+        let view = hub.view("i0");
+        assert_eq!((view.level.as_deref(), view.operation), (Some("high"), None));
+    }
+}
+
+#[test]
+fn a_threat_does_not_wait_for_the_checks_of_the_default() {
+    let mut hub = Switching::new(1, json!({"default": ""}));
+    hub.watch(1);
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["carrier"]);
+    hub.until("i0", Phase::RollbackVerify);
+    hub.answer("i0", &["carrier"]);
+    assert_eq!((hub.phase("i0"), lives(&hub, "i0").as_str()), (Some(Phase::Fallback), "p0-3@1"));
+    tell(&mut hub, "i0", "high");
+    assert_eq!(hub.phase("i0"), Some(Phase::Fallback), "the kernel is at it");
+    hub.pass();
+    assert_eq!((hub.last().outcome, hub.phase("i0")), (Outcome::FellBack, Some(Phase::Prepare)));
+    hub.pass();
+    assert_eq!(lives(&hub, "i0"), "p0-2@1");
+    assert_eq!(hub.finish("i0").from.to_string(), "p0-3@1");
+}
+
+#[test]
+fn a_threat_while_the_way_back_from_temporary_access_is_verified_leads_to_nothing_lent() {
+    let mut hub = watched(1);
+    hub.start(vec![Order { lasts: Some(Duration::from_mins(10)), ..Switching::order("i0", "p0-1") }])
+        .unwrap();
+    hub.finish("i0");
+    hub.wait(600);
+    hub.until("i0", Phase::Verify);
+    assert_eq!(lives(&hub, "i0"), "p0-0@1");
+    tell(&mut hub, "i0", "high");
+    assert_eq!((hub.last().outcome, hub.phase("i0")), (Outcome::Committed, Some(Phase::Prepare)));
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["carrier"]);
+    hub.finish("i0");
+    assert_eq!(lives(&hub, "i0"), "p0-0@1");
 }
 
 #[test]

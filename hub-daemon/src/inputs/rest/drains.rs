@@ -64,7 +64,7 @@ pub(super) async fn connections(
     parameters.finish()?;
     let view = api.operation(&operation)?;
     let (flows, connections) = match api.drains(&view) {
-        Some(Question::Flows { segment, judged }) => {
+        Some(Question::Flows { segment, judged, .. }) => {
             let all = judged.waits_for_all();
             let read = move |datapath: &dyn Datapath| {
                 judged.ask(segment, Timestamp::now(), |change| datapath.impacted(change, limit))
@@ -92,6 +92,6 @@ impl Api {
         let held = snapshot.interfaces.get(&view.interface)?;
         let is_its_own = held.operation.as_ref().is_some_and(|operation| operation.id == view.id);
         let mut questions = held.wants.iter().map(|wanted| &wanted.question).filter(|_| is_its_own);
-        questions.find(|question| matches!(question, Question::Flows { .. })).cloned()
+        questions.find(|question| matches!(question, Question::Flows { awaited: true, .. })).cloned()
     }
 }

@@ -9,8 +9,8 @@ use ring::digest::{SHA256, digest};
 use super::Record;
 use super::seat::Seat;
 use crate::desired::interfaces::{
-    Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver, RuleScope, Slot,
-    Tunnel, slot_table, through_gateway,
+    AddressScope, Interface, InterfaceAddress, InterfaceRoute, InterfaceRouteKey, InterfaceVia, Resolver,
+    RuleScope, Slot, Tunnel, slot_table, through_gateway,
 };
 use crate::desired::{Desired, LINK_PREFIX, Port, Role, Xdp};
 use crate::document::interface::RoutesDocument;
@@ -33,6 +33,8 @@ pub struct Pair<'a> {
     pub live: Laid<'a>,
     /// The one beside it.
     pub other: Option<Laid<'a>>,
+    /// Addresses of those that were given up, where connections are told.
+    pub departed: &'a BTreeMap<IpNet, AddressScope>,
 }
 
 /// Adds addresses, routes, tunnels and the resolver.
@@ -41,14 +43,15 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     let other = pair.other.map(|laid| laid.personality);
     let namespace = record.settings.place.namespace.clone();
     let mut addresses: BTreeMap<_, _> = BTreeMap::new();
-    for (address, scope) in other.iter().flat_map(|other| other.addresses()) {
+    let beside = other.iter().flat_map(|other| other.addresses()).map(|address| (address, false));
+    for ((address, scope), leaves) in pair.departed.iter().map(|address| (address, true)).chain(beside) {
         // In one network all have one scope: that of those that decide.
         let beside = live.addresses().iter().find(|(beside, _)| beside.trunc() == address.trunc());
         let scope = beside.map_or(*scope, |(_, scope)| *scope);
-        addresses.insert(*address, InterfaceAddress { deprecated: true, probe: true, scope });
+        addresses.insert(*address, InterfaceAddress { deprecated: true, leaves, scope });
     }
     for (address, scope) in live.addresses() {
-        addresses.insert(*address, InterfaceAddress { deprecated: false, probe: false, scope: *scope });
+        addresses.insert(*address, InterfaceAddress { deprecated: false, leaves: false, scope: *scope });
     }
     let mut routes = [routes_of(Some(pair.live), segment), routes_of(pair.other, segment)];
     let has_routes = routes.iter().any(|routes| !routes.is_empty());
@@ -62,6 +65,7 @@ pub fn contribute(desired: &mut Desired, record: &Record, segment: SegmentId, pa
     };
     let interface = Interface {
         place: record.settings.place.clone(),
+        made_at: record.created_at,
         persona: record.carrier.clone(),
         addresses,
         mtu: live.mtu(),

@@ -62,6 +62,9 @@ pub struct Record {
     pub standing: Standing,
     /// The switch that is under way.
     pub switch: Option<Switch>,
+    /// Personalities that were given up for one that was not beside them: until the other slot would be emptied their
+    /// addresses are refused, so that who is connected there is told.
+    pub departed: Vec<Version>,
     /// When the other slot is emptied.
     pub retires_at: Option<Timestamp>,
     /// When it goes back by itself.

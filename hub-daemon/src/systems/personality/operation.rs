@@ -97,8 +97,8 @@ pub struct JournalEntry {
     pub phases: Vec<PhaseDone>,
     /// How long new connections were refused that it would have broken, in microseconds.
     pub blocked_us: u64,
-    /// Flows as they were counted last before the flip: those active or idle then were cut. `None` of a switch that
-    /// did not drain, for nobody counted.
+    /// Flows as they were counted last before the flip, or where that did not wait for the count, beside it: those
+    /// active or idle then were cut. `None` of a switch that was over before anybody counted.
     #[serde(default)]
     pub flows: Option<FlowCount>,
     /// The last answers to checks.

@@ -2,24 +2,31 @@
 //! one that is allowed and one that is refused, and rather those that the personality beside would judge otherwise.
 //!
 //! They are made of the rules themselves and judged here by the same matcher, but only where nothing that comes and
-//! goes has a say: sets, limits, ends and first bytes. The far end is an address that nobody has (RFC 5737, RFC 3849)
-//! unless a rule names others.
+//! goes has a say: first bytes, elements that sets have for a while or got at run time, ends that are near, and who is
+//! put in quarantine. A limit that is used up says nothing either; nobody's part of it is taken. The far end is an
+//! address that nobody has (RFC 5737, RFC 3849) unless a rule names others.
+
+mod force;
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 use hub_common::address::{self, Address};
 use hub_common::event::Reason;
 use hub_common::packet::{PACKET_V4, PACKET_V6, Packet, TCP_SYN, protocol};
-use hub_common::rule::{RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_TARGET_PORT, RULE_V4, RULE_V6, Rule};
+use hub_common::rule::{
+    RULE_PROTOCOL, RULE_SOURCE_PORT, RULE_SOURCE_SET, RULE_TARGET_PORT, RULE_TARGET_SET, RULE_V4, RULE_V6,
+    Rule,
+};
 use hub_common::segment::{POLICY_AUDIT, POLICY_OFF};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::datapath_view::Question;
-use crate::judgement::{Judgement, Verdict};
+use crate::judgement::{Asked, Judgement, Verdict};
 use crate::model::SegmentId;
-use crate::model::policy::Policy;
 use crate::model::rule::Direction;
+
+pub use self::force::{InForce, Members, Rules};
 
 /// Rules of one direction that packets are made of.
 const RULES: usize = 32;
@@ -31,52 +38,53 @@ const FAR: [IpAddr; 2] = [
 const PORTS: [u16; 3] = [1, 4, 26];
 /// Port that the packets come from, unless a rule names others: no connection does.
 const SOURCE_PORT: u16 = 9;
+/// An end of a rule that is nearer is not relied on: the programs ask another clock, and a bit later.
+const NEAR: SignedDuration = SignedDuration::from_secs(2);
 /// Where packets come in that go to members: from the hub itself.
 const HOST: &str = "host";
 /// What refuses packets beside rules: who is in quarantine, and where they lead.
 const BESIDE: [Reason; 5] =
     [Reason::Quarantine, Reason::HubLocal, Reason::InterPersona, Reason::RateLimit, Reason::ConnectionLimit];
 
-/// What is in force on an interface: whose packets are judged by what.
-#[derive(Clone, Debug, PartialEq)]
-pub struct InForce {
-    /// Whose packets they are to the data path.
-    pub segment: SegmentId,
-    /// Where they come in that members send.
-    pub port: String,
-    /// A member of each family.
-    pub members: Vec<IpAddr>,
-    /// The rules that decide.
-    pub policy: Arc<Policy>,
-    /// Those of the personality beside.
-    pub other: Option<Arc<Policy>>,
-}
-
 /// A packet, and what the rules say of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Probe {
     /// The packet.
-    pub question: Question,
+    pub asked: Asked,
     direction: Direction,
     allowed: bool,
 }
 
-/// Packets to have judged, at most eight.
-pub fn probes(force: &InForce) -> Vec<Probe> {
+/// How much is found out by a packet: whether it tells two personalities apart, and whether no limit may keep the
+/// answer back.
+type Worth = (bool, bool);
+
+/// Packets to have judged at a time, at most eight, and as many in a tunnel.
+pub fn probes(force: &InForce, now: Timestamp) -> Vec<Probe> {
+    let inside = force.tunnel.iter().flat_map(|tunnel| {
+        let first = |v4: bool| tunnel.addresses.iter().copied().find(|address| address.is_ipv4() == v4);
+        [true, false].into_iter().filter_map(first).map(move |address| (address, Some(tunnel)))
+    });
+    let members: Vec<_> = force.members.iter().map(|member| (*member, None)).chain(inside).collect();
     let mut probes = Vec::new();
-    for (direction, member) in
-        Direction::ALL.into_iter().flat_map(|way| force.members.iter().map(move |it| (way, *it)))
+    for (direction, (member, tunnel)) in
+        Direction::ALL.into_iter().flat_map(|way| members.iter().map(move |it| (way, *it)))
     {
-        let mut found: [Option<(Probe, bool)>; 2] = [None, None];
-        for question in suggestions(force, direction, member) {
+        let mut found: [Option<(Probe, Worth)>; 2] = [None, None];
+        for mut question in suggestions(force, direction, member) {
             let packet = packet(&question);
-            let Some(allowed) = said(&force.policy, direction, &packet) else { continue };
-            let other = force.other.as_ref().and_then(|other| said(other, direction, &packet));
-            let tells = other.is_some_and(|other| other != allowed);
+            let Some(said) = said(&force.deciding, direction, &packet, now) else { continue };
+            let other = force.other.as_ref().and_then(|other| self::said(other, direction, &packet, now));
+            let worth = (other.is_some_and(|other| other.allowed != said.allowed), !said.limited);
             let [refused, passing] = &mut found;
-            let place = if allowed { passing } else { refused };
-            if place.as_ref().is_none_or(|(_, told)| tells && !told) {
-                *place = Some((Probe { question, direction, allowed }, tells));
+            let place = if said.allowed { passing } else { refused };
+            if place.as_ref().is_none_or(|(_, before)| worth > *before) {
+                if let Some(tunnel) = tunnel {
+                    question.port = Some(tunnel.link.clone());
+                }
+                let tunnel = tunnel.map(|_| direction == Direction::Egress);
+                let asked = Asked { question, tunnel };
+                *place = Some((Probe { asked, direction, allowed: said.allowed }, worth));
             }
         }
         probes.extend(found.into_iter().flatten().map(|(probe, _)| probe));
@@ -86,12 +94,12 @@ pub fn probes(force: &InForce) -> Vec<Probe> {
 
 /// Packets that rules may speak of, and some that they may not.
 fn suggestions(force: &InForce, direction: Direction, member: IpAddr) -> Vec<Question> {
-    let rules = [Some(&force.policy), force.other.as_ref()].into_iter().flatten().flat_map(|policy| {
+    let rules = [Some(&force.deciding), force.other.as_ref()].into_iter().flatten().flat_map(|of| {
         let rules = match direction {
-            Direction::Ingress => &policy.ingress,
-            Direction::Egress => &policy.egress,
+            Direction::Ingress => &of.policy.ingress,
+            Direction::Egress => &of.policy.egress,
         };
-        rules.iter().take(RULES)
+        rules.iter().take(RULES).map(|rule| (rule, &of.sets))
     });
     let question = |protocol: &str, far: IpAddr, ports: (u16, Option<u16>)| {
         let (source, target, port) = match direction {
@@ -103,13 +111,22 @@ fn suggestions(force: &InForce, direction: Direction, member: IpAddr) -> Vec<Que
         Question { protocol, source, source_port, target, target_port, port: Some(port) }
     };
     let mut all: Vec<Question> = Vec::new();
-    for rule in rules {
+    for (rule, sets) in rules {
         let Some(protocol) = spoken(rule, member) else { continue };
-        let (address, bits) = match direction {
-            Direction::Ingress => (rule.source, rule.source_bits),
-            Direction::Egress => (rule.target, rule.target_bits),
+        let (address, bits, set) = match direction {
+            Direction::Ingress => (
+                rule.source,
+                rule.source_bits,
+                (rule.flags & RULE_SOURCE_SET != 0).then_some(rule.source_set),
+            ),
+            Direction::Egress => (
+                rule.target,
+                rule.target_bits,
+                (rule.flags & RULE_TARGET_SET != 0).then_some(rule.target_set),
+            ),
         };
-        let far = if bits == 0 { far(member) } else { one_of(address, bits) };
+        let of_set = set.and_then(|set| sets.get(&set)?.one(member.is_ipv4()));
+        let far = of_set.unwrap_or_else(|| if bits == 0 { far(member) } else { one_of(address, bits) });
         if far.is_ipv4() != member.is_ipv4() {
             continue;
         }
@@ -176,23 +193,45 @@ fn packet(question: &Question) -> Packet {
     }
 }
 
-/// Whether rules allow a packet; nothing where something that comes and goes has a say.
-fn said(policy: &Policy, direction: Direction, packet: &Packet) -> Option<bool> {
+/// What rules say of a packet.
+#[derive(Clone, Copy)]
+struct Said {
+    allowed: bool,
+    /// Whether a limit may refuse it all the same.
+    limited: bool,
+}
+
+/// What rules say of a packet at a time; nothing where something that comes and goes has a say.
+fn said(rules: &Rules, direction: Direction, packet: &Packet, now: Timestamp) -> Option<Said> {
+    let policy = &rules.policy;
     if policy.flags & (POLICY_OFF | POLICY_AUDIT) != 0 {
         return None;
     }
     let unsure = Cell::new(false);
     let said = policy.says(direction, packet, |rule| {
-        let matches = rule.matches(packet, 0, |_, _| {
-            unsure.set(true);
-            0
+        // The end of a rule is asked of its terms: a tick of the programs says nothing here.
+        let terms = policy.terms.get(&rule.identity);
+        let left = terms.and_then(|terms| terms.ends).map(|end| end.duration_since(now));
+        if left.is_some_and(|left| left <= -NEAR) {
+            return false;
+        }
+        let sets_agree = Cell::new(true);
+        let matches = rule.matches(packet, 0, |set, address| {
+            let address = IpAddr::V6(Ipv6Addr::from(*address)).to_canonical();
+            let has = rules.sets.get(&set).and_then(|members| members.has(address));
+            sets_agree.set(sets_agree.get() && has.is_some());
+            if has == Some(false) { 0 } else { u64::MAX }
         }) != 0;
-        if matches && (rule.signature != 0 || policy.terms.contains_key(&rule.identity)) {
+        let is_quarantine = terms.is_some_and(|terms| terms.quarantine.is_some());
+        let is_near = left.is_some_and(|left| left < NEAR);
+        if matches && (!sets_agree.get() || rule.signature != 0 || is_quarantine || is_near) {
             unsure.set(true);
         }
         matches
     });
-    (!unsure.get()).then_some(said.allowed)
+    let terms = said.rule.and_then(|rule| policy.terms.get(&rule.identity));
+    let limited = terms.is_some_and(|terms| terms.limit().is_some());
+    (!unsure.get()).then_some(Said { allowed: said.allowed, limited })
 }
 
 /// Compares what the programs say with what the rules say: how many packets they were judged by, or the first that
@@ -210,9 +249,11 @@ pub fn compare(segment: SegmentId, probes: &[Probe], judgements: &[Judgement]) -
 
 /// Whether a judgement was by rules, and as they say.
 fn one(segment: SegmentId, probe: &Probe, judgement: &Judgement) -> Result<bool, String> {
-    let Question { protocol, source, target, target_port, .. } = &probe.question;
+    let Question { protocol, source, target, target_port, port, .. } = &probe.asked.question;
+    let inside = port.as_ref().filter(|_| probe.asked.tunnel.is_some());
+    let inside = inside.map_or_else(String::new, |tunnel| format!(" in {tunnel}"));
     let port = target_port.map_or_else(String::new, |port| format!(" port {port}"));
-    let words = format!("{protocol} from {source} to {target}{port}");
+    let words = format!("{protocol} from {source} to {target}{port}{inside}");
     let [sender, receiver] = judgement.segments;
     let whose = if probe.direction == Direction::Egress { sender } else { receiver };
     match judgement.verdict {
@@ -230,84 +271,4 @@ fn one(segment: SegmentId, probe: &Probe, judgement: &Judgement) -> Result<bool,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(protocol: u8, port: u16, action: u8) -> Rule {
-        let flags = RULE_PROTOCOL | RULE_TARGET_PORT;
-        Rule { protocol, target_port: [port, port], flags, action, ..Rule::ZERO }
-    }
-
-    fn policy(ingress: Vec<Rule>) -> Policy {
-        let tcp_and_udp = 1 << protocol::TCP | 1 << protocol::UDP;
-        Policy { protocols: [tcp_and_udp, 0, 0, 0, 0, 0, 0, 0], ..Policy::towards_members(ingress) }
-    }
-
-    fn force(policy: Policy, other: Option<Policy>) -> InForce {
-        InForce {
-            segment: SegmentId(7),
-            port: "seg0".into(),
-            members: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
-            policy: Arc::new(policy),
-            other: other.map(Arc::new),
-        }
-    }
-
-    fn ports(probes: &[Probe], direction: Direction, allowed: bool) -> Vec<Option<u16>> {
-        let those = probes.iter().filter(|it| it.direction == direction && it.allowed == allowed);
-        those.map(|it| it.question.target_port).collect()
-    }
-
-    #[test]
-    fn what_is_allowed_and_what_is_refused_is_asked_about_in_both_families() {
-        let probes = probes(&force(policy(vec![rule(6, 443, 0), rule(6, 22, 1)]), None));
-        assert_eq!(ports(&probes, Direction::Ingress, true), [Some(443); 2]);
-        assert_eq!(ports(&probes, Direction::Ingress, false), [Some(22); 2]);
-        assert_eq!(ports(&probes, Direction::Egress, true).len(), 2);
-        assert_eq!(ports(&probes, Direction::Egress, false), [None; 2], "ICMP is no protocol of it");
-        assert_eq!(probes.iter().filter(|it| it.question.source.is_ipv4()).count() * 2, probes.len());
-    }
-
-    #[test]
-    fn packets_tell_two_personalities_apart_where_any_does() {
-        let live = policy(vec![rule(6, 443, 0), rule(6, 8080, 0), rule(6, 22, 1)]);
-        let other = policy(vec![rule(6, 443, 0), rule(6, 22, 1), rule(6, 4, 0)]);
-        let probes = probes(&force(live, Some(other)));
-        assert_eq!(ports(&probes, Direction::Ingress, true), [Some(8080); 2]);
-        assert_eq!(ports(&probes, Direction::Ingress, false), [Some(4); 2]);
-    }
-
-    #[test]
-    fn what_comes_and_goes_is_not_asked_about() {
-        let signed = Rule { signature: 1, ..rule(6, 443, 0) };
-        let of_set = Rule { source_set: 3, flags: rule(6, 0, 0).flags | 1 << 8, ..rule(6, 80, 0) };
-        let mut policy =
-            policy(vec![signed, of_set, Rule { identity: 9, ..rule(6, 25, 0) }, rule(17, 53, 0)]);
-        policy.terms.insert(9, crate::model::policy::Terms::default());
-        let probes = probes(&force(policy, None));
-        assert_eq!(ports(&probes, Direction::Ingress, true), [Some(53); 2]);
-    }
-
-    #[test]
-    fn judgements_that_differ_are_told_and_those_by_others_are_none() {
-        let mut probes = probes(&force(policy(vec![rule(6, 443, 0)]), None));
-        probes.retain(|probe| probe.direction == Direction::Ingress && probe.question.source.is_ipv4());
-        let told = |allowed: Verdict, refused: Verdict| {
-            let segments = [SegmentId(0), SegmentId(7)];
-            let verdict = |probe: &Probe| if probe.allowed { allowed } else { refused };
-            let all: Vec<Judgement> =
-                probes.iter().map(|probe| Judgement { segments, verdict: verdict(probe) }).collect();
-            compare(SegmentId(7), &probes, &all)
-        };
-        let refused = Verdict::Refused(Reason::DefaultDeny);
-        assert_eq!(told(Verdict::Passes, refused), Ok(2));
-        assert_eq!(told(Verdict::Established, refused), Ok(1));
-        assert_eq!(told(Verdict::Refused(Reason::Quarantine), refused), Ok(1));
-        let gone = told(Verdict::Refused(Reason::NoPolicy), refused).unwrap_err();
-        assert!(gone.contains("to 10.0.0.5 port 443 is dropped (no_policy)"), "{gone}");
-        let open = told(Verdict::Passes, Verdict::Passes).unwrap_err();
-        assert!(open.ends_with("passes, though the rules refuse it"), "{open}");
-        assert!(told(Verdict::NotOurs, refused).is_err());
-        assert!(compare(SegmentId(7), &probes, &[]).is_err());
-    }
-}
+mod tests;

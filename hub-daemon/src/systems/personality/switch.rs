@@ -80,6 +80,8 @@ pub struct Switch {
     pub checks: Vec<CheckResult>,
     /// Flows as they were counted last, if they were.
     pub flows: Option<FlowCount>,
+    /// Of the question for them where no drain waits for the answer: it is the same from beginning to end.
+    pub counts: u64,
     /// What went wrong first.
     pub failure: Option<String>,
 }
@@ -198,6 +200,11 @@ impl Switch {
         self.deadline = deadline;
         self.since = since;
         self.applied = false;
+    }
+
+    /// Whether connections are waited for before the flip.
+    pub fn drains(&self) -> bool {
+        !self.urgent && !self.drain.timeout.is_zero()
     }
 
     /// When its own time is over, if it has flipped.

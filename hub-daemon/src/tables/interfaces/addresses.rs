@@ -1,7 +1,4 @@
-//! Addresses of interfaces: probed before they are put, and taken away without those of others.
-
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+//! Addresses of interfaces: put where nobody else has them, and taken away without those of others.
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -14,16 +11,15 @@ use nix::errno::Errno;
 use super::outcome::{InterfaceError, Outcome};
 use super::space::Space;
 use crate::desired::INTERFACE_PROTOCOL;
-use crate::desired::interfaces::{AddressScope, InterfaceAddress, mac_text};
+use crate::desired::interfaces::{AddressScope, InterfaceAddress};
 use crate::kernel::netlink::{Netlink, NetlinkError};
-use crate::kernel::{probe, sysctl};
+use crate::kernel::sysctl;
 use crate::tables::addresses::{self, FOREVER};
 
 impl Space {
     /// Puts addresses that are missing, and makes those ordinary that are to be.
     pub(super) fn put_addresses(&mut self, outcome: &mut Outcome) {
         self.take_away_misplaced(outcome);
-        let taken = self.taken(outcome);
         for ((index, net), address) in &self.wanted.addresses {
             let held = self.held.addresses.get(&(*index, *net));
             let is_new = held.is_none();
@@ -31,7 +27,7 @@ impl Space {
             let holds = held.is_some_and(|held| {
                 held.protocol != INTERFACE_PROTOCOL || address.deprecated || !is_deprecated(held)
             });
-            if holds || taken.contains(&(*index, net.addr())) {
+            if holds || self.taken.contains(&(*index, net.addr())) {
                 continue;
             }
             let record = self.wanted.owners.get(index).map_or("", String::as_str);
@@ -59,43 +55,6 @@ impl Space {
                 *way = way.take().filter(|way| way.source != Some(key.1.addr()));
             }
         }
-    }
-
-    /// Addresses that are to be put and that somebody else on the link has.
-    fn taken(&self, outcome: &mut Outcome) -> BTreeSet<(u32, IpAddr)> {
-        let mut taken = BTreeSet::new();
-        for link in self.held.links.iter().filter(|link| link.running && !link.l3_only) {
-            let of_link = self.wanted.addresses.iter().filter(|((index, _), _)| *index == link.index);
-            let nets: Vec<IpNet> = of_link
-                .filter(|(key, address)| address.probe && !self.held.addresses.contains_key(*key))
-                .map(|((_, net), _)| *net)
-                .collect();
-            if nets.is_empty() {
-                continue;
-            }
-            let record = self.wanted.owners.get(&link.index).map_or("", String::as_str);
-            let addresses: Vec<IpAddr> = nets.iter().map(IpNet::addr).collect();
-            let ask = || probe::owners(&link.name, link.mac, &addresses);
-            let owners = match self.within(ask) {
-                Ok(Ok(owners)) => owners,
-                Ok(Err(source)) => {
-                    outcome.fail(record, InterfaceError::Probe { interface: link.name.clone(), source });
-                    taken.extend(addresses.iter().map(|address| (link.index, *address)));
-                    continue;
-                }
-                Err(error) => {
-                    outcome.fail(record, error);
-                    continue;
-                }
-            };
-            for net in nets {
-                let Some(mac) = owners.get(&net.addr()) else { continue };
-                taken.insert((link.index, net.addr()));
-                let (interface, mac) = (link.name.clone(), mac_text(*mac));
-                outcome.fail(record, InterfaceError::Conflict { address: net, interface, mac });
-            }
-        }
-        taken
     }
 
     pub(super) fn unwanted_addresses(&self) -> Vec<(u32, IpNet)> {

@@ -24,6 +24,17 @@ pub(super) enum InterfaceError {
     /// What was there before cannot be remembered.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Another record is about the same interface.
+    #[error(
+        "`{interface}` is the interface of record `{owner}` already: have one of the two records mean another one, or \
+         delete it"
+    )]
+    Twin {
+        /// The interface.
+        interface: String,
+        /// The record that has it.
+        owner: String,
+    },
     /// Somebody else has an address.
     #[error("put address {address} on `{interface}`: {mac} on the same link has it")]
     Conflict {

@@ -3,6 +3,7 @@
 //! Its sockets stay open: they work in the namespace from any thread, so that a switch costs one system call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -18,7 +19,7 @@ use crate::desired::interfaces::{
     INTERFACE_TABLE_BASE, Interface, InterfaceAddress, InterfaceRouteKey, Slot,
 };
 use crate::desired::{Namespace, RouteKey};
-use crate::kernel::links::{FoundLink, select};
+use crate::kernel::links::FoundLink;
 use crate::kernel::namespace::{NamespaceError, OpenNamespace};
 use crate::kernel::netlink::{Netlink, NetlinkError};
 use crate::reconcile::Table as _;
@@ -35,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) mtus: BTreeMap<u32, u32>,
     /// Who wants something.
     pub(super) records: Vec<String>,
+    /// Those of them whose interface another record has: nothing is put for them.
+    pub(super) twins: BTreeSet<String>,
     /// Whose a link, by index, or a routing table is.
     pub(super) owners: BTreeMap<u32, String>,
 }
@@ -57,6 +60,8 @@ pub(super) struct Space {
     routes: Routes,
     pub(super) held: Held,
     pub(super) wanted: Wanted,
+    /// Addresses that are not put, by link: somebody else has them, or nobody could be asked.
+    pub(super) taken: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Space {
@@ -69,7 +74,15 @@ impl Space {
             None => sockets()?,
             Some(namespace) => namespace.run(sockets)??,
         };
-        Ok(Self { name, namespace, netlink, routes, held: Held::default(), wanted: Wanted::default() })
+        Ok(Self {
+            name,
+            namespace,
+            netlink,
+            routes,
+            held: Held::default(),
+            wanted: Wanted::default(),
+            taken: BTreeSet::new(),
+        })
     }
 
     /// Reads what the namespace holds, and says what these records want of it.
@@ -100,24 +113,34 @@ impl Space {
             }
         }
         self.wanted = Wanted::default();
+        let mut links = self.links(records);
         for (record, interface) in records {
-            self.want(record, interface, outcome);
+            let link = match links.remove(record) {
+                Some(Ok(link)) => Some(link),
+                Some(Err(error)) => {
+                    if matches!(error, InterfaceError::Twin { .. }) {
+                        self.wanted.twins.insert((*record).to_owned());
+                    }
+                    outcome.fail(record, error);
+                    None
+                }
+                None => None,
+            };
+            self.want(record, interface, link.as_ref());
         }
         Ok(())
     }
 
-    fn want(&mut self, record: &str, interface: &Interface, outcome: &mut Outcome) {
-        let link = match select(&self.held.links, &interface.place.selector) {
-            Ok(link) => Some(link),
-            Err(error) => {
-                outcome.fail(record, error);
-                None
-            }
-        };
+    fn want(&mut self, record: &str, interface: &Interface, link: Option<&FoundLink>) {
         let wanted = &mut self.wanted;
         wanted.records.push(record.to_owned());
+        if wanted.twins.contains(record) {
+            return;
+        }
         if let Some(link) = link {
+            let is_there = |net: &IpNet| self.held.addresses.contains_key(&(link.index, *net));
             let addresses = interface.addresses.iter();
+            let addresses = addresses.filter(|(net, address)| !address.leaves || is_there(net));
             wanted.addresses.extend(addresses.map(|(net, address)| ((link.index, *net), *address)));
             wanted.mtus.extend(interface.mtu.map(|mtu| (link.index, mtu)));
             wanted.owners.insert(link.index, record.to_owned());
@@ -150,6 +173,7 @@ impl Space {
             let held = self.held.routes.get(&key);
             if let Some(way) = &way
                 && held.and_then(Option::as_ref) != Some(way)
+                && !self.lacks_source(way)
             {
                 let record = self.wanted.owners.get(&key.table).cloned().unwrap_or_default();
                 let put = self.routes.put_way(&key, way);
@@ -158,6 +182,9 @@ impl Space {
             self.wanted.routes.insert(key, way);
         }
         for (record, interface) in records {
+            if self.wanted.twins.contains(*record) {
+                continue;
+            }
             let live = self.live(interface).unwrap_or(interface.live);
             let changes = rules::sources(interface)
                 .into_iter()
@@ -168,6 +195,14 @@ impl Space {
                 outcome.count(record, result);
             }
         }
+    }
+
+    /// Whether the source of a route is an address that is not put: the kernel would refuse it, and why is told.
+    fn lacks_source(&self, way: &Way) -> bool {
+        way.source.is_some_and(|source| {
+            let is_there = self.held.addresses.keys().any(|(_, net)| net.addr() == source);
+            !is_there && self.taken.iter().any(|(_, address)| *address == source)
+        })
     }
 
     /// Rules that stand for a source and are not there; a source without any gets its switch with them.
