@@ -124,7 +124,7 @@ type Shape = (&'static str, usize, usize, u32);
 
 impl Capacities {
     /// Every map, by the name it is pinned under.
-    pub(crate) fn maps(&self) -> [Shape; 61] {
+    pub(crate) fn maps(&self) -> [Shape; 60] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -182,7 +182,6 @@ impl Capacities {
             ("REPLY_GATE", index, 2 * size_of::<u64>(), 1),
             ("SHAPES", index, size_of::<hub_common::shape::Shape>(), self.policies()),
             ("POLICERS", index, size_of::<Policer>(), segments),
-            ("HANDSHAKES", size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
             ("RTTS", index, size_of::<Histogram>(), segments),
             ("EVENTS", 0, 0, limits::EVENT_BYTES),
             ("ANSWER", index, size_of::<Outcome>(), 1),

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hub_common::segment::{SEGMENT_SHAPED, SEGMENT_TIMED};
+use hub_common::segment::SEGMENT_SHAPED;
 use hub_common::shape::{self, EGRESS, INGRESS, SHAPED_SEGMENTS};
 
 use super::Record;
@@ -30,10 +30,9 @@ const MTU: u32 = 1_500;
 
 /// `SEGMENT_*` bits of a persona.
 pub fn flags(persona: &Persona) -> u32 {
-    let timed = if persona.qos().is_some() { SEGMENT_TIMED } else { 0 };
     let marks = has_rules(persona);
     let shaped = persona.qos().is_some_and(|qos| qos.is_limited() || qos.dscp().is_some()) || marks;
-    timed | if shaped { SEGMENT_SHAPED } else { 0 }
+    if shaped { SEGMENT_SHAPED } else { 0 }
 }
 
 fn has_rules(persona: &Persona) -> bool {
