@@ -148,3 +148,42 @@ fn one_of_several_interfaces_has_all_of_the_bandwidth_and_its_queue() {
         }
     }
 }
+
+#[test]
+fn tcp_gets_high_bandwidths_too() {
+    if !root() {
+        return;
+    }
+    let seconds = Effort::new(3, 10).amount();
+    let world = World::new(2);
+    let rates = [200.0, 500.0];
+    for (number, rate) in rates.iter().enumerate() {
+        world.create(number, &json!({"qos": {"bandwidth": format!("{rate}Mbps")}}));
+    }
+    let outside = &world.outside;
+    for v4 in FAMILIES {
+        // One persona receives while the other sends.
+        for sender in 0..2 {
+            let receiver = 1 - sender;
+            let mut seen = Vec::new();
+            // A machine that stands still loses time, and never makes anything faster: a good one of three.
+            let found = (0..3).any(|_| {
+                let [sent, received] = std::thread::scope(|scope| {
+                    let sends = (&world.members[sender], outside, outside_at(v4));
+                    let sending = scope.spawn(move || transfer(sends, 5_215, seconds));
+                    let receives = (outside, &world.members[receiver], member_at(receiver, v4));
+                    let received = transfer(receives, 5_216, seconds);
+                    [sending.join().unwrap(), received]
+                });
+                seen.push((sent, received));
+                assert!(sent < rates[sender] * 1.05 && received < rates[receiver] * 1.05, "{seen:?}");
+                is_within(sent, rates[sender], 5.0) && is_within(received, rates[receiver], 5.0)
+            });
+            figure(
+                "P9",
+                &format!("IPv4 {v4}, p{sender} sends, p{receiver} receives: {seen:.1?} of {rates:?} Mbit/s"),
+            );
+            assert!(found, "IPv4 {v4}, p{sender} sends, p{receiver} receives: {seen:?}");
+        }
+    }
+}
