@@ -98,8 +98,8 @@ crate::shared! {
         pub first_tick: u64,
         /// Limits that count the flow among its source's connections, per segment; 0 for none.
         pub counted: [u16; 2],
-        /// Zero.
-        pub pad: u32,
+        /// Low bits of the microsecond of its first SYN while that is timed, 0 for none: see [`Flow::since_syn_us`].
+        pub syn_us: u32,
         /// What its first bytes said, as far as rules want to know.
         pub heard: Heard,
     }
@@ -230,6 +230,19 @@ impl Flow {
         (self.from_high != from_high as u8) as usize
     }
 
+    /// What [`Flow::syn_us`] is for a SYN of this time.
+    #[inline(always)]
+    pub const fn syn_at(now_ns: u64) -> u32 {
+        let low = (now_ns / 1_000) as u32;
+        if low == 0 { 1 } else { low }
+    }
+
+    /// Microseconds since a SYN; after 71 minutes they begin anew.
+    #[inline(always)]
+    pub const fn since_syn_us(syn_us: u32, now_ns: u64) -> u64 {
+        ((now_ns / 1_000) as u32).wrapping_sub(syn_us) as u64
+    }
+
     /// Whether the flow has been idle for longer than its state allows.
     #[inline(always)]
     pub fn is_stale(&self, now_tick: u64, timeout_ticks: &[u32; 8]) -> bool {
@@ -330,6 +343,17 @@ mod tests {
         assert!(!flow.is_stale(150, &timeouts) && flow.is_stale(151, &timeouts));
         flow.state = FLOW_TCP_OPENING;
         assert!(flow.is_stale(102, &timeouts));
+    }
+
+    #[test]
+    fn the_time_since_a_syn_outlives_the_end_of_its_word() {
+        let wrap_ns = (1_u64 << 32) * 1_000;
+        for (began, now, wanted) in [(5_000, 9_999, 4), (wrap_ns - 3_000, wrap_ns + 4_000, 7)] {
+            assert_eq!(Flow::since_syn_us(Flow::syn_at(began), now), wanted);
+        }
+        // None of them says that there is none.
+        assert_eq!([0, 999, wrap_ns].map(Flow::syn_at), [1; 3]);
+        assert_eq!(Flow::since_syn_us(Flow::syn_at(wrap_ns), wrap_ns + 5_000), 4);
     }
 
     #[test]

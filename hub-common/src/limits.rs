@@ -103,8 +103,6 @@ pub const BARS: u32 = 8_192;
 pub const DETECTIONS: u32 = 65_536;
 /// Bytes of the event ring; a power of two. About 3,200 events.
 pub const EVENT_BYTES: u32 = 512 * 1_024;
-/// TCP handshakes under way that are timed, least recently used first out.
-pub const HANDSHAKES: u32 = 16_384;
 /// Failsafe ports of the host.
 pub const FAILSAFE: u32 = 64;
 /// Distinct answers of candidate policies beside live ones.
@@ -142,7 +140,6 @@ mod tests {
             + DETECTOR_SETS as usize * size_of::<detect::DetectorSet>()
             + POLICIES as usize * size_of::<shape::Shape>()
             + SEGMENTS as usize * size_of::<shape::Policer>()
-            + HANDSHAKES as usize * (size_of::<flow::FlowKey>() + 8 + per_entry)
             + RATE_LIMITS as usize * size_of::<limit::Limit>()
             + RATE_SOURCES as usize * (size_of::<limit::LimitSource>() + 8 + per_entry)
             + CONNECTION_SOURCES as usize * (size_of::<limit::LimitSource>() + 8 + per_entry)

@@ -171,8 +171,6 @@ pub const OUTCOME_UNTRACKED: u32 = 1 << 10;
 pub const OUTCOME_PLAIN: u32 = 1 << 11;
 /// A segment of the packet is shaped, marked or capped.
 pub const OUTCOME_SHAPED: u32 = 1 << 12;
-/// A segment of the packet has its handshakes timed.
-pub const OUTCOME_TIMED: u32 = 1 << 13;
 /// The next hop is known but was not confirmed for long: the kernel forwards this packet.
 pub const OUTCOME_AGED: u32 = 1 << 6;
 

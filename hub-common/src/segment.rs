@@ -158,8 +158,6 @@ pub const SEGMENT_TRANSLATED: u32 = 1;
 pub const SEGMENT_SHAPED: u32 = 1 << 1;
 /// Detectors watch its packets.
 pub const SEGMENT_WATCHED: u32 = 1 << 2;
-/// Its TCP handshakes are timed.
-pub const SEGMENT_TIMED: u32 = 1 << 6;
 /// Addresses may be in quarantine: look its packets' ends up.
 pub const SEGMENT_QUARANTINE: u32 = 1 << 7;
 

@@ -106,6 +106,13 @@ pub const fn behind_ns(burst_ns: u64, cost_ns: u64) -> u64 {
     burst_ns - if cost_ns < half { cost_ns } else { half }
 }
 
+/// What a class of traffic may use of a burst where classes wait in queues behind the cap: each leaves an eighth to
+/// those before it, so that they find room while it floods.
+#[inline(always)]
+pub const fn burst_of(burst_ns: u64, priority: u8) -> u64 {
+    burst_ns - burst_ns / 8 * (priority & (PRIORITIES - 1)) as u64
+}
+
 /// Bucket of a time.
 #[inline(always)]
 pub const fn bucket(time_us: u64) -> usize {
@@ -192,6 +199,25 @@ mod tests {
         }
         assert!(pings > 1_800, "{pings} of 2,000");
         assert!((103_000..=104_200).contains(&floods), "{floods}");
+    }
+
+    #[test]
+    fn a_flood_leaves_room_to_classes_before_its_own() {
+        let (cost, burst) = (1_000_000, 40_000_000);
+        let (mut next, mut bulk, mut voice) = (0, 0, 0);
+        for step in 0..10_000_u64 {
+            let now = 1_000_000_000 + step * 1_000_000;
+            // Twice what fits, and behind it every other time one of another class.
+            for priority in [3, 3, 0].into_iter().take(if step % 2 == 0 { 3 } else { 2 }) {
+                let behind = behind_ns(burst_of(burst, priority), cost);
+                if let Some(after) = admit(next, now, cost, behind) {
+                    next = after;
+                    if priority == 0 { voice += 1 } else { bulk += 1 }
+                }
+            }
+        }
+        assert_eq!(voice, 5_000, "all of them");
+        assert!((5_000..5_050).contains(&bulk), "what is left, and the burst: {bulk}");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct SegmentCounts {
     /// How often each detector of the persona fired; those that did.
     #[serde(default)]
     pub detections: Vec<DetectionCount>,
-    /// Times of TCP handshakes, for personas with `qos`.
+    /// Times of TCP handshakes, after the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshakes: Option<HandshakeTimes>,
     /// Queues that packets wait in, for personas with `qos.bandwidth`.

@@ -299,10 +299,6 @@ pub(crate) static SHAPES: Array<Shape, { limits::POLICIES as usize }> = Array::n
 #[btf_map]
 pub(crate) static POLICERS: Array<Policer, { limits::SEGMENTS as usize }> = Array::new();
 
-/// When the first SYN of a connection came, for segments with `SEGMENT_TIMED`.
-#[btf_map]
-pub(crate) static HANDSHAKES: LruHashMap<FlowKey, u64, { limits::HANDSHAKES as usize }> = LruHashMap::new();
-
 /// Times of handshakes per segment; made with the first one.
 #[btf_map]
 pub(crate) static RTTS: PerCpuHashMap<

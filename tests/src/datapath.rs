@@ -16,6 +16,7 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::outcome::Outcome;
+use hub_common::shape::Histogram;
 use hub_common::stats::{DropKey, Hits, HookTotals, RuleHits, SegmentCounters};
 
 /// The programs and their maps. A program is loaded when it is first run: most tests need one or two.
@@ -260,6 +261,19 @@ impl DataPath {
         let map = self.map("FLOWS_BEGUN");
         let map: PerCpuArray<_, [u64; 3]> = PerCpuArray::try_from(&*map).unwrap();
         map.get(&segment, 0).unwrap().iter().map(|cpu| cpu[2]).sum()
+    }
+
+    /// Times of the handshakes of a segment, over all CPUs.
+    pub fn handshakes(&self, segment: u32) -> Histogram {
+        let map = self.map("RTTS");
+        let map: PerCpuHashMap<_, u32, Histogram> = PerCpuHashMap::try_from(&*map).unwrap();
+        let mut sum = Histogram::ZERO;
+        // None before the first one.
+        for cpu in map.get(&segment, 0).iter().flat_map(|values| values.iter()) {
+            sum.buckets.iter_mut().zip(cpu.buckets).for_each(|(sum, count)| *sum += count);
+            sum.sum_us += cpu.sum_us;
+        }
+        sum
     }
 
     /// Takes all events out of the ring.

@@ -225,3 +225,30 @@ fn slow_handshakes_and_long_queues_are_told() {
     });
     wait_until("nothing waits", patience, || state("queue_delay") == "resolved");
 }
+
+#[test]
+fn handshakes_are_timed_without_any_quality_of_service() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    world.create(0, &json!({"alerts": [{"metric": "rtt_p95", "value": "30s"}]}));
+    let (member, outside) = (&world.members[0], &world.outside);
+    let _servers = (member.serve(&[80]), outside.serve(&[80]));
+    for v4 in FAMILIES {
+        for _ in 0..3 {
+            outside.expect_tcp(member_at(0, v4), 80, Answered);
+            member.expect_tcp(outside_at(v4), 80, Answered);
+        }
+    }
+    let counts = world.hub.get("/v1/personas/p0/counters").expect(200);
+    assert_eq!(counts["handshakes"]["count"], 12, "{counts:#}");
+    let metrics = world.router.sh("curl -s http://127.0.0.1:9178/metrics");
+    assert!(metrics.contains("hub_persona_handshake_seconds_count{persona=\"p0\"} 12"), "{metrics}");
+    wait_until("the alert looks", Duration::from_secs(30), || {
+        let alerts = world.hub.get("/v1/alerts").expect(200);
+        alerts.as_array().unwrap().iter().any(|one| one["alert"] == "rtt_p95" && one["state"] == "ok")
+    });
+    // Without a latency nothing is late.
+    assert_eq!(world.hub.get("/v1/personas/p0").body["conditions"], json!([]));
+}

@@ -47,6 +47,7 @@ const fn goal(name: &'static str, says: &'static str, binary: &'static str, test
 const GOALS: &[Goal] = &[
     goal("P2", "lives leave nothing behind", "e2e_cycles", "lives_leave_nothing_behind"),
     goal("P2", "queues leave nothing behind", "e2e_limits", "lives_with_queues_leave_none_behind"),
+    goal("P9", "TCP has its bandwidth over 10 s", "e2e_bandwidth", "tcp_gets_high_bandwidths_too"),
     goal("R1", "programs and model agree", DIFFERENTIAL, "programs_and_model_agree"),
     goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
     goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),

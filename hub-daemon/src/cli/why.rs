@@ -145,7 +145,9 @@ fn hint(reason: Reason) -> &'static str {
         }
         Reason::Land => "its source is its target; look for who forges it",
         Reason::ForeignGateway => "members find their own gateways alone; see the routes of the sender",
-        Reason::Policed => "raise `qos.bandwidth`, or leave out `qos.police`",
+        Reason::Policed => {
+            "raise `qos.bandwidth`, which all interfaces have together, or leave out `qos.police`"
+        }
         Reason::Internal => "this is a defect; please report it with `hubctl status --json`",
     }
 }

@@ -11,6 +11,9 @@ use hub_common::shape::{self, PRIORITIES};
 pub struct Shape {
     /// Bits per second above which packets are dropped at once.
     pub cap_bps: [Option<u64>; 2],
+    /// What the cap lets pass at once, as the time that it takes at the cap, in microseconds; the hub's own choice
+    /// where nothing is said.
+    pub burst_us: [Option<u64>; 2],
     /// How long packets above the cap wait in an `fq` before they are dropped, in microseconds.
     pub wait_us: [Option<u64>; 2],
     /// Bits per second of the queues.
@@ -90,6 +93,14 @@ const LINK_HEADER_BYTES: u32 = 14;
 const IP_HEADER_BYTES: u32 = 20;
 /// A tag before the queue.
 const TAG_BYTES: u32 = 8;
+/// What several interfaces may have together is so much above the bandwidth, one part in this many: enough for what
+/// TCP sends again, so that on one of them alone its queue decides and not the cap.
+const MARGIN: u64 = 50;
+/// Times that the cap of several interfaces holds the room of a queue and its burst: TCP sends up to twice the room
+/// while it finds out, and a class of traffic may use five eighths.
+const ROOMS: u64 = 3;
+/// What a class of HTB sends at once after a pause, in microseconds.
+const BURST_US: u64 = 10_000;
 /// Part of the rate that every class of traffic has to itself, so that none starves: one in this many.
 const SHARE: u64 = 32;
 
@@ -114,6 +125,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Cap of all interfaces together, in bits per second of whole IP packets, and its burst in microseconds, where
+    /// packets have at most `mtu` bytes.
+    pub fn together(&self, mtu: u32) -> (u64, u64) {
+        let bps = with_ip_headers(self.ceil_bps, mtu);
+        let packet_us = (u64::from(mtu) * 8_000_000).div_ceil(self.rate_bps.max(1));
+        let room_us = self.latency_us.max(2 * packet_us) + packet_us.max(BURST_US);
+        (bps.saturating_add(bps / MARGIN), ROOMS * room_us)
+    }
+
     /// The queues on an interface whose packets have at most `mtu` bytes.
     pub fn queues(&self, mtu: u32) -> Vec<(QueuePlace, Queue)> {
         let mtu = mtu.max(576);
@@ -167,6 +187,18 @@ mod tests {
         assert!(matches!(fast.get(2), Some((_, Queue::Fifo(Fifo { cut_bytes: None, .. })))), "{fast:?}");
         let slow = Plan { rate_bps: 8_000, ..PLAN }.queues(1_500);
         assert!(matches!(slow.get(2), Some((_, Queue::Fifo(Fifo { limit_bytes: 3_028, .. })))), "{slow:?}");
+    }
+
+    #[test]
+    fn several_interfaces_have_a_little_more_than_one_and_room_for_what_waits() {
+        // 10 Mbit/s of what IP carries and its headers and a fiftieth; three times 50 ms and the burst of 10.
+        assert_eq!(PLAN.together(1_500), (10_337_822, 180_000));
+        // What borrows does so in sum.
+        let borrows = Plan { ceil_bps: 20_000_000, ..PLAN };
+        assert_eq!(borrows.together(1_500).0, 20_675_665);
+        // Two packets of 1.5 s wait, and one is a burst.
+        let slow = Plan { rate_bps: 8_000, ceil_bps: 8_000, ..PLAN };
+        assert_eq!(slow.together(1_500).1, 13_500_000);
     }
 
     #[test]

@@ -60,7 +60,6 @@ pub enum MetricDocument {
     /// Times that a detector fired in the last minute.
     Detections,
     /// Milliseconds within which 95 of a hundred TCP handshakes of the last minute were done; 0 without any.
-    /// Of personas with `qos`.
     RttP95,
     /// Milliseconds that packets wait for their bandwidth, in the direction where it is longer.
     QueueDelay,

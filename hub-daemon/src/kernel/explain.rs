@@ -95,7 +95,7 @@ pub const fn explain(reason: Reason) -> &'static str {
             "A member asks for the link address of a gateway of another persona, or of another address of the hub: its own gateway is all it gets"
         }
         Reason::Policed => {
-            "The persona used more than its hard cap of bandwidth: raise `qos.bandwidth`, or leave out `qos.police` to queue instead"
+            "The persona used more than its bandwidth on all interfaces together, and no queue takes that: raise `qos.bandwidth` or `qos.ceil`, or leave out `qos.police` to queue on each"
         }
         Reason::ConnectionLimit => {
             "The source has as many connections as the persona, or one of its rules, lets it have at once: it may go on when some of them are over; raise `max_connections_per_source` if that is wanted"

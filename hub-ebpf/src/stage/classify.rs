@@ -3,11 +3,11 @@
 use hub_common::address::{is_link_local, is_multicast};
 use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{
-    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_GATED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TIMED,
-    OUTCOME_TRANSLATED, SCRATCH_CANDIDATE, SCRATCH_HEARS, Scratch,
+    FROM_HOST, OUTCOME_CLAMPED, OUTCOME_GATED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TRANSLATED,
+    SCRATCH_CANDIDATE, SCRATCH_HEARS, Scratch,
 };
 use hub_common::segment::{
-    PORT_TUNNEL, ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_HEARS, SEGMENT_SHAPED, SEGMENT_TIMED,
+    PORT_TUNNEL, ROLE_SEGMENT, SEGMENT_CLAMPED, SEGMENT_GATED, SEGMENT_HEARS, SEGMENT_SHAPED,
     SEGMENT_TRANSLATED, STATE_BLOCK, STATE_EMPTY,
 };
 
@@ -61,7 +61,6 @@ const fn features(flags: u32) -> u32 {
     (if flags & SEGMENT_TRANSLATED != 0 { OUTCOME_TRANSLATED } else { 0 })
         | (if flags & SEGMENT_CLAMPED != 0 { OUTCOME_CLAMPED } else { 0 })
         | (if flags & SEGMENT_SHAPED != 0 { OUTCOME_SHAPED } else { 0 })
-        | (if flags & SEGMENT_TIMED != 0 { OUTCOME_TIMED } else { 0 })
         | (if flags & SEGMENT_GATED != 0 { OUTCOME_GATED } else { 0 })
 }
 

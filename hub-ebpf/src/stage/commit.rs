@@ -11,7 +11,7 @@ use hub_common::event::{DUE_LOG, Hook, Reason};
 use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
-    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TIMED, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED,
+    OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED,
     SCRATCH_REDIRECTABLE, SCRATCH_UNDECIDED, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_REDIRECT,
     VERDICT_STACK,
 };
@@ -27,7 +27,7 @@ use crate::stage::{flow, fragment, handshake, hear, open, route};
 
 /// What XDP leaves to TC.
 const XDP_CANNOT: u32 =
-    OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_TRANSLATED | OUTCOME_CLAMPED | OUTCOME_SHAPED | OUTCOME_TIMED;
+    OUTCOME_AGED | OUTCOME_RELATED | OUTCOME_TRANSLATED | OUTCOME_CLAMPED | OUTCOME_SHAPED;
 
 /// Enters an allowed packet and says what becomes of it: one of `VERDICT_STACK`, `VERDICT_REDIRECT`,
 /// `VERDICT_DROP` (the flow table is full) or `VERDICT_DEFER` (XDP cannot finish it, nothing was written).
@@ -136,7 +136,8 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
     let entry = unsafe { &mut *entry };
     let direction = (scratch.outcome.direction & 1) as usize;
     if scratch.packet.protocol == protocol::TCP && is_opening(scratch.packet.tcp_flags) {
-        handshake::forget(scratch);
+        // What is sent again makes the time meaningless (Karn's algorithm, RFC 6298 section 3).
+        entry.syn_us = 0;
     }
     flow::touch(scratch, entry, direction);
     entry.segment = scratch.outcome.segment;
@@ -179,7 +180,6 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
         FLOWS.remove(&scratch.key).ok();
         FLOWS_NEW.remove(&scratch.key).ok();
     }
-    handshake::begin(scratch);
     let packet = &scratch.packet;
     let (_, from_high) = FlowKey::of(packet);
     let heard = hear::remembered(scratch);
@@ -199,6 +199,7 @@ fn begin(scratch: &mut Scratch) -> Result<(), Reason> {
     new.heard = heard;
     new.hop[0] = scratch.outcome.hop;
     new.class_generation = class_generation();
+    new.syn_us = handshake::begin(packet);
     new.from_high = u8::from(from_high);
     new.tcp_seen[0] = packet.tcp_flags;
     // While stray TCP may open flows, one may begin with its end.

@@ -14,8 +14,8 @@ use hub_common::packet::{
     PACKET_VLAN, Packet, TCP_SYN, protocol,
 };
 use hub_common::segment::{
-    POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED,
-    SEGMENT_TRANSLATED, SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
+    POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TRANSLATED,
+    SEGMENT_WATCHED, STATE_BLOCK, STATE_EMPTY, Settings, policy_slot,
 };
 
 use crate::atomic;
@@ -95,11 +95,8 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     {
         return None;
     }
-    if features & (SEGMENT_SHAPED | SEGMENT_TIMED) != 0 && route::is_xdp(scratch) {
+    if features & SEGMENT_SHAPED != 0 && route::is_xdp(scratch) {
         return Some(VERDICT_DEFER);
-    }
-    if features & SEGMENT_TIMED != 0 {
-        scratch.key = key;
     }
     if features & SEGMENT_SHAPED != 0 {
         begin(scratch);
@@ -211,7 +208,7 @@ pub(crate) fn touch(scratch: &Scratch, flow: &mut Flow, direction: usize) {
     atomic::add(&mut flow.packets[direction], u64::from(scratch.packets));
     atomic::add(&mut flow.bytes[direction], u64::from(scratch.bytes));
     let seen = flow.tcp_seen[direction] | packet.tcp_flags;
-    handshake::end(scratch, flow.segment, direction, flow.tcp_seen[direction]);
+    handshake::end(&scratch.packet, flow, direction);
     let state_may_change = packet.protocol != protocol::TCP || seen != flow.tcp_seen[direction];
     if state_may_change {
         flow.tcp_seen[direction] = seen;

@@ -1,68 +1,46 @@
 //! How long TCP handshakes take: from the first SYN to the ACK that ends the handshake, as the hub sees it.
 //!
-//! Only for segments with `SEGMENT_TIMED`, and once for each connection. A repeated SYN makes the time
-//! meaningless (Karn's algorithm, RFC 6298 section 3): it is not counted.
-
-#![expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "what is lent needs no copy on the stack, which all callers share"
-)]
+//! Of every connection that has a flow, and once for each. A repeated SYN makes the time meaningless: it is not
+//! counted. The time of the SYN lies in the flow, so that a connection costs two looks at the clock and no map.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use hub_common::outcome::{OUTCOME_TIMED, Scratch};
-use hub_common::packet::{TCP_ACK, protocol};
-use hub_common::segment::SEGMENT_TIMED;
+use hub_common::flow::{Flow, is_opening};
+use hub_common::packet::{Packet, TCP_ACK, protocol};
 use hub_common::shape::{Histogram, RTT_BUCKETS, bucket};
 
-use crate::maps::{HANDSHAKES, RTTS, SEGMENTS, own};
+use crate::maps::RTTS;
 
 /// What a segment's histogram begins as; too large for the stack.
 static EMPTY: Histogram = Histogram::ZERO;
 
-/// Notes the first SYN of a connection.
+/// What a flow that begins with this packet has as its `syn_us`.
 #[inline(always)]
-pub(crate) fn begin(scratch: &Scratch) {
-    if scratch.outcome.flags & OUTCOME_TIMED != 0 && scratch.packet.protocol == protocol::TCP {
-        // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        // An old entry under the key was of a connection that ended: it is replaced.
-        HANDSHAKES.insert(&scratch.key, now, 0).ok();
+pub(crate) fn begin(packet: &Packet) -> u32 {
+    if packet.protocol != protocol::TCP || !is_opening(packet.tcp_flags) {
+        return 0;
     }
+    // SAFETY: a helper without arguments.
+    Flow::syn_at(unsafe { bpf_ktime_get_ns() })
 }
 
-/// Forgets a connection whose SYN came again.
+/// Counts the handshake if this packet ends it: the first ACK of the end that opened the connection. The flow does
+/// not have the packet's flags yet.
 #[inline(always)]
-pub(crate) fn forget(scratch: &Scratch) {
-    if scratch.outcome.flags & OUTCOME_TIMED != 0 {
-        HANDSHAKES.remove(&scratch.key).ok();
+pub(crate) fn end(packet: &Packet, flow: &mut Flow, direction: usize) {
+    let began = flow.syn_us;
+    if began == 0 || direction != 0 || packet.tcp_flags & !flow.tcp_seen[0] & TCP_ACK == 0 {
+        return;
     }
+    flow.syn_us = 0;
+    hub_handshake(began, flow.segment[0], flow.segment[1]);
 }
 
-/// Counts the handshake if this packet ends it: the first ACK of the end that opened the connection.
-#[inline(always)]
-pub(crate) fn end(scratch: &Scratch, segments: [u32; 2], direction: usize, seen: u8) {
-    let packet = &scratch.packet;
-    let ends = direction == 0 && packet.protocol == protocol::TCP && packet.tcp_flags & !seen & TCP_ACK != 0;
-    if ends && (is_timed(segments[0]) || is_timed(segments[1])) {
-        hub_handshake(scratch, segments[0], segments[1]);
-    }
-}
-
-#[inline(always)]
-fn is_timed(id: u32) -> bool {
-    id != 0 && SEGMENTS.get(id).is_some_and(|segment| segment.flags & SEGMENT_TIMED != 0)
-}
-
-/// Takes the time of the handshake of the scratch's key into the histograms of both segments.
+/// Takes the time since a SYN into the histograms of both segments.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn hub_handshake(scratch: *const Scratch, first: u32, second: u32) -> u32 {
-    let Some(scratch) = own(scratch.cast_mut()) else { return 0 };
-    // SAFETY: the value is one word, read once.
-    let Some(began) = (unsafe { HANDSHAKES.get(scratch.key) }).copied() else { return 0 };
-    HANDSHAKES.remove(scratch.key).ok();
+pub(crate) extern "C" fn hub_handshake(began: u32, first: u32, second: u32) -> u32 {
     // SAFETY: a helper without arguments.
-    let time_us = unsafe { bpf_ktime_get_ns() }.wrapping_sub(began) / 1_000;
+    let time_us = Flow::since_syn_us(began, unsafe { bpf_ktime_get_ns() });
     count(first, time_us);
     if second != first {
         count(second, time_us);
@@ -72,7 +50,7 @@ pub(crate) extern "C" fn hub_handshake(scratch: *const Scratch, first: u32, seco
 
 #[inline(always)]
 fn count(id: u32, time_us: u64) {
-    if !is_timed(id) {
+    if id == 0 {
         return;
     }
     if RTTS.get_ptr_mut(id).is_none() {

@@ -8,7 +8,7 @@ use hub_common::event::Reason;
 use hub_common::outcome::Scratch;
 use hub_common::rule::RULE_NONE;
 use hub_common::segment::{PORT_TUNNEL, SEGMENT_SHAPED, policy_slot};
-use hub_common::shape::{EGRESS, INGRESS, Shape, admit, behind_ns, cost_ns, leaf};
+use hub_common::shape::{EGRESS, INGRESS, Shape, admit, behind_ns, burst_of, cost_ns, leaf};
 
 use crate::atomic;
 use crate::maps::{POLICERS, POLICIES, RULES, SEGMENTS, SHAPES};
@@ -54,11 +54,18 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
     let (side, direction) = ((side & 1) as usize, (direction & 1) as usize);
     let id = scratch.outcome.segment[side];
     let Some(shape) = shape_of(id, scratch.outcome.policy[side]) else { return 0 };
-    let cost = shape.cost[direction];
+    let (dscp, priority) = marks(scratch, shape, side);
+    let (cost, class) = (shape.cost[direction], shape.class[direction]);
     if cost != 0 {
         let (cost_ns, burst_ns) = (cost_ns(cost, scratch.bytes), shape.burst_ns[direction]);
         let waits = shape.paced >> direction & 1 != 0;
-        let behind_ns = if waits { burst_ns } else { behind_ns(burst_ns, cost_ns) };
+        let behind_ns = if waits {
+            burst_ns
+        } else if class != 0 {
+            behind_ns(burst_of(burst_ns, priority), cost_ns)
+        } else {
+            behind_ns(burst_ns, cost_ns)
+        };
         let departure = enter(id, direction, cost_ns, behind_ns);
         if departure == NEVER {
             refuse(&mut scratch.outcome, Reason::Policed, id, direction == EGRESS);
@@ -71,11 +78,9 @@ pub(crate) extern "C" fn hub_shape_side(scratch: *mut Scratch, side: u32, direct
             scratch.departure_ns = departure;
         }
     }
-    let (dscp, priority) = marks(scratch, shape, side);
     if dscp != 0 {
         scratch.dscp = u32::from(dscp);
     }
-    let class = shape.class[direction];
     // The sender's class was set before; the slower of the two holds.
     if class != 0 && (scratch.class == 0 || shape.rate_bps[direction] <= scratch.class_bps) {
         scratch.class = u32::from(leaf(class, priority));

@@ -15,8 +15,8 @@ use hub_common::rule::Rule;
 use hub_common::segment::{
     Failsafe, Gateway, POLICY_AUDIT, POLICY_DEFAULT_REJECT, POLICY_OFF, POLICY_PRESERVE, PORT_FAILSAFE,
     PORT_L3_ONLY, PORT_XDP_TARGET, Peer, Policy, Port, ROLE_SEGMENT, ROLE_UPLINK, SEGMENT_CONNECTIONS,
-    SEGMENT_HEARS, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TIMED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN,
-    STATE_EMPTY, Segment, Settings, policy_word,
+    SEGMENT_HEARS, SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_ACTIVE, STATE_BLOCK, STATE_DRAIN, STATE_EMPTY,
+    Segment, Settings, policy_word,
 };
 use hub_common::set::{QuarantineKey, SET_KEY_BITS, SetKey};
 use hub_common::shape::{EGRESS, INGRESS, Policer, Shape, class};
@@ -143,7 +143,7 @@ impl DataPath {
         self.array::<Shape>("SHAPES").set(slot, shape, 0).unwrap();
         let policer = Policer { next_ns: [u64::MAX / 2; 2] };
         self.array::<Policer>("POLICERS").set(number, policer, 0).unwrap();
-        if capped || classed { SEGMENT_SHAPED | SEGMENT_TIMED } else { 0 }
+        if capped || classed { SEGMENT_SHAPED } else { 0 }
     }
 
     /// Slot of an ingress rule of a segment, by its position.

@@ -78,6 +78,49 @@ fn a_foreign_queue_stays_with_departure_times_too() {
     assert_eq!(script.reasons("a"), ["ForeignQueue"]);
 }
 
+#[test]
+fn several_interfaces_of_a_direction_have_a_bandwidth_together() {
+    let mut script = hub(Engine::Htb, None);
+    let link = |ifindex| Link { ifindex, up: true, mtu: 1_500, ..Link::default() };
+    let mut found = script.hub.inventory.clone();
+    found.links.insert("seg1".into(), link(3));
+    script.inventory(found.clone());
+    let view = script.create(limited("a", "10.1.0.0/24")).unwrap();
+    let shape = |script: &Script| script.desired().shapes[&view.segment].clone();
+    let alone = shape(&script);
+    assert_eq!((alone.cap_bps, alone.burst_us), ([None; 2], [None; 2]), "its queues decide");
+    let together = [Some(8_270_262), Some(3 * (30_000 + 10_000))];
+    // Two ports of its own.
+    let two = json!({"interfaces": ["seg0", {"name": "seg1", "prefixes": ["10.1.0.128/25"]}]});
+    script.replace("a", with(limited("a", "10.1.0.0/24"), two.clone())).unwrap();
+    let ports = shape(&script);
+    assert_eq!(([ports.cap_bps[0], ports.burst_us[0]], ports.cap_bps[1]), (together, None));
+    assert_eq!(
+        (ports.rate_bps, ports.wait_us),
+        (alone.rate_bps, [None; 2]),
+        "each has its queue all the same"
+    );
+    // What borrows does so in sum; what is policed has no queues.
+    let qos = |more: Value| with(json!({"bandwidth": "8Mbps", "latency": "30ms"}), more);
+    let borrows = with(two.clone(), json!({"qos": qos(json!({"ceil": "16Mbps"}))}));
+    script.replace("a", with(limited("a", "10.1.0.0/24"), borrows)).unwrap();
+    assert_eq!(shape(&script).cap_bps, [Some(16_540_524), None]);
+    let police = with(two, json!({"qos": qos(json!({"police": true}))}));
+    script.replace("a", with(limited("a", "10.1.0.0/24"), police)).unwrap();
+    assert_eq!((shape(&script).cap_bps, shape(&script).burst_us), ([Some(8_000_000); 2], [None; 2]));
+    // An uplink and the port of a peer.
+    script.replace("a", with(limited("a", "10.1.0.0/24"), json!({"peers": ["b"]}))).unwrap();
+    let peer = json!({"interfaces": ["seg1"], "peers": ["a"]});
+    script.create(with(persona("b", "10.2.0.0/24"), peer)).unwrap();
+    let peers = shape(&script);
+    assert_eq!((peers.cap_bps[0], [peers.cap_bps[1], peers.burst_us[1]]), (None, together));
+    // A queue of somebody else is in the way: the cap is as hard as if it were the only one.
+    found.links.get_mut("seg1").unwrap().queue = Some("tbf 5:".into());
+    script.inventory(found);
+    let foreign = shape(&script);
+    assert_eq!((foreign.cap_bps, foreign.burst_us), ([None, Some(8_000_000)], [None; 2]));
+}
+
 /// Interfaces with a queue at their root, by what the hub wants.
 fn roots(script: &mut Script) -> Vec<String> {
     let desired = script.hub.wanted(script.now);

@@ -113,7 +113,7 @@ impl Form {
 impl Capacities {
     /// Every map, by the name it is pinned under.
     #[expect(clippy::too_many_lines, reason = "a table with a row for each map")]
-    pub(crate) fn maps(&self) -> [Shape; 61] {
+    pub(crate) fn maps(&self) -> [Shape; 60] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -213,7 +213,6 @@ impl Capacities {
             ("REPLY_GATE", Kind::Moment, PerCpuArray, index, 2 * size_of::<u64>(), 1),
             ("SHAPES", Kind::Policy, Array, index, size_of::<hub_common::shape::Shape>(), self.policies()),
             ("POLICERS", Kind::Memory, Array, index, size_of::<Policer>(), segments),
-            ("HANDSHAKES", Kind::Memory, LruHash, size_of::<FlowKey>(), size_of::<u64>(), limits::HANDSHAKES),
             ("RTTS", SUMS_ALONE, PerCpuHash, index, size_of::<Histogram>(), segments),
             ("EVENTS", Kind::Moment, RingBuf, 0, 0, limits::EVENT_BYTES),
             ("ANSWER", Kind::Moment, Array, index, size_of::<Outcome>(), 1),

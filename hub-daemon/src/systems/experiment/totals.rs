@@ -78,7 +78,7 @@ pub struct Totals {
     pub refused: u64,
     /// Flows that began.
     pub flows: u64,
-    /// Handshakes of TCP that were timed: where the personality has `qos_settings`.
+    /// Handshakes of TCP that were timed: those of connections that are tracked.
     pub handshakes: u64,
     /// Sum of their times in microseconds.
     pub handshake_us: u64,

@@ -2,12 +2,13 @@
 //! With `qos.engine: edt` packets wait in `fq` until a time that the data path gives them: no classes.
 //!
 //! Towards members the queues are on the persona's own ports, from members on uplinks and on the ports of
-//! peers. Where an interface has a queue of somebody else, or the segment's number has no class, the
-//! direction is capped by the data path instead.
+//! peers. Where that are several interfaces the data path caps them together, a little above what one has, so that
+//! on one alone its queue decides. Where an interface has a queue of somebody else, or the segment's number has no
+//! class, the direction is capped by the data path instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hub_common::segment::{SEGMENT_SHAPED, SEGMENT_TIMED};
+use hub_common::segment::SEGMENT_SHAPED;
 use hub_common::shape::{self, EGRESS, INGRESS, SHAPED_SEGMENTS};
 
 use super::Record;
@@ -30,10 +31,9 @@ const MTU: u32 = 1_500;
 
 /// `SEGMENT_*` bits of a persona.
 pub fn flags(persona: &Persona) -> u32 {
-    let timed = if persona.qos().is_some() { SEGMENT_TIMED } else { 0 };
     let marks = has_rules(persona);
     let shaped = persona.qos().is_some_and(|qos| qos.is_limited() || qos.dscp().is_some()) || marks;
-    timed | if shaped { SEGMENT_SHAPED } else { 0 }
+    if shaped { SEGMENT_SHAPED } else { 0 }
 }
 
 fn has_rules(persona: &Persona) -> bool {
@@ -167,7 +167,8 @@ fn direct(
         return;
     }
     let has_class = record.segment.0 < SHAPED_SEGMENTS;
-    if qos.police() || !has_class || interfaces.iter().any(foreign) {
+    let is_hard = qos.police() || !has_class || interfaces.iter().any(foreign);
+    if is_hard {
         set(&mut shape.cap_bps, index, limit.rate.bps());
     }
     if qos.police() || !has_class {
@@ -181,14 +182,25 @@ fn direct(
         latency_us: latency_us(&qos),
         priorities: priorities(persona),
     };
+    if !is_hard && interfaces.len() > 1 {
+        let (bps, burst_us) =
+            plan.together(interfaces.iter().map(|name| mtu(name, ground)).min().unwrap_or(MTU));
+        set(&mut shape.cap_bps, index, bps);
+        set(&mut shape.burst_us, index, burst_us);
+    }
     for name in interfaces.iter().filter(|name| !foreign(name)) {
         let key = |place: QueuePlace| QueueKey { interface: name.clone(), place };
-        let mtu = ground.inventory.links.get(name).map(|link| link.mtu).filter(|mtu| *mtu != 0);
-        let mtu = mtu.unwrap_or(MTU);
         desired.queues.insert(key(QueuePlace::Root), Queue::Root);
         desired.queues.insert(key(QueuePlace::Class(LINK_CLASS)), Queue::Class(link_class(name, ground)));
-        desired.queues.extend(plan.queues(mtu).into_iter().map(|(place, queue)| (key(place), queue)));
+        desired
+            .queues
+            .extend(plan.queues(mtu(name, ground)).into_iter().map(|(place, queue)| (key(place), queue)));
     }
+}
+
+/// Largest packet on an interface.
+fn mtu(name: &str, ground: &Ground<'_>) -> u32 {
+    ground.inventory.links.get(name).map(|link| link.mtu).filter(|mtu| *mtu != 0).unwrap_or(MTU)
 }
 
 /// Has the data path say when packets leave. Where nothing holds them until then, it is a cap.

@@ -44,7 +44,7 @@ fn entry(id: SegmentId, shape: &Shape) -> Entry {
         let rate = of(&shape.rate_bps).filter(|_| id.0 < SHAPED_SEGMENTS);
         let class = rate.map_or(0, |_| shape::class(id.0, direction));
         let wait = of(&shape.wait_us);
-        let ahead_ns = wait.map_or(BURST_NS, |wait_us| wait_us.saturating_mul(1_000));
+        let ahead_ns = wait.or(of(&shape.burst_us)).map_or(BURST_NS, |time_us| time_us.saturating_mul(1_000));
         let cost = of(&shape.cap_bps).map_or(0, shape::cost);
         (cost, rate.unwrap_or_default(), class, wait.is_some(), ahead_ns)
     };
