@@ -204,7 +204,7 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
-        let hasty = matches!(command, Command::Begin { .. });
+        let hasty = matches!(command, Command::Begin { .. } | Command::CreateOnce { hasty: true, .. });
         let observes = matches!(command, Command::Observed { .. } | Command::Measured(_));
         let before = self.hub.mark();
         let mut changed = true;

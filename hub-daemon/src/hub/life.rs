@@ -120,6 +120,7 @@ impl Hub {
         }
         self.segments.shift(by);
         self.ranges.shift(by);
+        self.keys.shift(by);
         self.shift_interfaces(by);
         self.revision += 1;
     }

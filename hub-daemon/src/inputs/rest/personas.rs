@@ -20,6 +20,7 @@ use super::{Api, body, decode, etag, idempotency, merge};
 use crate::command::{Command, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::model::PersonaId;
+use crate::model::key::Key;
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Most time that a POST waits for the kernel to take the persona; the answer then says `provisioning`.
@@ -93,9 +94,10 @@ pub(super) async fn create(
     let bytes = body::read(&headers, body, body::JSON).await?;
     let document = body::newcomer(&bytes)?;
     let wait = !prefers(&headers, "respond-async");
+    let key = key.map(|text| Key::new(text, &bytes));
     let manner = Manner { key: key.clone(), wait };
     let answers = api.answers.clone();
-    let Made { persona, location } = answers.once(key, &bytes, make(api, document, manner)).await?;
+    let Made { persona, location } = answers.once(key, make(api, document, manner)).await?;
     let location = location.unwrap_or_else(|| format!("{}/{}", uri.path(), persona.id));
     let status =
         if !wait && is_on_its_way(persona.state) { StatusCode::ACCEPTED } else { StatusCode::CREATED };
@@ -110,12 +112,16 @@ pub(super) async fn create(
 pub(super) async fn admit(
     api: &Api,
     document: PersonaDocument,
-    wait: bool,
+    manner: &Manner,
 ) -> Result<Box<PersonaView>, ProblemDetails> {
     let document = Box::new(document);
-    let command = if wait { Command::Create { document } } else { Command::Begin { document } };
+    let command = match manner {
+        Manner { key: Some(key), wait } => Command::CreateOnce { document, key: key.clone(), hasty: !wait },
+        Manner { key: None, wait: true } => Command::Create { document },
+        Manner { key: None, wait: false } => Command::Begin { document },
+    };
     let persona = changed(api.command(command).await?)?;
-    if !wait || !is_on_its_way(persona.state) {
+    if !manner.wait || !is_on_its_way(persona.state) {
         return Ok(persona);
     }
     let mut snapshots = api.hub.snapshot.clone();
