@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,10 +18,12 @@ use super::place::{Made, Manner, make};
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
 use super::{Api, body, decode, etag, idempotency, merge};
-use crate::command::{Command, Reply};
+use crate::command::{Command, Problem, Reply};
 use crate::document::persona::PersonaDocument;
+use crate::document::template;
 use crate::model::PersonaId;
 use crate::model::key::Key;
+use crate::model::life::{self, Held};
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Most time that a POST waits for the kernel to take the persona; the answer then says `provisioning`.
@@ -92,7 +95,7 @@ pub(super) async fn create(
     etag::refuse_precondition(&headers)?;
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = body::newcomer(&bytes)?;
+    let document = body::newcomer(&bytes, &api.ends(None))?;
     let wait = !prefers(&headers, "respond-async");
     let key = key.map(|text| Key::new(text, &bytes));
     let manner = Manner { key: key.clone(), wait };
@@ -189,10 +192,10 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ProblemDetails> {
-    let current = api.persona(&persona).ok().map(|held| held.generation);
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = body::persona(&bytes)?;
-    let if_generation = etag::if_match(&headers, current);
+    let held = api.persona(&persona).ok();
+    let document = body::persona(&bytes, &api.ends(held.as_deref()))?;
+    let if_generation = etag::if_match(&headers, held.map(|held| held.generation));
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
 }
@@ -233,7 +236,7 @@ pub(super) async fn patch(
         let mut definition = serde_json::to_value(&held.definition)
             .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
         merge::merge(&mut definition, &patch);
-        let document = decode::persona_from_value(definition)?;
+        let document = decode::persona_from_value(definition, &api.ends(Some(&held)))?;
         let command = Command::Replace {
             persona: held.id.to_string(),
             document: Box::new(document),
@@ -283,6 +286,20 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, persona: &str) -> Option<&'a Arc<
 }
 
 impl Api {
+    /// What is wrong with the end of a definition that another part of is wrong, of a persona that there is or not.
+    pub(super) fn ends(
+        &self,
+        held: Option<&PersonaView>,
+    ) -> impl Fn(&PersonaDocument) -> Vec<Problem> + use<> {
+        let snapshot = Arc::clone(&self.hub.snapshot.borrow());
+        let held = held.filter(|held| held.state != PersonaState::Expired);
+        let held = held.map(|held| Held::new(&held.definition, held.created_at, held.expires_at));
+        move |document| {
+            let whole = template::whole(document.clone(), &snapshot.templates);
+            life::end(&whole, snapshot.life, held, true, Timestamp::now()).err().unwrap_or_default()
+        }
+    }
+
     /// The persona of that id or name.
     pub(super) fn persona(&self, persona: &str) -> Result<Arc<PersonaView>, ProblemDetails> {
         find(&self.hub.snapshot.borrow(), persona).cloned().ok_or_else(|| ProblemDetails::no_persona(persona))
