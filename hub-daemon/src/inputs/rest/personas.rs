@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,10 +17,12 @@ use super::filter::Filter;
 use super::place::{Made, Manner, make};
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
+use super::watch::Which;
 use super::{Api, body, decode, etag, idempotency, merge};
 use crate::command::{Command, Problem, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::document::template;
+use crate::inputs::server::Closing;
 use crate::model::PersonaId;
 use crate::model::key::Key;
 use crate::model::life::{self, Held};
@@ -41,7 +43,12 @@ pub(crate) struct PersonaPage {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// Lists personas
+/// Lists personas, or watches them
+///
+/// With `watch`: server-sent events `added` for each that there is, `current` when these are all, then `added`,
+/// `modified` and `deleted` as it happens; their data is a `PersonaView`, of `deleted` the last one, of `current` a
+/// `Current`. What no longer fits the filters is `deleted`, what fits now is `added`. Of several changes a slow reader
+/// gets the last. A stream that broke is begun anew: it tells everything again.
 #[utoipa::path(get, path = "/personas", tag = "personas",
     params(
         ("state" = Option<String>, Query, description = "pending, provisioning, active, expiring, expired, deleting or failed"),
@@ -50,16 +57,25 @@ pub(crate) struct PersonaPage {
         ("label" = Option<String>, Query, description = "key=value; may be given several times"),
         ("limit" = Option<u32>, Query, description = "1 to 1000, default 100"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("watch" = Option<bool>, Query, description = "follow them, without `limit` and `cursor`"),
     ),
-    responses((status = 200, body = PersonaPage), (status = 400, description = "a parameter is wrong")))]
+    responses(
+        (status = 200, content((PersonaPage = "application/json"), (PersonaView = "text/event-stream"))),
+        (status = 400, description = "a parameter is wrong"),
+        (status = 503, description = "too many streams"),
+    ))]
 pub(super) async fn list(
     State(api): State<Api>,
+    closing: Option<Extension<Closing>>,
     parameters: Parameters,
-) -> Result<Json<PersonaPage>, ProblemDetails> {
+) -> Result<Response, ProblemDetails> {
     let filter = Filter::read(parameters)?;
+    if filter.watch {
+        return api.watch(Which::Fitting(filter), closing.map(|Extension(closing)| closing));
+    }
     let snapshot = Arc::clone(&api.hub.snapshot.borrow());
     let (personas, next_cursor) = filter.page(&snapshot);
-    Ok(Json(PersonaPage { personas, next_cursor }))
+    Ok(Json(PersonaPage { personas, next_cursor }).into_response())
 }
 
 /// Creates a persona
@@ -143,23 +159,36 @@ fn is_on_its_way(state: PersonaState) -> bool {
     matches!(state, PersonaState::Pending | PersonaState::Provisioning)
 }
 
-/// Shows a persona
+/// Shows a persona, or watches it
+///
+/// With `watch`: events as in the list, of the persona that has this name now. The stream ends when it is `deleted`.
 #[utoipa::path(get, path = "/personas/{persona}", tag = "personas",
     params(
         ("persona" = String, Path, description = "id or name"),
+        ("watch" = Option<bool>, Query, description = "follow it"),
         ("If-None-Match" = Option<String>, Header, description = "an ETag"),
     ),
     responses(
-        (status = 200, body = PersonaView, headers(("ETag" = String))),
+        (status = 200, content((PersonaView = "application/json"), (PersonaView = "text/event-stream")),
+            headers(("ETag" = String))),
         (status = 304, description = "it is what the client has"),
+        (status = 400, description = "a parameter is wrong"),
         (status = 404, description = "no such persona"),
+        (status = 503, description = "too many streams"),
     ))]
 pub(super) async fn show(
     State(api): State<Api>,
+    closing: Option<Extension<Closing>>,
     Named(persona): Named,
+    mut parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
+    let watch = parameters.flag("watch");
+    parameters.finish()?;
     let persona = api.persona(&persona)?;
+    if watch {
+        return api.watch(Which::One(persona.id.clone()), closing.map(|Extension(closing)| closing));
+    }
     if etag::known(&headers, &persona) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag::of(&persona))]).into_response());
     }
