@@ -269,7 +269,7 @@ impl Owner {
                 self.send(Job::RoutesChanged);
                 self.look_at_links();
             }
-            Change::Routes | Change::Addresses | Change::Rules => {
+            Change::Routes | Change::Addresses | Change::Rules | Change::Switches => {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }
