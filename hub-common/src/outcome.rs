@@ -11,6 +11,9 @@ use crate::segment::Port;
 use crate::set::SetKey;
 use crate::translation::{Ends, Masquerade};
 
+/// Rules with action log that are counted of one packet, the last ones; a power of two.
+pub const LOGGED: usize = 4;
+
 crate::shared! {
     /// The decision on one packet. Index 0 is the sender's side, 1 the receiver's, of the flow's first
     /// packet.
@@ -25,8 +28,12 @@ crate::shared! {
         pub policy: [u32; 2],
         /// Rule slots that decided, or [`crate::rule::RULE_NONE`].
         pub rule: [u32; 2],
-        /// Slots of the last matching rules with action log, or [`crate::rule::RULE_NONE`].
-        pub log_rule: [u32; 2],
+        /// Hit counters of the last rules with action log that matched, or [`crate::rule::RULE_NONE`]: a ring.
+        pub logged: [u32; LOGGED],
+        /// How many of them matched; the next one goes there.
+        pub logs: u32,
+        /// Zero.
+        pub pad: u32,
         /// Low bits of `Segment::set_generation` read.
         pub set_generation: [u16; 2],
         /// Limits that later packets of the flow are held to, 0 for none.

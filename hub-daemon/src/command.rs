@@ -24,6 +24,7 @@ use crate::document::persona::PersonaDocument;
 use crate::document::personality::PersonalityDocument;
 use crate::document::template::Templates;
 use crate::model::config::Config;
+use crate::model::key::Key;
 use crate::model::{PersonaId, SegmentId};
 use crate::systems::experiment::Experiment;
 use crate::systems::experiment::totals::Reading;
@@ -44,6 +45,21 @@ pub enum Command {
     Begin {
         /// Its definition.
         document: Box<PersonaDocument>,
+    },
+    /// As [`Self::Create`], or [`Self::Begin`] if `hasty`, for a request with a key: what the same one made before is
+    /// answered as it is, and nothing is made.
+    CreateOnce {
+        /// Its definition.
+        document: Box<PersonaDocument>,
+        /// The key.
+        key: Key,
+        /// Answered before the kernel has it.
+        hasty: bool,
+    },
+    /// Ask what a request with this key made: [`Reply::Created`], or [`Reply::Done`] if there was none.
+    Recall {
+        /// The key.
+        key: Key,
     },
     /// Replace a persona's definition; its identity, segment and flows stay.
     Replace {

@@ -198,13 +198,13 @@ pub fn widest(baseline: &[Rule], direction: Direction) -> usize {
 }
 
 /// Protocols that pass when no rule matches: the permitted ones that no rule of this direction speaks of.
-/// A rule without protocol speaks of all; a rule that only logs decides nothing and speaks of none.
+/// A rule without protocol speaks of all; a rule that only reports decides nothing and speaks of none.
 pub fn default(persona: &Persona, direction: Direction) -> ProtocolSet {
     if persona.rules.strict { ProtocolSet::NONE } else { unmentioned(persona, direction) }
 }
 
 fn unmentioned(persona: &Persona, direction: Direction) -> ProtocolSet {
-    let deciding = |rule: &&Rule| rule.applies(direction) && rule.action() != Action::Log;
+    let deciding = |rule: &&Rule| rule.applies(direction) && rule.action().decides();
     let rules = persona.rules.rules.iter().filter(deciding);
     rules.fold(persona.rules.permitted, |left, rule| left.without(&rule.protocols()))
 }
@@ -312,7 +312,7 @@ fn bases(persona: &Persona, rule: &Rule) -> Vec<Compiled> {
             Action::Allow => ACTION_ALLOW,
             Action::Deny => ACTION_DENY,
             Action::Reject => ACTION_REJECT,
-            Action::Log => ACTION_LOG,
+            Action::Log | Action::Alert => ACTION_LOG,
             Action::RateLimit => ACTION_RATE_LIMIT,
             Action::Quarantine => ACTION_QUARANTINE,
         },

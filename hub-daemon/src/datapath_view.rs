@@ -159,6 +159,9 @@ pub struct DropCount {
 pub struct RuleCount {
     /// Position in `security_policies`, from 0.
     pub rule: u16,
+    /// Names the rule, whatever its position.
+    #[serde(skip)]
+    pub identity: u64,
     /// Whether it is a position in the hub's `baseline` instead.
     #[serde(default, skip_serializing_if = "is_default")]
     pub baseline: bool,

@@ -16,6 +16,7 @@ pub mod interface_state;
 mod interface_views;
 mod interfaces;
 mod kept;
+pub mod keys;
 mod lay;
 mod life;
 mod lists;
@@ -51,6 +52,7 @@ use crate::systems::persona::{Life, Record};
 use crate::view::{Condition, Origin};
 use interfaces::Interfaces;
 use kept::Kept;
+use keys::Keys;
 use output::Shown;
 use ranges::Ranges;
 use records::Records;
@@ -97,6 +99,8 @@ pub struct Hub {
     kept: Option<Kept>,
     /// Interfaces have queues, also where nobody has a bandwidth any more.
     queues_stand: bool,
+    /// Keys of requests that made personas.
+    keys: Keys,
     /// A change that waits for confirmation, with what was before.
     pending: Option<Arc<Pending>>,
     /// Personalities and the interfaces that have them.
@@ -130,6 +134,7 @@ impl Hub {
             shown: None,
             kept: None,
             queues_stand: false,
+            keys: Keys::default(),
             pending: None,
             interfaces: Arc::default(),
         }
@@ -152,10 +157,20 @@ impl Hub {
             self.clock_set(by, now);
         }
         self.advance(now);
+        if let Command::CreateOnce { key, .. } | Command::Recall { key } = &command
+            && let Some(reply) = self.recall(key, now)?
+        {
+            return Ok(reply);
+        }
         self.refuse_while_pending(&command)?;
         match command {
             Command::Create { document } | Command::Begin { document } => {
                 self.create(self.whole(*document)?, now)
+            }
+            Command::CreateOnce { document, key, .. } => {
+                let reply = self.create(self.whole(*document)?, now)?;
+                self.remember(key, &reply, now);
+                Ok(reply)
             }
             Command::Replace { persona, document, if_generation } => {
                 self.replace(&persona, self.whole(*document)?, if_generation, now)
@@ -222,7 +237,7 @@ impl Hub {
             }
             // The kernel is asked by who owns the hub.
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
-            Command::ClockSet(_) | Command::Tick => Ok(Reply::Done),
+            Command::ClockSet(_) | Command::Tick | Command::Recall { .. } => Ok(Reply::Done),
         }
     }
 
@@ -331,7 +346,9 @@ impl Hub {
         let Some(record) = self.records.remove(id) else { return };
         if record.has_not_ended() {
             self.claims.remove(&record);
-            if record.life != Life::Elsewhere {
+            if record.life == Life::Elsewhere {
+                self.keys.forget(id);
+            } else {
                 self.segments.rest(record.segment, after(now, QUARANTINE));
             }
             self.rest_ranges(&record.persona, None, now);

@@ -17,6 +17,7 @@ use crate::desired::shared_map::SharedMap;
 use crate::document::node::NodeRole;
 use crate::document::persona::PersonaDocument;
 use crate::document::template::Templates;
+use crate::model::life::Limits;
 use crate::model::nodes::OtherNode;
 use crate::model::personality::Version;
 use crate::model::qos::Engine;
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub experiments: BTreeMap<String, Arc<Experiment>>,
     /// What this hub is, and how full.
     pub node: NodeView,
+    /// The hub's limits of lives.
+    pub life: Limits,
     /// The other hubs.
     pub nodes: Arc<[OtherNode]>,
     /// TCP connections that pass the hub in one direction only, by segment, where there are any.

@@ -17,8 +17,8 @@
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::outcome::{
-    OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, SCRATCH_HEAR, SCRATCH_UNDECIDED, Scratch,
-    VERDICT_DEFER, VERDICT_DROP, VERDICT_HEAR, VERDICT_ROUTE, VERDICT_SKIP,
+    LOGGED, OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, SCRATCH_HEAR, SCRATCH_UNDECIDED,
+    Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_HEAR, VERDICT_ROUTE, VERDICT_SKIP,
 };
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
@@ -38,7 +38,7 @@ use crate::stage::{flow, fragment, quarantine};
 pub(crate) fn begin(scratch: &mut Scratch) {
     scratch.outcome = Outcome::ZERO;
     scratch.outcome.rule = [RULE_NONE; 2];
-    scratch.outcome.log_rule = [RULE_NONE; 2];
+    scratch.outcome.logged = [RULE_NONE; LOGGED];
     scratch.outcome.deadline_tick = u64::MAX;
 }
 

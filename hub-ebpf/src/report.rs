@@ -11,7 +11,7 @@ use hub_common::event::{
     DUE_DETECTED, DUE_DROP, DUE_LOG, DUE_WOULD_DROP, EVENT_DETECT, EVENT_DROP, EVENT_LOG, EVENT_TRACE,
     EVENT_WOULD_DROP, HEADER_BYTES, REASON_SLOTS, Reason,
 };
-use hub_common::outcome::{OUTCOME_LOG, Outcome, Scratch};
+use hub_common::outcome::{LOGGED, OUTCOME_LOG, Outcome, Scratch};
 use hub_common::packet::protocol;
 use hub_common::rule::RULE_NONE;
 use hub_common::stats::{DropKey, Hits, HookTotals, WOULD_DROP};
@@ -109,6 +109,26 @@ pub(crate) fn rule_hit(scratch: &Scratch, slot: u32, would: u32) {
     }
 }
 
+/// Counts a packet for the rules that reported it and went on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_log_hits(scratch: *mut Scratch) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let mut at = 0;
+    while at < LOGGED {
+        let counter = scratch.outcome.logged[at];
+        if counter != RULE_NONE
+            && let Some(hits) = RULE_HITS.get_ptr_mut(counter)
+        {
+            // SAFETY: a per-CPU element; only this CPU writes it.
+            hit(unsafe { &mut (*hits).judged }, scratch);
+        }
+        at += 1;
+    }
+    0
+}
+
 /// Counts a passing packet that would be dropped if its personas' rules were enforced, and reports it if
 /// nothing of the kind was reported in this tick.
 #[unsafe(no_mangle)]
@@ -147,6 +167,10 @@ pub(crate) extern "C" fn hub_count_drop(scratch: *mut Scratch) -> u32 {
     }
     rule_hit(scratch, outcome.rule[0], outcome.would[0]);
     rule_hit(scratch, outcome.rule[1], outcome.would[1]);
+    if outcome.flags & OUTCOME_LOG != 0 {
+        hub_log_hits(scratch);
+    }
+    let outcome = &scratch.outcome;
     if outcome.blame != 0 {
         dropped(scratch);
         let key = DropKey {

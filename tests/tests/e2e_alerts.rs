@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
 use hub_tests::lab::{Background, World, command, wait_until};
 use hub_tests::root;
@@ -228,4 +229,78 @@ fn detections_and_drops_are_watched_and_bad_thresholds_are_refused() {
         world.hub.get("/v1/alerts").expect(200).as_array().unwrap().is_empty()
     });
     assert!(world.hub.log().contains("watched no more"));
+}
+
+#[test]
+fn a_rule_raises_an_alert_whatever_is_decided_behind_it() {
+    if !root() {
+        return;
+    }
+    let world = World::new(1);
+    let _server = world.members[0].serve(&[80]);
+    let rules = json!([
+        {"name": "telnet-tried", "protocol": "tcp", "port": 23, "action": "alert"},
+        {"name": "anything", "protocol": "tcp", "action": "log"},
+        {"protocol": "tcp", "port": [80, "8000-8010"], "source": ["0.0.0.0/0", "192.0.2.0/24", "::/0"], "action": "alert"},
+        {"name": "never", "protocol": "udp", "port": 9, "action": "alert"},
+        {"protocol": "tcp", "port": 80, "action": "allow"},
+    ]);
+    world.create(0, &json!({"security_policies": rules}));
+    let log = world.lab.folder().join("followed");
+    let _follower: Background = world.router.background(&format!(
+        "curl --silent --no-buffer --unix-socket {} http://hub/v1/events?type=alert --output {}",
+        world.hub.socket().display(),
+        log.display()
+    ));
+    for alert in ["telnet-tried", "rule-2", "never"] {
+        wait_until("alerts are looked at", PATIENCE, || state(&world, alert) == "ok");
+    }
+    let looked = |world: &World| {
+        let alerts = world.hub.get("/v1/alerts").expect(200);
+        alerts.as_array().unwrap().iter().all(|alert| alert["value"].is_number())
+    };
+    wait_until("there are values", PATIENCE, || looked(&world));
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(member_at(0, v4), 23, Silent);
+    }
+    wait_until("the refused one fires", PATIENCE, || state(&world, "telnet-tried") == "firing");
+    assert_eq!(state(&world, "rule-2"), "ok", "nobody tried that one");
+    for v4 in FAMILIES {
+        world.outside.expect_tcp(member_at(0, v4), 80, Answered);
+    }
+    wait_until("the allowed one fires", PATIENCE, || state(&world, "rule-2") == "firing");
+    assert_eq!(firing(&world, r#"persona="p0",alert="telnet-tried""#).as_deref(), Some("1"));
+    assert_eq!(firing(&world, r#"persona="p0",alert="never""#).as_deref(), Some("0"));
+    let counters = world.hub.get("/v1/personas/p0/counters").expect(200);
+    let hits = |rule: u64| {
+        let all = counters["rules"].as_array().unwrap();
+        all.iter().find(|one| one["rule"] == rule).unwrap()["packets"].as_u64().unwrap()
+    };
+    assert!(hits(0) >= 2, "{counters:#}");
+    assert_eq!(
+        (hits(2), hits(4), hits(3)),
+        (2, 2, 0),
+        "a packet that two prefixes match is one: {counters:#}"
+    );
+    assert_eq!(hits(1), hits(0) + 2, "every reporting rule counts what it matched: {counters:#}");
+    // More of the same tells nothing more, nor does an edit that moves the rule.
+    let mut moved = rules.as_array().unwrap().clone();
+    moved.insert(0, json!({"protocol": "tcp", "port": 25, "action": "deny"}));
+    world.replace(0, &json!({"security_policies": moved}));
+    world.outside.expect_tcp(member_at(0, true), 23, Silent);
+    let value = || {
+        let alerts = world.hub.get("/v1/alerts").expect(200);
+        let all = alerts.as_array().unwrap().clone();
+        all.into_iter().find(|one| one["alert"] == "telnet-tried").unwrap()
+    };
+    wait_until("it is looked at", PATIENCE, || {
+        value()["of"] == "1" && value()["value"].as_f64() >= Some(3.0)
+    });
+    let told = std::fs::read_to_string(&log).unwrap();
+    let telnet: Vec<&str> = told.lines().filter(|line| line.contains("telnet-tried")).collect();
+    assert_eq!(telnet.len(), 1, "{told}");
+    assert!(telnet[0].contains("\"state\":\"firing\"") && telnet[0].contains("within a minute"), "{told}");
+    let twice = World::definition(0, &json!({"security_policies": [rules[0], rules[0]]}));
+    let refused = world.hub.send("PUT", "/v1/personas/p0", &twice).expect(422);
+    assert_eq!(refused["errors"][0]["pointer"], "/security_policies/1/name", "{refused:#}");
 }

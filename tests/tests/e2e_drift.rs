@@ -45,9 +45,43 @@ fn routes_addresses_and_rules_are_repaired_within_two_seconds() {
         world.outside.expect_ping(member_at(0, v4), Answered);
         world.members[0].expect_ping(outside_at(v4), Answered);
     }
+    for table in ["routes", "addresses", "rules"] {
+        assert!(told(&world, table) >= 2, "{table}: {}", world.hub.log());
+    }
     let metrics = world.router.sh("curl --silent http://127.0.0.1:9178/metrics");
     let drift = metrics.lines().find(|line| line.starts_with("hub_") && line.contains("drift"));
     assert!(drift.is_some(), "no metric tells of drift");
+}
+
+/// How often an event told so far that entries of a table were put right; all events are logged.
+fn told(world: &World, table: &str) -> usize {
+    let said = format!("entries of {table} were put right");
+    world.hub.log().lines().filter(|line| line.contains("what=\"drift\"") && line.contains(&said)).count()
+}
+
+#[test]
+fn switches_that_the_kernel_tells_of_are_repaired_within_two_seconds() {
+    if !root() {
+        return;
+    }
+    let world = with_table();
+    for (switch, wrong, right) in [
+        ("net.ipv4.ip_forward", "0", "1"),
+        ("net.ipv6.conf.all.forwarding", "0", "1"),
+        ("net.ipv4.conf.seg0.rp_filter", "0", "2"),
+        ("net.ipv4.conf.seg0.proxy_arp", "1", "0"),
+    ] {
+        let is = || world.router.sh(&format!("sysctl -n {switch}")).trim().to_owned();
+        assert_eq!(is(), right, "{switch}");
+        let before = told(&world, "sysctls");
+        world.router.sh(&format!("sysctl -qw {switch}={wrong}"));
+        wait_until(&format!("{switch} is {right} again"), REPAIR, || is() == right);
+        wait_until("that is told", REPAIR, || told(&world, "sysctls") > before);
+    }
+    for v4 in FAMILIES {
+        world.outside.expect_ping(member_at(0, v4), Answered);
+        world.members[0].expect_ping(outside_at(v4), Answered);
+    }
 }
 
 /// Shows what the test puts beside the hub's own.

@@ -136,3 +136,62 @@ fn what_lost_its_persona_while_the_daemon_was_down_is_collected() {
     assert_eq!(world.hub.get("/v1/personas/guests").status, 404);
     assert!(!guest.ip("-oneline link show").contains("eth0"));
 }
+
+/// How long after a request the daemon is killed, in milliseconds.
+const MOMENTS: [u64; 6] = [0, 2, 5, 10, 20, 40];
+
+#[test]
+fn a_request_that_is_sent_again_gets_its_persona_from_another_daemon() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let body = World::definition(0, &json!({"ttl": "1h"})).to_string();
+    let other = World::definition(0, &json!({"ttl": "2h"})).to_string();
+    let post = |world: &World, key: &str, body: &str| {
+        world.hub.request("POST", "/v1/personas", &[("Idempotency-Key", key)], body)
+    };
+    let first = post(&world, "k", &body).expect(201);
+    for crashes in [false, true] {
+        if crashes {
+            world.hub.process().kill();
+        } else {
+            assert!(world.hub.process().stop().success());
+        }
+        world.hub.restart();
+        let again = post(&world, "k", &body);
+        let location = again.header("location").unwrap().to_owned();
+        let again = again.expect(201);
+        for field in ["id", "segment", "generation", "created_at", "expires_at", "definition"] {
+            assert_eq!(again[field], first[field], "{field}");
+        }
+        assert_eq!(world.hub.get(&location).expect(200)["id"], first["id"]);
+        post(&world, "k", &other).expect(422);
+        post(&world, "l", &body).expect(409);
+    }
+    world.hub.request("DELETE", "/v1/personas/p0", &[], "");
+    world.hub.process().kill();
+    world.hub.restart();
+    let gone = post(&world, "k", &body).expect(409).to_string();
+    assert!(gone.contains("which is gone"), "{gone}");
+    // Killed while it does what was asked, it has made the persona with its key, or neither.
+    for moment in MOMENTS {
+        let key = format!("after {moment}");
+        let asking = world.router.background(&format!(
+            "exec curl --silent --unix-socket {} --header 'content-type: application/json' \
+             --header 'idempotency-key: {key}' --data '{body}' http://hub/v1/personas",
+            world.hub.socket().display()
+        ));
+        std::thread::sleep(Duration::from_millis(moment));
+        world.hub.process().kill();
+        drop(asking);
+        world.hub.restart();
+        let made = [0, 1].map(|_| post(&world, &key, &body).expect(201)["id"].clone());
+        let listed = world.hub.get("/v1/personas?name=p0").expect(200);
+        let ids: Vec<_> =
+            listed["personas"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect();
+        assert_eq!([&made[0], &made[1]], [&ids[0], &ids[0]], "after {moment} ms");
+        assert_eq!(ids.len(), 1);
+        world.hub.request("DELETE", "/v1/personas/p0", &[], "");
+    }
+}

@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// `documents`, `configurations`, `bodies`, `states`, `journals`, `frames` or `netlink`; all when none is named
+    /// `documents`, `configurations`, `bodies`, `requests`, `states`, `journals`, `frames` or `netlink`; all when none is named
     target: Option<String>,
     /// Each target runs for this long
     #[arg(long, default_value_t = 60)]

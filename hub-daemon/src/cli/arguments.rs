@@ -261,6 +261,9 @@ pub(super) struct ListAsked {
     /// Label that the persona has; may be given several times
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     pub(super) labels: Vec<String>,
+    /// Go on with what becomes of them, one line each
+    #[arg(short, long)]
+    pub(super) watch: bool,
 }
 
 /// A new persona, from a file or from flags.

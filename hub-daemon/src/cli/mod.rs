@@ -39,6 +39,7 @@ mod template;
 mod threat;
 mod top;
 mod trace;
+mod watch;
 mod why;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use super::client::{self, Client};
 use super::exit::Failure;
 use super::output::{self, Output};
 use super::table::{cell, pairs, section, table};
-use super::{candidate, clone, definition, edit, lists, template};
+use super::{candidate, clone, definition, edit, lists, template, watch};
 use crate::outputs::status::state_name;
 use crate::view::{Condition, Origin, PersonaView};
 
@@ -21,6 +21,7 @@ const PAGE: &str = "1000";
 
 pub(super) async fn run(client: &Client, output: Output, verb: PersonaVerb) -> Result<(), Failure> {
     match verb {
+        PersonaVerb::List(asked) if asked.watch => watch::run(client, output, &asked).await,
         PersonaVerb::List(asked) => list(client, output, &asked).await,
         PersonaVerb::Show { persona } => {
             let answer = client.get(&path(&persona)).await?;
@@ -86,7 +87,8 @@ async fn list(client: &Client, output: Output, asked: &ListAsked) -> Result<(), 
     }
 }
 
-fn row(persona: &PersonaView) -> [String; 6] {
+/// What a line about a persona says.
+pub(super) fn row(persona: &PersonaView) -> [String; 6] {
     let reasons: Vec<&str> = persona.conditions.iter().map(|condition| condition.reason.as_str()).collect();
     [
         persona.definition.name.clone(),

@@ -204,7 +204,7 @@ impl Owner {
             None
         };
         let deletes = matches!(command, Command::Delete { .. });
-        let hasty = matches!(command, Command::Begin { .. });
+        let hasty = matches!(command, Command::Begin { .. } | Command::CreateOnce { hasty: true, .. });
         let observes = matches!(command, Command::Observed { .. } | Command::Measured(_));
         let before = self.hub.mark();
         let mut changed = true;
@@ -269,7 +269,7 @@ impl Owner {
                 self.send(Job::RoutesChanged);
                 self.look_at_links();
             }
-            Change::Routes | Change::Addresses | Change::Rules => {
+            Change::Routes | Change::Addresses | Change::Rules | Change::Switches => {
                 self.send(Job::RoutesChanged);
                 self.look_soon();
             }

@@ -204,6 +204,7 @@ mod tests {
             egress: count,
             drops: vec![drop("a"), drop("b")],
             rules: vec![RuleCount {
+                identity: 0,
                 rule: 3,
                 baseline: false,
                 direction: "ingress".into(),

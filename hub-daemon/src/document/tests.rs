@@ -76,7 +76,7 @@ fn bad_values_are_shown_in_place_with_a_hint() {
             "security_policies:\n  - action: permit",
             "a.yaml:5:13",
             "^^^^^^",
-            "use allow, deny, reject, log, rate_limit or quarantine",
+            "use allow, deny, reject, log, alert, rate_limit or quarantine",
         ),
         ("security_policies:\n  - {port: 80-, action: deny}", "a.yaml:5:12", "^^^", "a range like 80-90"),
         (

@@ -244,7 +244,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Checks a definition. A `ttl` counts from now, unless the old definition has the same one.
+    /// Checks a definition, all of it at once. A `ttl` counts from now, unless the old definition has the same one.
     pub(super) fn draft(
         &self,
         document: PersonaDocument,
@@ -253,11 +253,18 @@ impl Hub {
         now: Timestamp,
     ) -> Result<Draft, Rejection> {
         let is_elsewhere = self.config.node.is_elsewhere(&document);
-        let allotted = if is_elsewhere { BTreeMap::new() } else { self.allot(&document, old)? };
-        let mut draft = Draft::checked(document, &allotted, None, BTreeMap::new(), &self.config.baseline)?;
+        let end = self.life_ends(&document, old, author.origin == Origin::Api, now);
+        let allotted = if is_elsewhere { Ok(BTreeMap::new()) } else { self.allot(&document, old) };
+        let checked = allotted.and_then(|allotted| {
+            Draft::checked(document, &allotted, None, BTreeMap::new(), &self.config.baseline)
+        });
+        let (mut draft, end) = match (checked, end) {
+            (Ok(draft), Ok(end)) => (draft, end),
+            (Ok(_), Err(problems)) => return Err(invalid(problems)),
+            (Err(rejection), end) => return Err(with_end(rejection, end.err().unwrap_or_default())),
+        };
         draft.end_rules(rule_ends(&draft.persona, old, now));
-        let end = self.life_ends(&draft.persona, old, author.origin == Origin::Api, now);
-        (draft.expires_at, draft.cap) = end.map_err(|problem| invalid(vec![problem]))?;
+        (draft.expires_at, draft.cap) = end;
         Ok(draft)
     }
 
@@ -362,6 +369,16 @@ fn kept_lists(mut record: Record) -> Record {
 
 fn seats(persona: &Persona, before: &BTreeMap<String, Seat>) -> Result<BTreeMap<String, Seat>, Rejection> {
     seats::assign(persona, before).map_err(invalid)
+}
+
+/// A refusal with what is wrong with the end of the life as well.
+fn with_end(rejection: Rejection, end: Vec<Problem>) -> Rejection {
+    if end.is_empty() {
+        return rejection;
+    }
+    let known: Vec<String> = rejection.problems.iter().map(|problem| problem.pointer.clone()).collect();
+    let end = end.into_iter().filter(|problem| !known.contains(&problem.pointer));
+    invalid(rejection.problems.into_iter().chain(end).collect())
 }
 
 pub(super) fn invalid(problems: Vec<Problem>) -> Rejection {

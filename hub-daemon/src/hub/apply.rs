@@ -170,6 +170,7 @@ impl Hub {
         let lost = std::mem::take(&mut next.conditions);
         next.conditions = self.conditions.iter().cloned().chain(lost).collect();
         next.inventory = self.inventory.clone();
+        next.keys = self.keys.clone();
         next.templates.clone_from(&self.templates);
         next.documents_read = self.documents_read;
         next.documents_error.clone_from(&self.documents_error);
@@ -206,6 +207,7 @@ impl Hub {
         let waits = match command {
             Command::Create { .. }
             | Command::Begin { .. }
+            | Command::CreateOnce { .. }
             | Command::Replace { .. }
             | Command::Delete { .. }
             | Command::Elements { .. }
@@ -225,6 +227,7 @@ impl Hub {
                 | SwitchCommand::Cancel(_)
                 | SwitchCommand::Threat { .. },
             )
+            | Command::Recall { .. }
             | Command::Try { .. }
             | Command::EndTrial { .. }
             | Command::Confirm

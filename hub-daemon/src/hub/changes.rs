@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Hub;
 use super::interface_state::StoredInterfaces;
+use super::keys::Made;
 use super::state::{State, StoredPersona, stored};
 use crate::command::Clocks;
 use crate::model::{PersonaId, SegmentId};
@@ -27,6 +28,9 @@ pub struct Changes {
     pub resting: Rest<SegmentId>,
     /// Ranges out of pools that rest.
     pub resting_ranges: Rest<IpNet>,
+    /// Keys of requests that made personas; without a value those that are forgotten.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, Option<Made>>,
     /// Personalities, interfaces and switches, all of them if anything of them changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interfaces: Option<Box<StoredInterfaces>>,
@@ -90,6 +94,7 @@ impl Hub {
             unique_local: Some(self.unique_local),
             resting: Rest::between(&resting.segments, self.segments.resting()),
             resting_ranges: Rest::between(&resting.ranges, self.ranges.resting()),
+            keys: self.keys.changes(),
             interfaces: self.must_be_stored().then(|| Box::new(self.stored_interfaces())),
             clocks: self.clocks.clone(),
             ..Changes::default()
@@ -111,6 +116,7 @@ impl Hub {
     /// Notes that the hub was stored as it is.
     pub fn saved(&mut self) {
         self.records.saved();
+        self.keys.saved();
         if self.interfaces.unsaved {
             Arc::make_mut(&mut self.interfaces).unsaved = false;
         }
@@ -133,6 +139,12 @@ impl State {
                 self.interfaces = *interfaces;
             }
             self.clocks = changes.clocks.or(self.clocks.take());
+            for (key, made) in changes.keys {
+                match made {
+                    Some(made) => _ = self.keys.insert(key, made),
+                    None => _ = self.keys.remove(&key),
+                }
+            }
             changes.resting.apply(&mut self.resting);
             changes.resting_ranges.apply(&mut self.resting_ranges);
         }

@@ -9,11 +9,11 @@ use super::state::State;
 use super::{Hub, after};
 use crate::command::{Clocks, Problem, Rejection, Reply};
 use crate::compile;
+use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
 use crate::model::expiry::Expiry;
 use crate::model::id::IdSource;
-use crate::model::life::Measure;
-use crate::model::persona::Persona;
+use crate::model::life::{self, Held};
 use crate::systems::persona::{Life, Record};
 
 /// A wall clock that goes back by more makes no life longer; by less, it is being corrected.
@@ -70,31 +70,22 @@ impl Hub {
     }
 
     /// When the life of a definition ends, and at most when where the clock was set back: both stay if the old
-    /// definition has the same end. A `ttl` counts from now.
+    /// definition has the same end. The rest of the definition may be wrong.
     pub(super) fn life_ends(
         &self,
-        persona: &Persona,
+        document: &PersonaDocument,
         old: Option<&Record>,
         by_api: bool,
         now: Timestamp,
-    ) -> Result<(Option<Timestamp>, Option<Timestamp>), Problem> {
-        let (expiry, max_ttl) = (persona.expiry(), persona.max_ttl());
-        let before = old.and_then(|old| old.persona.max_ttl());
-        if by_api && before.is_some_and(|before| max_ttl.is_none_or(|max_ttl| max_ttl > before)) {
-            let detail = "max_ttl may be shortened, not raised: keep it, or create another persona";
-            return Err(Problem::new("/max_ttl", detail));
-        }
-        let created_at = old.map_or(now, |old| old.created_at);
-        let measure = Measure { hub: self.config.life, max_ttl, created_at };
-        let Some(old) = old.filter(|old| old.persona.expiry() == expiry) else {
-            return Ok((measure.deadline(expiry, now)?, None));
-        };
-        let kept = match expiry {
-            Expiry::At(_) => measure.deadline(expiry, now)?,
-            Expiry::Never | Expiry::After(_) if max_ttl == before => old.expires_at,
-            Expiry::Never | Expiry::After(_) => measure.shortened(expiry, old.expires_at, now)?,
-        };
-        Ok((kept, old.cap))
+    ) -> Result<(Option<Timestamp>, Option<Timestamp>), Vec<Problem>> {
+        let held = old.map(|old| Held::new(&old.document, old.created_at, old.expires_at));
+        let end = life::end(document, self.config.life, held, by_api, now)?;
+        let (expiration, ttl) = (&document.expiration, &document.ttl);
+        let same = old.filter(|old| {
+            let before = Expiry::parse(old.document.expiration.as_deref(), old.document.ttl.as_deref());
+            Expiry::parse(expiration.as_deref(), ttl.as_deref()) == before
+        });
+        Ok((end, same.and_then(|old| old.cap)))
     }
 
     /// Keeps what counts time, rather than names one, as long as it was; and no end later than it was.
@@ -120,6 +111,7 @@ impl Hub {
         }
         self.segments.shift(by);
         self.ranges.shift(by);
+        self.keys.shift(by);
         self.shift_interfaces(by);
         self.revision += 1;
     }

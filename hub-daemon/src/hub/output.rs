@@ -206,6 +206,7 @@ impl Hub {
             qos: self.config.qos.engine(),
             templates: self.templates.clone(),
             node: self.node(),
+            life: self.config.life,
             nodes: Arc::clone(&self.config.nodes),
             ..Snapshot::default()
         };

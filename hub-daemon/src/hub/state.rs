@@ -11,6 +11,7 @@ use super::Hub;
 use super::admit::Author;
 use super::draft::{Draft, rule_ends};
 use super::interface_state::StoredInterfaces;
+use super::keys::{Keys, Made};
 use crate::command::{Clocks, Deadline, Rejection};
 use crate::document::persona::PersonaDocument;
 use crate::model::config::Config;
@@ -49,6 +50,9 @@ pub struct State {
     /// Ranges out of pools that rest, until when.
     #[serde(default)]
     pub resting_ranges: BTreeMap<IpNet, Timestamp>,
+    /// Keys of requests that made personas.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, Made>,
     /// The clocks that its times are by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clocks: Option<Clocks>,
@@ -155,6 +159,7 @@ impl Hub {
             resting: self.segments.resting().clone(),
             unique_local: Some(self.unique_local),
             resting_ranges: self.ranges.resting().clone(),
+            keys: self.keys.stored(),
             clocks: self.clocks.clone(),
             pending: self.pending.as_deref().cloned().map(Box::new),
             interfaces: self.stored_interfaces(),
@@ -173,6 +178,7 @@ impl Hub {
         for (range, until) in state.resting_ranges {
             hub.ranges.rest(range, until);
         }
+        hub.keys = Keys::restore(state.keys);
         hub.clocks = state.clocks;
         hub.pending = state.pending.map(|pending| Arc::new(*pending));
         if let Some(deadline) = hub.pending().cloned() {

@@ -4,6 +4,7 @@ mod changes;
 mod experiments;
 mod files;
 mod kernel;
+mod keys;
 mod limits;
 mod lives;
 mod overlap;

@@ -26,7 +26,7 @@ const BATCH: usize = 4096;
 /// Larger than any notification.
 const MESSAGE_BYTES: usize = 64 * 1024;
 /// What to listen to.
-const GROUPS: [u32; 9] = [
+const GROUPS: [u32; 11] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_TC,
@@ -36,10 +36,19 @@ const GROUPS: [u32; 9] = [
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV6_ROUTE,
     libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_IPV4_NETCONF,
+    libc::RTNLGRP_IPV6_NETCONF,
 ];
 /// Bytes of `struct nlmsghdr` and of `struct ifaddrmsg`. In `struct rtmsg` the protocol is byte 5, the type byte 7.
 const HEADER_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
+/// Bytes of `struct netconfmsg`, with what follows it up to attributes.
+const SWITCHES_BYTES: usize = 4;
+/// Attributes of switches: the interface, and those that the hub sets with the value that it gives them.
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: (u16, i32) = (2, 1);
+const NETCONFA_RP_FILTER: (u16, i32) = (3, 2);
+const NETCONFA_PROXY_NEIGH: (u16, i32) = (5, 0);
 /// Attribute of an address: who put it there.
 const IFA_PROTO: u16 = 11;
 const INTENT: &str = "watch the network";
@@ -59,6 +68,8 @@ pub enum Change {
     Routes,
     /// A policy rule came or went.
     Rules,
+    /// A switch that the hub sets got another value. Of some switches the kernel says nothing.
+    Switches,
     /// The hub changed addresses, routes or rules itself, or the kernel followed such a change.
     Own,
     /// A neighbour answers at another MAC, began to answer, or ceased to.
@@ -175,6 +186,7 @@ fn change(packet: &[u8], neighbours: &mut Neighbours, own: &BTreeSet<u32>) -> Op
         libc::RTM_NEWADDR | libc::RTM_DELADDR => Some(Change::Addresses),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => Some(Change::Routes),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Change::Rules),
+        libc::RTM_NEWNETCONF if is_of_others(packet) => Some(Change::Switches),
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(packet).ok()?;
             let NetlinkPayload::InnerMessage(message) = message.payload else { return None };
@@ -182,6 +194,18 @@ fn change(packet: &[u8], neighbours: &mut Neighbours, own: &BTreeSet<u32>) -> Op
         }
         _ => None,
     }
+}
+
+/// Whether a switch that the hub may have set got a value that it does not give. Messages about all switches are of an
+/// interface that is new, which is told as well.
+fn is_of_others(packet: &[u8]) -> bool {
+    let attributes = packet.get(HEADER_BYTES + SWITCHES_BYTES..).unwrap_or_default();
+    let attributes = NlasIterator::new(attributes).map_while(Result::ok);
+    let mut switches = attributes.filter(|attribute| attribute.kind() != NETCONFA_IFINDEX);
+    let (Some(switch), None) = (switches.next(), switches.next()) else { return false };
+    let value = switch.value().try_into().map(i32::from_ne_bytes).ok();
+    let ours = [NETCONFA_FORWARDING, NETCONFA_RP_FILTER, NETCONFA_PROXY_NEIGH];
+    ours.iter().any(|(kind, ours)| *kind == switch.kind() && value != Some(*ours))
 }
 
 /// Whether an address carries the hub's number.
@@ -196,4 +220,33 @@ fn is_of_address(packet: &[u8]) -> bool {
     let byte = |place: usize| packet.get(HEADER_BYTES + place).copied();
     let of_address = [libc::RTN_LOCAL, libc::RTN_BROADCAST, libc::RTN_ANYCAST, libc::RTN_MULTICAST];
     byte(5) == Some(libc::RTPROT_KERNEL) && byte(7).is_some_and(|kind| of_address.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A message about switches of interface 7, as the kernel writes it.
+    fn told(switches: &[(u16, i32)]) -> bool {
+        let mut packet = vec![0; HEADER_BYTES];
+        packet.extend([2, 0, 0, 0]);
+        for (kind, value) in [(NETCONFA_IFINDEX, 7)].iter().chain(switches) {
+            packet.extend([8_u16.to_ne_bytes(), kind.to_ne_bytes()].concat());
+            packet.extend(value.to_ne_bytes());
+        }
+        is_of_others(&packet)
+    }
+
+    #[test]
+    fn switches_are_told_when_they_are_not_as_the_hub_sets_them() {
+        for switch in [(2, 0), (3, 0), (3, 1), (5, 1)] {
+            assert!(told(&[switch]), "{switch:?}");
+        }
+        for switch in [NETCONFA_FORWARDING, NETCONFA_RP_FILTER, NETCONFA_PROXY_NEIGH, (4, 1), (6, 1), (7, 1)]
+        {
+            assert!(!told(&[switch]), "{switch:?}");
+        }
+        assert!(!told(&[(2, 0), (3, 0), (5, 0)]), "an interface that is new");
+        assert!(!told(&[]) && !is_of_others(&[]) && !is_of_others(&[0; 21]));
+    }
 }

@@ -25,6 +25,7 @@ struct Slots {
 struct Shown {
     baseline: bool,
     index: u16,
+    identity: u64,
     counter: u32,
 }
 
@@ -36,6 +37,7 @@ impl Slots {
             let shown = rules.first().map(|rule| Shown {
                 baseline: is_baseline(rule),
                 index: rule.index,
+                identity: rule.identity,
                 counter: rule.counter,
             });
             slots.rules.extend(shown);
@@ -66,21 +68,24 @@ impl Slots {
             let first = first.wrapping_sub(self.first) as usize;
             let Some(rules) = self.rules.get(first..first.saturating_add(length as usize)) else { continue };
             let shown = rules.iter().filter(|rule| rule.index != SYNTHETIC);
-            counters.extend(shown.map(|rule| ((!rule.baseline, rule.index, direction), rule.counter)));
+            counters.extend(
+                shown.map(|rule| ((!rule.baseline, rule.index, direction), rule.counter, rule.identity)),
+            );
         }
         counters.sort_unstable();
-        counters.dedup_by_key(|(origin, _)| *origin);
-        let count = |((own, rule, direction), counter): &Counter| {
+        counters.dedup_by_key(|(origin, ..)| *origin);
+        let count = |((own, rule, direction), counter, identity): &Counter| {
             let (count, would_drop) = *self.hits.get(counter.wrapping_sub(self.first_counter) as usize)?;
             let direction = (*direction).into();
-            Some(RuleCount { rule: *rule, baseline: !own, direction, count, would_drop })
+            let (rule, identity) = (*rule, *identity);
+            Some(RuleCount { rule, identity, baseline: !own, direction, count, would_drop })
         };
         counts.extend(counters.iter().filter_map(count));
     }
 }
 
-/// Whether a rule is a persona's own, its position, its direction; and its counter.
-type Counter = ((bool, u16, &'static str), u32);
+/// Whether a rule is a persona's own, its position, its direction; its counter and its identity.
+type Counter = ((bool, u16, &'static str), u32, u64);
 
 /// Whether the rule is one of the hub's.
 pub(crate) const fn is_baseline(rule: &Rule) -> bool {

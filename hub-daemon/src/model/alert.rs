@@ -1,5 +1,7 @@
 //! Alerts: thresholds with hysteresis. What happens next is a function of the state, the value and the time.
 
+mod of_rules;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use hub_common::event::Reason;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::of_rules::{of_persona, of_rules};
 use super::bandwidth::Bandwidth;
 use super::names;
 use super::problems::Problems;
@@ -29,6 +32,9 @@ pub struct Alert {
     pub metric: MetricDocument,
     /// Which part of it.
     pub of: Option<String>,
+    /// Identity of the rule with `action: alert` that it belongs to; its value is what the rule matched in the last
+    /// minute.
+    pub rule: Option<u64>,
     /// How it compares with the threshold when something is wrong.
     pub op: OpDocument,
     /// Where it begins.
@@ -107,7 +113,7 @@ impl Alert {
         }
         let lasting = document.lasting.as_deref().filter(|text| !["0", "0s"].contains(text));
         let lasting = lasting.and_then(|text| problems.take(&format!("{base}/for"), span::parse(text)));
-        Self { name, metric, of, op, value, clear, lasting: lasting.unwrap_or_default() }
+        Self { name, metric, of, rule: None, op, value, clear, lasting: lasting.unwrap_or_default() }
     }
 
     fn is_beyond(&self, value: f64, threshold: f64) -> bool {

@@ -2,19 +2,28 @@
 
 use hub_common::limits::{BASELINE_PER_DIRECTION, BASELINE_RULES};
 
+use super::alert::{Alert, of_rules};
 use super::persona::tell_apart;
 use super::policy::Action;
 use super::problems::Problems;
 use super::rule::{Direction, Rule};
 use crate::compile;
+use crate::document::hub::HubDocument;
 use crate::document::parts::OneOrMany;
 use crate::document::rule::RuleDocument;
 
 /// Sets the identities of the hub's rules apart from those of personas.
 const APART: u64 = 1 << 63;
 
-/// Reads `baseline` of hub.yaml.
-pub(super) fn rules(problems: &mut Problems, written: &[RuleDocument]) -> Vec<Rule> {
+/// Reads `baseline` of hub.yaml, and `alerts` with those of the rules.
+pub(super) fn watched(problems: &mut Problems, document: &HubDocument) -> (Vec<Rule>, Vec<Alert>) {
+    let rules = rules(problems, &document.baseline);
+    let mut alerts = Alert::list(problems, "/alerts", &document.alerts);
+    alerts.extend(of_rules(problems, ("/baseline", "baseline"), &document.baseline, &rules, &alerts));
+    (rules, alerts)
+}
+
+fn rules(problems: &mut Problems, written: &[RuleDocument]) -> Vec<Rule> {
     if written.len() > BASELINE_RULES {
         problems.add("/baseline", format!("{} rules: use at most {BASELINE_RULES}", written.len()));
         return Vec::new();

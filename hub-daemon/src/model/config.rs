@@ -225,10 +225,10 @@ impl Config {
     pub fn new(document: &HubDocument, folder: &Path) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::default();
         let default = Self::default();
-        let place = |written: &Option<PathBuf>, default: PathBuf| match written {
-            Some(path) => folder.join(path),
-            None => default,
+        let place = |written: &Option<PathBuf>, default: PathBuf| {
+            written.as_ref().map_or(default, |path| folder.join(path))
         };
+        let (baseline, alerts) = baseline::watched(&mut problems, document);
         let runtime_dir = place(&document.runtime_dir, default.runtime_dir);
         let config = Self {
             api: api(&mut problems, &document.api, folder, runtime_dir.join("hubd.sock")),
@@ -264,13 +264,13 @@ impl Config {
             node: Node::new(&mut problems, &document.node),
             nodes: OtherNode::list(&mut problems, document, folder).into(),
             log: document.log,
-            baseline: baseline::rules(&mut problems, &document.baseline),
+            baseline,
             loose_tcp: match document.loose_tcp.as_deref() {
                 Some("0" | "0s") => Duration::ZERO,
                 Some(text) => problems.take("/loose_tcp", span::parse(text)).unwrap_or_default(),
                 None => default.loose_tcp,
             },
-            alerts: Alert::list(&mut problems, "/alerts", &document.alerts),
+            alerts,
             webhooks: Webhook::list(&mut problems, &document.webhooks, folder),
         };
         problems.settle(config)

@@ -106,16 +106,17 @@ pub struct Measure {
 
 impl Measure {
     /// The deadline of an end as written, counted from `now`.
-    pub fn deadline(&self, expiry: Expiry, now: Timestamp) -> Result<Option<Timestamp>, Problem> {
+    pub fn deadline(&self, expiry: Expiry, now: Timestamp) -> Result<Option<Timestamp>, Vec<Problem>> {
         let expiry = match (expiry, self.hub.default_ttl) {
             (Expiry::Never, Some(default)) => {
                 Expiry::After(self.max_ttl.map_or(default, |max| max.min(default)))
             }
             (expiry, _) => expiry,
         };
-        let end = expiry.resolve(now)?;
-        self.check(expiry, end)?;
-        Ok(end)
+        match expiry.resolve(now) {
+            Ok(end) => self.check(expiry, end).map(|()| end),
+            Err(problem) => Err(self.above().into_iter().chain([problem]).collect()),
+        }
     }
 
     /// The deadline of a life whose limit became another one. One without an end of its own ends when the limit says.
@@ -124,7 +125,7 @@ impl Measure {
         expiry: Expiry,
         end: Option<Timestamp>,
         now: Timestamp,
-    ) -> Result<Option<Timestamp>, Problem> {
+    ) -> Result<Option<Timestamp>, Vec<Problem>> {
         if !matches!(expiry, Expiry::Never) {
             self.check(expiry, end)?;
             return Ok(end);
@@ -135,37 +136,94 @@ impl Measure {
                 "max_ttl: it was created at {}, and would have ended: use a longer one, or delete it",
                 self.created_at
             );
-            return Err(Problem::new("/max_ttl", detail));
+            return Err(vec![Problem::new("/max_ttl", detail)]);
         }
         Ok(end)
     }
 
     /// Refuses an end later than the limits allow.
-    fn check(&self, expiry: Expiry, end: Option<Timestamp>) -> Result<(), Problem> {
-        if let (Some(own), Some(hub)) = (self.max_ttl, self.hub.max_ttl)
-            && own > hub
-        {
-            let detail = format!("max_ttl: this hub allows at most {}", in_words(hub));
-            return Err(Problem::new("/max_ttl", detail));
-        }
-        let Some(max) = self.max_ttl.or(self.hub.max_ttl) else { return Ok(()) };
+    fn check(&self, expiry: Expiry, end: Option<Timestamp>) -> Result<(), Vec<Problem>> {
+        let problems: Vec<Problem> = self.above().into_iter().chain(self.late(expiry, end)).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Its own limit is above the hub's.
+    fn above(&self) -> Option<Problem> {
+        let hub = self.hub.max_ttl.filter(|hub| self.max_ttl.is_some_and(|own| own > *hub))?;
+        let detail = format!("max_ttl: this hub allows at most {}", in_words(hub));
+        Some(Problem::new("/max_ttl", detail))
+    }
+
+    /// There is no end, or it is later than the shorter of the limits allows.
+    fn late(&self, expiry: Expiry, end: Option<Timestamp>) -> Option<Problem> {
+        let max = self.max_ttl.into_iter().chain(self.hub.max_ttl).min()?;
         let latest = self.created_at.checked_add(max).unwrap_or(Timestamp::MAX);
         let pointer = if matches!(expiry, Expiry::At(_)) { "/expiration" } else { "/ttl" };
         match end {
             None => {
                 let detail =
                     format!("a persona lives at most {} here: give `ttl` or `expiration`", in_words(max));
-                Err(Problem::new(pointer, detail))
+                Some(Problem::new(pointer, detail))
             }
             Some(end) if end > latest => {
-                let text = end.to_string();
-                Err(Problem::new(
-                    pointer,
-                    ExpiryError::Late(text, in_words(max), latest.to_string()).to_string(),
-                ))
+                let late = ExpiryError::Late(end.to_string(), in_words(max), latest.to_string());
+                Some(Problem::new(pointer, late.to_string()))
             }
-            Some(_) => Ok(()),
+            Some(_) => None,
         }
+    }
+}
+
+/// The end that a persona has before its definition changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// As its definition says.
+    pub expiry: Expiry,
+    /// Its own longest life.
+    pub max_ttl: Option<Duration>,
+    /// When it was admitted.
+    pub created_at: Timestamp,
+    /// The deadline; none is for ever.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Held {
+    /// The end of a persona with a definition that was admitted.
+    pub fn new(document: &PersonaDocument, created_at: Timestamp, expires_at: Option<Timestamp>) -> Self {
+        let (expiry, max_ttl) = written(document);
+        Self { expiry: expiry.unwrap_or(Expiry::Never), max_ttl, created_at, expires_at }
+    }
+}
+
+/// The end and the longest life that a document gives. Without an end that can be read nothing can be said of it; that
+/// is told with what else is wrong.
+fn written(document: &PersonaDocument) -> (Option<Expiry>, Option<Duration>) {
+    let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
+    (expiry.ok(), document.max_ttl.as_deref().and_then(|text| span::parse(text).ok()))
+}
+
+/// When the life of a definition ends. It stays if the definition before has the same end; a `ttl` counts from now.
+/// The rest of the document may be wrong. The limit may be raised only where nobody asks over the API.
+pub fn end(
+    document: &PersonaDocument,
+    hub: Limits,
+    held: Option<Held>,
+    by_api: bool,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Vec<Problem>> {
+    let (Some(expiry), max_ttl) = written(document) else { return Ok(None) };
+    let before = held.and_then(|held| held.max_ttl);
+    if by_api && before.is_some_and(|before| max_ttl.is_none_or(|max_ttl| max_ttl > before)) {
+        let detail = "max_ttl may be shortened, not raised: keep it, or create another persona";
+        let past = expiry.resolve(now).err();
+        return Err([Problem::new("/max_ttl", detail)].into_iter().chain(past).collect());
+    }
+    let measure = Measure { hub, max_ttl, created_at: held.map_or(now, |held| held.created_at) };
+    let Some(held) = held.filter(|held| held.expiry == expiry) else { return measure.deadline(expiry, now) };
+    match expiry {
+        Expiry::At(_) => measure.deadline(expiry, now),
+        Expiry::Never | Expiry::After(_) if max_ttl == before => Ok(held.expires_at),
+        Expiry::Never | Expiry::After(_) => measure.shortened(expiry, held.expires_at, now),
     }
 }
 
@@ -218,9 +276,10 @@ mod tests {
     #[test]
     fn no_life_is_longer_than_its_limit_from_admission_on() {
         let end = |measure: Measure, expiry, now: &str| {
-            measure
-                .deadline(expiry, at(now))
-                .map_err(|problem| format!("{} {}", problem.pointer, problem.detail))
+            measure.deadline(expiry, at(now)).map_err(|problems| {
+                let texts = problems.iter().map(|problem| format!("{} {}", problem.pointer, problem.detail));
+                texts.collect::<Vec<_>>().join("; ")
+            })
         };
         let hour = Duration::from_hours(1);
         assert_eq!(end(measure(None, None, None), Expiry::Never, "00:00:00"), Ok(None));
@@ -236,7 +295,12 @@ mod tests {
         assert!(none.contains("give `ttl`"), "{none}");
         assert_eq!(end(measure(None, Some(3), Some(2)), Expiry::Never, "00:00:00"), Ok(Some(at("02:00:00"))));
         let above = end(measure(Some(4), Some(3), None), Expiry::After(hour), "00:00:00").unwrap_err();
-        assert!(above.starts_with("/max_ttl"), "{above}");
+        assert!(above.starts_with("/max_ttl") && !above.contains(';'), "{above}");
+        let both = end(measure(Some(4), Some(3), None), Expiry::At(at("05:00:00")), "00:00:00").unwrap_err();
+        assert!(both.starts_with("/max_ttl") && both.contains("; /expiration"), "{both}");
+        assert!(both.contains("at most 2030-01-01T03:00:00Z"), "{both}");
+        let past = end(measure(Some(4), Some(3), None), Expiry::At(at("00:00:00")), "00:00:01").unwrap_err();
+        assert!(past.contains("/max_ttl") && past.contains("; /expiration expiration_in_past"), "{past}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod expiry;
 pub mod icmp;
 pub mod id;
 pub mod interface;
+pub mod key;
 pub mod life;
 pub mod names;
 pub mod node;

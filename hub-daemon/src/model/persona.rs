@@ -10,7 +10,7 @@ use std::time::Duration;
 use hub_common::limits::RULES_PER_PERSONA;
 use ipnet::IpNet;
 
-use super::alert::Alert;
+use super::alert::{Alert, of_rules};
 use super::detector::Detectors;
 use super::endpoint::{self, Attachment, Endpoint};
 use super::expiry::Expiry;
@@ -127,7 +127,9 @@ impl Persona {
         super::node::gateway(&mut problems, document);
         let detectors = document.detectors.as_ref().map(|written| Detectors::new(&mut problems, written));
         let written = document.alerts.as_deref().unwrap_or_default();
-        let alerts = Alert::list(&mut problems, "/alerts", written);
+        let mut alerts = Alert::list(&mut problems, "/alerts", written);
+        let written = document.security_policies.as_deref().unwrap_or_default();
+        alerts.extend(of_rules(&mut problems, ("/security_policies", "rule"), written, &rules, &alerts));
         let persona = Self {
             name: document.name.clone(),
             ranges,
@@ -344,7 +346,7 @@ fn permitted(problems: &mut Problems, written: Option<&[Scalar]>, ranges: &[IpNe
     permitted
 }
 
-fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {
+pub(super) fn rules(problems: &mut Problems, document: &PersonaDocument) -> Vec<Rule> {
     let written = document.security_policies.as_deref().unwrap_or_default();
     if written.len() > RULES_PER_PERSONA as usize {
         let detail = format!("{} rules: use at most {RULES_PER_PERSONA}", written.len());

@@ -140,8 +140,17 @@ pub enum Action {
     Reject,
     /// Report and go on with the next rule.
     Log,
+    /// As `log`, and raise an alert while packets match.
+    Alert,
     /// Pass as long as a rate is not reached, else drop.
     RateLimit,
     /// Drop, and keep the source out for a while.
     Quarantine,
+}
+
+impl Action {
+    /// Whether it decides, rather than report and leave the packet to the rules behind it.
+    pub fn decides(self) -> bool {
+        !matches!(self, Self::Log | Self::Alert)
+    }
 }

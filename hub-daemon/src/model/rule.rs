@@ -160,7 +160,7 @@ impl Rule {
             icmp_code,
             tcp_flags,
             action: document.action,
-            log: document.log.unwrap_or(false) || document.action == Action::Log,
+            log: document.log.unwrap_or(false) || !document.action.decides(),
             dscp,
             priority: document.priority,
             source_sets,

@@ -15,7 +15,7 @@ pub(crate) async fn hubctl(arguments: &[&str]) -> Output {
     command(arguments).output().await.unwrap()
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hubctl"));
     command.args(arguments).kill_on_drop(true);
     for name in ["HUB_SOCKET", "HUB_URL", "HUB_TOKEN_FILE", "HUB_CA", "HUB_CERT", "HUB_KEY", "VISUAL"] {

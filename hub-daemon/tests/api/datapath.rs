@@ -44,6 +44,7 @@ impl Datapath for FixedDatapath {
             }],
             rules: vec![RuleCount {
                 rule: 1,
+                identity: 0,
                 baseline: false,
                 direction: "ingress".into(),
                 count: count(3),

@@ -37,6 +37,12 @@ impl Reader {
         self.1 = rest.into();
         event
     }
+
+    /// Whether the stream ends, and says nothing before it does.
+    pub(crate) async fn is_over(&mut self) -> bool {
+        let rest = tokio::time::timeout(Duration::from_secs(10), self.0.next()).await;
+        self.1.is_empty() && rest.is_ok_and(|bytes| bytes.is_none())
+    }
 }
 
 #[tokio::test]

@@ -51,6 +51,39 @@ async fn the_source_as_it_stands_has_ended_already() {
 }
 
 #[tokio::test]
+async fn a_wrong_end_is_listed_with_every_other_error() {
+    let fake = start();
+    let mut kept = document("dev");
+    kept.as_object_mut().unwrap().shift_remove("expiration");
+    (kept["ttl"], kept["max_ttl"]) = (json!("1h"), json!("2h"));
+    assert_eq!(fake.send(Method::POST, "/personas", &kept).await.status, 201);
+    let past = json!({"name": "dev", "ip_range": "10.0.0.1/24", "colour": "red", "expiration": "2024-12-31T23:59:59Z"});
+    let late =
+        json!({"name": "dev", "ip_range": "10.0.0.1/24", "colour": "red", "ttl": "3h", "max_ttl": "2h"});
+    let raised = json!({"name": "dev", "ip_range": "10.0.0.1/24", "colour": "red", "ttl": "3h"});
+    for (method, path) in [(Method::POST, "/personas"), (Method::PUT, "/personas/dev")] {
+        for (wanted, end) in [(&past, "/expiration"), (&late, "/ttl")] {
+            let refused = fake.send(method.clone(), path, wanted).await;
+            refused.assert_problem(422);
+            let mut pointers = refused.pointers();
+            pointers.retain(|pointer| pointer != "/max_ttl");
+            assert_eq!(pointers, ["/colour", "/ip_range", end], "{method} {}", refused.body);
+        }
+    }
+    let refused = fake.send(Method::PUT, "/personas/dev", &raised).await;
+    assert_eq!(refused.pointers(), ["/colour", "/ip_range", "/max_ttl"]);
+    let patch = json!({"colour": "red", "ttl": null, "expiration": "2024-12-31T23:59:59Z"});
+    let refused = fake.send(Method::PATCH, "/personas/dev", &patch).await;
+    assert_eq!(refused.pointers(), ["/colour", "/expiration"]);
+    let mut ended = document("other");
+    ended["expiration"] = json!("2024-12-31T23:59:59Z");
+    let all = json!({"personas": [ended, {"name": "third", "ip_range": "10.0.0.1/24"}]});
+    let refused = fake.send(Method::POST, "/apply", &all).await;
+    assert_eq!(refused.pointers(), ["/personas/1/ip_range", "/personas/0/expiration"]);
+    assert_eq!(fake.get("/personas").await.body["personas"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_persona_lives_through_the_api() {
     let fake = start();
     let created = fake.create("TempDevNetwork").await;

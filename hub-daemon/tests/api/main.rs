@@ -20,3 +20,4 @@ mod switches;
 mod switching;
 mod threat;
 mod tls;
+mod watch;

@@ -201,10 +201,7 @@ fn view(number: u32, name: &str, origin: Origin) -> PersonaView {
         aliases: BTreeMap::new(),
         members: BTreeMap::from([("server".to_owned(), vec!["10.100.0.10".parse().unwrap()])]),
         definition: serde_json::from_value(document(name)).unwrap(),
-        conditions: vec![Condition {
-            reason: "PeerMissing".into(),
-            message: "there is no persona `other`".into(),
-        }],
+        conditions: vec![condition("PeerMissing", "there is no persona `other`")],
         warnings: Vec::new(),
         candidate: None,
         rule_sources: vec!["api".into(), "api".into()],
@@ -228,7 +225,9 @@ impl Task {
 
     fn handle(&mut self, command: Command) -> Result<Reply, Rejection> {
         match command {
-            Command::Create { document } | Command::Begin { document } => self.create(&document),
+            Command::Create { document }
+            | Command::Begin { document }
+            | Command::CreateOnce { document, .. } => self.create(&document),
             Command::Replace { persona, document, if_generation } => {
                 let mut held = (*self.changeable(&persona, if_generation)?).clone();
                 held.generation += 1;
@@ -245,7 +244,8 @@ impl Task {
                 self.changeable(&persona, None).map(|_held| Reply::Done)
             }
             Command::Orphans => Ok(Reply::Orphans(Vec::new())),
-            Command::Try { .. }
+            Command::Recall { .. }
+            | Command::Try { .. }
             | Command::EndTrial { .. }
             | Command::Apply { .. }
             | Command::Confirm
@@ -323,10 +323,7 @@ impl Task {
     fn publish(&self) {
         self.snapshot.send_replace(Arc::new(Snapshot {
             personas: self.personas.clone().into(),
-            conditions: vec![Condition {
-                reason: "XdpBusy".into(),
-                message: "eth0 has another program".into(),
-            }],
+            conditions: vec![condition("XdpBusy", "eth0 has another program")],
             documents_read: Some("2030-01-01T00:00:01Z".parse().unwrap()),
             documents_error: None,
             ready: true,
@@ -349,6 +346,10 @@ impl Task {
             ..Snapshot::default()
         }));
     }
+}
+
+fn condition(reason: &str, message: &str) -> Condition {
+    Condition { reason: reason.into(), message: message.into() }
 }
 
 fn refusal(kind: RejectionKind, detail: &str) -> Rejection {

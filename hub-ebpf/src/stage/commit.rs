@@ -82,8 +82,9 @@ pub(crate) extern "C" fn hub_commit(scratch: *mut Scratch) -> u32 {
     if flags & (OUTCOME_NEW | OUTCOME_RESTAMP) != 0 && scratch.flags & SCRATCH_UNDECIDED == 0 {
         report::rule_hit(scratch, scratch.outcome.rule[0], scratch.outcome.would[0]);
         report::rule_hit(scratch, scratch.outcome.rule[1], scratch.outcome.would[1]);
-        report::rule_hit(scratch, scratch.outcome.log_rule[0], 0);
-        report::rule_hit(scratch, scratch.outcome.log_rule[1], 0);
+        if flags & OUTCOME_LOG != 0 {
+            report::hub_log_hits(scratch);
+        }
     }
     if scratch.outcome.would != [0; 2] {
         report::hub_would_drop(scratch);

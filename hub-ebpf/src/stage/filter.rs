@@ -4,8 +4,8 @@ use hub_common::address::Address;
 use hub_common::event::Reason;
 use hub_common::limits::{BASELINE_PER_DIRECTION, LEAVING_PER_DIRECTION, RULES_PER_DIRECTION};
 use hub_common::outcome::{
-    OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED, SCRATCH_PASSED_ON,
-    SCRATCH_UNDECIDED, Scratch,
+    LOGGED, OUTCOME_ESTABLISHED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_RESTAMP, OUTCOME_TRANSLATED,
+    SCRATCH_PASSED_ON, SCRATCH_UNDECIDED, Scratch,
 };
 use hub_common::packet::{TCP_SYN, protocol};
 use hub_common::rule::{
@@ -190,7 +190,7 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
         }
         let action = (action & 0xff) as u8;
         if action == ACTION_LOG {
-            scratch.outcome.log_rule[side] = slot;
+            hub_logged(scratch, slot);
             continue;
         }
         if action == ACTION_PASS_ON {
@@ -213,6 +213,23 @@ pub(crate) extern "C" fn hub_run(scratch: *mut Scratch, side: u32, first: u32, c
         };
     }
     NO_MATCH
+}
+
+/// Notes a matching rule that reports and goes on. Compiled rules of one origin share a counter and come one after
+/// the other: a packet that several of them match is one to their rule.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn hub_logged(scratch: *mut Scratch, slot: u32) -> u32 {
+    // SAFETY: the verifier holds callers to a valid pointer or null.
+    let Some(scratch) = (unsafe { scratch.as_mut() }) else { return 0 };
+    let Some(rule) = RULES.get(slot) else { return 0 };
+    let (counter, logs) = (rule.counter, scratch.outcome.logs);
+    let logged = &mut scratch.outcome.logged;
+    if logged[logs.wrapping_sub(1) as usize % LOGGED] != counter {
+        logged[logs as usize % LOGGED] = counter;
+        scratch.outcome.logs = logs.wrapping_add(1);
+    }
+    0
 }
 
 #[inline(always)]

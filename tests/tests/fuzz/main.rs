@@ -14,6 +14,7 @@ mod bend;
 mod journal;
 mod netlink;
 mod record;
+mod requests;
 mod seeds;
 mod targets;
 
@@ -70,6 +71,12 @@ fn configurations() {
 #[test]
 fn bodies() {
     fuzz("bodies", &seeds::bodies(), targets::body);
+}
+
+#[test]
+fn requests_with_bodies() {
+    requests::check();
+    fuzz("requests", &requests::seeds(), requests::body);
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn counters_are_those_of_the_packets() {
         assert_eq!(drops, expected);
         let rule = |rule, packets| RuleCount {
             rule,
+            identity: 0,
             baseline: false,
             would_drop: 0,
             direction: "ingress".into(),

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::command::{Clocks, Elements};
+use crate::document::persona::PersonaDocument;
 
 fn temporary(fields: Value) -> Value {
     with(persona("a", "10.1.0.0/24"), fields)
@@ -54,6 +55,48 @@ fn the_hub_has_a_default_and_a_limit() {
     script.pass(60);
     let changed = script.replace("a", temporary(json!({"protocols": ["tcp"]}))).unwrap();
     assert_eq!(changed.expires_at, view.expires_at, "a change is no new life");
+}
+
+#[test]
+fn a_wrong_end_is_told_with_all_that_is_wrong_otherwise() {
+    let mut config = Config::default();
+    config.life.max_ttl = Some(Duration::from_hours(3));
+    let mut script = Script::with(config);
+    let wrong = |fields: Value| {
+        let document: PersonaDocument =
+            serde_json::from_value(with(persona("-", "10.1.0.0/24"), fields)).unwrap();
+        Command::Create { document: Box::new(document) }
+    };
+    let pointers = |script: &mut Script, command: Command| {
+        let rejection = script.hub.handle(command, script.now).unwrap_err();
+        let found = rejection.problems.into_iter().map(|problem| problem.pointer);
+        (rejection.kind, found.collect::<Vec<_>>())
+    };
+    for (fields, end) in [
+        (json!({"expiration": "2029-12-31T23:59:59Z"}), "/expiration"),
+        (json!({"expiration": "2030-01-01T03:00:01Z"}), "/expiration"),
+        (json!({"ttl": "4h"}), "/ttl"),
+        (json!({}), "/ttl"),
+        (json!({"ttl": "1h", "max_ttl": "4h"}), "/max_ttl"),
+    ] {
+        let found = pointers(&mut script, wrong(with(fields.clone(), json!({"mtu": 9}))));
+        assert_eq!(
+            found,
+            (RejectionKind::Invalid, vec!["/name".into(), "/mtu".into(), end.into()]),
+            "{fields}"
+        );
+        // Where the range cannot be chosen, too.
+        let found =
+            pointers(&mut script, wrong(with(fields.clone(), json!({"name": "a", "ip_range": "auto"}))));
+        assert_eq!(found, (RejectionKind::Invalid, vec!["/ip_range".into(), end.into()]), "{fields}");
+    }
+    let twice = wrong(json!({"ttl": "soon", "mtu": 9}));
+    assert_eq!(pointers(&mut script, twice).1, ["/name", "/ttl", "/mtu"], "told once");
+    script.create(temporary(json!({"ttl": "1h", "max_ttl": "2h"}))).unwrap();
+    let document = with(persona("a", "10.1.0.0/24"), json!({"mtu": 9, "max_ttl": "3h", "ttl": "1h"}));
+    let document: Box<PersonaDocument> = serde_json::from_value(document).unwrap();
+    let raised = Command::Replace { persona: "a".into(), document, if_generation: None };
+    assert_eq!(pointers(&mut script, raised).1, ["/mtu", "/max_ttl"]);
 }
 
 #[test]

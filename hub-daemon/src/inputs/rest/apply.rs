@@ -61,11 +61,16 @@ pub(super) async fn apply(
 ) -> Result<Json<Applied>, ProblemDetails> {
     let bytes = body::read(&headers, body, body::JSON).await?;
     let asked: ApplyDocument = body::other(&bytes)?;
-    let mut problems = Vec::new();
+    let (mut problems, mut late) = (Vec::new(), Vec::new());
     let mut documents = Vec::new();
     for (index, value) in asked.personas.into_iter().enumerate() {
-        match decode::persona_from_value(value) {
-            Ok(document) => documents.push(document),
+        let name = value.get("name").and_then(Value::as_str);
+        let ends = api.ends(name.and_then(|name| api.persona(name).ok()).as_deref());
+        match decode::persona_from_value(value, &ends) {
+            Ok(document) => {
+                late.extend(below(index, ends(&document)));
+                documents.push(document);
+            }
             Err(rejection) => problems.extend(below(index, rejection.problems)),
         }
     }
@@ -74,6 +79,8 @@ pub(super) async fn apply(
         problems.push(Problem::new("/confirm", error.to_string()));
     }
     if !problems.is_empty() {
+        // The hub is not asked, which would find these.
+        problems.extend(late);
         return Err(Rejection { kind: RejectionKind::Invalid, problems }.into());
     }
     let confirm = life.ok().flatten().map(boot::deadline);

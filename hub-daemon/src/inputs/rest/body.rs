@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::decode::{self, DecodeError};
+use super::decode::{self, DecodeError, Ends};
 use super::problem::ProblemDetails;
 use super::{BODY_BYTES, BODY_TIME};
 use crate::document::persona::PersonaDocument;
@@ -65,13 +65,13 @@ fn is_limit(error: &axum::Error) -> bool {
 }
 
 /// The persona in a body.
-pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
-    decode::persona(bytes).map_err(ProblemDetails::from)
+pub(super) fn persona(bytes: &[u8], ends: &Ends<'_>) -> Result<PersonaDocument, ProblemDetails> {
+    decode::persona(bytes, ends).map_err(ProblemDetails::from)
 }
 
 /// The persona in a body, whose hub may be left to choose.
-pub(super) fn newcomer(bytes: &[u8]) -> Result<PersonaDocument, ProblemDetails> {
-    decode::newcomer(bytes).map_err(ProblemDetails::from)
+pub(super) fn newcomer(bytes: &[u8], ends: &Ends<'_>) -> Result<PersonaDocument, ProblemDetails> {
+    decode::newcomer(bytes, ends).map_err(ProblemDetails::from)
 }
 
 /// A document in a body of JSON or YAML; problems of YAML are shown in place.

@@ -71,7 +71,7 @@ pub(super) async fn put(
     }
     parameters.finish()?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = Box::new(body::persona(&bytes)?);
+    let document = Box::new(body::persona(&bytes, &|_| Vec::new())?);
     let until = Timestamp::now().saturating_add(life.unwrap_or_default()).unwrap_or(Timestamp::MAX);
     let reply = api.command(Command::Try { persona: persona.clone(), document, until }).await?;
     drop(reply);

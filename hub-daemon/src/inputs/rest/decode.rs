@@ -18,19 +18,31 @@ pub(super) enum DecodeError {
     Document(Rejection),
 }
 
+/// What is wrong with the end of a definition whose other parts may be wrong too.
+pub(super) type Ends<'a> = dyn Fn(&PersonaDocument) -> Vec<Problem> + Send + Sync + 'a;
+
 /// Reads a persona and checks what it says by itself.
-pub(super) fn persona(bytes: &[u8]) -> Result<PersonaDocument, DecodeError> {
-    decode(bytes, Reading::persona)
+pub(super) fn persona(bytes: &[u8], ends: &Ends<'_>) -> Result<PersonaDocument, DecodeError> {
+    decode(bytes, |value| with_end(Reading::persona(value), ends))
 }
 
 /// Reads a persona whose hub may be left to choose.
-pub(super) fn newcomer(bytes: &[u8]) -> Result<PersonaDocument, DecodeError> {
-    decode(bytes, Reading::newcomer)
+pub(super) fn newcomer(bytes: &[u8], ends: &Ends<'_>) -> Result<PersonaDocument, DecodeError> {
+    decode(bytes, |value| with_end(Reading::newcomer(value), ends))
 }
 
 /// Reads a persona that was JSON already.
-pub(super) fn persona_from_value(value: Value) -> Result<PersonaDocument, Rejection> {
-    document(Reading::persona(value))
+pub(super) fn persona_from_value(value: Value, ends: &Ends<'_>) -> Result<PersonaDocument, Rejection> {
+    document(with_end(Reading::persona(value), ends))
+}
+
+/// Where the hub will not be asked, what it would say of the end is said here.
+fn with_end(mut reading: Reading<PersonaDocument>, ends: &Ends<'_>) -> Reading<PersonaDocument> {
+    if !reading.problems.is_empty() {
+        let wrong = reading.document.as_ref().map(ends);
+        reading.add(wrong.unwrap_or_default());
+    }
+    reading
 }
 
 /// Reads something that refuses unknown fields itself.
@@ -81,14 +93,19 @@ mod tests {
     #[test]
     fn a_key_given_twice_is_refused() {
         let text = br#"{"name": "a", "ip_range": "10.0.0.0/24", "name": "b"}"#;
-        let Err(DecodeError::Document(rejection)) = persona(text) else { panic!("accepted") };
+        let Err(DecodeError::Document(rejection)) = persona(text, &|_| Vec::new()) else {
+            panic!("accepted")
+        };
         assert!(rejection.problems[0].detail.contains("duplicate field `name`"), "{rejection:?}");
     }
 
     #[test]
     fn cut_off_text_is_a_syntax_error() {
         for text in ["", "{", r#"{"name": "a""#, r#"{"name": "a"} x"#] {
-            assert!(matches!(persona(text.as_bytes()), Err(DecodeError::Syntax(_))), "{text}");
+            assert!(
+                matches!(persona(text.as_bytes(), &|_| Vec::new()), Err(DecodeError::Syntax(_))),
+                "{text}"
+            );
         }
     }
 }

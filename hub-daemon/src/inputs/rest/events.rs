@@ -4,6 +4,7 @@
 //! and gets a `lagged` event that says how many; the hub never waits for a reader.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -77,10 +78,7 @@ pub(super) async fn events(
         parameters.refuse("type", &format!("`{kind}`: use packet, change, switch or alert"));
     }
     parameters.finish()?;
-    let Ok(permit) = api.streams.try_acquire_owned() else {
-        let detail = format!("{STREAMS} event streams are open already");
-        return Err(ProblemDetails::of_status(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
+    let permit = api.stream()?;
     let stage = Stage {
         receiver: api.hub.events.subscribe(),
         closing: closing.map(|Extension(closing)| closing),
@@ -103,6 +101,16 @@ async fn next(mut stage: Stage) -> Option<(Result<Event, Infallible>, Stage)> {
             Err(RecvError::Closed) => return None,
         };
         return Some((Ok(event), stage));
+    }
+}
+
+impl Api {
+    /// The place of a stream, as long as there are such.
+    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, ProblemDetails> {
+        Arc::clone(&self.streams).try_acquire_owned().map_err(|_none_left| {
+            let detail = format!("{STREAMS} event streams are open already");
+            ProblemDetails::of_status(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })
     }
 }
 

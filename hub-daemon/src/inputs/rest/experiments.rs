@@ -144,7 +144,7 @@ pub(super) async fn begin(
         let view = api.experiment(ExperimentCommand::Begin(begin)).await?;
         Ok(Receipt::new(StatusCode::ACCEPTED, &view)?.at(place))
     };
-    receipts.once(key, &idempotency::about(&uri, &bytes), make).await
+    receipts.once(idempotency::about(key, &uri, &bytes), make).await
 }
 
 /// Has more or fewer interfaces of an experiment on side B: all that change sides, or none

@@ -19,12 +19,20 @@ pub(super) struct Filter {
     labels: Vec<(String, String)>,
     cursor: Option<String>,
     limit: usize,
+    pub(super) watch: bool,
 }
 
 impl Filter {
     /// Reads the query parameters.
     pub(super) fn read(mut parameters: Parameters) -> Result<Self, ProblemDetails> {
+        let watch = parameters.flag("watch");
+        for name in ["limit", "cursor"] {
+            if watch && parameters.has(name) {
+                parameters.refuse(name, "a watch has no pages: leave it out");
+            }
+        }
         let mut filter = Self {
+            watch,
             state: parameters.one("state"),
             name: parameters.one("name"),
             origin: parameters.one("origin"),
@@ -67,7 +75,8 @@ impl Filter {
         (personas.into_iter().cloned().collect(), next)
     }
 
-    fn takes(&self, persona: &PersonaView) -> bool {
+    /// Whether it shows a persona.
+    pub(super) fn takes(&self, persona: &PersonaView) -> bool {
         let origin = match persona.origin {
             Origin::Api => "api",
             Origin::File { .. } => "file",

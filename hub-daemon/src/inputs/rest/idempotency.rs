@@ -1,23 +1,19 @@
 //! `Idempotency-Key`: a request that is sent again gets the answer of the first, and is done once.
 //!
 //! Only successes are kept: a refusal changed nothing, so trying again is safe and may succeed. Keys live
-//! for [`KEY_TIME`] or until [`KEYS`] later ones have come, and not longer than the daemon.
+//! for [`KEY_TIME`] or until [`KEYS`] later ones have come, and answers not longer than the daemon. What made a persona
+//! the hub remembers as well, with the persona, and longer than the daemon.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
 use super::problem::ProblemDetails;
+use crate::model::key::{KEY_TIME, KEYS, Key};
 
-/// How long a key is remembered.
-const KEY_TIME: Duration = Duration::from_hours(24);
-/// Most keys remembered.
-const KEYS: usize = 4_096;
 /// Most bytes of a key.
 const KEY_BYTES: usize = 255;
 
@@ -31,25 +27,24 @@ type Answer<T> = Arc<OnceCell<T>>;
 #[derive(Debug)]
 pub(super) struct Answers<T> {
     kept: Arc<Mutex<BTreeMap<String, Kept<T>>>>,
-    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Kept<T> {
     since: Instant,
-    body: u64,
+    body: String,
     answer: Answer<T>,
 }
 
 impl<T> Clone for Answers<T> {
     fn clone(&self) -> Self {
-        Self { kept: Arc::clone(&self.kept), hasher: self.hasher.clone() }
+        Self { kept: Arc::clone(&self.kept) }
     }
 }
 
 impl<T> Default for Answers<T> {
     fn default() -> Self {
-        Self { kept: Arc::default(), hasher: RandomState::default() }
+        Self { kept: Arc::default() }
     }
 }
 
@@ -65,43 +60,42 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ProblemDetails>
     }
 }
 
-/// What a key is used with: where the request goes, and its body.
-pub(super) fn about(uri: &Uri, body: &[u8]) -> Vec<u8> {
+/// A key that is used with where the request goes, and its body.
+pub(super) fn about(key: Option<String>, uri: &Uri, body: &[u8]) -> Option<Key> {
     let mut about = uri.to_string().into_bytes();
     about.push(b'\n');
     about.extend_from_slice(body);
-    about
+    key.map(|text| Key::new(text, &about))
 }
 
 impl<T: Clone + Send + Sync + 'static> Answers<T> {
-    /// The answer to `body` under `key`, made once. It is made in a task of its own: a client that goes away must
-    /// not make its next attempt a second one.
-    pub(super) async fn once<M>(&self, key: Option<String>, body: &[u8], make: M) -> Result<T, ProblemDetails>
+    /// The answer to what `key` is used with, made once. It is made in a task of its own: a client that goes away
+    /// must not make its next attempt a second one.
+    pub(super) async fn once<M>(&self, key: Option<Key>, make: M) -> Result<T, ProblemDetails>
     where
         M: Future<Output = Result<T, ProblemDetails>> + Send + 'static,
     {
         let Some(key) = key else { return make.await };
-        let answer = self.place(key.clone(), body).await?;
+        let answer = self.place(&key).await?;
         let answers = self.clone();
         let task = tokio::spawn(async move {
             let made = answer.get_or_try_init(|| make).await.cloned();
             if made.is_err() {
-                answers.forget(&key, &answer).await;
+                answers.forget(&key.text, &answer).await;
             }
             made
         });
         task.await.map_err(|error| ProblemDetails::unavailable(&error.to_string()))?
     }
 
-    /// The place for the answer to `body` under `key`. Requests that come while the first is under way
+    /// The place for the answer to what `key` is used with. Requests that come while the first is under way
     /// wait for it there.
-    async fn place(&self, key: String, body: &[u8]) -> Result<Answer<T>, ProblemDetails> {
-        let body = self.hasher.hash_one(body);
+    async fn place(&self, key: &Key) -> Result<Answer<T>, ProblemDetails> {
         let now = Instant::now();
         let mut kept = self.kept.lock().await;
-        kept.retain(|_, entry| now.duration_since(entry.since) < KEY_TIME);
-        if let Some(entry) = kept.get(&key) {
-            if entry.body == body {
+        kept.retain(|_, entry| now.duration_since(entry.since) < KEY_TIME.unsigned_abs());
+        if let Some(entry) = kept.get(&key.text) {
+            if entry.body == key.body {
                 return Ok(Arc::clone(&entry.answer));
             }
             let detail = "Idempotency-Key: used before with another body";
@@ -112,7 +106,10 @@ impl<T: Clone + Send + Sync + 'static> Answers<T> {
             oldest.and_then(|key| kept.remove(&key));
         }
         let answer = Answer::default();
-        kept.insert(key, Kept { since: now, body, answer: Arc::clone(&answer) });
+        kept.insert(
+            key.text.clone(),
+            Kept { since: now, body: key.body.clone(), answer: Arc::clone(&answer) },
+        );
         Ok(answer)
     }
 
@@ -128,20 +125,26 @@ impl<T: Clone + Send + Sync + 'static> Answers<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn used(key: &str, body: &str) -> Key {
+        Key::new(key.to_owned(), body.as_bytes())
+    }
 
     #[tokio::test(start_paused = true)]
     async fn keys_are_bounded_in_time_and_number() {
         let answers = Answers::<()>::default();
-        let first = answers.place("first".into(), b"a").await.unwrap();
-        assert!(Arc::ptr_eq(&first, &answers.place("first".into(), b"a").await.unwrap()));
-        assert!(answers.place("first".into(), b"b").await.is_err());
-        tokio::time::advance(KEY_TIME).await;
-        answers.place("first".into(), b"b").await.unwrap();
+        let first = answers.place(&used("first", "a")).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &answers.place(&used("first", "a")).await.unwrap()));
+        assert!(answers.place(&used("first", "b")).await.is_err());
+        tokio::time::advance(KEY_TIME.unsigned_abs()).await;
+        answers.place(&used("first", "b")).await.unwrap();
 
         for number in 0..KEYS + 10 {
             tokio::time::advance(Duration::from_millis(1)).await;
-            answers.place(number.to_string(), b"").await.unwrap();
+            answers.place(&used(&number.to_string(), "")).await.unwrap();
         }
         assert_eq!(answers.kept.lock().await.len(), KEYS);
         assert!(!answers.kept.lock().await.contains_key("first"));

@@ -115,7 +115,7 @@ pub(super) async fn create(
         let view = record(api.command(Command::Interface(InterfaceCommand::Create { document })).await?)?;
         Ok(Receipt::new(StatusCode::CREATED, &view)?.at(format!("{path}/{}", view.name)).tagged(tag(&view)))
     };
-    receipts.once(key, &idempotency::about(&uri, &bytes), make).await
+    receipts.once(idempotency::about(key, &uri, &bytes), make).await
 }
 
 /// Shows an interface: the personality that it has, those it goes back to, and what it is doing about them

@@ -42,6 +42,7 @@ mod threat;
 mod threat_alerts;
 mod top;
 mod trace;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,6 +12,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::events::Lagged;
 use super::problem::{self, ProblemDetails};
+use super::watch::Current;
 use crate::datapath_view::EventView;
 use crate::inputs::trace::TraceEnd;
 
@@ -22,7 +23,7 @@ use crate::inputs::trace::TraceEnd;
         description = "Personas: network segments with a policy and an end. Personalities: what an interface is \
                        configured with, and switched to. The same routes are below /v1."
     ),
-    components(schemas(ProblemDetails, EventView, Lagged, TraceEnd)),
+    components(schemas(ProblemDetails, EventView, Lagged, TraceEnd, Current)),
     servers((url = "/v1"), (url = "/"))
 )]
 struct Description;

@@ -15,10 +15,10 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::events::{KEEP_ALIVE, as_sse, closed};
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
-use super::{Api, STREAMS};
 use crate::inputs::server::Closing;
 use crate::systems::personality::switch::OperationId;
 use crate::view::Snapshot;
@@ -82,10 +82,7 @@ pub(super) async fn follow(
     Named(operation): Named,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ProblemDetails> {
     api.operation(&operation)?;
-    let Ok(permit) = api.streams.try_acquire_owned() else {
-        let detail = format!("{STREAMS} event streams are open already");
-        return Err(ProblemDetails::of_status(StatusCode::SERVICE_UNAVAILABLE, detail));
-    };
+    let permit = api.stream()?;
     let stage = Stage {
         snapshots: api.hub.snapshot,
         closing: closing.map(|Extension(closing)| closing),

@@ -112,7 +112,7 @@ pub(super) async fn create(
             .at(format!("{path}/{}", view.version))
             .tagged(tag(&view)))
     };
-    receipts.once(key, &idempotency::about(&uri, &bytes), make).await
+    receipts.once(idempotency::about(key, &uri, &bytes), make).await
 }
 
 /// Shows a personality: its definition, how large it is, and who has it

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{OriginalUri, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -16,10 +17,15 @@ use super::filter::Filter;
 use super::place::{Made, Manner, make};
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
+use super::watch::Which;
 use super::{Api, body, decode, etag, idempotency, merge};
-use crate::command::{Command, Reply};
+use crate::command::{Command, Problem, Reply};
 use crate::document::persona::PersonaDocument;
+use crate::document::template;
+use crate::inputs::server::Closing;
 use crate::model::PersonaId;
+use crate::model::key::Key;
+use crate::model::life::{self, Held};
 use crate::view::{PersonaState, PersonaView, Snapshot};
 
 /// Most time that a POST waits for the kernel to take the persona; the answer then says `provisioning`.
@@ -37,7 +43,12 @@ pub(crate) struct PersonaPage {
     pub(crate) next_cursor: Option<String>,
 }
 
-/// Lists personas
+/// Lists personas, or watches them
+///
+/// With `watch`: server-sent events `added` for each that there is, `current` when these are all, then `added`,
+/// `modified` and `deleted` as it happens; their data is a `PersonaView`, of `deleted` the last one, of `current` a
+/// `Current`. What no longer fits the filters is `deleted`, what fits now is `added`. Of several changes a slow reader
+/// gets the last. A stream that broke is begun anew: it tells everything again.
 #[utoipa::path(get, path = "/personas", tag = "personas",
     params(
         ("state" = Option<String>, Query, description = "pending, provisioning, active, expiring, expired, deleting or failed"),
@@ -46,16 +57,25 @@ pub(crate) struct PersonaPage {
         ("label" = Option<String>, Query, description = "key=value; may be given several times"),
         ("limit" = Option<u32>, Query, description = "1 to 1000, default 100"),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("watch" = Option<bool>, Query, description = "follow them, without `limit` and `cursor`"),
     ),
-    responses((status = 200, body = PersonaPage), (status = 400, description = "a parameter is wrong")))]
+    responses(
+        (status = 200, content((PersonaPage = "application/json"), (PersonaView = "text/event-stream"))),
+        (status = 400, description = "a parameter is wrong"),
+        (status = 503, description = "too many streams"),
+    ))]
 pub(super) async fn list(
     State(api): State<Api>,
+    closing: Option<Extension<Closing>>,
     parameters: Parameters,
-) -> Result<Json<PersonaPage>, ProblemDetails> {
+) -> Result<Response, ProblemDetails> {
     let filter = Filter::read(parameters)?;
+    if filter.watch {
+        return api.watch(Which::Fitting(filter), closing.map(|Extension(closing)| closing));
+    }
     let snapshot = Arc::clone(&api.hub.snapshot.borrow());
     let (personas, next_cursor) = filter.page(&snapshot);
-    Ok(Json(PersonaPage { personas, next_cursor }))
+    Ok(Json(PersonaPage { personas, next_cursor }).into_response())
 }
 
 /// Creates a persona
@@ -91,11 +111,12 @@ pub(super) async fn create(
     etag::refuse_precondition(&headers)?;
     let key = idempotency::key(&headers)?;
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = body::newcomer(&bytes)?;
+    let document = body::newcomer(&bytes, &api.ends(None))?;
     let wait = !prefers(&headers, "respond-async");
+    let key = key.map(|text| Key::new(text, &bytes));
     let manner = Manner { key: key.clone(), wait };
     let answers = api.answers.clone();
-    let Made { persona, location } = answers.once(key, &bytes, make(api, document, manner)).await?;
+    let Made { persona, location } = answers.once(key, make(api, document, manner)).await?;
     let location = location.unwrap_or_else(|| format!("{}/{}", uri.path(), persona.id));
     let status =
         if !wait && is_on_its_way(persona.state) { StatusCode::ACCEPTED } else { StatusCode::CREATED };
@@ -110,12 +131,16 @@ pub(super) async fn create(
 pub(super) async fn admit(
     api: &Api,
     document: PersonaDocument,
-    wait: bool,
+    manner: &Manner,
 ) -> Result<Box<PersonaView>, ProblemDetails> {
     let document = Box::new(document);
-    let command = if wait { Command::Create { document } } else { Command::Begin { document } };
+    let command = match manner {
+        Manner { key: Some(key), wait } => Command::CreateOnce { document, key: key.clone(), hasty: !wait },
+        Manner { key: None, wait: true } => Command::Create { document },
+        Manner { key: None, wait: false } => Command::Begin { document },
+    };
     let persona = changed(api.command(command).await?)?;
-    if !wait || !is_on_its_way(persona.state) {
+    if !manner.wait || !is_on_its_way(persona.state) {
         return Ok(persona);
     }
     let mut snapshots = api.hub.snapshot.clone();
@@ -134,23 +159,36 @@ fn is_on_its_way(state: PersonaState) -> bool {
     matches!(state, PersonaState::Pending | PersonaState::Provisioning)
 }
 
-/// Shows a persona
+/// Shows a persona, or watches it
+///
+/// With `watch`: events as in the list, of the persona that has this name now. The stream ends when it is `deleted`.
 #[utoipa::path(get, path = "/personas/{persona}", tag = "personas",
     params(
         ("persona" = String, Path, description = "id or name"),
+        ("watch" = Option<bool>, Query, description = "follow it"),
         ("If-None-Match" = Option<String>, Header, description = "an ETag"),
     ),
     responses(
-        (status = 200, body = PersonaView, headers(("ETag" = String))),
+        (status = 200, content((PersonaView = "application/json"), (PersonaView = "text/event-stream")),
+            headers(("ETag" = String))),
         (status = 304, description = "it is what the client has"),
+        (status = 400, description = "a parameter is wrong"),
         (status = 404, description = "no such persona"),
+        (status = 503, description = "too many streams"),
     ))]
 pub(super) async fn show(
     State(api): State<Api>,
+    closing: Option<Extension<Closing>>,
     Named(persona): Named,
+    mut parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ProblemDetails> {
+    let watch = parameters.flag("watch");
+    parameters.finish()?;
     let persona = api.persona(&persona)?;
+    if watch {
+        return api.watch(Which::One(persona.id.clone()), closing.map(|Extension(closing)| closing));
+    }
     if etag::known(&headers, &persona) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag::of(&persona))]).into_response());
     }
@@ -183,10 +221,10 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ProblemDetails> {
-    let current = api.persona(&persona).ok().map(|held| held.generation);
     let bytes = body::read(&headers, body, body::JSON).await?;
-    let document = body::persona(&bytes)?;
-    let if_generation = etag::if_match(&headers, current);
+    let held = api.persona(&persona).ok();
+    let document = body::persona(&bytes, &api.ends(held.as_deref()))?;
+    let if_generation = etag::if_match(&headers, held.map(|held| held.generation));
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
 }
@@ -227,7 +265,7 @@ pub(super) async fn patch(
         let mut definition = serde_json::to_value(&held.definition)
             .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
         merge::merge(&mut definition, &patch);
-        let document = decode::persona_from_value(definition)?;
+        let document = decode::persona_from_value(definition, &api.ends(Some(&held)))?;
         let command = Command::Replace {
             persona: held.id.to_string(),
             document: Box::new(document),
@@ -277,6 +315,20 @@ pub(super) fn find<'a>(snapshot: &'a Snapshot, persona: &str) -> Option<&'a Arc<
 }
 
 impl Api {
+    /// What is wrong with the end of a definition that another part of is wrong, of a persona that there is or not.
+    pub(super) fn ends(
+        &self,
+        held: Option<&PersonaView>,
+    ) -> impl Fn(&PersonaDocument) -> Vec<Problem> + use<> {
+        let snapshot = Arc::clone(&self.hub.snapshot.borrow());
+        let held = held.filter(|held| held.state != PersonaState::Expired);
+        let held = held.map(|held| Held::new(&held.definition, held.created_at, held.expires_at));
+        move |document| {
+            let whole = template::whole(document.clone(), &snapshot.templates);
+            life::end(&whole, snapshot.life, held, true, Timestamp::now()).err().unwrap_or_default()
+        }
+    }
+
     /// The persona of that id or name.
     pub(super) fn persona(&self, persona: &str) -> Result<Arc<PersonaView>, ProblemDetails> {
         find(&self.hub.snapshot.borrow(), persona).cloned().ok_or_else(|| ProblemDetails::no_persona(persona))

@@ -11,14 +11,15 @@ use axum::body::Bytes;
 use axum::http::{HeaderName, Method, StatusCode, header};
 
 use super::others::{self, Silence};
-use super::personas::{admit, changed};
+use super::personas::admit;
 use super::problem::ProblemDetails;
 use super::{Api, HUB_TIME, idempotency};
-use crate::command::{Command, Problem, Rejection, RejectionKind};
+use crate::command::{Command, Problem, Rejection, RejectionKind, Reply};
 use crate::document::persona::PersonaDocument;
 use crate::document::template;
+use crate::model::key::Key;
 use crate::model::nodes::OtherNode;
-use crate::systems::persona::choice::Asked;
+use crate::systems::persona::choice::{Asked, Choice};
 use crate::view::{PersonaView, Snapshot};
 
 /// Most time for another hub to take a persona: as long as it waits itself, and a moment.
@@ -37,7 +38,7 @@ pub(super) struct Made {
 /// How a persona is to be created.
 #[derive(Clone, Debug)]
 pub(super) struct Manner {
-    pub(super) key: Option<String>,
+    pub(super) key: Option<Key>,
     /// Whether to wait for the kernel.
     pub(super) wait: bool,
 }
@@ -52,7 +53,7 @@ pub(super) async fn make(
     let document = template::whole(document, &snapshot.templates);
     let is_open = document.gateway.as_ref().is_some_and(|gateway| gateway.choose.is_some());
     if !is_open || document.template.is_some() {
-        let persona = admit(&api, document, manner.wait).await?;
+        let persona = admit(&api, document, &manner).await?;
         return Ok(Made { persona, location: None });
     }
     // In a task of its own: a client that goes away must not leave it half done.
@@ -68,11 +69,10 @@ async fn choose(
 ) -> Result<Made, ProblemDetails> {
     let asked =
         Asked::new(document).map_err(|problems| Rejection { kind: RejectionKind::Invalid, problems })?;
-    let said = others::tell(&snapshot.nodes, Some(&document.name)).await;
-    let own_name = snapshot.node.name.as_deref().unwrap_or("this hub");
-    let others = snapshot.nodes.iter().zip(&said);
-    let others = others.map(|(node, said)| (node.name.as_str(), said.as_ref().map_err(String::as_str)));
-    let mut choice = asked.choose(std::iter::once((own_name, Ok(&snapshot.node))).chain(others));
+    let mut choice = match chosen(api, manner).await? {
+        Some(before) => Choice { order: vec![before], unfit: Vec::new() },
+        None => among(&asked, snapshot, &document.name).await,
+    };
     for name in std::mem::take(&mut choice.order) {
         let placed = Asked::placed(document, &name);
         let tried = match snapshot.nodes.iter().find(|node| node.name == name) {
@@ -93,13 +93,41 @@ async fn choose(
     Err(Rejection { kind: RejectionKind::Invalid, problems }.into())
 }
 
+/// Hubs to be asked, by what each says of itself.
+async fn among(asked: &Asked, snapshot: &Snapshot, name: &str) -> Choice {
+    let said = others::tell(&snapshot.nodes, Some(name)).await;
+    let own_name = snapshot.node.name.as_deref().unwrap_or("this hub");
+    let others = snapshot.nodes.iter().zip(&said);
+    let others = others.map(|(node, said)| (node.name.as_str(), said.as_ref().map_err(String::as_str)));
+    asked.choose(std::iter::once((own_name, Ok(&snapshot.node))).chain(others))
+}
+
+/// The hub that was chosen when the same request came before, to an earlier daemon perhaps.
+async fn chosen(api: &Api, manner: &Manner) -> Result<Option<String>, ProblemDetails> {
+    let Some(key) = manner.key.clone() else { return Ok(None) };
+    match api.command(Command::Recall { key }).await? {
+        Reply::Created(persona) => Ok(persona.definition.gateway.and_then(|gateway| gateway.node)),
+        Reply::Updated(_)
+        | Reply::Deleted
+        | Reply::Orphans(_)
+        | Reply::Segment(_)
+        | Reply::Personality(_)
+        | Reply::Interface(_)
+        | Reply::Switched(_)
+        | Reply::Plan(_)
+        | Reply::Experiment(_)
+        | Reply::Done
+        | Reply::Applied { .. } => Ok(None),
+    }
+}
+
 /// Creates it here; the inner error is why this hub does not take it.
 async fn here(
     api: &Api,
     document: PersonaDocument,
     manner: &Manner,
 ) -> Result<Result<Made, String>, ProblemDetails> {
-    match admit(api, document, manner.wait).await {
+    match admit(api, document, manner).await {
         Ok(persona) => Ok(Ok(Made { persona, location: None })),
         Err(problem) if is_no_room(problem.status) => Ok(Err(problem.detail)),
         Err(problem) => Err(problem),
@@ -115,9 +143,12 @@ async fn there(
 ) -> Result<Result<Made, String>, ProblemDetails> {
     let body =
         serde_json::to_vec(&document).map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
-    let noted = changed(api.command(Command::Create { document: Box::new(document) }).await?)?;
+    let note = Manner { key: manner.key.clone(), wait: true };
+    let noted = admit(api, document, &note).await?;
     let mut headers = vec![(header::CONTENT_TYPE, "application/json")];
-    headers.extend(manner.key.as_deref().map(|key| (HeaderName::from_static(idempotency::HEADER), key)));
+    headers.extend(
+        manner.key.as_ref().map(|key| (HeaderName::from_static(idempotency::HEADER), key.text.as_str())),
+    );
     headers.extend((!manner.wait).then_some((HeaderName::from_static("prefer"), "respond-async")));
     let answer = others::ask(node, Method::POST, PERSONAS, &headers, Bytes::from(body), CREATE_TIME).await;
     let outcome = match answer {

@@ -55,6 +55,20 @@ impl Parameters {
         values.pop()
     }
 
+    /// Takes a switch: `name` alone, or with `true` or `false`.
+    pub(super) fn flag(&mut self, name: &str) -> bool {
+        let Some(value) = self.one(name) else { return false };
+        if !["", "true", "false"].contains(&value.as_str()) {
+            self.refuse(name, &format!("`{value}`: use it alone, or with true or false"));
+        }
+        value != "false"
+    }
+
+    /// Whether a parameter is given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.given.iter().any(|(key, _)| key == name)
+    }
+
     /// Takes a number from 1 to `max`.
     pub(super) fn number(&mut self, name: &str, default: usize, max: usize) -> usize {
         let Some(value) = self.one(name) else { return default };

@@ -77,7 +77,7 @@ pub(super) async fn switch(
         let views = api.switches(SwitchCommand::Start(vec![order]), wait).await?;
         one(&views)
     };
-    receipts.once(key, &idempotency::about(&uri, &bytes), make).await
+    receipts.once(idempotency::about(key, &uri, &bytes), make).await
 }
 
 /// Switches several interfaces at once: all of them, or none
@@ -127,7 +127,7 @@ pub(super) async fn switch_all(
         let status = if over { StatusCode::OK } else { StatusCode::ACCEPTED };
         Receipt::new(status, &OperationList { operations })
     };
-    receipts.once(key, &idempotency::about(&uri, &bytes), make).await
+    receipts.once(idempotency::about(key, &uri, &bytes), make).await
 }
 
 /// Has an interface go back: gives up a switch that is under way, else to what was good last, else to the default

@@ -74,14 +74,14 @@ impl Engine {
         let mut wanted = BTreeMap::new();
         for one in watched {
             let seen = self.looks.entry(one.owner.clone()).or_default();
-            let read = looks.remove(&one.owner).map(|look| seen.add(look)).is_some();
+            let read = looks.remove(&one.owner).map(|look| seen.add(look, &one.alerts)).is_some();
             for alert in &one.alerts {
                 let key = (one.owner.clone(), alert.name.clone());
                 let stand = self.kept.get(&key).map_or(Stand::Ok, |kept| kept.stand);
                 let value = if read { seen.value(alert) } else { None };
                 let (stand, turn) = alert.step(stand, value, now);
                 let view = view(one, alert, stand, value);
-                events.extend(turn.map(|turn| event(&view, turn, now)));
+                events.extend(turn.map(|turn| event(&view, (turn, alert.rule.is_some()), now)));
                 let (owner, persona) = (one.owner.clone(), one.persona.clone());
                 wanted.insert(key, Kept { owner, persona, view, stand });
             }
@@ -89,7 +89,7 @@ impl Engine {
         self.looks.retain(|owner, _| watched.iter().any(|one| one.owner == *owner));
         for (key, kept) in std::mem::replace(&mut self.kept, wanted) {
             if !self.kept.contains_key(&key) && matches!(kept.stand, Stand::Firing(_)) {
-                events.push(event(&AlertView { value: None, ..kept.view }, Turn::Resolved, now));
+                events.push(event(&AlertView { value: None, ..kept.view }, (Turn::Resolved, false), now));
             }
         }
         events
@@ -116,7 +116,7 @@ fn view(watched: &Watched, alert: &Alert, stand: Stand, value: Option<f64>) -> A
     }
 }
 
-fn event(view: &AlertView, turn: Turn, time: Timestamp) -> AlertEvent {
+fn event(view: &AlertView, (turn, of_rule): (Turn, bool), time: Timestamp) -> AlertEvent {
     let state = match turn {
         Turn::Fired => "firing",
         Turn::Resolved => "resolved",
@@ -126,6 +126,12 @@ fn event(view: &AlertView, turn: Turn, time: Timestamp) -> AlertEvent {
     let of = view.of.as_ref().map(|of| format!(" of {of}")).unwrap_or_default();
     let message = match (turn, view.value) {
         (_, None) => format!("{subject}: {} is watched no more", view.alert),
+        (Turn::Fired, Some(value)) if of_rule => {
+            format!("{subject}: {} matched {value:.0} packets within a minute", view.alert)
+        }
+        (Turn::Resolved, Some(_)) if of_rule => {
+            format!("{subject}: {} matched nothing for a minute", view.alert)
+        }
         (Turn::Fired, Some(value)) => {
             format!("{subject}: {}{of} is {value:.1}, {} {}", view.metric, view.op, view.threshold)
         }

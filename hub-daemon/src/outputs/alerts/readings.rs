@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::recent::Recent;
-use crate::datapath_view::{Count, SegmentCounts};
+use crate::datapath_view::{Count, RuleCount, SegmentCounts};
 use crate::document::alert::MetricDocument;
 use crate::model::alert::Alert;
 
@@ -32,11 +32,18 @@ pub(super) struct Looks {
     /// Detections by detector so far.
     fired: Recent<Vec<(String, u64)>>,
     handshakes: Recent<Vec<u64>>,
+    /// Packets that rules with `action: alert` matched so far, by identity.
+    hits: Recent<Vec<(u64, u64)>>,
 }
 
 impl Looks {
-    /// Adds a look.
-    pub(super) fn add(&mut self, look: Look) {
+    /// Adds a look for these alerts.
+    pub(super) fn add(&mut self, look: Look, alerts: &[Alert]) {
+        if alerts.iter().any(|alert| alert.rule.is_some()) {
+            let watched = |hit: &&RuleCount| alerts.iter().any(|alert| alert.rule == Some(hit.identity));
+            let hits = look.counts.rules.iter().filter(watched);
+            self.hits.add(look.time, hits.map(|hit| (hit.identity, hit.count.packets)).collect());
+        }
         let fired = look.counts.detections.iter().map(|one| (one.detector.clone(), one.times)).collect();
         self.fired.add(look.time, fired);
         if let Some(buckets) = &look.handshakes {
@@ -57,6 +64,13 @@ impl Looks {
         };
         let part = |name: &str| alert.of.as_deref().is_none_or(|of| of == name);
         let bits = |count: Count| count.bytes.saturating_mul(8);
+        if let Some(rule) = alert.rule {
+            let sum = |hits: &[(u64, u64)]| -> u64 {
+                hits.iter().filter(|(identity, _)| *identity == rule).map(|(_, packets)| packets).sum()
+            };
+            let (first, last) = self.hits.ends()?;
+            return Some(float(sum(last).saturating_sub(sum(first))));
+        }
         match alert.metric {
             MetricDocument::IngressBps => rate(&|counts| bits(counts.ingress)),
             MetricDocument::EgressBps => rate(&|counts| bits(counts.egress)),
@@ -155,9 +169,9 @@ mod tests {
     fn rates_are_differences_by_time() {
         let mut looks = Looks::default();
         let value = |looks: &Looks, written| looks.value(&alert(written));
-        looks.add(look(100, 1_000, 0));
+        looks.add(look(100, 1_000, 0), &[]);
         assert_eq!(value(&looks, json!({"metric": "drops", "value": 1})), None, "one look has no rate");
-        looks.add(look(102, 1_050, 3));
+        looks.add(look(102, 1_050, 3), &[]);
         for (written, expected) in [
             (json!({"metric": "ingress_bps", "value": 1}), 20_000.0),
             (json!({"metric": "ingress_pps", "value": 1}), 25.0),
@@ -174,16 +188,46 @@ mod tests {
             assert_eq!(value(&looks, written.clone()), Some(expected), "{written}");
         }
         for second in 103..=165 {
-            looks.add(look(second, 1_050, 3));
+            looks.add(look(second, 1_050, 3), &[]);
         }
         let detections = json!({"metric": "detections", "value": 1});
         assert_eq!(value(&looks, detections.clone()), Some(0.0), "a minute later they are over");
         // The clock goes back: nothing of before counts, and nothing of now for longer than a minute.
         for second in 10..=80 {
-            looks.add(look(second, 1_050, if second < 12 { 3 } else { 4 }));
+            looks.add(look(second, 1_050, if second < 12 { 3 } else { 4 }), &[]);
         }
         assert_eq!(value(&looks, detections), Some(0.0), "a minute later they are over again");
         assert!(looks.fired.len() <= 62, "{}", looks.fired.len());
+    }
+
+    #[test]
+    fn a_rule_is_watched_for_a_minute_whatever_its_place() {
+        let (mut looks, rule) = (Looks::default(), Some(7));
+        let watched = [Alert { rule, ..alert(json!({"metric": "rule_hits", "of": 3, "value": 0})) }];
+        let hit = |rule, identity, direction: &'static str, packets| RuleCount {
+            rule,
+            identity,
+            baseline: false,
+            direction: direction.into(),
+            count: Count { packets, bytes: 0 },
+            would_drop: 0,
+        };
+        let at = |second: i64, rules: Vec<RuleCount>| {
+            let time = Timestamp::from_second(second).unwrap();
+            Look { time, counts: SegmentCounts { rules, ..SegmentCounts::default() }, ..Look::default() }
+        };
+        let both = |place, packets| vec![hit(place, 7, "ingress", packets), hit(place, 7, "egress", 1)];
+        looks.add(at(0, both(3, 5)), &watched);
+        looks.add(at(1, both(3, 5)), &watched);
+        assert_eq!(looks.value(&watched[0]), Some(0.0), "what was before is not recent");
+        looks.add(at(2, both(3, 7)), &watched);
+        assert_eq!(looks.value(&watched[0]), Some(2.0));
+        // Another rule, which counted much, is in its place now.
+        let moved = |packets| [both(4, packets), vec![hit(3, 8, "ingress", 1_000)]].concat();
+        looks.add(at(3, moved(7)), &watched);
+        assert_eq!(looks.value(&watched[0]), Some(2.0));
+        looks.add(at(62, moved(7)), &watched);
+        assert_eq!(looks.value(&watched[0]), Some(0.0), "a minute later it is over");
     }
 
     #[test]
@@ -195,20 +239,20 @@ mod tests {
             buckets.push(late);
             Look { handshakes: Some(buckets), ..look(second, 0, 0) }
         };
-        looks.add(timed(0, 0));
-        looks.add(timed(1, 0));
+        looks.add(timed(0, 0), &[]);
+        looks.add(timed(1, 0), &[]);
         assert_eq!(looks.value(&slow), Some(0.0), "those of before are not recent");
-        looks.add(timed(2, 10));
+        looks.add(timed(2, 10), &[]);
         // All ten took 2,048 to 4,096 us.
         assert_eq!(looks.value(&slow), Some(4.096));
-        looks.add(timed(61, 10));
+        looks.add(timed(61, 10), &[]);
         assert_eq!(looks.value(&slow), Some(4.096));
-        looks.add(timed(63, 10));
+        looks.add(timed(63, 10), &[]);
         assert_eq!(looks.value(&slow), Some(0.0), "a minute later they are over");
-        looks.add(timed(0, 10));
-        looks.add(timed(62, 10));
+        looks.add(timed(0, 10), &[]);
+        looks.add(timed(62, 10), &[]);
         assert_eq!(looks.value(&slow), Some(0.0), "nor are they when the clock goes back");
-        looks.add(look(64, 0, 0));
+        looks.add(look(64, 0, 0), &[]);
         assert_eq!(looks.value(&slow), None, "not read");
     }
 }

@@ -22,9 +22,8 @@ use crate::inputs::CommandRequest;
 use crate::inputs::datapath::Datapath;
 use crate::kernel::reader::ReadError;
 use crate::model::SegmentId;
-use crate::model::alert::Alert;
+use crate::model::alert::{self, Alert};
 use crate::model::config::Config;
-use crate::model::problems::Problems;
 use crate::qos_view;
 use crate::view::{PersonaState, Snapshot};
 
@@ -172,9 +171,7 @@ fn all(hub: &[Alert], snapshot: &Snapshot) -> Vec<Watched> {
         watched.push(Watched { owner: None, persona: None, alerts: hub.to_vec() });
     }
     for persona in snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired) {
-        let Some(written) = &persona.definition.alerts else { continue };
-        // Checked when it was admitted.
-        let alerts = Alert::list(&mut Problems::default(), "/alerts", written);
+        let alerts = alert::of_persona(&persona.definition);
         if !alerts.is_empty() {
             let (owner, name) = (Some(persona.id.to_string()), Some(persona.definition.name.clone()));
             watched.push(Watched { owner, persona: name, alerts });

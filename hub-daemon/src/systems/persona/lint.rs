@@ -47,7 +47,7 @@ fn named(set: ProtocolSet) -> String {
 }
 
 fn decides(rule: &Rule) -> bool {
-    rule.action() != Action::Log
+    rule.action().decides()
 }
 
 fn allows(rule: &Rule) -> bool {
