@@ -313,9 +313,8 @@ impl Bench {
             match line.split_once(": ") {
                 Some(("content-length", value)) => length = value.parse().unwrap(),
                 Some(("connection", value)) => closes |= value == "close",
-                Some(_) => {}
                 None if line.is_empty() => break,
-                None => {}
+                Some(_) | None => {}
             }
         }
         let mut answer = vec![0; length];

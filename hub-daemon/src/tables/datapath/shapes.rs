@@ -13,6 +13,8 @@ use crate::model::SegmentId;
 
 /// A cap may be this far ahead of its rate: what a rate allows in this time may come at once.
 const BURST_NS: u64 = 20_000_000;
+/// The same where classes of traffic wait in queues: the last one may use five eighths, see [`shape::burst_of`].
+const CLASSES_BURST_NS: u64 = BURST_NS / 5 * 8;
 
 /// Times of handshakes, which the data path makes.
 pub struct Times(PerCpuHashMap<MapData, u32, Histogram>);
@@ -44,7 +46,8 @@ fn entry(id: SegmentId, shape: &Shape) -> Entry {
         let rate = of(&shape.rate_bps).filter(|_| id.0 < SHAPED_SEGMENTS);
         let class = rate.map_or(0, |_| shape::class(id.0, direction));
         let wait = of(&shape.wait_us);
-        let ahead_ns = wait.or(of(&shape.burst_us)).map_or(BURST_NS, |time_us| time_us.saturating_mul(1_000));
+        let burst_ns = if class == 0 { BURST_NS } else { CLASSES_BURST_NS };
+        let ahead_ns = wait.or(of(&shape.burst_us)).map_or(burst_ns, |time_us| time_us.saturating_mul(1_000));
         let cost = of(&shape.cap_bps).map_or(0, shape::cost);
         (cost, rate.unwrap_or_default(), class, wait.is_some(), ahead_ns)
     };
@@ -58,5 +61,23 @@ fn entry(id: SegmentId, shape: &Shape) -> Entry {
         priority: shape.priority,
         has_rules: u8::from(shape.has_rules),
         paced: u8::from(ingress.3) | u8::from(egress.3) << shape::EGRESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cap_beside_queues_leaves_the_last_class_the_burst_of_one_without() {
+        let burst = |rate_bps, burst_us| {
+            let shape = Shape { cap_bps: [Some(8_000_000); 2], rate_bps, burst_us, ..Shape::default() };
+            compiled(SegmentId(1), Some(&shape)).burst_ns
+        };
+        assert_eq!(burst([None; 2], [None; 2]), [BURST_NS; 2]);
+        let beside = burst([Some(8_000_000), None], [None; 2]);
+        assert_eq!(shape::burst_of(beside[0], shape::PRIORITIES - 1), BURST_NS);
+        assert_eq!(beside[1], BURST_NS);
+        assert_eq!(burst([Some(8_000_000); 2], [Some(120_000), None])[0], 120_000_000);
     }
 }
