@@ -51,6 +51,7 @@ const GOALS: &[Goal] = &[
     goal("R1", "programs and model agree", DIFFERENTIAL, "programs_and_model_agree"),
     goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
     goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),
+    goal("R3", "upgrades reset no connection", "e2e_carry", "connections_outlive_other_sizes_of_tables"),
     goal("R4", "a fault leaves old or new", FAULTS, "a_fault_at_any_call_leaves_old_or_new"),
     goal("R4", "a fault at the journal does", FAULTS, "a_fault_at_the_journal_leaves_old_or_new"),
     goal(
