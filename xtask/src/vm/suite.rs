@@ -47,14 +47,15 @@ const QUICK: [(&str, &[&str]); 5] = [
 
 /// Test files that never meet a kernel, or are about this machine's, about terminals, Prometheus or systemd-networkd
 /// (`cargo xtask package --test` has a whole systemd), or have ssh, python or tshark as clients and servers, which the
-/// archive has not.
-const ELSEWHERE: [&str; 10] = [
+/// archive has not, or measure bandwidths and nothing else.
+const ELSEWHERE: [&str; 11] = [
     "api",
     "golden",
     "generator",
     "model",
     "lab",
     "e2e_applications",
+    "e2e_bandwidth",
     "e2e_exact",
     "e2e_networkd",
     "e2e_switch_terminal",
