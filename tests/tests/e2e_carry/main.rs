@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use site::{Caller, PATIENCE, STRICT, Site, TRAP, configure};
 
 /// Rounds in everyday runs and in long ones.
-const ROUNDS: [u64; 2] = [10, 50];
+const ROUNDS: [u64; 2] = [6, 50];
 /// Sizes of the tables, by turns: each is changed up and down.
 const LIMITS: [&str; 6] = [
     "limits: {flows: 65536}",
