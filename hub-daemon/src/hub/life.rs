@@ -80,11 +80,7 @@ impl Hub {
     ) -> Result<(Option<Timestamp>, Option<Timestamp>), Vec<Problem>> {
         let held = old.map(|old| Held::new(&old.document, old.created_at, old.expires_at));
         let end = life::end(document, self.config.life, held, by_api, now)?;
-        let (expiration, ttl) = (&document.expiration, &document.ttl);
-        let same = old.filter(|old| {
-            let before = Expiry::parse(old.document.expiration.as_deref(), old.document.ttl.as_deref());
-            Expiry::parse(expiration.as_deref(), ttl.as_deref()) == before
-        });
+        let same = old.filter(|old| life::expiry(&old.document) == life::expiry(document));
         Ok((end, same.and_then(|old| old.cap)))
     }
 

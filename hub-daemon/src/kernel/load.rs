@@ -23,7 +23,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use self::carry::{Carry, entries, gone_is_well};
+pub(crate) use self::carry::entries;
+use self::carry::{Carry, gone_is_well};
 use self::decide::{Fate, Plan};
 pub use self::shapes::Capacities;
 use self::shapes::{Form, Shape};

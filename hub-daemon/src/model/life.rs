@@ -195,11 +195,14 @@ impl Held {
     }
 }
 
-/// The end and the longest life that a document gives. Without an end that can be read nothing can be said of it; that
-/// is told with what else is wrong.
+/// The end that a document gives. Of one that cannot be read nothing can be said; that is told with what else is wrong.
+pub fn expiry(document: &PersonaDocument) -> Option<Expiry> {
+    Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref()).ok()
+}
+
+/// The end and the longest life that a document gives.
 fn written(document: &PersonaDocument) -> (Option<Expiry>, Option<Duration>) {
-    let expiry = Expiry::parse(document.expiration.as_deref(), document.ttl.as_deref());
-    (expiry.ok(), document.max_ttl.as_deref().and_then(|text| span::parse(text).ok()))
+    (expiry(document), document.max_ttl.as_deref().and_then(|text| span::parse(text).ok()))
 }
 
 /// When the life of a definition ends. It stays if the definition before has the same end; a `ttl` counts from now.

@@ -120,13 +120,8 @@ impl Table for Pins {
 /// What a folder holds; nothing if there is none.
 fn names(folder: &Path) -> Result<Vec<String>, PinError> {
     let failed = |source| PinError { intent: "list pins in", path: folder.to_owned(), source };
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-        Ok(entries) => entries
-            .map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned()))
-            .collect(),
-    }
+    let paths = load::entries(folder).map_err(failed)?;
+    Ok(paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
 }
 
 #[cfg(test)]

@@ -123,16 +123,22 @@ fn a_switch_that_goes_back_refuses_what_came_for_a_minute() {
     }
 }
 
+/// A switch whose checks failed, and so did those of the way back.
+fn on_the_way_to_the_default() -> Switching {
+    let mut hub = Switching::new(1, json!({"default": ""}));
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    for phase in [Phase::Verify, Phase::RollbackVerify] {
+        hub.until("i0", phase);
+        hub.answer("i0", &["carrier"]);
+    }
+    hub
+}
+
 #[test]
 fn the_way_to_the_default_refuses_all_that_was_given_up_for_a_minute() {
     for restarts in [false, true] {
-        let mut hub = Switching::new(1, json!({"default": ""}));
+        let mut hub = on_the_way_to_the_default();
         let segment = hub.view("i0").segment;
-        hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
-        for phase in [Phase::Verify, Phase::RollbackVerify] {
-            hub.until("i0", phase);
-            hub.answer("i0", &["carrier"]);
-        }
         assert_eq!(hub.phase("i0"), Some(Phase::Fallback));
         let gone = vec![mapped([10, 20, 1, 10]), mapped([10, 20, 1, 11])];
         let refuses = |hub: &Switching| {
@@ -163,13 +169,8 @@ fn the_way_to_the_default_refuses_all_that_was_given_up_for_a_minute() {
 
 #[test]
 fn a_switch_after_a_fallback_is_an_ordinary_one() {
-    let mut hub = Switching::new(1, json!({"default": ""}));
+    let mut hub = on_the_way_to_the_default();
     let segment = hub.view("i0").segment;
-    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
-    for phase in [Phase::Verify, Phase::RollbackVerify] {
-        hub.until("i0", phase);
-        hub.answer("i0", &["carrier"]);
-    }
     assert_eq!(hub.finish("i0").outcome, Outcome::FellBack);
     hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
     let gone = vec![mapped([10, 20, 1, 10]), mapped([10, 20, 1, 11])];

@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::personas::changed;
 use super::problem::ProblemDetails;
 use super::query::{Named, Parameters};
 use super::{Api, body};
-use crate::command::{Command, Reply};
+use crate::command::Command;
 use crate::datapath_view::CandidateCounts;
 use crate::document::persona::PersonaDocument;
 use crate::model::span;
@@ -131,21 +132,7 @@ pub(super) async fn accept(
     let reply = api.command(command).await?;
     // A definition that is the live one already leaves its trial running.
     drop(api.command(Command::EndTrial { persona: id }).await);
-    match reply {
-        Reply::Updated(persona) | Reply::Created(persona) => {
-            Ok(Json(PersonaView { candidate: None, ..*persona }))
-        }
-        Reply::Deleted
-        | Reply::Orphans(_)
-        | Reply::Segment(_)
-        | Reply::Personality(_)
-        | Reply::Interface(_)
-        | Reply::Switched(_)
-        | Reply::Plan(_)
-        | Reply::Experiment(_)
-        | Reply::Done
-        | Reply::Applied { .. } => Err(ProblemDetails::unavailable("the hub gave no persona")),
-    }
+    Ok(Json(PersonaView { candidate: None, ..*changed(reply)? }))
 }
 
 async fn report(api: &Api, persona: &str) -> Result<CandidateReport, ProblemDetails> {

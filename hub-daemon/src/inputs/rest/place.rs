@@ -105,20 +105,8 @@ async fn among(asked: &Asked, snapshot: &Snapshot, name: &str) -> Choice {
 /// The hub that was chosen when the same request came before, to an earlier daemon perhaps.
 async fn chosen(api: &Api, manner: &Manner) -> Result<Option<String>, ProblemDetails> {
     let Some(key) = manner.key.clone() else { return Ok(None) };
-    match api.command(Command::Recall { key }).await? {
-        Reply::Created(persona) => Ok(persona.definition.gateway.and_then(|gateway| gateway.node)),
-        Reply::Updated(_)
-        | Reply::Deleted
-        | Reply::Orphans(_)
-        | Reply::Segment(_)
-        | Reply::Personality(_)
-        | Reply::Interface(_)
-        | Reply::Switched(_)
-        | Reply::Plan(_)
-        | Reply::Experiment(_)
-        | Reply::Done
-        | Reply::Applied { .. } => Ok(None),
-    }
+    let Reply::Created(persona) = api.command(Command::Recall { key }).await? else { return Ok(None) };
+    Ok(persona.definition.gateway.and_then(|gateway| gateway.node))
 }
 
 /// Creates it here; the inner error is why this hub does not take it.

@@ -190,7 +190,7 @@ fn used_maps() -> io::Result<BTreeSet<u32>> {
 }
 
 /// Paths of what a folder holds; none if there is no such folder.
-pub(super) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
