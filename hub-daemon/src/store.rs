@@ -55,6 +55,18 @@ pub enum StoreError {
         /// Its version.
         found: u64,
     },
+    /// It is whole, and says what this version does not know. Without it, what another version was told would be
+    /// forgotten, or be done by halves.
+    #[error(
+        "{path} is whole, but this hubd does not know its form ({why}): run the hubd that wrote it, or move the file away",
+        path = path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        why: String,
+    },
 }
 
 /// State as it was read.
@@ -215,8 +227,7 @@ impl Store {
         let journaled = self.sequence > 0;
         for name in journals.iter().filter(|_| journaled) {
             let path = self.path(name);
-            let replayed = journal::replay(&path, &mut state, &mut self.sequence);
-            let Some(why) = replayed.map_err(failed("read", &path))? else { continue };
+            let Some(why) = journal::replay(&path, &mut state, &mut self.sequence)? else { continue };
             let broken = self.path(BROKEN_JOURNAL);
             fs::copy(&path, &broken).map_err(failed("copy to", &broken))?;
             let kept = broken.display();
@@ -253,14 +264,18 @@ fn read(path: &Path) -> Result<Read, StoreError> {
         Ok(value) => value,
         Err(error) => return Ok(Read::Broken(error.to_string())),
     };
-    match value.get("version").and_then(serde_json::Value::as_u64) {
-        Some(found) if found > u64::from(JOURNALED) => {
-            return Err(StoreError::Version { path: path.to_owned(), found });
-        }
-        _ => {}
+    let version = value.get("version").and_then(serde_json::Value::as_u64);
+    if let Some(found) = version.filter(|found| *found > u64::from(JOURNALED)) {
+        return Err(StoreError::Version { path: path.to_owned(), found });
     }
-    Ok(serde_json::from_value(value)
-        .map_or_else(|error| Read::Broken(error.to_string()), |state| Read::Good(Box::new(state))))
+    match serde_json::from_value(value) {
+        Ok(state) => Ok(Read::Good(Box::new(state))),
+        // What a disk lost is no JSON; this is what another version wrote.
+        Err(error) if version.is_some() => {
+            Err(StoreError::Foreign { path: path.to_owned(), why: error.to_string() })
+        }
+        Err(error) => Ok(Read::Broken(error.to_string())),
+    }
 }
 
 fn failed(intent: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -363,5 +378,23 @@ mod tests {
         let mut store = Store::new(folder("later"));
         store.save(State { version: JOURNALED + 1, ..State::default() }).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Version { found: 3, .. })));
+    }
+
+    #[test]
+    fn what_another_version_says_is_neither_put_aside_nor_overwritten() {
+        let mut store = Store::new(folder("foreign"));
+        store.save(state(1)).unwrap();
+        store.save(state(2)).unwrap();
+        let text = fs::read_to_string(store.path(FILE)).unwrap();
+        let later = text.replacen('{', r#"{"novelty":[1],"#, 1);
+        fs::write(store.path(FILE), &later).unwrap();
+        let said = store.load().unwrap_err().to_string();
+        assert!(said.contains("state.json is whole") && said.contains("unknown field `novelty`"), "{said}");
+        assert!(said.contains("run the hubd that wrote it"), "{said}");
+        assert_eq!(fs::read_to_string(store.path(FILE)).unwrap(), later);
+        assert!(!store.path(BROKEN).exists());
+        // The version that wrote it goes on with all of it.
+        fs::write(store.path(FILE), text).unwrap();
+        assert_eq!(store.load().unwrap().state, state(2));
     }
 }

@@ -21,6 +21,7 @@ mod setup;
 mod soak;
 mod strip;
 mod test;
+mod upgrade;
 mod vm;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Verb {
     Test(test::Options),
     /// Runs the long forms of the tests of reliability: much more of the same, with figures
     Soak(soak::Options),
+    /// Upgrades from another version to this one and back, under real connections
+    Upgrade(upgrade::Options),
     /// Gives random bytes to everything that reads bytes of others
     Fuzz(fuzz::Options),
     /// Runs the tests that need root on Debian's kernels in QEMU
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Demo(options) => demo::run(&places, &options),
         Verb::Test(options) => test::run(&places, &options),
         Verb::Soak(options) => soak::run(&places, &options),
+        Verb::Upgrade(options) => upgrade::run(&places, &options),
         Verb::Fuzz(options) => fuzz::run(&places, &options),
         Verb::Vm(options) => vm::run(&places, &options),
         Verb::Package(options) => package::run(&places, &options),

@@ -91,7 +91,7 @@ pub enum StartError {
     /// A map cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The state file is from another version or unreadable.
+    /// The state is of another version, or cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Netlink does not answer.
@@ -123,6 +123,9 @@ pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<
     if config.qos.paces() {
         pacer::probe()?;
     }
+    // What another version stored ends this start before anything is changed.
+    let mut store = Store::new(&config.state_dir);
+    let stored = store.load()?;
     let mounted = load::ensure_bpffs(&config.bpffs)?;
     if mounted {
         tracing::info!(path = %config.bpffs.display(), "mounted a BPF file system");
@@ -154,8 +157,7 @@ pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<
         sweep_at: None,
     };
 
-    let mut store = Store::new(&config.state_dir);
-    let mut hub = restored(&mut config, &mut store)?;
+    let mut hub = restored(&mut config, &mut store, stored)?;
     tracing::info!(engine = config.qos.name(), "engine of bandwidths");
     hub.set_condition("ColdStart", cold_start);
     hub.set_condition("ClsactFilters", (hook == Hook::Clsact).then(|| clsact_advice(config.tc_hook)));

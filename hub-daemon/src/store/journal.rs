@@ -8,8 +8,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::{StoreError, failed};
 use crate::hub::changes::Changes;
 use crate::hub::state::State;
 
@@ -45,22 +47,31 @@ pub(super) fn append(path: &Path, length: u64, sequence: u64, changes: &Changes)
 }
 
 /// Makes in `state` the changes that come after `sequence`, and counts them there. Says why it ended before
-/// the last line, if it did.
-pub(super) fn replay(path: &Path, state: &mut State, sequence: &mut u64) -> io::Result<Option<String>> {
+/// the last line, if it did; a line that is whole and says what only another version knows is an error.
+pub(super) fn replay(
+    path: &Path,
+    state: &mut State,
+    sequence: &mut u64,
+) -> Result<Option<String>, StoreError> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+        Err(error) => return Err(failed("read", path)(error)),
     };
     let mut trouble = None;
     let mut all = Vec::new();
-    let mut rest = text.as_slice();
+    let (mut rest, mut number) = (text.as_slice(), 0);
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
         let (line, after) = rest.split_at(end + 1);
+        number += 1;
         let line: Line<Changes> = match serde_json::from_slice(line) {
             Ok(line) => line,
+            Err(error) if serde_json::from_slice::<Line<IgnoredAny>>(line).is_ok() => {
+                let why = format!("line {number}: {error}");
+                return Err(StoreError::Foreign { path: path.to_owned(), why });
+            }
             Err(error) => {
-                trouble = Some(format!("line {} is unreadable ({error})", all.len() + 1));
+                trouble = Some(format!("line {number} is unreadable ({error})"));
                 break;
             }
         };

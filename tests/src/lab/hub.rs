@@ -85,6 +85,8 @@ pub struct Hub {
     space: Space,
     folder: PathBuf,
     process: Option<Background>,
+    /// Where its programs are, unless where all tests find them.
+    version: Option<PathBuf>,
 }
 
 /// Starting takes longer than this only when something is wrong.
@@ -92,7 +94,7 @@ const READY: Duration = Duration::from_secs(20);
 
 impl Hub {
     pub(super) fn start(space: Space, folder: &Path, config: &Config) -> Self {
-        let mut hub = Self { space, folder: folder.to_owned(), process: None };
+        let mut hub = Self { space, folder: folder.to_owned(), process: None, version: None };
         for name in ["state", "run", "bpf", "documents"] {
             fs::create_dir_all(folder.join(name)).unwrap();
         }
@@ -125,6 +127,16 @@ impl Hub {
         });
     }
 
+    /// From the next start on, the programs are those of a folder with another version, or again of this one.
+    pub fn change_version(&mut self, folder: Option<&Path>) {
+        self.version = folder.map(Path::to_owned);
+    }
+
+    fn program(&self, name: &str) -> String {
+        let of_version = self.version.as_ref().map(|folder| folder.join(name));
+        of_version.unwrap_or_else(|| program(name)).display().to_string()
+    }
+
     /// Starts the daemon and waits for nothing.
     pub fn launch(&mut self) {
         self.launch_under(&[]);
@@ -135,7 +147,7 @@ impl Hub {
     pub fn launch_under(&mut self, words: &[&str]) {
         self.process = None;
         let log = File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let hubd = program("hubd").display().to_string();
+        let hubd = self.program("hubd");
         let all: Vec<&str> = words.iter().copied().chain([hubd.as_str()]).collect();
         let mut command = self.space.program(all.first().expect("the daemon is one of them"));
         command.args(all.iter().skip(1)).args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
@@ -215,7 +227,7 @@ impl Hub {
 
     /// The same, with these variables in its environment.
     pub fn hubctl_in(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
-        let mut hubctl = self.space.program(&program("hubctl").display().to_string());
+        let mut hubctl = self.space.program(&self.program("hubctl"));
         hubctl.envs(environment.iter().copied());
         hubctl.arg("--socket").arg(self.folder.join("api.sock")).args(arguments);
         command(&mut hubctl, "", Duration::from_secs(15))

@@ -7,6 +7,7 @@
 )]
 
 mod site;
+mod upgrade;
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::Silent;
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Config, Stopwatch, World};
+use hub_tests::lab::{Config, Stopwatch, World, slowness};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -35,6 +36,11 @@ const LIMITS: [&str; 6] = [
 const HOOKS: [(&str, &str); 3] =
     [("segment", ""), ("segment\n    xdp: on", ""), ("segment", "attach: {tc: clsact}\n")];
 
+/// Less of it where everything is slow, of each kind one at least.
+fn few(rounds: u64) -> u64 {
+    (rounds / u64::from(slowness())).max(3)
+}
+
 #[test]
 fn connections_outlive_other_sizes_of_tables() {
     if !root() {
@@ -47,7 +53,7 @@ fn connections_outlive_other_sizes_of_tables() {
         assert!(judged.values().sum::<u64>() >= 4, "{judged:?}");
         let (mut packets, mut rounds) = (site.packets(), 0);
         let callers = FAMILIES.map(|v4| Caller::start(site.world.members[0].clone(), v4));
-        for round in Effort::new(ROUNDS[0], ROUNDS[1]).rounds() {
+        for round in Effort::new(few(ROUNDS[0]), ROUNDS[1]).rounds() {
             let limits = LIMITS[(round as usize + 1) % LIMITS.len()];
             let when = format!("{hook:?}, round {round}, {limits}");
             site.restart(limits, round % 3 == 1, &when);
@@ -84,7 +90,7 @@ fn a_daemon_that_dies_while_it_carries_leaves_what_the_next_one_goes_on_with() {
     let mut site = Site::new(HOOKS[0]);
     let judged = site.judged();
     let mut died = [0; 3];
-    for round in Effort::new(12, 60).rounds() {
+    for round in Effort::new(few(12), 60).rounds() {
         let limits = LIMITS[(round as usize + 1) % LIMITS.len()];
         let when = format!("death {round}, {limits}");
         site.world.hub.process().kill();

@@ -1,9 +1,10 @@
 //! A hub with connections that need their entries, and what must hold of them whatever is started.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -110,9 +111,21 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(hook: (&'static str, &'static str)) -> Self {
+        Self::of_version(hook, None)
+    }
+
+    /// With the programs of another version.
+    pub(crate) fn of_version(hook: (&'static str, &'static str), version: Option<&Path>) -> Self {
         let mut world = World::with(1, &format!("{STRICT}{}", LIMITS[0]));
         // The first start knew nothing of the hook.
         world.hub.process().kill();
+        if version.is_some() {
+            let folder = world.hub.folder().to_owned();
+            let at = |name: &str| folder.join(name).display().to_string();
+            world.hub.hubctl(&["down", "--bpffs", &at("bpf"), "--runtime-dir", &at("run")]).expect_success();
+            fs::remove_dir_all(folder.join("state")).unwrap();
+            world.hub.change_version(version);
+        }
         configure(&world, hook, LIMITS[0]);
         world.hub.restart();
         world.create(

@@ -8,11 +8,10 @@ use crate::hub::Hub;
 use crate::kernel::boot;
 use crate::model::config::Config;
 use crate::model::id::IdSource;
-use crate::store::Store;
+use crate::store::{Loaded, Store};
 
 /// Reads the state and puts it right. What the configuration leaves to the hub is chosen by it.
-pub(super) fn restored(config: &mut Config, store: &mut Store) -> Result<Hub, StartError> {
-    let stored = store.load()?;
+pub(super) fn restored(config: &mut Config, store: &mut Store, stored: Loaded) -> Result<Hub, StartError> {
     config.qos = engine::choose(config, &stored.state);
     let clocks = boot::clocks();
     let before = stored.state.clocks.clone();

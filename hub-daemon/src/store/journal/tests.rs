@@ -136,6 +136,25 @@ fn a_torn_file_is_made_up_for_by_the_one_before_and_both_journals() {
 }
 
 #[test]
+fn a_change_that_another_version_made_is_not_left_out() {
+    let mut kept = Kept::new("foreign");
+    kept.change(8);
+    kept.change(9);
+    let text = String::from_utf8(kept.bytes(JOURNAL)).unwrap();
+    let at = text.rfind(r#""changes":{"#).unwrap() + r#""changes":{"#.len();
+    let later = format!("{}\"novelty\":[1],{}", &text[..at], &text[at..]);
+    kept.write(JOURNAL, later.as_bytes());
+    let said = store(&kept.store.folder).load().unwrap_err().to_string();
+    assert!(
+        said.contains("state.journal is whole") && said.contains("line 2: unknown field `novelty`"),
+        "{said}"
+    );
+    assert_eq!(kept.bytes(JOURNAL), later.as_bytes());
+    kept.write(JOURNAL, text.as_bytes());
+    assert_eq!(kept.found(), (kept.hub.state(), None));
+}
+
+#[test]
 fn what_cannot_follow_ends_the_journal_and_is_told() {
     let mut kept = Kept::new("gap");
     let first = kept.change(8);
