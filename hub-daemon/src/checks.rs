@@ -91,8 +91,7 @@ pub async fn run(asked: &[CheckAsked], place: &Place, tools: &Tools) -> Vec<Chec
     };
     let (answer, answered) = oneshot::channel();
     let (inner, place, tools) = (checks.clone(), place.clone(), tools.clone());
-    let thread = std::thread::Builder::new().name("checks".to_owned());
-    let started = thread.spawn(move || {
+    let started = crate::thread::start("checks", move || {
         // Who asked may have gone.
         drop(answer.send(inside(&inner, &place, &tools)));
     });

@@ -21,4 +21,5 @@ pub mod reconcile;
 pub mod store;
 pub mod systems;
 pub mod tables;
+mod thread;
 pub mod view;

@@ -95,13 +95,8 @@ impl OpenNamespace {
                 .map_err(|errno| NamespaceError::Enter { path: self.path.clone(), source: errno.into() })?;
             Ok(work())
         };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new()
-                .name("namespace".into())
-                .spawn_scoped(scope, inside)
-                .map_err(|source| NamespaceError::Thread { path: self.path.clone(), source })?;
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        let ran = crate::thread::run("namespace", inside);
+        ran.unwrap_or_else(|source| Err(NamespaceError::Thread { path: self.path.clone(), source }))
     }
 }
 

@@ -127,7 +127,7 @@ pub struct CheckResult {
     pub passed: bool,
     /// What was seen: a time, or why not.
     pub detail: String,
-    /// Tries.
+    /// Tries; none if it could not be asked, as where the network namespace cannot be entered.
     pub tries: u32,
     /// What a check counts that compares with before: packets a second, the most of its tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]

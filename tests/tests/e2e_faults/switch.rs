@@ -18,13 +18,14 @@ use crate::strike::{Fault, attach, has_struck, listing, words};
 
 /// Faults of everyday runs: a call, what befalls it, and how many places of those that a switch has, which lie
 /// evenly.
-const FEW: [(&str, &str, usize); 6] = [
+const FEW: [(&str, &str, usize); 7] = [
     ("bpf", "signal=KILL", 2),
     ("sendto", "signal=KILL", 1),
     ("fsync", "signal=KILL", 1),
     ("bpf", "error=E2BIG", 1),
     ("sendto", "error=EPERM", 1),
     ("recvfrom", "error=ENOMEM", 3),
+    ("clone3", "error=EAGAIN", 1),
 ];
 const TELL: u64 = 50;
 

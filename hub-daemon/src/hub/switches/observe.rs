@@ -79,6 +79,11 @@ impl Hub {
         } else {
             checks::failure(&asked, &results, before.as_ref(), phase.goes())
         };
+        // What worked until the switch began is not shut because nobody can look at it.
+        let unseen = checks::unasked(&results).filter(|_| phase == Phase::RollbackVerify);
+        let said = unseen.map(|why| format!("the way back could not be checked: {why}"));
+        let failure = failure.filter(|_| said.is_none());
+        self.notice(name, said);
         let past = checks::past(&asked, &results);
         self.with_switch(name, |switch| {
             switch.checks = results;

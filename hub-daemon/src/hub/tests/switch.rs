@@ -138,6 +138,15 @@ impl Switching {
 
     /// Answers the checks that are asked; those that have one of these words in them have failed.
     pub(super) fn answer(&mut self, interface: &str, failed: &[&str]) {
+        self.answer_after(interface, 2, failed);
+    }
+
+    /// Answers as where the interface's namespace cannot be entered.
+    pub(super) fn cannot_ask(&mut self, interface: &str) {
+        self.answer_after(interface, 0, &[""]);
+    }
+
+    fn answer_after(&mut self, interface: &str, tries: u32, failed: &[&str]) {
         let wanted = self.view(interface).wants;
         let [wanted, ..] = wanted.as_slice() else { panic!("{wanted:?}") };
         let Question::Checks { asked, .. } = &wanted.question else { panic!("{wanted:?}") };
@@ -146,7 +155,7 @@ impl Switching {
             counted: (words == "drops").then_some(12),
             check: words,
             detail: "seen".into(),
-            tries: 2,
+            tries,
         };
         let results = asked.iter().map(|asked| result(asked.check.to_string())).collect();
         self.observe(interface, wanted.ticket, Observation::Checks(results));

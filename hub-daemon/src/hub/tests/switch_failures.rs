@@ -162,6 +162,36 @@ fn what_fails_after_the_flip_is_rolled_back_and_checked() {
 }
 
 #[test]
+fn what_nobody_can_look_at_is_not_committed_and_not_shut() {
+    let mut hub = began("p0-1");
+    hub.until("i0", Phase::Verify);
+    hub.cannot_ask("i0");
+    assert_eq!(hub.phase("i0"), Some(Phase::Rollback));
+    hub.pass();
+    hub.cannot_ask("i0");
+    ended(&mut hub, Outcome::RolledBack, "p0-0@1", "seen");
+    let said = hub.script.hub.take_notices();
+    assert!(said.iter().any(|(_, said)| said.contains("the way back could not be checked")), "{said:?}");
+    // What can be looked at and does not work is shut.
+    let mut hub = Switching::new(1, json!({}));
+    hub.start(vec![Switching::order("i0", "p0-1")]).unwrap();
+    hub.until("i0", Phase::Verify);
+    hub.cannot_ask("i0");
+    hub.pass();
+    hub.answer("i0", &["addresses"]);
+    assert_eq!((hub.last().outcome, hub.view("i0").state), (Outcome::Degraded, InterfaceState::Degraded));
+    // And so is a default that nobody knows to work.
+    let mut hub = began("p0-1");
+    hub.until("i0", Phase::Verify);
+    hub.answer("i0", &["addresses"]);
+    hub.pass();
+    hub.answer("i0", &["addresses"]);
+    hub.pass();
+    hub.cannot_ask("i0");
+    assert_eq!(hub.last().outcome, Outcome::Degraded);
+}
+
+#[test]
 fn a_confirm_that_runs_out_goes_back() {
     let mut hub = Switching::new(1, json!({}));
     let confirmed =

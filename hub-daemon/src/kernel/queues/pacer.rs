@@ -49,11 +49,7 @@ pub fn probe() -> Result<(), PacerError> {
             other => Ok(other?),
         }
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("probe".into()).spawn_scoped(scope, inside);
-        let thread = thread.map_err(PacerError::Namespace)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    crate::thread::run("probe", inside).unwrap_or_else(|error| Err(PacerError::Namespace(error)))
 }
 
 impl FoundQueue {

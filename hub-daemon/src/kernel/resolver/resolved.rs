@@ -108,8 +108,7 @@ impl Resolved {
         };
         // A bus that takes a connection and says nothing is not waited for.
         let (answer, answered) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("bus".to_owned());
-        thread.spawn(move || drop(answer.send(connect()))).ok()?;
+        crate::thread::start("bus", move || drop(answer.send(connect()))).ok()?;
         let connection = answered.recv_timeout(ANSWER).ok()??;
         let bus = zbus::blocking::fdo::DBusProxy::new(&connection).ok()?;
         let name = NAME.try_into().ok()?;

@@ -124,6 +124,6 @@ impl Found {
                 ended();
             }
         };
-        std::thread::Builder::new().name("tunnel".to_owned()).spawn(watch).map(drop)
+        crate::thread::start("tunnel", watch)
     }
 }

@@ -127,6 +127,12 @@ pub fn drops_after(before: &Past) -> Option<Check> {
     before.iter().find(counted).map(|(check, _)| check.clone())
 }
 
+/// Why no check could be asked at all, if that is so: they were not tried even once.
+pub fn unasked(results: &[CheckResult]) -> Option<&str> {
+    let first = results.first()?;
+    results.iter().all(|result| result.tries == 0 && !result.passed).then_some(first.detail.as_str())
+}
+
 /// Whose answers are judged by those of before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goes {
