@@ -15,7 +15,7 @@ use hub_tests::lab::own::{self, Own};
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{BOTH, OPEN_ONLY, Resource, SWITCH, resource_at};
 use hub_tests::lab::world::{FAMILIES, member_at, with_port};
-use hub_tests::lab::{Hub, Stopwatch, patience, wait_until, wall_ns};
+use hub_tests::lab::{Hub, Stopwatch, patience, slowness, wait_until, wall_ns};
 use hub_tests::root;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -38,6 +38,11 @@ fn shut(resource: &Resource, more: &Value, state: &str) -> String {
     wait_until("the second personality decides", SWITCH, || resource.state() == state);
     wait_until("it does so for packets", SWITCH, || resource.parts().decides() == Some(Shut));
     began["id"].as_str().unwrap().to_owned()
+}
+
+/// A time that is over soon, and not before a slow machine has seen what happens until then.
+fn seconds(amount: u32) -> String {
+    format!("{}s", amount * slowness())
 }
 
 /// Whether new connections meet the first personality.
@@ -95,7 +100,7 @@ fn an_unconfirmed_switch_goes_back_when_a_killed_hub_is_back() {
         resource.world.outside.expect_tcp(Open.address(v4).parse().unwrap(), BOTH, Answered);
     }
     // Its time runs out, and nothing of it is left for later.
-    let id = shut(&resource, &json!({"confirm_within": "1s"}), "awaiting_confirm");
+    let id = shut(&resource, &json!({"confirm_within": seconds(1)}), "awaiting_confirm");
     assert_eq!(resource.finish(&id)["outcome"], "rolled_back");
     resource.settle();
     resource.expect_whole(Open, "after its time");
@@ -107,7 +112,7 @@ fn temporary_access_ends_in_time_without_the_hub() {
         return;
     }
     let mut resource = Resource::new();
-    let id = shut(&resource, &json!({"for": "6s"}), "active");
+    let id = shut(&resource, &json!({"for": seconds(6)}), "active");
     assert_eq!(resource.finish(&id)["outcome"], "committed");
     let until: Timestamp = resource.view()["until"].as_str().unwrap().parse().unwrap();
     let until = u64::try_from(until.as_nanosecond()).unwrap();
