@@ -91,6 +91,27 @@ fn the_doctor_tells_a_running_hub_from_a_dead_one() {
     );
 }
 
+/// Filters of clsact have no pins: kernels before Linux 6.6 know nothing else.
+#[test]
+fn programs_are_counted_whatever_holds_them() {
+    if !root() {
+        return;
+    }
+    for hook in ["", "attach: {tc: clsact}"] {
+        let mut world = World::with(1, hook);
+        world.create(0, &json!({}));
+        let status = world.hub.get("/v1/status").expect(200);
+        let attached = status["attachments"].as_array().unwrap().len();
+        assert!(attached >= 4, "{status:#}");
+        let found = finding(&doctor(&world).0, "programs").clone();
+        let expected = (&json!("ok"), format!("{attached} attached"));
+        assert_eq!((&found["severity"], found["found"].as_str().unwrap().to_owned()), expected, "{hook}");
+        world.hub.process().kill();
+        let pins = finding(&doctor(&world).0, "pins").clone();
+        assert!(pins["found"].as_str().unwrap().starts_with(&format!("{attached} programs judge")), "{pins}");
+    }
+}
+
 #[test]
 fn top_shows_rates_and_reasons() {
     if !root() {

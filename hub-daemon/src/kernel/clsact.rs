@@ -116,6 +116,22 @@ pub fn marked(pins: &Path) -> Vec<u32> {
     folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// How many filters of ours run.
+pub fn count(pins: &Path) -> Result<usize, NetlinkError> {
+    let interfaces = marked(pins);
+    if interfaces.is_empty() {
+        return Ok(0);
+    }
+    let mut netlink = Netlink::open()?;
+    let mut count = 0;
+    for ifindex in interfaces {
+        for place in PLACES {
+            count += usize::from(find(&mut netlink, ifindex, place)?.is_some());
+        }
+    }
+    Ok(count)
+}
+
 /// Forgets filters that went with their interface.
 pub fn forget(pins: &Path, ifindex: u32) {
     drop(fs::remove_dir(qdisc_mark(pins, ifindex)));

@@ -9,9 +9,8 @@ use tokio::sync::watch;
 
 use super::Diagnosis;
 use crate::desired::TcHook;
-use crate::kernel::load;
 use crate::kernel::reader::Reader;
-use crate::kernel::sysctl;
+use crate::kernel::{clsact, load, sysctl};
 use crate::model::config::Config;
 
 /// First kernel that the hub is tested on.
@@ -149,7 +148,9 @@ fn bpffs(config: &Config, diagnosis: &mut Diagnosis) -> bool {
 fn pins(config: &Config, diagnosis: &mut Diagnosis) {
     let pins = load::pins(&config.bpffs);
     let entries = |folder: &std::path::Path| fs::read_dir(folder).map_or(0, Iterator::count);
-    let (all, links) = (entries(&pins), entries(&pins.join("link")));
+    // Filters of clsact are held by their interfaces, not by pins. What cannot be asked for is not there.
+    let filters = clsact::count(&pins).unwrap_or_default();
+    let (all, attached) = (entries(&pins), entries(&pins.join("link")) + filters);
     let runs = runs(config);
     if all == 0 {
         if runs {
@@ -160,21 +161,21 @@ fn pins(config: &Config, diagnosis: &mut Diagnosis) {
         }
         return;
     }
-    match (runs, links) {
+    match (runs, attached) {
         (true, 0) => diagnosis.warning(
             "programs",
             "none is attached to an interface",
             "name the interfaces in hub.yaml, or give a persona endpoints",
         ),
-        (true, links) => diagnosis.ok("programs", format!("{links} attached and pinned")),
+        (true, attached) => diagnosis.ok("programs", format!("{attached} attached")),
         (false, 0) => diagnosis.warning(
             "pins",
             "tables are there, no program is attached and no hubd runs: they are left over",
             "start hubd, or take them away with `hubctl down`",
         ),
-        (false, links) => diagnosis.warning(
+        (false, attached) => diagnosis.warning(
             "pins",
-            format!("{links} programs judge packets and no hubd runs: nothing changes or heals"),
+            format!("{attached} programs judge packets and no hubd runs: nothing changes or heals"),
             "start hubd, or take everything away with `hubctl down`",
         ),
     }
