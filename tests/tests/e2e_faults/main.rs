@@ -41,8 +41,8 @@ const FAULTS: [&str; 6] =
 const AT: [u64; 3] = [2, 9, 31];
 /// After so many faults a lab says how far it is.
 const TELL: u64 = 50;
-/// Labs of a long run, which work beside each other.
-const LABS: usize = 2;
+/// Labs of a long run, which work beside each other: most of the time of a fault is waiting.
+const LABS: usize = 4;
 
 /// What goes on meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -181,6 +181,34 @@ fn a_fault_in_the_life_of_a_rich_persona_leaves_all_or_nothing() {
     }
 }
 
+/// The next of a list of faults, which labs share. A lab that fails leaves the others nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(AtomicUsize);
+
+impl Turns {
+    fn take<'a, T>(&self, all: &'a [T]) -> Option<&'a T> {
+        all.get(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Lives as long as a lab works.
+    fn lab(&self) -> impl Drop + use<'_> {
+        struct Lab<'a>(&'a Turns);
+        impl Drop for Lab<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.0.store(usize::MAX / 2, Ordering::Relaxed);
+                }
+            }
+        }
+        Lab(self)
+    }
+}
+
+/// How many labs work beside each other.
+fn labs() -> usize {
+    if is_long() { LABS } else { 1 }
+}
+
 /// Lets faults strike, these or, in long runs, all that there are.
 fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     let watch = Stopwatch::start();
@@ -190,10 +218,11 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
     let cases: Vec<Case> = cases.into_iter().filter(|case| part.has(&format!("{case:?}"))).collect();
     let counted = watch.elapsed().as_secs_f64();
     let effort = Effort::new(u64::MAX, u64::MAX);
-    let next = AtomicUsize::new(0);
+    let turns = Turns::default();
     let work = |mut site: Site| {
+        let _lab = turns.lab();
         let mut counts = Counts::default();
-        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)).filter(|_| effort.goes_on(0)) {
+        while let Some(case) = turns.take(&cases).filter(|_| effort.goes_on(0)) {
             let entry = counts.0.entry((case.what, case.fault.call)).or_default();
             entry.tried += 1;
             entry.struck += u64::from(site.strike(case));
@@ -210,8 +239,7 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
         counts
     };
     let mut counts = std::thread::scope(|scope| {
-        let more = if is_long() { LABS } else { 1 };
-        let others: Vec<_> = (1..more).map(|_| scope.spawn(|| work(make()))).collect();
+        let others: Vec<_> = (1..labs()).map(|_| scope.spawn(|| work(make()))).collect();
         let own = work(first);
         others.into_iter().fold(own, |counts, other| counts.and(other.join().unwrap()))
     });

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::calls::{KINDS, OF_STATE, Places, places};
 use crate::strike::{Fault, attach, has_struck, listing, words};
+use crate::{Turns, labs};
 
 /// Faults of everyday runs: a call, what befalls it, and how many places of those that a switch has, which lie
 /// evenly.
@@ -64,6 +65,26 @@ impl Switched {
             found.extend(places(&fs::read_to_string(&trace).unwrap()));
         }
         found
+    }
+
+    /// Takes one fault after the other, until there is none left or the time is over, and leaves nothing behind.
+    fn work(&mut self, turns: &Turns, faults: &[Fault]) -> BTreeMap<End, u64> {
+        let _lab = turns.lab();
+        let effort = Effort::new(u64::MAX, u64::MAX);
+        let mut ends: BTreeMap<End, u64> = BTreeMap::new();
+        while let Some(fault) = turns.take(faults).filter(|_| effort.goes_on(0)) {
+            *ends.entry(self.strike(fault)).or_default() += 1;
+            let tried: u64 = ends.values().sum();
+            if tried.is_multiple_of(TELL) {
+                figure(
+                    "S26",
+                    &format!("{tried} faults so far in this lab, {ends:?}, the last was {fault:?}"),
+                );
+            }
+        }
+        let left = self.resource.world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
+        assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), json!({"found": []}));
+        ends
     }
 
     fn strike(&mut self, fault: &Fault) -> End {
@@ -200,16 +221,18 @@ fn a_fault_in_a_switch_leaves_one_personality_whole() {
     let faults = if is_long() { all(&places) } else { few(&places) };
     let (planned, part) = (faults.len(), Part::asked());
     let faults: Vec<Fault> = faults.into_iter().filter(|fault| part.has(&format!("{fault:?}"))).collect();
-    let effort = Effort::new(u64::MAX, u64::MAX);
-    let mut ends: BTreeMap<End, u64> = BTreeMap::new();
-    let mut tried = 0;
-    for fault in faults.iter().take_while(|_| effort.goes_on(0)) {
-        *ends.entry(switched.strike(fault)).or_default() += 1;
-        tried += 1;
-        if u64::is_multiple_of(tried, TELL) {
-            figure("S26", &format!("{tried} faults so far, {ends:?}, the last was {fault:?}"));
-        }
-    }
+    let turns = Turns::default();
+    let ends = std::thread::scope(|scope| {
+        let (turns, faults) = (&turns, faults.as_slice());
+        let others: Vec<_> =
+            (1..labs()).map(|_| scope.spawn(|| Switched::new().work(turns, faults))).collect();
+        let own = switched.work(turns, faults);
+        others.into_iter().fold(own, |mut ends, other| {
+            other.join().unwrap().into_iter().for_each(|(end, count)| *ends.entry(end).or_default() += count);
+            ends
+        })
+    });
+    let tried: u64 = ends.values().sum();
     let seconds = watch.elapsed().as_secs_f64();
     let amount = faults.len();
     figure(
@@ -219,6 +242,4 @@ fn a_fault_in_a_switch_leaves_one_personality_whole() {
     for end in [End::Died, End::Survived] {
         assert!(ends.contains_key(&end), "{ends:?}");
     }
-    let left = switched.resource.world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
-    assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), json!({"found": []}));
 }
