@@ -77,14 +77,14 @@ fn programs_of(places: &Places, revision: &str) -> Result<PathBuf> {
     Ok(target.join("debug"))
 }
 
-/// Puts the files of a commit into a folder.
+/// Puts the files of a commit into a folder, as new as they are there: an older version is built anew as well.
 fn unpack(places: &Places, commit: &str, folder: &Path) -> Result<()> {
     let archive = folder.with_extension("tar");
     let mut git = Command::new("git");
     git.current_dir(places.root()).args(["archive", "--output"]).arg(&archive).arg(commit);
     run_command(&mut git)?;
-    run_command(
-        Command::new("tar").arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(folder),
-    )?;
+    let mut tar = Command::new("tar");
+    tar.args(["--extract", "--touch", "--file"]).arg(&archive).arg("--directory").arg(folder);
+    run_command(&mut tar)?;
     Ok(fs::remove_file(archive)?)
 }

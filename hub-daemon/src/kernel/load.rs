@@ -27,7 +27,7 @@ pub(crate) use self::carry::entries;
 use self::carry::{Carry, gone_is_well};
 use self::decide::{Fate, Plan};
 pub use self::shapes::Capacities;
-use self::shapes::{Form, Shape};
+use self::shapes::{Form, Kind, Shape};
 
 /// Counts incompatible changes of map layouts.
 pub const LAYOUT: u32 = 1;
@@ -161,9 +161,12 @@ pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> 
         Plan::Each(fates) => {
             let (copies, left_out) = carry::copy(&pins, &shapes, &fates)?;
             let carry = Carry::switch(&pins, &shapes, &fates, copies).map_err(failed)?;
-            let empty = fates.into_values().filter_map(|fate| match fate {
-                Fate::Empty(why) => Some(format!("{}: it begins empty", why?)),
-                Fate::Adopted | Fate::Carried => None,
+            // Nobody misses what was of use for a moment.
+            let is_missed =
+                |name: &str| shapes.iter().all(|shape| shape.name != name || shape.kind != Kind::Moment);
+            let empty = fates.into_iter().filter_map(|(name, fate)| match fate {
+                Fate::Empty(why) if is_missed(name) => Some(format!("{}: it begins empty", why?)),
+                Fate::Empty(_) | Fate::Adopted | Fate::Carried => None,
             });
             let lost: Vec<String> = empty.chain(left_out).collect();
             (true, (!lost.is_empty()).then(|| lost.join("; ")), carry)
