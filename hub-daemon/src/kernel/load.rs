@@ -28,6 +28,7 @@ use self::carry::{Carry, gone_is_well};
 use self::decide::{Fate, Plan};
 pub use self::shapes::Capacities;
 use self::shapes::{Form, Kind, Shape};
+use super::batch::from_map;
 
 /// Counts incompatible changes of map layouts.
 pub const LAYOUT: u32 = 1;
@@ -74,13 +75,13 @@ pub enum LoadError {
     /// A program or map is missing in the object.
     #[error("the kernel object has no `{0}`: it was built from other sources")]
     Missing(&'static str),
-    /// A map does not hold what was expected.
+    /// A map of an earlier run is there, and cannot be read.
     #[error("open map {map}: {source}")]
     Map {
         /// Name of the map.
         map: &'static str,
-        /// What aya said.
-        source: aya::maps::MapError,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// What a map holds cannot be carried over.
     #[error("carry over the entries of {map}: {source}")]
@@ -153,7 +154,7 @@ pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> 
     // Those of a start that did not come to its end.
     remove_all(&pins.join(STAGE)).map_err(failed)?;
     let shapes = capacities.maps();
-    let plan = decide::decide(&shapes, &found(&pins, &shapes), &|shape| fits::needed(&pins, shape));
+    let plan = decide::decide(&shapes, &found(&pins, &shapes)?, &|shape| fits::needed(&pins, shape));
     let plan = plan.map_err(failed)?;
     let mut ebpf = load_maps(&pins, &shapes, &plan)?;
     load_programs(&mut ebpf)?;
@@ -187,9 +188,17 @@ pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> 
 }
 
 /// How the maps that are pinned were made.
-fn found(pins: &Path, shapes: &[Shape]) -> BTreeMap<&'static str, Form> {
-    let form = |name: &str| Form::of(&MapInfo::from_pin(pins.join(name)).ok()?);
-    shapes.iter().filter_map(|shape| Some((shape.name, form(shape.name)?))).collect()
+fn found(pins: &Path, shapes: &[Shape]) -> Result<BTreeMap<&'static str, Form>, LoadError> {
+    let mut found = BTreeMap::new();
+    for Shape { name, .. } in shapes {
+        match MapInfo::from_pin(pins.join(name)).map_err(from_map) {
+            Ok(info) => found.extend(Form::of(&info).map(|form| (*name, form))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // One that cannot be read now is not one that is missing: all connections would be over.
+            Err(source) => return Err(LoadError::Map { map: name, source }),
+        }
+    }
+    Ok(found)
 }
 
 /// Takes the maps that are adopted, and makes the others in the stage.

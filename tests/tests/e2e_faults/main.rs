@@ -108,6 +108,8 @@ fn few() -> Vec<Case> {
         ("rename", 12, "signal=KILL"),
         ("rename", 29, "error=EIO"),
         ("bpf", 700, "signal=KILL"),
+        ("bpf", 1, "error=E2BIG"),
+        ("bpf", 20, "error=E2BIG"),
     ];
     let resizes = resizes.map(|(call, at, fault)| Case {
         what: What::Resize,

@@ -1,6 +1,6 @@
 //! The port table and the programs on the ports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use aya::Ebpf;
@@ -18,6 +18,7 @@ use crate::command::{Inventory, Link};
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Port, Role, Translation, View, Xdp};
 use crate::kernel::attach::{self, Hook, Place};
+use crate::kernel::batch::from_map;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{clsact, ethtool};
 use crate::model::SegmentId;
@@ -106,7 +107,10 @@ impl Ports {
         }
         if !self.swept {
             self.swept = true;
-            self.sweep(pins, &mut report);
+            // Programs of an earlier run stay where those of now could not yet be put.
+            let found = wanted.keys().filter_map(|name| inventory.links.get(name));
+            let stays: BTreeSet<u32> = found.map(|link| link.ifindex).collect();
+            self.sweep(pins, &stays, &mut report);
         }
         report
     }
@@ -135,7 +139,8 @@ impl Ports {
             }
         }
         let slot = link.ifindex % limits::PORTS;
-        let holder = self.map.get(&slot, 0).map_err(|error| error.to_string())?;
+        let holder =
+            self.map.get(&slot, 0).map_err(|error| format!("read map PORTS: {}", from_map(error)))?;
         if holder.ifindex != 0 && holder.ifindex != link.ifindex && self.is_ours(holder.ifindex) {
             return Err(format!(
                 "interface index {} shares a port slot with {}",
@@ -175,7 +180,7 @@ impl Ports {
     }
 
     fn set(&mut self, slot: u32, entry: Entry) -> Result<(), String> {
-        self.map.set(slot, entry, 0).map_err(|error| format!("map PORTS: {error}"))
+        self.map.set(slot, entry, 0).map_err(|error| format!("write map PORTS: {}", from_map(error)))
     }
 
     fn is_ours(&self, ifindex: u32) -> bool {
@@ -252,17 +257,17 @@ impl Ports {
     }
 
     /// Takes programs of an earlier run off interfaces that are no ports any more.
-    fn sweep(&mut self, pins: &Path, report: &mut Report) {
+    fn sweep(&mut self, pins: &Path, stays: &BTreeSet<u32>, report: &mut Report) {
         // Those from `TUNNEL_INDEX` on are in namespaces of others.
         for (ifindex, place) in
             attach::pinned(pins).into_iter().filter(|(ifindex, _)| *ifindex < TUNNEL_INDEX)
         {
-            if !self.is_ours(ifindex) {
+            if !stays.contains(&ifindex) {
                 self.take_off(pins, ifindex, &format!("{ifindex} ({place:?})"), report);
             }
         }
         for ifindex in clsact::marked(pins).into_iter().filter(|ifindex| *ifindex < TUNNEL_INDEX) {
-            if !self.is_ours(ifindex) {
+            if !stays.contains(&ifindex) {
                 self.take_off(pins, ifindex, &format!("{ifindex} (filters)"), report);
             }
         }
