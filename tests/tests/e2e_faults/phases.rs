@@ -313,8 +313,16 @@ impl Site {
     pub(crate) fn goes_on(&self, name: &str) {
         for v4 in FAMILIES {
             let outcome = self.world.outside.udp(member_at(0, v4), OPEN, PATIENCE);
-            assert_eq!(outcome, Answered, "{name}");
+            assert!(outcome == Answered, "{name}, IPv4 {v4}: {outcome:?}; {}", self.drops(v4));
         }
+    }
+
+    /// What became of packets, whether a daemon runs or not.
+    fn drops(&self, v4: bool) -> String {
+        let again = self.world.outside.udp(member_at(0, v4), OPEN, PATIENCE / 10);
+        let pins = self.world.hub.folder().join("bpf/hub/v1");
+        let script = format!("bpftool map dump pinned {}/DROPS; ip -s neighbour; nstat -asz", pins.display());
+        format!("the next one: {again:?}\n{}", self.world.router.try_sh(&script, PATIENCE).stdout)
     }
 
     /// Whether the loaded program would let a packet to a port of the other persona pass.
