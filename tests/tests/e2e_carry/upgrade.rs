@@ -29,7 +29,7 @@ fn connections_outlive_upgrades_from_another_version_and_back() {
     for hook in &HOOKS[..hooks] {
         let mut site = None;
         let (mut upgrades, mut lines, mut calls, mut lost) = (0, 0, 0, String::new());
-        for round in Effort::new(2, 50).rounds() {
+        for round in Effort::new(1, 50).rounds() {
             let mut here = site.take().unwrap_or_else(|| Site::of_version(*hook, other.as_deref()));
             let (definition, judged, packets) = (definition(&here), here.judged(), here.packets());
             let callers = FAMILIES.map(|v4| Caller::start(here.world.members[0].clone(), v4));

@@ -1,5 +1,5 @@
 //! Journals beside a state file: what is torn or garbage is told and never panics, and nobody is there afterwards
-//! whom neither the file nor a whole line of the journal names.
+//! whom neither the file nor a whole line of the journal names. What only another version knows is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use hub_daemon::hub::changes::Resting;
 use hub_daemon::hub::state::{JOURNALED, State};
 use hub_daemon::model::config::Config;
 use hub_daemon::model::id::IdSource;
-use hub_daemon::store::Store;
+use hub_daemon::store::{Store, StoreError};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -94,8 +94,16 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
 
 /// Takes the bytes for a journal; whether all of it was good and changed something.
 pub(crate) fn replay(bytes: &[u8]) -> bool {
-    std::fs::write(folder().join("state.journal"), bytes).unwrap();
-    let loaded = Store::new(folder()).load().unwrap();
+    let journal = folder().join("state.journal");
+    std::fs::write(&journal, bytes).unwrap();
+    let loaded = match Store::new(folder()).load() {
+        Ok(loaded) => loaded,
+        Err(StoreError::Foreign { path, .. }) => {
+            assert_eq!((path, std::fs::read(&journal).unwrap().as_slice()), (journal, bytes));
+            return false;
+        }
+        Err(error) => panic!("{error}"),
+    };
     let (state, _) = file_once();
     let named = |state: &State| -> Names {
         state.personas.iter().map(|held| (held.id.to_string(), held.definition.name.clone())).collect()
