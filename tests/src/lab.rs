@@ -33,7 +33,7 @@ pub use dump::Dump;
 pub use hub::{Answer, Config, Hub, program};
 pub use names::Names;
 pub(crate) use process::now;
-pub use process::{Background, Output, command, patience, slowness, wait_until};
+pub use process::{Background, Output, command, patience, seconds, slowness, wait_until};
 pub use space::Space;
 pub use stream::{Seen, Stream, wall_ns};
 pub use traffic::{Outcome, Server, Stopwatch, echoes};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Stopwatch, World, slowness, wait_until};
+use hub_tests::lab::{Stopwatch, World, seconds, slowness, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -43,11 +43,6 @@ fn apply(world: &World, confirm: &str) {
     let file = change(world).display().to_string();
     let said = world.hub.hubctl(&["apply", &file, "--confirm", confirm]).expect_success();
     assert!(said.contains("+ other") && said.contains("~ p0") && said.contains("goes back at"), "{said}");
-}
-
-/// A time that a slow machine can do something in.
-fn seconds(amount: u32) -> String {
-    format!("{}s", amount * slowness())
 }
 
 /// Whether that time was over, and a second of it more was not.

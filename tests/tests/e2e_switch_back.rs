@@ -15,7 +15,7 @@ use hub_tests::lab::own::{self, Own};
 use hub_tests::lab::resource::Which::{Open, Shut};
 use hub_tests::lab::resource::{BOTH, OPEN_ONLY, Resource, SWITCH, resource_at};
 use hub_tests::lab::world::{FAMILIES, member_at, with_port};
-use hub_tests::lab::{Hub, Stopwatch, patience, slowness, wait_until, wall_ns};
+use hub_tests::lab::{Hub, Stopwatch, patience, seconds, wait_until, wall_ns};
 use hub_tests::root;
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -38,11 +38,6 @@ fn shut(resource: &Resource, more: &Value, state: &str) -> String {
     wait_until("the second personality decides", SWITCH, || resource.state() == state);
     wait_until("it does so for packets", SWITCH, || resource.parts().decides() == Some(Shut));
     began["id"].as_str().unwrap().to_owned()
-}
-
-/// A time that is over soon, and not before a slow machine has seen what happens until then.
-fn seconds(amount: u32) -> String {
-    format!("{}s", amount * slowness())
 }
 
 /// Whether new connections meet the first personality.

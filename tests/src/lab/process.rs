@@ -45,6 +45,11 @@ pub fn slowness() -> u32 {
     patience().min(4)
 }
 
+/// So many seconds as a document writes them: over soon, and not before a slow machine has seen what happens until then.
+pub fn seconds(amount: u32) -> String {
+    format!("{}s", amount * slowness())
+}
+
 /// Runs a command to its end, or for at most `limit` (times [`patience`]).
 pub fn command(command: &mut Command, input: &str, limit: Duration) -> Output {
     let name = format!("{command:?}");
