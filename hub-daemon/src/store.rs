@@ -286,13 +286,13 @@ fn failed(intent: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("hub-store-{name}-{}", std::process::id()));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).unwrap();
-        }
-        folder
+    /// An empty store, in a folder that goes with the first value.
+    fn fresh() -> (TempDir, Store) {
+        let folder = TempDir::new().unwrap();
+        let store = Store::new(folder.path());
+        (folder, store)
     }
 
     fn state(resting: u32) -> State {
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn what_was_saved_is_read() {
-        let mut store = Store::new(folder("saved"));
+        let (_folder, mut store) = fresh();
         assert_eq!(store.load().unwrap().state, State::default());
         store.save(state(1)).unwrap();
         store.save(state(2)).unwrap();
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_torn_file_falls_back_to_the_save_before() {
-        let mut store = Store::new(folder("torn"));
+        let (_folder, mut store) = fresh();
         store.save(state(1)).unwrap();
         store.save(state(2)).unwrap();
         let text = fs::read(store.path(FILE)).unwrap();
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_file_torn_at_any_byte_costs_nothing_that_was_saved_before() {
-        let mut store = Store::new(folder("bytes"));
+        let (_folder, mut store) = fresh();
         store.save(state(1)).unwrap();
         store.save(state(2)).unwrap();
         let whole = fs::read(store.path(FILE)).unwrap();
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_save_torn_at_any_byte_before_its_rename_is_never_read() {
-        let mut store = Store::new(folder("next"));
+        let (_folder, mut store) = fresh();
         store.save(state(1)).unwrap();
         let whole = serde_json::to_vec(&state(2)).unwrap();
         for length in 0..=whole.len() {
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn nothing_readable_starts_empty_and_says_so() {
-        let mut store = Store::new(folder("empty"));
+        let (_folder, mut store) = fresh();
         store.save(state(1)).unwrap();
         store.save(state(2)).unwrap();
         fs::write(store.path(FILE), b"").unwrap();
@@ -375,14 +375,14 @@ mod tests {
 
     #[test]
     fn a_later_version_is_not_overwritten() {
-        let mut store = Store::new(folder("later"));
+        let (_folder, mut store) = fresh();
         store.save(State { version: JOURNALED + 1, ..State::default() }).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Version { found: 3, .. })));
     }
 
     #[test]
     fn what_another_version_says_is_neither_put_aside_nor_overwritten() {
-        let mut store = Store::new(folder("foreign"));
+        let (_folder, mut store) = fresh();
         store.save(state(1)).unwrap();
         store.save(state(2)).unwrap();
         let text = fs::read_to_string(store.path(FILE)).unwrap();

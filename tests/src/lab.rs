@@ -8,6 +8,7 @@
 
 mod arrivals;
 mod dump;
+mod http;
 mod hub;
 mod names;
 pub mod own;
@@ -30,7 +31,8 @@ use hub_daemon::kernel::wireguard::process as wireguard;
 
 pub use arrivals::{Arrivals, Stream as Sender};
 pub use dump::Dump;
-pub use hub::{Answer, Config, Hub, program};
+pub use http::Answer;
+pub use hub::{Config, Hub, program};
 pub use names::Names;
 pub(crate) use process::now;
 pub use process::{Background, Output, command, patience, seconds, slowness, wait_until};

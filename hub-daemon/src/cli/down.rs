@@ -75,14 +75,12 @@ mod tests {
 
     #[test]
     fn a_daemon_that_runs_is_in_the_way() {
-        let folder = std::env::temp_dir().join(format!("hub-down-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        assert!(lock(&folder).unwrap().is_none(), "no daemon was ever here");
-        let file = File::create(folder.join("hubd.lock")).unwrap();
-        assert!(lock(&folder).unwrap().is_some(), "the daemon is gone");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(lock(folder.path()).unwrap().is_none(), "no daemon was ever here");
+        let file = File::create(folder.path().join("hubd.lock")).unwrap();
+        assert!(lock(folder.path()).unwrap().is_some(), "the daemon is gone");
         let held = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
-        assert!(matches!(lock(&folder), Err(Failure::Refused(_))));
+        assert!(matches!(lock(folder.path()), Err(Failure::Refused(_))));
         drop(held);
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -214,9 +214,8 @@ mod tests {
 
     #[test]
     fn the_last_lines_of_an_interface_are_read_over_blocks() {
-        let folder = std::env::temp_dir().join(format!("hub-switch-log-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let log = SwitchLog::new(&folder);
+        let folder = tempfile::tempdir().unwrap();
+        let log = SwitchLog::new(folder.path());
         assert!(log.journal("i0", None, 10).unwrap().is_empty());
         let mut text = String::new();
         for id in 0..100 {
@@ -246,7 +245,6 @@ mod tests {
         // While it is read it becomes full: no line is read twice.
         std::fs::hard_link(log.path(), full(log.path(), 2)).unwrap();
         assert_eq!(ids(None, 1_000).len(), 50 + 3);
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

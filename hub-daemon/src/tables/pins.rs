@@ -132,8 +132,9 @@ mod tests {
 
     #[test]
     fn only_what_nobody_uses_goes() {
-        let bpffs = std::env::temp_dir().join(format!("hub-pins-{}", std::process::id()));
-        let own = load::pins(&bpffs);
+        let folder = tempfile::tempdir().unwrap();
+        let bpffs = folder.path();
+        let own = load::pins(bpffs);
         let file = |path: PathBuf| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -148,7 +149,7 @@ mod tests {
             .chain([&older.join("link/3-hub_tc_in")])
             .cloned()
             .for_each(file);
-        let mut pins = Pins::new(&bpffs);
+        let mut pins = Pins::new(bpffs);
         pins.ports = [7].into();
         let mut table = Tracked::new(pins);
         let named = table.orphans(&SharedMap::new());
@@ -159,6 +160,5 @@ mod tests {
         assert!(kept.iter().chain(&foreign).all(|path| path.exists()));
         assert!(gone.iter().chain([&older]).all(|path| !path.exists()));
         assert!(table.orphans(&SharedMap::new()).is_empty());
-        fs::remove_dir_all(&bpffs).unwrap();
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use super::http::{self, Answer};
 use super::process::{Background, Output, command, patience, wait_until};
 use super::space::Space;
 
@@ -54,31 +55,6 @@ impl Config {
     }
 }
 
-/// What the API said.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Header lines, names in lower case.
-    pub headers: Vec<(String, String)>,
-    /// Body; `Null` when there was none or it is not JSON.
-    pub body: serde_json::Value,
-}
-
-impl Answer {
-    /// The body, if the status is the expected one.
-    #[track_caller]
-    pub fn expect(self, status: u16) -> serde_json::Value {
-        assert_eq!(self.status, status, "{:#}", self.body);
-        self.body
-    }
-
-    /// The first header with this name, in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
-    }
-}
-
 /// A running or stopped `hubd`.
 #[derive(Debug)]
 pub struct Hub {
@@ -123,7 +99,7 @@ impl Hub {
                 "hubd ended:\n{}",
                 fs::read_to_string(self.folder.join("log")).unwrap()
             );
-            self.folder.join("api.sock").exists() && self.try_get("/readyz").is_some_and(|a| a.status == 200)
+            self.is_ready()
         });
     }
 
@@ -153,6 +129,12 @@ impl Hub {
         command.args(all.iter().skip(1)).args(["run", "--config"]).arg(self.folder.join("hub.yaml"));
         command.env("RUST_LOG", "info,hub_daemon=debug").env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         self.process = Some(Background::start(command.stdout(log.try_clone().unwrap()).stderr(log)));
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        let answer = self.try_send("GET", "/readyz", &serde_json::Value::Null, Duration::from_secs(10));
+        answer.is_some_and(|answer| answer.status == 200)
     }
 
     /// The daemon's process.
@@ -190,29 +172,31 @@ impl Hub {
     /// Asks the API with these headers and this body.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let output = self.curl(method, path, headers, body);
-        assert!(output.success(), "{method} {path}: {}", output.stderr);
-        answer(&output.stdout)
+        let limit = Duration::from_secs(10);
+        self.ask((method, path), headers, body, limit)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
     }
 
-    fn try_get(&self, path: &str) -> Option<Answer> {
-        let output = self.curl("GET", path, &[], "");
-        output.success().then(|| answer(&output.stdout))
+    /// The answer of a hub that may be none, or die of the question.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+        limit: Duration,
+    ) -> Option<Answer> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.ask((method, path), &[], &body, limit).ok()
     }
 
-    fn curl(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Output {
-        let mut curl = Command::new("curl");
-        let limit = (10 * patience()).to_string();
-        curl.args(["--silent", "--show-error", "--include", "--max-time", &limit, "--request", method]);
-        curl.arg("--unix-socket").arg(self.folder.join("api.sock"));
-        for (name, value) in headers {
-            curl.args(["--header", &format!("{name}: {value}")]);
-        }
-        if !body.is_empty() {
-            curl.args(["--header", "content-type: application/json", "--data-binary", "@-"]);
-        }
-        curl.arg(format!("http://hub{path}"));
-        command(&mut curl, body, Duration::from_secs(15))
+    fn ask(
+        &self,
+        what: (&str, &str),
+        headers: &[(&str, &str)],
+        body: &str,
+        limit: Duration,
+    ) -> anyhow::Result<Answer> {
+        http::ask(&self.socket(), what, headers, body, limit * patience())
     }
 
     /// The socket of the API.
@@ -264,32 +248,9 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-fn answer(text: &str) -> Answer {
-    let (mut head, mut body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
-    // An interim response comes before the real one.
-    while head.starts_with("HTTP/1.1 100") {
-        (head, body) = body.split_once("\r\n\r\n").unwrap_or((body, ""));
-    }
-    let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("0").parse().unwrap_or(0);
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
-        .collect();
-    Answer { status, headers, body: serde_json::from_str(body).unwrap_or_default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn answers_are_read() {
-        let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nLocation: /v1/x\r\n\r\n{\"a\":1}";
-        let answer = answer(text);
-        assert_eq!((answer.status, answer.header("location")), (201, Some("/v1/x")));
-        assert_eq!(answer.expect(201)["a"], 1);
-    }
 
     #[test]
     fn the_configuration_names_the_labs_own_paths() {

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Config, Server, Stopwatch, World, wait_until};
+use hub_tests::lab::{Answer, Config, Server, Stopwatch, World, wait_until};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::killpg;
 use nix::unistd::Pid;
@@ -186,13 +185,15 @@ impl Site {
 
     /// Sends a request about personas: status and body, 0 if nobody answered.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let mut curl = self.curl("10");
-        curl.args(["--request", method, "--data-binary", &body.to_string()]);
-        curl.args(["--header", "content-type: application/json", "--write-out", "\n%{http_code}"]);
-        let output = curl.arg(format!("http://hub/v1/personas{path}")).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
-        (status.parse().unwrap_or(0), serde_json::from_str(body).unwrap_or_default())
+        let path = format!("/v1/personas{path}");
+        let answer = self.world.hub.try_send(method, &path, body, Duration::from_secs(10));
+        answer.map_or((0, Value::Null), |answer| (answer.status, answer.body))
+    }
+
+    /// What the hub says of a persona, if it answers.
+    pub(crate) fn look(&self, path: &str) -> Option<Answer> {
+        let path = format!("/v1/personas{path}");
+        self.world.hub.try_send("GET", &path, &Value::Null, Duration::from_secs(10))
     }
 
     fn end_life(&mut self, held: u16, name: &str) {
@@ -207,7 +208,8 @@ impl Site {
         let mut allowed = 0;
         wait_until(&format!("{name}: the kernel holds what the hub says"), PATIENCE * 2, || {
             self.is_back();
-            let answer = self.world.hub.get("/v1/personas/p1");
+            // Who is killed may look alive for a moment.
+            let Some(answer) = self.look("/p1") else { return false };
             let wanted = match answer.status {
                 404 => 0,
                 _ => answer.body["definition"]["security_policies"][0]["port"][1].as_u64().unwrap_or(1),
@@ -253,8 +255,7 @@ impl Site {
     }
 
     fn has_ended(&self) -> bool {
-        let output = self.curl("2").arg("http://hub/v1/personas/p1").output().unwrap();
-        serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|view| view["state"] == "expired")
+        self.look("/p1").is_some_and(|answer| answer.body["state"] == "expired")
     }
 
     /// Starts the daemon, then once more without a fault.
@@ -266,7 +267,10 @@ impl Site {
         let words = ["strace"].into_iter().chain(filter).chain(words.iter().map(String::as_str));
         self.world.hub.launch_under(&words.collect::<Vec<_>>());
         let watch = Stopwatch::start();
-        while self.world.hub.process().is_running() && watch.elapsed() < PATIENCE && !self.is_ready() {
+        while self.world.hub.process().is_running()
+            && watch.elapsed() < PATIENCE
+            && !self.world.hub.is_ready()
+        {
             self.goes_on(name);
         }
         self.goes_on(name);
@@ -302,12 +306,6 @@ impl Site {
         });
     }
 
-    fn is_ready(&self) -> bool {
-        let mut curl = self.curl("1");
-        curl.args(["--fail", "http://hub/readyz"]).stdout(Stdio::null()).stderr(Stdio::null());
-        curl.status().unwrap().success()
-    }
-
     /// What the persona that nobody touches allows passes.
     #[track_caller]
     pub(crate) fn goes_on(&self, name: &str) {
@@ -328,12 +326,6 @@ impl Site {
     /// Whether the loaded program would let a packet to a port of the other persona pass.
     fn passes(&self, port: u16) -> bool {
         self.world.why(&format!("udp 192.0.2.10 10.100.1.10:{port}")).1
-    }
-
-    fn curl(&self, seconds: &str) -> Command {
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--max-time", seconds, "--unix-socket"]).arg(self.world.hub.socket());
-        curl
     }
 }
 

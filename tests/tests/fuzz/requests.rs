@@ -26,6 +26,7 @@ use hub_daemon::outputs::switches::SwitchLog;
 use hub_daemon::view::Snapshot;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// Method, path, content type and bodies that are taken.
@@ -171,6 +172,7 @@ struct Bench {
     requests: Vec<Request>,
     _closing: watch::Sender<bool>,
     _runtime: tokio::runtime::Runtime,
+    _folder: TempDir,
 }
 
 /// Time stands still, at the start of the run: a case depends on its bytes alone.
@@ -223,9 +225,8 @@ impl Bench {
     fn start() -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let folder = std::env::temp_dir().join(format!("hub-fuzz-requests-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let socket = folder.join("api.sock");
+        let folder = TempDir::new().unwrap();
+        let socket = folder.path().join("api.sock");
         let (commands, requested) = mpsc::channel(16);
         let (asks, asked) = mpsc::channel(1);
         let (snapshot, snapshots) = watch::channel(Arc::default());
@@ -238,7 +239,7 @@ impl Bench {
             reload,
             attachments: watch::channel(Vec::new()).1,
             reconcile: Arc::new(ReconcileStats::default()),
-            switches: Arc::new(SwitchLog::new(&folder)),
+            switches: Arc::new(SwitchLog::new(folder.path())),
             alerts: Alerts { views: watch::channel(Arc::default()).1, deliveries: Arc::default() },
             tracer: Arc::new(Tracer::detached()),
             started: now(),
@@ -255,6 +256,7 @@ impl Bench {
             requests: requests(),
             _closing: closing,
             _runtime: runtime,
+            _folder: folder,
         };
         bench.furnish();
         bench

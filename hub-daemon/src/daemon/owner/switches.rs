@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn lines_are_added_once_and_a_torn_one_stands_by_itself() {
-        let folder = std::env::temp_dir().join(format!("hub-switches-{}", std::process::id()));
-        let path = folder.join(FILE);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
         let read = || fs::read_to_string(&path).unwrap();
         let mut journal = Journal::new(&path);
         journal.append(&[entry("1"), entry("2")]).unwrap();
@@ -204,7 +204,6 @@ mod tests {
             .map(|entry| entry.id.0)
             .collect();
         assert_eq!((ids.join(","), text.lines().count()), ("1,2,3,4".to_owned(), 5));
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     /// Identities in a journal, by file: the oldest first.
@@ -222,8 +221,8 @@ mod tests {
 
     #[test]
     fn a_full_journal_is_put_aside_and_the_oldest_goes() {
-        let folder = std::env::temp_dir().join(format!("hub-switches-full-{}", std::process::id()));
-        let path = folder.join(FILE);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
         let mut journal = Journal { limit: 1_000, ..Journal::new(&path) };
         let append = |journal: &mut Journal, id: u32| journal.append(&[entry(&id.to_string())]).unwrap();
         // Lines of one length.
@@ -262,6 +261,5 @@ mod tests {
         append(&mut journal, end + 1);
         let last = numbers(end + 1..end + 2);
         assert_eq!(all(&path), [kept, last].concat());
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -150,22 +150,6 @@ fn fresh(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("hub-resolver-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
-
     fn ours() -> Vec<u8> {
         text(&["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()], &["red.example".into()])
     }
@@ -180,17 +164,17 @@ mod tests {
 
     #[test]
     fn every_kind_of_before_comes_back_exactly() {
-        let folder = Folder::new("kinds");
-        let path = folder.0.join("red/resolv.conf");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("red/resolv.conf");
         let restored = |before: &Before| {
             write(&path, &ours()).unwrap();
             assert!(restore(&path, before).unwrap());
             look(&path).unwrap()
         };
         assert_eq!(restored(&look(&path).unwrap()), Before::Absent { folder: false });
-        assert!(!folder.0.join("red").exists(), "the folder went too");
+        assert!(!folder.path().join("red").exists(), "the folder went too");
 
-        fs::create_dir(folder.0.join("red")).unwrap();
+        fs::create_dir(folder.path().join("red")).unwrap();
         assert_eq!(restored(&look(&path).unwrap()), Before::Absent { folder: true });
 
         fs::write(&path, b"nameserver 192.0.2.1\r\n# \xff no UTF-8, no line end").unwrap();
@@ -205,8 +189,8 @@ mod tests {
 
     #[test]
     fn what_somebody_else_wrote_since_is_left_alone() {
-        let folder = Folder::new("foreign");
-        let path = folder.0.join("resolv.conf");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
         let before = Before::Absent { folder: true };
         write(&path, &ours()).unwrap();
         fs::write(&path, "nameserver 192.0.2.7\n").unwrap();

@@ -199,17 +199,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_receiver_did_not_take_the_next_daemon_tells() {
-        let folder = std::env::temp_dir().join(format!("hub-webhooks-{}", std::process::id()));
-        drop(std::fs::remove_dir_all(&folder));
+        let folder = tempfile::tempdir().unwrap();
         // A port that nobody listens at yet.
         let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let url = crate::model::url::Url::parse(&format!("http://127.0.0.1:{port}/alerts")).unwrap();
         let hook = Webhook { url, ca: None, secret_file: None };
         let deliveries = Arc::new(Deliveries::default());
-        let files = || folder.read_dir().map(|found| found.flatten().collect::<Vec<_>>()).unwrap_or_default();
+        let files =
+            || folder.path().read_dir().map(|found| found.flatten().collect::<Vec<_>>()).unwrap_or_default();
         let kept = || files().first().map(|file| std::fs::read_to_string(file.path()).unwrap_or_default());
 
-        let first = Webhooks::start(std::slice::from_ref(&hook), &folder, &deliveries);
+        let first = Webhooks::start(std::slice::from_ref(&hook), folder.path(), &deliveries);
         first.send(&event("one"));
         first.send(&event("two"));
         while !kept().is_some_and(|kept| kept.contains("one") && kept.contains("two")) {
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(deliveries.delivered.get(), 0);
 
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let next = Webhooks::start(std::slice::from_ref(&hook), &folder, &deliveries);
+        let next = Webhooks::start(std::slice::from_ref(&hook), folder.path(), &deliveries);
         next.send(&event("three"));
         for expected in ["one", "two", "three"] {
             assert_eq!(hear(&listener).await, expected, "in the order of their times");
@@ -231,9 +231,8 @@ mod tests {
         }
         assert_eq!(deliveries.delivered.get(), 3);
         // Without the receiver its file goes, too.
-        drop(Webhooks::start(&[], &folder, &deliveries));
+        drop(Webhooks::start(&[], folder.path(), &deliveries));
         assert!(files().is_empty());
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

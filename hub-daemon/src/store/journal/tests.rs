@@ -3,6 +3,7 @@
 use std::fs;
 
 use jiff::Timestamp;
+use tempfile::TempDir;
 
 use crate::command::Command;
 use crate::document::read::persona_from_value;
@@ -16,17 +17,15 @@ use crate::store::{FILE, JOURNAL, OLD_JOURNAL, Store};
 struct Kept {
     hub: Hub,
     store: Store,
+    folder: TempDir,
 }
 
 impl Kept {
     /// Eight personas, stored whole: from here on there is a journal.
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("hub-journal-{name}-{}", std::process::id()));
-        if folder.exists() {
-            fs::remove_dir_all(&folder).unwrap();
-        }
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
         let hub = Hub::new(Config::default(), IdSource::new(3));
-        let mut kept = Self { hub, store: store(&folder) };
+        let mut kept = Self { hub, store: store(folder.path()), folder };
         for index in 0..8 {
             kept.create(index);
         }
@@ -64,7 +63,7 @@ impl Kept {
 
     /// What a daemon finds that starts now.
     fn found(&self) -> (State, Option<String>) {
-        let loaded = store(&self.store.folder).load().unwrap();
+        let loaded = store(self.folder.path()).load().unwrap();
         (loaded.state, loaded.trouble)
     }
 }
@@ -75,7 +74,7 @@ fn store(folder: &std::path::Path) -> Store {
 
 #[test]
 fn a_change_is_written_beside_the_file_and_read_with_it() {
-    let mut kept = Kept::new("change");
+    let mut kept = Kept::new();
     let whole = kept.bytes(FILE);
     kept.change(8);
     kept.delete(3);
@@ -87,7 +86,7 @@ fn a_change_is_written_beside_the_file_and_read_with_it() {
 
 #[test]
 fn a_journal_torn_at_any_byte_costs_nothing_that_was_answered() {
-    let mut kept = Kept::new("torn");
+    let mut kept = Kept::new();
     let first = kept.change(8);
     let answered = kept.bytes(JOURNAL).len();
     let second = kept.change(9);
@@ -106,11 +105,11 @@ fn a_journal_torn_at_any_byte_costs_nothing_that_was_answered() {
 
 #[test]
 fn a_restart_goes_on_behind_a_torn_journal() {
-    let mut kept = Kept::new("on");
+    let mut kept = Kept::new();
     kept.change(8);
     let whole = kept.bytes(JOURNAL);
     kept.write(JOURNAL, &[&whole[..], &whole[..20]].concat());
-    kept.store = store(&kept.store.folder);
+    kept.store = store(kept.folder.path());
     kept.store.load().unwrap();
     kept.change(9);
     kept.change(10);
@@ -119,7 +118,7 @@ fn a_restart_goes_on_behind_a_torn_journal() {
 
 #[test]
 fn a_torn_file_is_made_up_for_by_the_one_before_and_both_journals() {
-    let mut kept = Kept::new("both");
+    let mut kept = Kept::new();
     kept.change(8);
     // The next change is the last in this journal.
     (kept.store.room, kept.store.whole) = (1, 1);
@@ -137,14 +136,14 @@ fn a_torn_file_is_made_up_for_by_the_one_before_and_both_journals() {
 
 #[test]
 fn a_change_that_another_version_made_is_not_left_out() {
-    let mut kept = Kept::new("foreign");
+    let mut kept = Kept::new();
     kept.change(8);
     kept.change(9);
     let text = String::from_utf8(kept.bytes(JOURNAL)).unwrap();
     let at = text.rfind(r#""changes":{"#).unwrap() + r#""changes":{"#.len();
     let later = format!("{}\"novelty\":[1],{}", &text[..at], &text[at..]);
     kept.write(JOURNAL, later.as_bytes());
-    let said = store(&kept.store.folder).load().unwrap_err().to_string();
+    let said = store(kept.folder.path()).load().unwrap_err().to_string();
     assert!(
         said.contains("state.journal is whole") && said.contains("line 2: unknown field `novelty`"),
         "{said}"
@@ -156,7 +155,7 @@ fn a_change_that_another_version_made_is_not_left_out() {
 
 #[test]
 fn what_cannot_follow_ends_the_journal_and_is_told() {
-    let mut kept = Kept::new("gap");
+    let mut kept = Kept::new();
     let first = kept.change(8);
     let answered = kept.bytes(JOURNAL).len();
     kept.change(9);
@@ -177,12 +176,12 @@ fn what_cannot_follow_ends_the_journal_and_is_told() {
 
 #[test]
 fn a_journal_that_somebody_changed_is_left_for_a_whole_file() {
-    let mut kept = Kept::new("stranger");
+    let mut kept = Kept::new();
     kept.change(8);
     kept.write(JOURNAL, b"");
     kept.change(9);
     assert_eq!(kept.found(), (kept.hub.state(), None));
-    fs::remove_dir_all(&kept.store.folder).unwrap();
+    fs::remove_dir_all(kept.folder.path()).unwrap();
     kept.change(10);
     assert_eq!(kept.found(), (kept.hub.state(), None));
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
 use hub_common::detect::{
     DetectionKey, Detector, DetectorSet, RESPONSE_ALERT, RESPONSE_DROP, RESPONSE_QUARANTINE, Setting as Entry,
 };
@@ -16,6 +16,7 @@ use super::slots::Slots;
 use super::{MapFault, failure, take};
 use crate::desired::Desired;
 use crate::desired::shared_map::SharedMap;
+use crate::kernel::batch;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
@@ -46,14 +47,13 @@ impl DetectorMaps {
         let mut slots = Slots::new(1, DETECTOR_SETS);
         let (mut retired, mut found) = (Vec::new(), BTreeSet::new());
         if adopted {
-            for id in 1..=capacities.segments {
-                let slot =
-                    watched.get(&id, 0).map_err(|source| MapFault::Kernel { map: "WATCHED", source })?;
-                if slot != 0 {
+            batch::range(watched.map(), 1, capacities.segments, |id, named: &[u32]| {
+                for slot in named.iter().copied().filter(|slot| *slot != 0) {
                     found.insert(SegmentId(id));
                     retired.extend(slots.claim(slot, 1).then_some(slot));
                 }
-            }
+            })
+            .map_err(|error| MapFault::Kernel { map: "WATCHED", source: MapError::IoError(error) })?;
         }
         let (sets, fired) = (take(ebpf, "DETECTOR_SETS")?, take(ebpf, "DETECTIONS")?);
         let (places, live) = (BTreeMap::new(), BTreeMap::new());

@@ -206,11 +206,8 @@ impl Datapath {
 
     /// Segments that go on looking for addresses in quarantine.
     fn held(&mut self, desired: &Desired, clock: &Clock) -> BTreeSet<SegmentId> {
-        if self.segments.stop_quarantine(&desired.segments).is_empty() {
-            BTreeSet::new()
-        } else {
-            self.quarantine.held(clock.now())
-        }
+        let asked = self.segments.stop_quarantine(&desired.segments);
+        if asked.is_empty() { asked } else { self.quarantine.held(asked, clock.now()) }
     }
 
     /// Changes over segments whose policies on trial became the wanted ones, before anything else of a pass: one

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use hub_common::limits::NET_LINES;
 use hub_common::nets::{NETS_PER_LINE, NETS_SHORTER, NETS_SITES, NetLine, is_kept, line, network, site};
 use ipnet::Ipv6Net;
 
 use super::{MapFault, take};
+use crate::kernel::batch;
 use crate::model::SegmentId;
 
 const MAP: &str = "NETS";
@@ -30,9 +31,12 @@ impl Nets {
         let map: Array<_, NetLine> = take(ebpf, MAP)?;
         let mut lines = Lines::default();
         if adopted {
-            for (index, found) in (0..map.len()).zip(map.iter()) {
-                lines.adopt(index, found.map_err(kernel)?);
-            }
+            batch::range(map.map(), 0, map.len(), |index, found: &[NetLine]| {
+                for line in found {
+                    lines.adopt(index, *line);
+                }
+            })
+            .map_err(|error| kernel(MapError::IoError(error)))?;
         }
         Ok(Self { map, lines })
     }
@@ -44,7 +48,7 @@ impl Nets {
     }
 }
 
-fn kernel(source: aya::maps::MapError) -> MapFault {
+fn kernel(source: MapError) -> MapFault {
     MapFault::Kernel { map: MAP, source }
 }
 

@@ -14,7 +14,7 @@ use super::port_sets::PortSets;
 use super::signatures::Signatures;
 use super::slots::Slots;
 use super::{MapFault, take};
-use crate::kernel::batch::Store;
+use crate::kernel::batch::{self, Store};
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::model::policy::{Policy, Terms};
@@ -94,13 +94,13 @@ impl Policies {
     /// Claims the slots of live policies, and notes the version of every slot ever used, so that a flow
     /// stamped with an old word never meets that word again.
     fn adopt(&mut self, live: impl Iterator<Item = ((SegmentId, u8), u32)>) -> Result<(), MapFault> {
-        for slot in 1..self.map.len() {
-            let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
-            if policy.word != 0 {
+        batch::range(self.map.map(), 1, self.map.len(), |slot, policies: &[Compiled]| {
+            for policy in policies.iter().filter(|policy| policy.word != 0) {
                 self.versions.insert(slot, policy.word >> hub_common::limits::POLICY_SLOT_BITS);
                 self.shaped.insert(slot);
             }
-        }
+        })
+        .map_err(|error| kernel("POLICIES", MapError::IoError(error)))?;
         for (owner, word) in live {
             let slot = policy_slot(word);
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
@@ -113,9 +113,11 @@ impl Policies {
             let runs =
                 [(policy.ingress_first, policy.ingress_count), (policy.egress_first, policy.egress_count)];
             for (egress, (first, count)) in [false, true].into_iter().zip(runs) {
-                for slot in first..first.saturating_add(count) {
-                    let rule = self.rules.get(&slot, 0).map_err(|source| kernel("RULES", source))?;
-                    self.origins.adopt(owner, egress, &rule)?;
+                let mut rules = Vec::new();
+                batch::range(self.rules.map(), first, count, |_, found: &[Rule]| rules.extend(found))
+                    .map_err(|error| kernel("RULES", MapError::IoError(error)))?;
+                for rule in &rules {
+                    self.origins.adopt(owner, egress, rule)?;
                     self.signatures.adopt(word, rule.signature);
                 }
             }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use hub_common::address::Address;
 use hub_common::segment::V4_BLOCK;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -19,6 +19,7 @@ use super::nets::Nets;
 use super::slots::Slots;
 use super::{MapFault, failure, take};
 use crate::desired::shared_map::SharedMap;
+use crate::kernel::batch;
 use crate::kernel::load::Capacities;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
@@ -65,11 +66,13 @@ impl Prefixes {
     }
 
     fn adopt(&mut self) -> Result<(), MapFault> {
-        for index in 0..=u16::MAX {
-            let entry = self.root.get(&u32::from(index), 0).map_err(|source| kernel("V4_ROOT", source))?;
-            if entry == 0 {
-                continue;
-            }
+        let mut found = Vec::new();
+        batch::range(self.root.map(), 0, self.root.len(), |index, entries: &[u32]| {
+            let used = entries.first().filter(|entry| **entry != 0);
+            found.extend(used.and_then(|entry| Some((u16::try_from(index).ok()?, *entry))));
+        })
+        .map_err(|error| kernel("V4_ROOT", MapError::IoError(error)))?;
+        for (index, entry) in found {
             self.left.insert(index);
             let mut used = Vec::new();
             if entry & V4_BLOCK != 0 {
@@ -217,7 +220,7 @@ impl Prefixes {
     }
 }
 
-fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
+fn kernel(map: &'static str, source: MapError) -> MapFault {
     MapFault::Kernel { map, source }
 }
 

@@ -3,16 +3,19 @@
 //! What those put in is nobody's wish, so it stays until it ends or is released by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, IterableMap as _, MapData};
 use hub_common::address;
 use hub_common::set::QuarantineKey;
 use jiff::Timestamp;
 
 use super::{MapFault, failure, take};
 use crate::desired::shared_map::SharedMap;
+use crate::kernel::batch;
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
 use crate::reconcile::Report;
@@ -62,10 +65,20 @@ impl Quarantine {
         report
     }
 
-    /// Segments for which an address is in quarantine, whoever put it in.
-    pub(crate) fn held(&self, now_tick: u64) -> BTreeSet<SegmentId> {
-        let entries = self.map.iter().filter_map(Result::ok);
-        entries.filter(|(_, until)| *until > now_tick).map(|(key, _)| SegmentId(key.segment)).collect()
+    /// Those of `asked` for which an address is in quarantine, whoever put it in. Where the map cannot be read, that is
+    /// all of them.
+    pub(crate) fn held(&self, asked: BTreeSet<SegmentId>, now_tick: u64) -> BTreeSet<SegmentId> {
+        let mut held = BTreeSet::new();
+        let read = self.read(|key, until| {
+            held.extend(Some(SegmentId(key.segment)).filter(|id| until > now_tick && asked.contains(id)));
+        });
+        match read {
+            Ok(()) => held,
+            Err(error) => {
+                tracing::warn!(%error, "whom quarantine holds is not known: segments go on looking for them");
+                asked
+            }
+        }
     }
 
     /// Takes an address out, whoever put it in.
@@ -77,15 +90,68 @@ impl Quarantine {
 
     /// Takes out what has ended, and everything of segments that there are no longer.
     pub(crate) fn sweep(&mut self, now_tick: u64, is_live: impl Fn(SegmentId) -> bool) {
-        let entries: Vec<_> = self.map.iter().filter_map(Result::ok).collect();
-        for (key, until) in entries {
-            if until <= now_tick || !is_live(SegmentId(key.segment)) {
-                drop(self.map.remove(&key));
-            }
+        let mut gone = Vec::new();
+        let read = self.read(|key, until| {
+            gone.extend((until <= now_tick || !is_live(SegmentId(key.segment))).then_some(*key));
+        });
+        if let Err(error) = read.and_then(|()| batch::remove(self.map.map(), &gone)) {
+            tracing::warn!(%error, "what ended in quarantine stays until the next look");
         }
+    }
+
+    fn read(&self, mut each: impl FnMut(&QuarantineKey, u64)) -> io::Result<()> {
+        batch::entries(self.map.map(), |key, until: &[u64]| {
+            for until in until {
+                each(key, *until);
+            }
+            ControlFlow::Continue(())
+        })
     }
 }
 
 fn key(segment: SegmentId, address: IpAddr) -> QuarantineKey {
     QuarantineKey { segment: segment.0, pad: 0, address: address::of(address) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Maps need root; `cargo xtask test` says which tests it leaves out.
+    fn may_make_maps() -> bool {
+        nix::unistd::Uid::effective().is_root()
+            && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
+    }
+
+    /// What programs may do, the daemon may not: read.
+    const BPF_F_WRONLY: u32 = 1 << 4;
+
+    fn of(flags: u32) -> Quarantine {
+        let mut map = HashMap::create(16, flags).unwrap();
+        for (segment, until) in [(1, 50), (2, 10), (3, 50)] {
+            map.insert(key(SegmentId(segment), IpAddr::from([10, 0, 0, 1])), until, 0).unwrap();
+        }
+        Quarantine { map, ours: BTreeMap::new() }
+    }
+
+    #[test]
+    fn who_is_held_stays_so_where_nobody_can_say() {
+        if !may_make_maps() {
+            return;
+        }
+        let asked: BTreeSet<SegmentId> = [1, 2, 4].map(SegmentId).into();
+        assert_eq!(of(0).held(asked.clone(), 20), [SegmentId(1)].into(), "the time of 2 is over");
+        assert_eq!(of(BPF_F_WRONLY).held(asked.clone(), 20), asked);
+    }
+
+    #[test]
+    fn what_ended_goes_and_the_rest_stays() {
+        if !may_make_maps() {
+            return;
+        }
+        let mut quarantine = of(0);
+        quarantine.sweep(20, |segment| segment != SegmentId(3));
+        let left: Vec<u32> = quarantine.map.keys().map(|key| key.unwrap().segment).collect();
+        assert_eq!(left, [1]);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_EMPTY, Segment as Entry};
@@ -19,7 +19,7 @@ use super::{MapFault, grace, take};
 use crate::desired::queues::Shape;
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Segment, Trial};
-use crate::kernel::batch::Store;
+use crate::kernel::batch::{self, Store};
 use crate::kernel::clock::Clock;
 use crate::kernel::load::Capacities;
 use crate::model::{PersonaId, SegmentId};
@@ -73,12 +73,11 @@ impl Segments {
         let map: Array<_, Entry> = take(ebpf, "SEGMENTS")?;
         let mut found = BTreeMap::new();
         if adopted {
-            for id in 1..=capacities.segments {
-                let entry = map.get(&id, 0).map_err(kernel)?;
-                if entry.state != STATE_EMPTY {
-                    found.insert(SegmentId(id), entry);
-                }
-            }
+            batch::range(map.map(), 1, capacities.segments, |id, entries: &[Entry]| {
+                let used = entries.first().filter(|entry| entry.state != STATE_EMPTY);
+                found.extend(used.map(|entry| (SegmentId(id), *entry)));
+            })
+            .map_err(|error| kernel(MapError::IoError(error)))?;
         }
         let words = found.iter().flat_map(|(id, entry)| {
             (0..).zip(Standing::words(entry)).map(|(series, word)| ((*id, series), word))
