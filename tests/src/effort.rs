@@ -20,28 +20,37 @@ const MINUTES: &str = "HUB_SOAK_MINUTES";
 /// Which part of how many a long run does, `2/6`; unset does all.
 const PART: &str = "HUB_SOAK_PART";
 
+/// Words that pieces of a long run's work have; unset means all of them.
+const ONLY: &str = "HUB_SOAK_ONLY";
+
 /// A part of a long run's work. What is in one is in no other, whatever else there is to do, so that parts which
 /// are done one after the other add up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Part {
     number: u64,
     of: u64,
+    only: Vec<String>,
 }
 
 impl Part {
     /// The part that was asked for.
     pub fn asked() -> Self {
-        let Ok(text) = std::env::var(PART) else { return Self { number: 1, of: 1 } };
+        let only = std::env::var(ONLY).unwrap_or_default();
+        let only = only.split_whitespace().map(str::to_owned).collect();
+        let Ok(text) = std::env::var(PART) else { return Self { number: 1, of: 1, only } };
         let read =
             text.split_once('/').and_then(|(number, of)| Some((number.parse().ok()?, of.parse().ok()?)));
         let (number, of) = read.filter(|(number, of)| (1..=*of).contains(number)).unwrap_or_else(|| {
             panic!("{PART}={text}: write a part like 2/6");
         });
-        Self { number, of }
+        Self { number, of, only }
     }
 
     /// Whether a piece of work with this name is in it.
-    pub fn has(self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
+        if !self.only.iter().all(|words| words.split('|').any(|word| name.contains(word))) {
+            return false;
+        }
         // FNV-1a: the same in every run and on every machine.
         let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         let hash: u64 = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
@@ -107,12 +116,21 @@ mod tests {
     fn parts_are_about_equal_and_each_piece_is_in_one() {
         let mut sizes = [0; 6];
         for piece in 0..6_000 {
-            let has = |number: u64| Part { number, of: 6 }.has(&format!("Life bpf error=EIO {piece}"));
+            let part = |number: u64| Part { number, of: 6, only: Vec::new() };
+            let has = |number: u64| part(number).has(&format!("Life bpf error=EIO {piece}"));
             let parts: Vec<usize> = (0..6).filter(|part| has(*part as u64 + 1)).collect();
             assert_eq!(parts.len(), 1, "piece {piece}");
             sizes[parts[0]] += 1;
         }
         assert!(sizes.iter().all(|size| (900..1_100).contains(size)), "{sizes:?}");
-        assert!(Part { number: 1, of: 1 }.has("everything"));
+        assert!(Part { number: 1, of: 1, only: Vec::new() }.has("everything"));
+    }
+
+    #[test]
+    fn only_what_has_a_word_of_each_is_meant() {
+        let only = ["Life|Start", "ENOMEM"].map(str::to_owned).into();
+        let part = Part { number: 1, of: 1, only };
+        assert!(part.has("Start bpf ENOMEM"));
+        assert!(!part.has("Start bpf EPERM") && !part.has("Resize bpf ENOMEM"));
     }
 }

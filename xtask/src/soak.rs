@@ -29,6 +29,10 @@ pub(crate) struct Options {
     /// Of the faults of R4 and S26 a part alone, like 2/6: the parts add up to all
     #[arg(long)]
     part: Option<Part>,
+    /// Of the faults of R4 and S26 those whose description has one of each of these words, like 'Resize error=E2BIG'
+    /// or '"bpf" 381|382'
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// A goal with the test that shows it.
@@ -156,6 +160,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<ExitCode> {
         test.env("HUB_TEST_ROOT", "1").env("HUB_BIN_DIR", binaries);
         if let Some(part) = options.part {
             test.env("HUB_SOAK_PART", part.to_string());
+        }
+        if let Some(words) = &options.only {
+            test.env("HUB_SOAK_ONLY", words);
         }
         test.env("HUB_SOAK_MINUTES", options.minutes.to_string()).env("HUB_TEST_CYCLES", CYCLES);
         if !status(&mut test)?.success() {

@@ -260,7 +260,8 @@ fn strike(make: fn() -> Site, phases: &[What], few: Vec<Case>) {
             f64::from(u32::try_from(tried).unwrap()) * 60.0 / (seconds - counted)
         ),
     );
-    for what in phases {
+    assert!(!cases.is_empty(), "no fault is meant by these words");
+    for what in phases.iter().filter(|what| cases.iter().any(|case| case.what == **what)) {
         assert!(counts.struck(*what) > 0, "no fault met a call in a {what:?}");
     }
 }

@@ -51,6 +51,11 @@ use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Against, Failure, Report};
 
+/// How long a start that begins anew waits before it puts what was refused again: a kernel short of memory may have
+/// some then.
+const PATIENCE: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(50), Duration::from_millis(250)];
+
 /// What went wrong with a map.
 #[derive(Debug, thiserror::Error)]
 pub enum MapFault {
@@ -103,12 +108,14 @@ pub struct Datapath {
     connections: connections::Connections,
     /// Maps of before that programs of before still use.
     carry: Carry,
+    /// Programs of before judge by more than the maps of now have.
+    lacks: bool,
 }
 
 impl Datapath {
     /// Takes the maps of a loaded object and reads what an earlier run left in them.
     pub fn new(loaded: Loaded, capacities: &Capacities, hook: Hook) -> Result<Self, MapFault> {
-        let Loaded { mut ebpf, pins, adopted, carry, .. } = loaded;
+        let Loaded { mut ebpf, pins, adopted, carry, cold_start } = loaded;
         let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
         let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
         let small = small::Small::new(&mut ebpf)?;
@@ -139,6 +146,7 @@ impl Datapath {
             times,
             connections,
             carry,
+            lacks: cold_start.is_some(),
         })
     }
 
@@ -160,6 +168,36 @@ impl Datapath {
         clock: &Clock,
         failed: &mut BTreeSet<PersonaId>,
     ) -> Vec<Report> {
+        let before = failed.clone();
+        let (mut reports, mut changes) = self.put_tables(desired, inventory, clock, failed);
+        if std::mem::take(&mut self.lacks) {
+            // Who is refused here is cut off as soon as the programs of now come onto the ports.
+            for wait in PATIENCE {
+                if reports.iter().all(|report| report.failures.is_empty()) {
+                    break;
+                }
+                std::thread::sleep(wait);
+                failed.clone_from(&before);
+                let (again, more) = self.put_tables(desired, inventory, clock, failed);
+                (reports, changes) = (again, changes + more);
+            }
+        }
+        let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);
+        if changes + ports.put + ports.deleted > 0 {
+            reports.push(self.settings.classify_again());
+        }
+        reports.push(ports);
+        reports
+    }
+
+    /// Puts all that packets are judged by but the ports, and says how much of it leads them to segments.
+    fn put_tables(
+        &mut self,
+        desired: &Desired,
+        inventory: &Inventory,
+        clock: &Clock,
+        failed: &mut BTreeSet<PersonaId>,
+    ) -> (Vec<Report>, usize) {
         let mut reports = vec![self.settings.put(&desired.settings, inventory, clock)];
         reports.push(self.translations.put(desired, inventory));
         reports.push(self.detectors.put(&desired.detectors, clock));
@@ -185,13 +223,9 @@ impl Datapath {
         reports.push(self.small.put_gateways(desired));
         reports.push(self.small.put_failsafe(&desired.settings));
         let moved = self.prefixes.put(&prefixes);
-        let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);
-        let changes = [&moved, &ports, &peers].map(|report| report.put + report.deleted);
-        if changes.iter().sum::<usize>() > 0 {
-            reports.push(self.settings.classify_again());
-        }
-        reports.extend([peers, moved, ports]);
-        reports
+        let changes = [&moved, &peers].map(|report| report.put + report.deleted);
+        reports.extend([peers, moved]);
+        (reports, changes.iter().sum())
     }
 
     /// Puts the programs on the devices of tunnels in namespaces of others, as far as these are there.
