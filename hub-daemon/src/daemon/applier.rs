@@ -232,8 +232,7 @@ impl Applier {
         self.datapath.settle();
         self.network.switch(desired);
         let attachments = self.datapath.attachments();
-        let judged = |name: &&String| attachments.iter().any(|attachment| attachment.interface == **name);
-        let closed = desired.gates.iter().filter(|name| !judged(name)).cloned().collect();
+        let closed = desired.gates.iter().filter(|name| !self.datapath.judges(name)).cloned().collect();
         self.network.close_gates(&closed);
         self.network.put_paths(desired, &mut round);
         self.network.undo(desired, &round.failed);

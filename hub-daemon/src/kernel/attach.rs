@@ -3,6 +3,7 @@
 //! A link that an earlier run left pinned is given the new program atomically: no packet meets neither.
 //! Links are pinned as `<pins>/link/<ifindex>-<program>`. Kernels without TCX get filters: [`super::clsact`].
 
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -12,7 +13,7 @@ use aya::Ebpf;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 
 use super::clsact;
 use super::load::{self, LoadError};
@@ -38,6 +39,16 @@ pub enum AttachError {
     /// The kernel refused a filter.
     #[error(transparent)]
     Filter(#[from] NetlinkError),
+    /// The link of an earlier run cannot be used now. Its program stays.
+    #[error("take over the link of {program} on {interface}: {detail}")]
+    TakeOver {
+        /// Name of the program.
+        program: &'static str,
+        /// Name of the interface.
+        interface: String,
+        /// What the kernel said.
+        detail: String,
+    },
     /// The link cannot be kept.
     #[error("pin the link of {program} on {interface}: {detail}")]
     Pin {
@@ -52,7 +63,7 @@ pub enum AttachError {
 
 /// The innermost error, where the outer ones only name system calls; a hint where one helps.
 fn cause(error: &ProgramError) -> String {
-    let mut inner: &dyn std::error::Error = error;
+    let mut inner: &dyn Error = error;
     while let Some(source) = inner.source() {
         inner = source;
     }
@@ -169,6 +180,21 @@ pub fn attach_tc(
     Ok(())
 }
 
+/// Whether TC programs of the hub, of this run or of one before, judge both ways on an interface. No if nobody can say.
+pub fn is_judged(interface: &str, ifindex: u32) -> bool {
+    let by_link = |place: Place, kind| {
+        let found = SchedClassifier::query_tcx(interface, kind).map(|(_, found)| found);
+        found.is_ok_and(|found| found.iter().any(|one| one.name_as_str() == Some(place.program())))
+    };
+    let by_filter = |place| {
+        let found = Netlink::open().and_then(|mut netlink| clsact::find(&mut netlink, ifindex, place));
+        found.is_ok_and(|found| found.is_some())
+    };
+    [(Place::TcIn, TcAttachType::Ingress), (Place::TcOut, TcAttachType::Egress)]
+        .into_iter()
+        .all(|(place, kind)| by_link(place, kind) || by_filter(place))
+}
+
 /// Takes filters of ours off an interface, if any were put there.
 pub fn detach_filters(pins: &Path, ifindex: u32) -> Result<(), NetlinkError> {
     if clsact::marked(pins).contains(&ifindex) {
@@ -188,13 +214,25 @@ pub fn attach(
     let program = place.program();
     let failed = |source| AttachError::Attach { program, interface: interface.to_owned(), source };
     let path = place.link(pins, ifindex);
-    if let Ok(pinned) = PinnedLink::from_pin(&path) {
-        match take_over(ebpf, pinned, place) {
+    let stays = |error: &(dyn Error + 'static)| AttachError::TakeOver {
+        program,
+        interface: interface.to_owned(),
+        detail: said(error).map_or_else(|| error.to_string(), ToString::to_string),
+    };
+    match PinnedLink::from_pin(&path) {
+        Ok(pinned) => match take_over(ebpf, pinned, place) {
             Ok(()) => return Ok(()),
             // The interface it was on is gone; its index was given to another.
-            Err(error) => tracing::debug!(%error, path = %path.display(), "old link is dead"),
-        }
-        drop(fs::remove_file(&path));
+            Err(error) if is_dead(&*error) => {
+                tracing::debug!(%error, path = %path.display(), "old link is dead");
+                drop(fs::remove_file(&path));
+            }
+            // Without the program of before, packets would pass unjudged.
+            Err(error) => return Err(stays(&*error)),
+        },
+        Err(error) if said(&error).is_some_and(|said| said.kind() == io::ErrorKind::NotFound) => {}
+        // Beside the program of before, that of now would judge packets a second time.
+        Err(error) => return Err(stays(&error)),
     }
     let link: FdLink = match place {
         Place::Xdp => {
@@ -217,11 +255,29 @@ pub fn attach(
     Ok(())
 }
 
-fn pin_error(place: Place, interface: &str, error: &dyn std::error::Error) -> AttachError {
+fn pin_error(place: Place, interface: &str, error: &dyn Error) -> AttachError {
     AttachError::Pin { program: place.program(), interface: interface.to_owned(), detail: error.to_string() }
 }
 
-fn take_over(ebpf: &mut Ebpf, pinned: PinnedLink, place: Place) -> Result<(), Box<dyn std::error::Error>> {
+/// What the kernel said, in an error that only names system calls.
+fn said<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    loop {
+        match error.downcast_ref::<io::Error>() {
+            Some(said) => return Some(said),
+            None => error = error.source()?,
+        }
+    }
+}
+
+/// Whether a link could not be taken over because nothing is at its other end, or it is none of this place.
+fn is_dead(error: &(dyn Error + 'static)) -> bool {
+    let code = said(error).map(io::Error::raw_os_error);
+    code.is_none_or(|code| {
+        code.is_some_and(|code| [libc::ENOLINK, libc::ENODEV, libc::EINVAL].contains(&code))
+    })
+}
+
+fn take_over(ebpf: &mut Ebpf, pinned: PinnedLink, place: Place) -> Result<(), Box<dyn Error>> {
     let fd = FdLink::from(pinned);
     match place {
         Place::Xdp => {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::Silent;
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Config, Stopwatch, World, slowness};
+use hub_tests::lab::{Config, Stopwatch, World, slowness, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -171,6 +171,38 @@ fn a_table_of_another_layout_begins_empty_alone() {
         // The next start has nothing to say.
         site.restart(limits, false, name);
         assert_eq!(site.lost(), "", "{name}");
+    }
+    assert!(site.finish() > 0);
+}
+
+#[test]
+fn a_link_that_cannot_be_opened_now_keeps_the_program_of_before() {
+    if !root() {
+        return;
+    }
+    // Links of XDP are there on every kernel.
+    let mut site = Site::new(HOOKS[1]);
+    let links = site.pins().join("link").display().to_string();
+    for limits in [LIMITS[0], LIMITS[1]] {
+        let attached = site.attached();
+        assert!(site.world.hub.process().stop().success());
+        configure(&site.world, site.hook, limits);
+        let before = site.running();
+        site.world.router.sh(&format!("chmod 000 {links}/*"));
+        // Who owns a file may open it all the same, but for this.
+        site.world.hub.restart_under(&["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]);
+        let said = || site.world.hub.log().contains("take over the link of hub_");
+        wait_until("links were refused", PATIENCE, said);
+        site.goes_on("links that cannot be opened");
+        site.keeps_out("links that cannot be opened");
+        assert_eq!(site.running(), before, "the programs of before run, and no others");
+        site.world.router.sh(&format!("chmod 600 {links}/*"));
+        wait_until("the programs of now take their places", PATIENCE, || site.attached() == attached);
+        site.is_whole("links can be opened again");
+        assert!(site.running().iter().all(|program| !before.contains(program)));
+        site.goes_on("links can be opened again");
+        assert!(site.world.hub.process().stop().success());
+        site.world.hub.restart();
     }
     assert!(site.finish() > 0);
 }

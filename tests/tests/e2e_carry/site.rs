@@ -198,6 +198,28 @@ impl Site {
         }
     }
 
+    /// How many programs there are on ports, as the hub says.
+    pub(crate) fn attached(&self) -> usize {
+        self.world.hub.get("/v1/status").expect(200)["attachments"].as_array().unwrap().len()
+    }
+
+    /// Whether TC programs have links.
+    fn has_links(&self) -> bool {
+        let pinned = fs::read_dir(self.pins().join("link")).unwrap().flatten();
+        pinned.map(|link| link.file_name().into_string().unwrap()).any(|name| name.ends_with("hub_tc_in"))
+    }
+
+    /// Numbers of the programs on links of both ports.
+    pub(crate) fn running(&self) -> Vec<u64> {
+        let of = |port: &str| {
+            // Kernels without such links have filters, which are not pinned.
+            let tc = [TcAttachType::Ingress, TcAttachType::Egress]
+                .map(|side| if self.has_links() { self.programs(port, side) } else { Vec::new() });
+            [tc.concat(), self.ids(&format!("ip -details link show {port}"))].concat()
+        };
+        [of("up0"), of("seg0")].concat()
+    }
+
     fn programs(&self, port: &str, side: TcAttachType) -> Vec<u64> {
         let (_, found) = self.world.router.within(|| SchedClassifier::query_tcx(port, side)).unwrap();
         found.iter().map(|program| program.id().into()).collect()

@@ -108,21 +108,23 @@ impl Carry {
 
     /// Adds what a daemon that died left, and removes what is of no use.
     fn find(&mut self, pins: &Path, shapes: &[Shape]) -> io::Result<()> {
+        let open = |path: &Path| MapData::from_pin(path).map_err(from_map);
         for pin in entries(&self.folder)? {
             if self.sources.iter().any(|source| source.pin == pin) {
                 continue;
             }
             let name = pin.file_name().and_then(|name| name.to_str()?.rsplit_once('-')).map(|(name, _)| name);
             let shape = shapes.iter().find(|shape| Some(shape.name) == name);
-            let found = shape.and_then(|shape| {
-                let (old, new) =
-                    (MapData::from_pin(&pin).ok()?, MapData::from_pin(pins.join(shape.name)).ok()?);
-                let (info, now) = (old.info().ok()?, new.info().ok()?);
-                let fits = Form::of(&info)?.has_layout(&shape.form) && info.id() != now.id();
+            // One that cannot be read now is not one of no use.
+            let found = shape.map(|shape| -> io::Result<Option<Source>> {
+                let (old, new) = (open(&pin)?, open(&pins.join(shape.name))?);
+                let (info, now) = (old.info().map_err(from_map)?, new.info().map_err(from_map)?);
+                let fits = Form::of(&info).is_some_and(|form| form.has_layout(&shape.form));
                 let (shape, id, noted) = (*shape, info.id(), Noted::default());
-                fits.then(|| Source { shape, id, old, new, pin: pin.clone(), noted })
+                let is_of_use = fits && id != now.id();
+                Ok(is_of_use.then(|| Source { shape, id, old, new, pin: pin.clone(), noted }))
             });
-            match found {
+            match found.transpose()?.flatten() {
                 Some(source) => self.sources.push(source),
                 None => fs::remove_file(&pin)?,
             }

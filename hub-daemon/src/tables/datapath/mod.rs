@@ -333,6 +333,11 @@ impl Datapath {
         self.ports.unseen_ends()
     }
 
+    /// Whether programs judge what passes a port.
+    pub fn judges(&self, port: &str) -> bool {
+        self.ports.judges(port) || self.tunnels.judges(port)
+    }
+
     /// Where programs run.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.ports.attachments().into_iter().chain(self.tunnels.attachments()).collect()

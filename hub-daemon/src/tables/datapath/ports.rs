@@ -17,7 +17,7 @@ use super::{MapFault, take};
 use crate::command::{Inventory, Link};
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Port, Role, Translation, View, Xdp};
-use crate::kernel::attach::{self, Hook, Place};
+use crate::kernel::attach::{self, AttachError, Hook, Place};
 use crate::kernel::batch::from_map;
 use crate::kernel::netlink::Netlink;
 use crate::kernel::{clsact, ethtool};
@@ -47,6 +47,8 @@ pub struct Ports {
     programs: BTreeMap<&'static str, u32>,
     /// Whether ports that an earlier run left were looked at.
     swept: bool,
+    /// Ports where programs of now could not be put, and those of an earlier run judge packets.
+    before: BTreeSet<String>,
 }
 
 impl Ports {
@@ -55,7 +57,13 @@ impl Ports {
         let programs = Place::ALL.iter().filter_map(|place| Some((place.program(), place.program_id(ebpf)?)));
         let programs = programs.collect();
         let map = take(ebpf, "PORTS")?;
-        Ok(Self { map, live: BTreeMap::new(), hook, fallbacks: BTreeMap::new(), programs, swept: false })
+        let (live, fallbacks, before) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Ok(Self { map, live, hook, fallbacks, programs, swept: false, before })
+    }
+
+    /// Whether programs of the hub judge what passes a port.
+    pub fn judges(&self, name: &str) -> bool {
+        self.live.contains_key(name) || self.before.contains(name)
     }
 
     /// Ports where XDP was wanted and does not run: interface and reason.
@@ -103,6 +111,10 @@ impl Ports {
             let Some(link) = inventory.links.get(name) else { continue };
             let translated = if is_translated(port, desired) { PORT_TRANSLATED } else { 0 };
             let put = self.put_one(ebpf, pins, name, port, link, translated);
+            self.before.remove(name);
+            if put.is_err() && !self.live.contains_key(name) && attach::is_judged(name, link.ifindex) {
+                self.before.insert(name.clone());
+            }
             report.note(put, || format!("port {name}"), None);
         }
         if !self.swept {
@@ -155,9 +167,14 @@ impl Ports {
         self.fallbacks.remove(name);
         let mut runs_xdp = false;
         if xdp {
-            let attached = ethtool::leave_tags(name).map_err(|error| error.to_string()).and_then(|()| {
-                attach::attach(ebpf, pins, name, link.ifindex, Place::Xdp).map_err(|error| error.to_string())
-            });
+            let attached = match ethtool::leave_tags(name) {
+                Err(error) => Err(error.to_string()),
+                Ok(()) => match attach::attach(ebpf, pins, name, link.ifindex, Place::Xdp) {
+                    // The program of before judges by what was there before, until this works.
+                    Err(error @ AttachError::TakeOver { .. }) => return Err(error.to_string()),
+                    attached => attached.map_err(|error| error.to_string()),
+                },
+            };
             match attached {
                 Ok(()) => {
                     runs_xdp = true;
