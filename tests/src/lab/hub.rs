@@ -172,7 +172,7 @@ impl Hub {
     /// Asks the API with these headers and this body.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(20);
         self.ask((method, path), headers, body, limit)
             .unwrap_or_else(|error| panic!("{method} {path}: {error:#}"))
     }
