@@ -46,6 +46,11 @@ impl Part {
         Self { number, of, only }
     }
 
+    /// Whether only pieces with some words are meant.
+    pub const fn is_narrowed(&self) -> bool {
+        !self.only.is_empty()
+    }
+
     /// Whether a piece of work with this name is in it.
     pub fn has(&self, name: &str) -> bool {
         if !self.only.iter().all(|words| words.split('|').any(|word| name.contains(word))) {

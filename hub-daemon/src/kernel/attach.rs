@@ -63,11 +63,7 @@ pub enum AttachError {
 
 /// The innermost error, where the outer ones only name system calls; a hint where one helps.
 fn cause(error: &ProgramError) -> String {
-    let mut inner: &dyn Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    let text = inner.to_string();
+    let text = innermost(error).to_string();
     if text.contains("os error 16") {
         return format!("{text}: another program is there; it stays, and TC judges this port's packets");
     }
@@ -217,7 +213,7 @@ pub fn attach(
     let stays = |error: &(dyn Error + 'static)| AttachError::TakeOver {
         program,
         interface: interface.to_owned(),
-        detail: said(error).map_or_else(|| error.to_string(), ToString::to_string),
+        detail: innermost(error).to_string(),
     };
     match PinnedLink::from_pin(&path) {
         Ok(pinned) => match take_over(ebpf, pinned, place) {
@@ -259,22 +255,24 @@ fn pin_error(place: Place, interface: &str, error: &dyn Error) -> AttachError {
     AttachError::Pin { program: place.program(), interface: interface.to_owned(), detail: error.to_string() }
 }
 
-/// What the kernel said, in an error that only names system calls.
-fn said<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
-    loop {
-        match error.downcast_ref::<io::Error>() {
-            Some(said) => return Some(said),
-            None => error = error.source()?,
-        }
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
     }
+    error
+}
+
+/// What the kernel said, in an error that only names system calls.
+fn said<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    innermost(error).downcast_ref()
 }
 
 /// Whether a link could not be taken over because nothing is at its other end, or it is none of this place.
 fn is_dead(error: &(dyn Error + 'static)) -> bool {
-    let code = said(error).map(io::Error::raw_os_error);
-    code.is_none_or(|code| {
-        code.is_some_and(|code| [libc::ENOLINK, libc::ENODEV, libc::EINVAL].contains(&code))
-    })
+    let is_so = |said: &io::Error| {
+        [libc::ENOLINK, libc::ENODEV, libc::EINVAL].map(Some).contains(&said.raw_os_error())
+    };
+    said(error).is_none_or(is_so)
 }
 
 fn take_over(ebpf: &mut Ebpf, pinned: PinnedLink, place: Place) -> Result<(), Box<dyn Error>> {

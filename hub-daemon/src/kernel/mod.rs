@@ -45,3 +45,9 @@ mod traced;
 mod ways;
 mod why;
 pub mod wireguard;
+
+/// Maps need root; `cargo xtask test` says which tests it leaves out.
+#[cfg(test)]
+pub(crate) fn may_make_maps() -> bool {
+    nix::unistd::Uid::effective().is_root() && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
+}

@@ -216,6 +216,7 @@ fn a_fault_in_a_switch_leaves_one_personality_whole() {
     let faults = if is_long() { all(&places) } else { few(&places) };
     let (planned, part) = (faults.len(), Part::asked());
     let faults: Vec<Fault> = faults.into_iter().filter(|fault| part.has(&format!("{fault:?}"))).collect();
+    assert!(!faults.is_empty(), "no fault is meant by these words");
     let turns = Turns::default();
     let ends = std::thread::scope(|scope| {
         let (turns, faults) = (&turns, faults.as_slice());

@@ -1,13 +1,9 @@
 //! Batches against the kernel, and against the slow way through the same maps.
 
 use super::*;
+use crate::kernel::may_make_maps;
 use aya::maps::{Array, HashMap, IterableMap as _, PerCpuHashMap, PerCpuValues};
 use std::collections::BTreeMap;
-
-/// Maps need root; `cargo xtask test` says which tests it leaves out.
-fn may_make_maps() -> bool {
-    nix::unistd::Uid::effective().is_root() && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
-}
 
 fn read(map: &MapData) -> [BTreeMap<u32, u64>; 2] {
     let mut found = [BTreeMap::new(), BTreeMap::new()];

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, IterableMap as _, MapData, MapError};
+use aya::maps::{Array, HashMap, IterableMap as _, MapData};
 use hub_common::detect::{
     DetectionKey, Detector, DetectorSet, RESPONSE_ALERT, RESPONSE_DROP, RESPONSE_QUARANTINE, Setting as Entry,
 };
 use hub_common::limits::DETECTOR_SETS;
 
 use super::slots::Slots;
-use super::{MapFault, failure, take};
+use super::{MapFault, failure, fault, take};
 use crate::desired::Desired;
 use crate::desired::shared_map::SharedMap;
 use crate::kernel::batch;
@@ -53,7 +53,7 @@ impl DetectorMaps {
                     retired.extend(slots.claim(slot, 1).then_some(slot));
                 }
             })
-            .map_err(|error| MapFault::Kernel { map: "WATCHED", source: MapError::IoError(error) })?;
+            .map_err(fault("WATCHED"))?;
         }
         let (sets, fired) = (take(ebpf, "DETECTOR_SETS")?, take(ebpf, "DETECTIONS")?);
         let (places, live) = (BTreeMap::new(), BTreeMap::new());

@@ -31,11 +31,13 @@ pub mod translations;
 mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use aya::Ebpf;
+use aya::maps::MapError;
 use hub_common::segment::Peer;
 use hub_common::trace::TraceFilter;
 use ipnet::IpNet;
@@ -65,7 +67,7 @@ pub enum MapFault {
         /// Name of the map.
         map: &'static str,
         /// What aya said.
-        source: aya::maps::MapError,
+        source: MapError,
     },
     /// There is no room.
     #[error("map {map} is full at {capacity} entries: raise `limits` in hub.yaml")]
@@ -83,10 +85,15 @@ pub enum MapFault {
 /// Takes a typed map out of the object.
 pub(crate) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault>
 where
-    M: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+    M: TryFrom<aya::maps::Map, Error = MapError>,
 {
     let map = ebpf.take_map(name).ok_or(MapFault::Missing(name))?;
     M::try_from(map).map_err(|source| MapFault::Kernel { map: name, source })
+}
+
+/// What the kernel said of a map that was read or written in batches.
+pub(crate) fn fault(map: &'static str) -> impl FnOnce(io::Error) -> MapFault {
+    move |error| MapFault::Kernel { map, source: MapError::IoError(error) }
 }
 
 /// All maps that the daemon writes.

@@ -11,7 +11,7 @@ use hub_common::limits::NET_LINES;
 use hub_common::nets::{NETS_PER_LINE, NETS_SHORTER, NETS_SITES, NetLine, is_kept, line, network, site};
 use ipnet::Ipv6Net;
 
-use super::{MapFault, take};
+use super::{MapFault, fault, take};
 use crate::kernel::batch;
 use crate::model::SegmentId;
 
@@ -36,7 +36,7 @@ impl Nets {
                     lines.adopt(index, *line);
                 }
             })
-            .map_err(|error| kernel(MapError::IoError(error)))?;
+            .map_err(fault(MAP))?;
         }
         Ok(Self { map, lines })
     }

@@ -13,7 +13,7 @@ use super::origins::Origins;
 use super::port_sets::PortSets;
 use super::signatures::Signatures;
 use super::slots::Slots;
-use super::{MapFault, take};
+use super::{MapFault, fault, take};
 use crate::kernel::batch::{self, Store};
 use crate::kernel::clock::Clock;
 use crate::model::SegmentId;
@@ -100,7 +100,7 @@ impl Policies {
                 self.shaped.insert(slot);
             }
         })
-        .map_err(|error| kernel("POLICIES", MapError::IoError(error)))?;
+        .map_err(fault("POLICIES"))?;
         for (owner, word) in live {
             let slot = policy_slot(word);
             let policy = self.map.get(&slot, 0).map_err(|source| kernel("POLICIES", source))?;
@@ -115,7 +115,7 @@ impl Policies {
             for (egress, (first, count)) in [false, true].into_iter().zip(runs) {
                 let mut rules = Vec::new();
                 batch::range(self.rules.map(), first, count, |_, found: &[Rule]| rules.extend(found))
-                    .map_err(|error| kernel("RULES", MapError::IoError(error)))?;
+                    .map_err(fault("RULES"))?;
                 for rule in &rules {
                     self.origins.adopt(owner, egress, rule)?;
                     self.signatures.adopt(word, rule.signature);

@@ -17,7 +17,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::nets::Nets;
 use super::slots::Slots;
-use super::{MapFault, failure, take};
+use super::{MapFault, failure, fault, take};
 use crate::desired::shared_map::SharedMap;
 use crate::kernel::batch;
 use crate::kernel::load::Capacities;
@@ -71,7 +71,7 @@ impl Prefixes {
             let used = entries.first().filter(|entry| **entry != 0);
             found.extend(used.and_then(|entry| Some((u16::try_from(index).ok()?, *entry))));
         })
-        .map_err(|error| kernel("V4_ROOT", MapError::IoError(error)))?;
+        .map_err(fault("V4_ROOT"))?;
         for (index, entry) in found {
             self.left.insert(index);
             let mut used = Vec::new();

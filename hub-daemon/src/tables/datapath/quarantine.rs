@@ -116,12 +116,7 @@ fn key(segment: SegmentId, address: IpAddr) -> QuarantineKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Maps need root; `cargo xtask test` says which tests it leaves out.
-    fn may_make_maps() -> bool {
-        nix::unistd::Uid::effective().is_root()
-            && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
-    }
+    use crate::kernel::may_make_maps;
 
     /// What programs may do, the daemon may not: read.
     const BPF_F_WRONLY: u32 = 1 << 4;

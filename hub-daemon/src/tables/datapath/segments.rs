@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aya::Ebpf;
-use aya::maps::{Array, IterableMap as _, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues};
+use aya::maps::{Array, IterableMap as _, MapData, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::Reason;
 use hub_common::segment::{SEGMENT_QUARANTINE, SEGMENT_SHAPED, STATE_EMPTY, Segment as Entry};
 use hub_common::stats::{DropKey, Hits, SegmentCounters, WOULD_DROP};
 use jiff::Timestamp;
 
-use super::entry::{close, compose, kernel, set};
+use super::entry::{close, compose, set};
 use super::policies::Policies;
 use super::shapes::compiled;
 use super::standing::{Slot, Standing, Wish};
-use super::{MapFault, grace, take};
+use super::{MapFault, fault, grace, take};
 use crate::desired::queues::Shape;
 use crate::desired::shared_map::SharedMap;
 use crate::desired::{Desired, Segment, Trial};
@@ -77,7 +77,7 @@ impl Segments {
                 let used = entries.first().filter(|entry| entry.state != STATE_EMPTY);
                 found.extend(used.map(|entry| (SegmentId(id), *entry)));
             })
-            .map_err(|error| kernel(MapError::IoError(error)))?;
+            .map_err(fault("SEGMENTS"))?;
         }
         let words = found.iter().flat_map(|(id, entry)| {
             (0..).zip(Standing::words(entry)).map(|(series, word)| ((*id, series), word))

@@ -7,16 +7,15 @@
 mod ticks;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, IterableMap as _, MapData, MapError};
+use aya::maps::{HashMap, IterableMap as _, MapData};
 use hub_common::set::{SET_KEY_BITS, SetKey};
 
-use super::{MapFault, failure, take};
+use super::{MapFault, failure, fault, take};
 use crate::desired::shared_map::SharedMap;
 use crate::kernel::batch;
 use crate::kernel::clock::Clock;
@@ -155,10 +154,6 @@ fn note(report: &mut Report, error: &MapFault) {
 }
 
 /// What the kernel said of a map.
-fn fault(map: &'static str) -> impl FnOnce(io::Error) -> MapFault {
-    move |error| MapFault::Kernel { map, source: MapError::IoError(error) }
-}
-
 fn key((segment, set): Name, address: [u8; 16]) -> SetKey {
     SetKey { segment: segment.0, set, address }
 }

@@ -1,12 +1,8 @@
 //! Copies in the kernel, and what changes meanwhile.
 
 use super::*;
+use crate::kernel::may_make_maps;
 use aya::maps::{Array, HashMap, IterableMap as _, PerCpuArray, PerCpuHashMap, PerCpuValues};
-
-/// Maps need root; `cargo xtask test` says which tests it leaves out.
-fn may_make_maps() -> bool {
-    nix::unistd::Uid::effective().is_root() && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
-}
 
 /// A connection: its last tick and something else.
 type Connection = [u64; 2];
