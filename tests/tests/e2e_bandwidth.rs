@@ -23,21 +23,24 @@ const LATENCY_MS: f64 = 50.0;
 type Way<'a> = (&'a Space, &'a Space, IpAddr);
 
 /// `p0` is behind `seg0` and `seg1`, and has a peer behind `seg2`: two interfaces each way.
-fn spread() -> World {
+fn spread(fields: &Value) -> World {
     let world = World::new(3);
     let range = |number: usize| json!([format!("10.100.{number}.0/24"), format!("fd00:100:{number}::/64")]);
     let both =
         [range(0), range(1)].iter().flat_map(|range| range.as_array().unwrap().clone()).collect::<Value>();
     let placed = |number: usize| json!({"name": format!("seg{number}"), "prefixes": range(number)});
-    let definition = json!({
+    let mut definition = json!({
         "name": "p0",
         "ip_range": both,
         "interfaces": [placed(0), placed(1)],
         "qos": {"bandwidth": "20Mbps", "latency": "50ms"},
         "peers": ["p2"],
     });
-    world.hub.send("POST", "/v1/personas", &definition);
-    world.hub.send("POST", "/v1/personas", &World::definition(2, &json!({"peers": ["p0"]})));
+    for (key, value) in fields.as_object().unwrap() {
+        definition[key] = value.clone();
+    }
+    world.hub.send("POST", "/v1/personas", &definition).expect(201);
+    world.hub.send("POST", "/v1/personas", &World::definition(2, &json!({"peers": ["p0"]}))).expect(201);
     world.active("p0");
     world.active("p2");
     world
@@ -78,7 +81,7 @@ fn several_interfaces_share_a_bandwidth() {
     if !root() {
         return;
     }
-    let world = spread();
+    let world = spread(&json!({}));
     let seconds = Effort::new(4, 10).amount();
     for v4 in FAMILIES {
         for inward in [true, false] {
@@ -111,7 +114,7 @@ fn one_of_several_interfaces_has_all_of_the_bandwidth_and_its_queue() {
     if !root() {
         return;
     }
-    let world = spread();
+    let world = spread(&json!({}));
     let seconds = Effort::new(4, 10).amount();
     for v4 in FAMILIES {
         for inward in [true, false] {
@@ -145,6 +148,60 @@ fn one_of_several_interfaces_has_all_of_the_bandwidth_and_its_queue() {
                 times.len() > 36 && longest <= LATENCY_MS + quiet + 2.0
             });
             assert!(found, "IPv4 {v4}, inward {inward}: pings wait for longer than the latency");
+        }
+    }
+}
+
+/// Port of a conversation.
+const SPEECH: u16 = 5_221;
+
+#[test]
+fn speech_goes_before_bulk_where_interfaces_share_a_bandwidth() {
+    if !root() {
+        return;
+    }
+    let rule = |protocol: &str, class: &str| json!({"direction": "both", "protocol": protocol, "action": "allow", "priority": class});
+    let spoken = ["tcp", "udp"].map(|protocol| {
+        let mut rule = rule(protocol, "voice");
+        rule["port"] = json!(SPEECH);
+        rule
+    });
+    let [tcp, udp] = spoken;
+    let world = spread(&json!({"security_policies": [tcp, udp, rule("icmp", "voice"), rule("any", "bulk")]}));
+    let seconds = Effort::new(6, 20).amount();
+    let speak = |(from, to, target): Way<'_>| {
+        let end =
+            iperf(from, to, target, SPEECH, &format!("--udp --bitrate 1M --length 200 --time {seconds}"));
+        ["lost_packets", "packets"].map(|name| end["sum"][name].as_u64().unwrap())
+    };
+    let bulk = |(from, to, target): Way<'_>, port: u16| {
+        arrived(from, to, target, port, &format!("--udp --bitrate 40M --length 1200 --time {}", seconds + 3))
+    };
+    for v4 in FAMILIES {
+        for inward in [true, false] {
+            let both = ways(&world, inward, v4);
+            let before = world.dropped("p0", "policed");
+            let (flooded, [lost, said], times) = std::thread::scope(|scope| {
+                let flooding = scope.spawn(|| at_once(both, bulk));
+                std::thread::sleep(Duration::from_secs(2));
+                let speaking = scope.spawn(|| speak(both[0]));
+                let times = ping(both[1].0, both[1].2, 40);
+                (flooding.join().unwrap(), speaking.join().unwrap(), times)
+            });
+            let [first, second] = flooded;
+            let longest = quantile(&times, 90);
+            figure(
+                "P9",
+                &format!(
+                    "speech beside {first:.1} + {second:.1} Mbit/s of bulk, IPv4 {v4}, inward {inward}: {lost} of \
+                     {said} packets lost, {} of 40 pings answered, 90 of 100 within {longest:.1} ms",
+                    times.len()
+                ),
+            );
+            assert!(first + second < RATE * 1.05, "bulk: {first} and {second} Mbit/s");
+            assert!(world.dropped("p0", "policed") > before + 1_000, "nothing was capped");
+            assert!(said > 1_000 && lost == 0, "{lost} of {said} packets of speech are lost");
+            assert!(times.len() == 40 && longest < 5.0, "speech waits: {times:?}");
         }
     }
 }
