@@ -232,6 +232,7 @@ impl Hub {
                 self.config = *config;
                 (self.shown, self.kept) = (None, None);
                 self.revision += 1;
+                self.rank_all(now);
                 self.lay_anew(now);
                 Ok(Reply::Done)
             }

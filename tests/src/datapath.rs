@@ -61,9 +61,11 @@ const SIZES: [(&str, u32); 7] = [
     ("FLOWS_BEGUN", 1_024),
 ];
 
-/// Size of `struct __sk_buff`, and where `tstamp` is in it.
+/// Size of `struct __sk_buff`, and where some of its fields are.
 const SKB_BYTES: usize = 192;
 const SKB_TSTAMP: usize = 152;
+const SKB_GSO_SEGS: usize = 164;
+const SKB_GSO_SIZE: usize = 176;
 /// Longest frame that a run gives back.
 const FRAME_BYTES: usize = 16_384;
 /// A frame grows by less than this.
@@ -121,6 +123,17 @@ impl DataPath {
             program.test_run(TestRunOptions { ctx_out: Some(&mut after), ..options })
         });
         (ran, u64::from_ne_bytes(after[SKB_TSTAMP..SKB_TSTAMP + 8].try_into().unwrap()))
+    }
+
+    /// As [`DataPath::run_tc`] on a super-packet that comes in: so many segments with so many bytes of payload each.
+    pub fn run_tc_super(&self, port: u32, frame: &[u8], (segments, size_bytes): (u32, u32)) -> Run {
+        let program = self.classifier("hub_tc_in");
+        let mut context = [0; SKB_BYTES];
+        let fields = [(40, port), (SKB_GSO_SEGS, segments), (SKB_GSO_SIZE, size_bytes)];
+        for (at, value) in fields {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
+        run(frame, &context, |options| program.test_run(options))
     }
 
     /// Whether the kernel builds an skb of this frame for a test: not without the whole fixed IP header, and

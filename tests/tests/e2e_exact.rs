@@ -161,7 +161,12 @@ fn open() -> Value {
 
 /// A world whose member takes TCP on port 7000; super-packets reach the hub from outside if `bulk`.
 fn world(bulk: bool) -> (World, Background) {
-    let world = World::new(1);
+    world_with(bulk, "")
+}
+
+/// The same, with further lines in `hub.yaml`.
+fn world_with(bulk: bool, lines: &str) -> (World, Background) {
+    let world = World::with(1, lines);
     offloads(&world.outside, "eth0", bulk);
     // What the hub sends to the member and what the member sends is cut to packets of a wire: the hub sees
     // super-packets on the way in, the capture behind it does not.
@@ -211,6 +216,23 @@ fn open_ports_are_counted_to_the_byte() {
             world.replace(0, &json!({"security_policies": open(), "tracking": "needed"}));
             let wire = Capture::start(&world, &world.members[0], "eth0", "tcp port 7000");
             transfer(&world, &Way { is_tracked: false, ..inward(&world, v4) }, &wire);
+        }
+    }
+}
+
+#[test]
+fn filters_of_clsact_count_to_the_byte() {
+    if !root() {
+        return;
+    }
+    for bulk in [false, true] {
+        for v4 in FAMILIES {
+            let (world, _server) = world_with(bulk, "attach: {tc: clsact}");
+            for port in ["up0", "seg0"] {
+                assert!(world.router.hangs_on_filters(port), "{port}");
+            }
+            let wire = Capture::start(&world, &world.members[0], "eth0", "tcp port 7000");
+            transfer(&world, &inward(&world, v4), &wire);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
 use hub_tests::lab::world::{FAMILIES, gateway, gateway_outside, member_at, outside_at};
-use hub_tests::lab::{Space, World, echoes, wait_until};
+use hub_tests::lab::{Config, Space, World, echoes, wait_until};
 use hub_tests::root;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -86,6 +86,30 @@ fn masqueraded_connections_survive_the_daemon() {
     }
     for v4 in FAMILIES {
         member.expect_tcp(outside_at(v4), 80, Answered);
+    }
+}
+
+#[test]
+fn an_uplink_that_goes_is_forgotten() {
+    if !root() {
+        return;
+    }
+    let mut world = closed(1, "");
+    let config = Config::default().interface("up0", "uplink").interface("spare0", "uplink");
+    world.hub.process().stop();
+    world.hub.configure(&config.interface("seg0", "segment"));
+    world.hub.restart();
+    world.create(0, &json!({"egress": {"nat": "masquerade_all"}}));
+    let map = world.lab.folder().join("bpf/hub/v1/UPLINKS").display().to_string();
+    let known = || {
+        let shown = world.router.sh(&format!("bpftool --json map dump pinned {map}"));
+        serde_json::from_str::<Value>(&shown).unwrap().as_array().unwrap().len()
+    };
+    for _ in 0..3 {
+        world.router.sh("ip link add spare0 type veth peer name spare1 && ip link set spare0 up");
+        wait_until("the uplink is known", Duration::from_secs(10), || known() == 2);
+        world.router.ip("link delete spare0");
+        wait_until("it is forgotten", Duration::from_secs(10), || known() == 1);
     }
 }
 

@@ -154,23 +154,25 @@ fn rules_are_written_with_the_addresses_that_members_know() {
     let second = &world.members[1];
     let _server = second.serve(&[80, 81, 82]);
     let _first = world.members[0].serve(&[90, 91]);
-    let [alias, other] = known[0];
-    let definition = json!({
-        "name": "p1", "ip_range": ["10.100.0.0/24", "fd00:100::/64"], "interfaces": ["seg1"], "peers": ["p0"],
-        "security_policies": [
-            {"protocol": "tcp", "port": 80, "source": format!("{alias}"), "action": "allow"},
-            {"protocol": "tcp", "port": 81, "source": "10.100.0.10", "action": "allow"},
-            {"protocol": "tcp", "port": 82, "destination": "10.100.0.10", "action": "allow"},
-            {"direction": "egress", "protocol": "tcp", "port": 90, "destination": format!("{alias}"), "action": "allow"},
-            {"direction": "egress", "protocol": "tcp", "source": "10.100.0.10", "port": 91, "action": "deny"},
-        ],
-    });
-    world.hub.send("PUT", "/v1/personas/p1", &definition).expect(200);
-    world.members[0].expect_tcp(other, 80, Answered);
-    world.members[0].expect_tcp(other, 81, Silent);
-    world.members[0].expect_tcp(other, 82, Answered);
-    second.expect_tcp(alias, 90, Answered);
-    second.expect_tcp(alias, 91, Silent);
+    for (v4, [alias, other]) in FAMILIES.into_iter().zip(known) {
+        let native = member_at(0, v4);
+        let definition = json!({
+            "name": "p1", "ip_range": ["10.100.0.0/24", "fd00:100::/64"], "interfaces": ["seg1"], "peers": ["p0"],
+            "security_policies": [
+                {"protocol": "tcp", "port": 80, "source": alias, "action": "allow"},
+                {"protocol": "tcp", "port": 81, "source": native, "action": "allow"},
+                {"protocol": "tcp", "port": 82, "destination": native, "action": "allow"},
+                {"direction": "egress", "protocol": "tcp", "port": 90, "destination": alias, "action": "allow"},
+                {"direction": "egress", "protocol": "tcp", "source": native, "port": 91, "action": "deny"},
+            ],
+        });
+        world.hub.send("PUT", "/v1/personas/p1", &definition).expect(200);
+        world.members[0].expect_tcp(other, 80, Answered);
+        world.members[0].expect_tcp(other, 81, Silent);
+        world.members[0].expect_tcp(other, 82, Answered);
+        second.expect_tcp(alias, 90, Answered);
+        second.expect_tcp(alias, 91, Silent);
+    }
 }
 
 #[test]

@@ -175,6 +175,44 @@ fn of_three_the_last_has_the_range_whoever_else_goes() {
 }
 
 #[test]
+fn of_several_the_one_that_ends_first_has_the_range_and_the_next_takes_over() {
+    if !root() {
+        return;
+    }
+    let mut world = world(3);
+    world.make_twin(2, 0);
+    let last = 82;
+    let ports = [OLD, NEW, last];
+    let _servers: Vec<_> =
+        world.members.iter().zip(ports).map(|(member, port)| member.serve(&[port])).collect();
+    let deadline = Timestamp::now() + SignedDuration::from_secs(20 * i64::from(patience()));
+    take_as(&world, 1, &json!({"expiration": deadline.to_string()}));
+    // A newcomer that lives for longer.
+    take_as(&world, 2, &json!({"ttl": "1h"}));
+    let waits = known_as(&view(&world, "p2")["virtual_ranges"]);
+    for dies in [true, false] {
+        expect_at_home(&[&world.outside], NEW, last);
+        for reached in waits {
+            world.outside.expect_tcp(reached, last, Answered);
+        }
+        if dies {
+            world.hub.process().kill();
+            world.hub.restart();
+        }
+    }
+    assert!(Timestamp::now() < deadline, "the machine is too busy for this test");
+    wait_until("the deadline", Duration::from_mins(1), || Timestamp::now() > deadline);
+    let datagram = Duration::from_millis(20);
+    let gap = wait_until("the next takes over", Duration::from_secs(30), || {
+        world.outside.udp(member_at(0, true), last, datagram) == Answered
+    });
+    assert!(gap < Duration::from_secs(1) * patience(), "{gap:?}");
+    expect_at_home(&[&world.outside], last, NEW);
+    world.hub.request("DELETE", "/v1/personas/p2", &[], "").expect(204);
+    expect_at_home(&[&world.outside], OLD, last);
+}
+
+#[test]
 fn at_its_deadline_the_range_goes_back_and_without_the_daemon_it_is_nobodys() {
     if !root() {
         return;

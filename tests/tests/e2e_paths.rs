@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::Answered;
-use hub_tests::lab::World;
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
+use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::json;
 
@@ -53,6 +53,23 @@ fn two_personas_reach_the_same_prefix_by_routers_of_their_own() {
     for v4 in FAMILIES {
         world.members[1].expect_ping(gateway(1, v4), Answered);
     }
+    // While there is no way to its router, it does not leave by that of others.
+    for v4 in FAMILIES {
+        world.router.ip(&format!("route add default via {}", outside_at(v4)));
+    }
+    world.router.ip("link set side0 down");
+    for target in TARGETS {
+        assert_ne!(world.members[1].ping(target.parse().unwrap(), Duration::from_secs(1)), Answered);
+        world.members[0].expect_ping(target.parse().unwrap(), Answered);
+    }
+    assert_eq!((counts(&world.outside), counts(&other)), (vec!["2".into(); 2], vec!["1".into(); 2]));
+    world.router.ip("link set side0 up");
+    world.router.ip("-6 address replace 2001:db8:3::1/64 dev side0 nodad");
+    wait_until("its router is reached again", Duration::from_secs(20), || {
+        TARGETS
+            .iter()
+            .all(|target| world.members[1].ping(target.parse().unwrap(), Duration::from_secs(1)) == Answered)
+    });
 }
 
 #[test]

@@ -5,13 +5,15 @@
     reason = "a helper that cannot go on fails the test that called it"
 )]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::{Answered, Silent};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at, with_port};
-use hub_tests::lab::{World, wait_until};
+use hub_tests::lab::{World, seconds, slowness, wait_until};
 use hub_tests::root;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -250,5 +252,129 @@ fn a_quarantined_source_is_listed_and_can_be_lifted() {
         wait_until("the time is over", PATIENCE, || {
             world.outside.tcp(there, 80, Duration::from_millis(500)) == Answered
         });
+    }
+}
+
+/// When an address comes free of a persona's quarantine, if it is in it.
+fn comes_free(world: &World, persona: &str, address: IpAddr) -> Option<Timestamp> {
+    let listed = world.hub.get(&format!("/v1/personas/{persona}/quarantine")).expect(200);
+    let entry = listed.as_array().unwrap().iter().find(|entry| entry["address"] == json!(address))?;
+    Some(entry["expires_at"].as_str().unwrap().parse().unwrap())
+}
+
+/// When an address leaves the set of `p0`, if it is in it.
+fn leaves(world: &World, address: IpAddr) -> Option<Timestamp> {
+    let prefix = format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 });
+    let sets = world.hub.get("/v1/personas/p0/sets").expect(200);
+    let elements = sets["staff"]["elements"].as_array().unwrap();
+    let element = elements.iter().find(|element| element["prefix"] == json!(prefix))?;
+    Some(element["expires_at"].as_str().unwrap().parse().unwrap())
+}
+
+/// Whether it is the same time, but for the ticks that the data path counts in.
+fn is_same(one: Timestamp, other: Timestamp) -> bool {
+    one.duration_since(other).abs() < SignedDuration::from_secs(1)
+}
+
+#[test]
+fn what_was_put_in_for_a_while_outlives_the_daemon_and_ends_without_it() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(2);
+    let web = json!({"protocol": "tcp", "port": 80, "action": "allow"});
+    let mut of_staff = web.clone();
+    of_staff["source"] = json!("@staff");
+    world.create(0, &json!({"sets": {"staff": {}}, "security_policies": [of_staff]}));
+    world.create(1, &json!({"security_policies": [web]}));
+    let _inside = [0, 1].map(|number| world.members[number].serve(&[80]));
+    // The set of one persona lets the host outside in, the quarantine of the other keeps it out.
+    let expect = |world: &World, by_set, by_quarantine| {
+        for v4 in FAMILIES {
+            world.outside.expect_tcp(member_at(0, v4), 80, by_set);
+            world.outside.expect_tcp(member_at(1, v4), 80, by_quarantine);
+        }
+    };
+    expect(&world, Silent, Answered);
+    let ttl = seconds(30);
+    for here in FAMILIES.map(|v4| outside_at(v4).to_string()) {
+        world.hub.hubctl(&["persona", "set", "add", "p0", "staff", &here, "--ttl", &ttl]).expect_success();
+        world.hub.hubctl(&["persona", "quarantine", "add", "p1", &here, "--ttl", &ttl]).expect_success();
+    }
+    expect(&world, Answered, Silent);
+    let ends = |world: &World| {
+        let here = FAMILIES.map(outside_at);
+        [here.map(|here| leaves(world, here)), here.map(|here| comes_free(world, "p1", here))].concat()
+    };
+    let before: Vec<Timestamp> = ends(&world).into_iter().map(Option::unwrap).collect();
+    // Killed, it leaves its maps to the next one; without them that one has its state alone.
+    for are_maps_there in [true, false] {
+        world.hub.process().kill();
+        if are_maps_there {
+            expect(&world, Answered, Silent);
+        } else {
+            let folder = world.lab.folder().display().to_string();
+            let (maps, run) = (format!("{folder}/bpf"), format!("{folder}/run"));
+            world.hub.hubctl(&["down", "--bpffs", &maps, "--runtime-dir", &run]).expect_success();
+        }
+        world.hub.restart();
+        let after = ends(&world);
+        for (after, before) in after.into_iter().zip(&before) {
+            assert!(after.is_some_and(|after| is_same(after, *before)), "{before} became {after:?}");
+        }
+        expect(&world, Answered, Silent);
+    }
+    world.hub.process().signal(Signal::SIGSTOP);
+    assert!(before.iter().all(|end| Timestamp::now() < *end), "the machine is too busy for this test");
+    wait_until("the time of all is over", PATIENCE * 2, || before.iter().all(|end| *end < Timestamp::now()));
+    expect(&world, Silent, Answered);
+    world.hub.process().signal(Signal::SIGCONT);
+    wait_until("nothing of it is listed", PATIENCE, || ends(&world).iter().all(Option::is_none));
+    expect(&world, Silent, Answered);
+}
+
+#[test]
+fn an_operator_ends_what_a_rule_put_into_quarantine_by_name_alone() {
+    if !root() {
+        return;
+    }
+    let rules = json!([
+        {"protocol": "tcp", "port": 23, "action": "quarantine", "ttl": "10m"},
+        {"protocol": "tcp", "port": 80, "action": "allow"},
+    ]);
+    let world = world(&json!({"security_policies": rules}));
+    let _inside = world.members[0].serve(&[23, 80]);
+    let isolate = |here: IpAddr, ttl: &str| {
+        let body = json!({"address": here, "ttl": ttl});
+        world.hub.send("POST", "/v1/personas/p0/quarantine", &body).expect(204);
+    };
+    let lift = |there: IpAddr, here: IpAddr| {
+        world.hub.hubctl(&["persona", "quarantine", "lift", "p0", &here.to_string()]).expect_success();
+        wait_until("it is let in", PATIENCE, || {
+            world.outside.tcp(there, 80, Duration::from_millis(500)) == Answered
+        });
+        assert_eq!(comes_free(&world, "p0", here), None);
+    };
+    for v4 in FAMILIES {
+        let (there, here) = (member_at(0, v4), outside_at(v4));
+        world.outside.expect_tcp(there, 80, Answered);
+        world.outside.expect_tcp(there, 23, Silent);
+        let by_rule = comes_free(&world, "p0", here).unwrap();
+        // A shorter time of the operator's ends before that of the rule.
+        isolate(here, &seconds(2));
+        let end = Timestamp::now() + Duration::from_secs(2) * slowness();
+        world.outside.expect_tcp(there, 80, Silent);
+        wait_until("the operator's time is over", PATIENCE, || Timestamp::now() > end);
+        // When this returns, the kernel has whatever the hub wants since.
+        world.replace(0, &json!({"security_policies": rules, "labels": {"family": v4.to_string()}}));
+        let listed = comes_free(&world, "p0", here);
+        assert!(listed.is_some_and(|end| is_same(end, by_rule)), "until {by_rule}: {listed:?}");
+        world.outside.expect_tcp(there, 80, Silent);
+        lift(there, here);
+        // It can be lifted as well while both keep it out.
+        world.outside.expect_tcp(there, 23, Silent);
+        isolate(here, "1m");
+        world.outside.expect_tcp(there, 80, Silent);
+        lift(there, here);
     }
 }

@@ -1,7 +1,9 @@
 //! What rules can say, asked of the running hub by real clients and by `hubctl why`.
 #![expect(clippy::indexing_slicing, reason = "a helper that cannot go on fails the test that called it")]
 
+use hub_tests::effort::figure;
 use hub_tests::lab::Outcome::{Answered, Refused, Silent};
+use hub_tests::lab::speed::{arrived, is_within};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at, with_port};
 use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
@@ -176,6 +178,35 @@ fn strict_refuses_protocols_that_no_rule_mentions() {
         world.outside.expect_tcp(there, 53, Refused);
         assert_ne!(world.outside.udp(there, 53, Duration::from_millis(350)), Answered);
         assert_ne!(world.outside.ping(there, Duration::from_millis(350)), Answered);
+    }
+}
+
+#[test]
+fn a_rate_in_bits_lets_its_bits_pass() {
+    if !root() {
+        return;
+    }
+    // The flood is of datagrams; those who measure it talk about it by TCP.
+    let world = world(&json!({"security_policies": [
+        {"protocol": "udp", "action": "rate_limit", "rate": "10Mbps"},
+        {"protocol": "tcp", "action": "allow"},
+    ]}));
+    for v4 in FAMILIES {
+        let headers = if v4 { 28.0 } else { 48.0 };
+        // A machine that stands still loses time, and never makes anything faster: a good one of three.
+        let found = (0..3).any(|_| {
+            let before = world.dropped("p0", "rate_limit");
+            let words = "--udp --bitrate 40M --length 1200 --time 5";
+            let carried = arrived(&world.outside, &world.members[0], member_at(0, v4), 5_222, words);
+            // Whole packets count. What may come at once, a tenth of a second's worth, comes on top of five seconds.
+            let rate = carried * (1_200.0 + headers) / 1_200.0;
+            let dropped = world.dropped("p0", "rate_limit") - before;
+            figure("P11", &format!("IPv4 {v4}: {rate:.2} of 40 Mbit/s arrive, {dropped} packets dropped"));
+            assert!(rate < 11.0, "{rate} Mbit/s");
+            assert!(dropped > 1_000, "{dropped} packets are dropped");
+            is_within(rate, 10.0, 10.0)
+        });
+        assert!(found, "IPv4 {v4}: see the figures");
     }
 }
 

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 const PERSONAS: usize = 10_000;
 /// Those of them that have members and traffic.
 const SAMPLE: usize = 3;
-/// One in so many of the others is sent a packet after its end.
+/// One in so many of the others is sent packets of both families after its end.
 const EVERY: usize = 20;
 /// Personas that come one after the other while others work.
 const NEWCOMERS: usize = 100;
@@ -33,7 +33,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A machine that builds beside the test has time to load so many.
 const LONG: Duration = Duration::from_mins(5);
 
-/// Documents of personas; the first `members` have a port each, and IPv6 beside IPv4.
+/// Whether a persona without members is sent packets after its end, by its number.
+const fn is_asked(number: usize) -> bool {
+    number >= SAMPLE && (number - SAMPLE).is_multiple_of(EVERY)
+}
+
+/// Documents of personas; the first `members` have a port each. They and those that are asked have IPv6 beside IPv4.
 fn documents(count: usize, members: usize, end: Option<Timestamp>) -> String {
     (0..count).fold(String::new(), |mut text, number| {
         write!(text, "---\nkind: persona\n").unwrap();
@@ -41,7 +46,9 @@ fn documents(count: usize, members: usize, end: Option<Timestamp>) -> String {
             write!(text, "name: p{number}\ninterfaces: [seg{number}]\n").unwrap();
             writeln!(text, "ip_range: [10.100.{number}.0/24, 'fd00:100:{number}::/64']").unwrap();
         } else {
-            write!(text, "name: f{number}\nip_range: 10.{}.{}.0/24\n", number / 250, number % 250).unwrap();
+            let v6 = if is_asked(number) { format!(", 'fd00:300:{number}::/64'") } else { String::new() };
+            let v4 = format!("10.{}.{}.0/24", number / 250, number % 250);
+            write!(text, "name: f{number}\nip_range: [{v4}{v6}]\n").unwrap();
         }
         if let Some(end) = end {
             writeln!(text, "expiration: {end}").unwrap();
@@ -100,17 +107,18 @@ fn check(streams: Vec<Sender>, end: Timestamp) {
     }
 }
 
-/// The personas without members that are sent a packet, with the number of each.
+/// The personas without members that are sent packets, with the number of each.
 fn asked() -> impl Iterator<Item = usize> {
-    (SAMPLE..PERSONAS).step_by(EVERY)
+    (0..PERSONAS).filter(|number| is_asked(*number))
 }
 
-/// Sends one packet to each of them.
+/// Sends one packet of each family to each of them.
 fn knock(world: &World) {
     world.outside.within(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let [v4, v6] = ["0.0.0.0:0", "[::]:0"].map(|any| UdpSocket::bind(any).unwrap());
         for number in asked() {
-            socket.send_to(b"knock", format!("10.{}.{}.5:53", number / 250, number % 250)).unwrap();
+            v4.send_to(b"knock", format!("10.{}.{}.5:53", number / 250, number % 250)).unwrap();
+            v6.send_to(b"knock", format!("[fd00:300:{number}::5]:53")).unwrap();
         }
     });
 }
@@ -121,7 +129,7 @@ fn refused(world: &World) {
         let counts = world.hub.get(&format!("/v1/personas/f{number}/counters")).expect(200);
         let drops = counts["drops"].as_array().unwrap();
         let told: Vec<_> = drops.iter().map(|drop| (&drop["reason"], &drop["packets"])).collect();
-        assert_eq!(told, [(&json!("expired"), &json!(1))], "f{number}: {counts:#}");
+        assert_eq!(told, [(&json!("expired"), &json!(2))], "f{number}: {counts:#}");
     }
 }
 
@@ -146,7 +154,12 @@ fn ten_thousand_end_in_one_second_without_the_daemon_and_with_it() {
     world.hub.process().signal(Signal::SIGCONT);
     refused(&world);
     wait_until("all have ended", LONG, || count(&world, "expired") == PERSONAS as u64);
-    wait_until("routes are gone", LONG, || world.router.sh("ip route show proto 177 | wc -l").trim() == "0");
+    wait_until("routes are gone", LONG, || {
+        FAMILIES.iter().all(|v4| {
+            let family = if *v4 { "-4" } else { "-6" };
+            world.router.sh(&format!("ip {family} route show proto 177 | wc -l")).trim() == "0"
+        })
+    });
 }
 
 #[test]

@@ -52,6 +52,18 @@ const GOALS: &[Goal] = &[
     goal("P2", "lives leave nothing behind", "e2e_cycles", "lives_leave_nothing_behind"),
     goal("P2", "queues leave nothing behind", "e2e_limits", "lives_with_queues_leave_none_behind"),
     goal("P9", "TCP has its bandwidth over 10 s", "e2e_bandwidth", "tcp_gets_high_bandwidths_too"),
+    goal(
+        "P9",
+        "TCP of translated addresses has",
+        "e2e_qos",
+        "personas_whose_addresses_are_translated_keep_their_bandwidth",
+    ),
+    goal(
+        "P9",
+        "speech goes before bulk over several interfaces",
+        "e2e_bandwidth",
+        "speech_goes_before_bulk_where_interfaces_share_a_bandwidth",
+    ),
     goal("R1", "programs and model agree", DIFFERENTIAL, "programs_and_model_agree"),
     goal("R2", "no packet sees half a policy", "e2e_atomic", "no_packet_sees_half_a_policy"),
     goal("R3", "kills and swaps lose no packet", "e2e_crash", "kills_and_swaps_lose_no_packet"),

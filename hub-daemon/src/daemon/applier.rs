@@ -237,7 +237,7 @@ impl Applier {
         self.network.put_paths(desired, &mut round);
         self.network.undo(desired, &round.failed);
         self.network.delete_paths(desired);
-        reports.extend(self.datapath.delete(desired));
+        reports.extend(self.datapath.delete(desired, &inventory));
         self.network.delete_links();
         if self.sweep_at.is_none_or(|at| at <= begun) {
             self.sweep_at = Some(begun + SWEEP);

@@ -132,8 +132,8 @@ pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<
     }
     let capacities = capacities(&config.limits);
     let loaded = load::load(&config.bpffs, &capacities)?;
-    let (pins, adopted, cold_start) = (loaded.pins.clone(), loaded.adopted, loaded.cold_start.clone());
-    tracing::info!(adopted, pins = %pins.display(), "data path loaded");
+    let (pins, is_anew, cold_start) = (loaded.pins.clone(), loaded.is_anew, loaded.cold_start.clone());
+    tracing::info!(adopted = loaded.adopted, pins = %pins.display(), "data path loaded");
     if let Some(why) = &cold_start {
         tracing::warn!(why, "not all of an earlier run goes on");
     }
@@ -142,7 +142,7 @@ pub async fn run(mut config: Config, file: Option<PathBuf>, log: Log) -> Result<
     let hook = Hook::choose(config.tc_hook);
     tracing::info!(tc = hook.name(), "hook of the TC programs");
     let mut datapath = Datapath::new(loaded, &capacities, hook)?;
-    if !adopted {
+    if is_anew {
         datapath.loose_tcp_for(config.loose_tcp, &clock);
     }
     let applier = Applier {

@@ -63,7 +63,7 @@ pub struct HubDocument {
     pub masquerade_ports: Option<String>,
     /// How long personas live.
     pub life: LifeDocument,
-    /// Which of several routes to one target wins; default `earliest_expiry`.
+    /// Which of several personas that take one range (`overlap: override`) has it; default `earliest_expiry`.
     pub route_priority: RoutePriority,
     /// How bandwidths are kept.
     pub qos: EngineDocument,

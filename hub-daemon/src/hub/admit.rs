@@ -100,7 +100,10 @@ impl Hub {
         }
         let draft = self.draft(document, None, &author, now)?;
         if draft.persona.overrides() {
-            return self.whole_or_nothing(|hub| hub.admit_draft(draft, author, now));
+            return self.whole_or_nothing(|hub| {
+                let id = hub.admit_draft(draft, author, now)?;
+                hub.rank_takers(&id, now).map(|()| id)
+            });
         }
         self.admit_draft(draft, author, now)
     }
@@ -158,7 +161,8 @@ impl Hub {
             return self.whole_or_nothing(|hub| {
                 hub.claims.remove(&old);
                 let before = hub.retake(&old, &draft, now)?;
-                hub.change_to(old, draft, &before, author, now)
+                hub.change_to(old, draft, &before, author, now)?;
+                hub.rank_takers(id, now)
             });
         }
         self.claims.remove(&old);

@@ -1,8 +1,10 @@
 //! Ranges that a persona takes from others for its life (`overlap: override`), and gives back when it ends.
 //!
 //! Whoever had such a range is known by a virtual one meanwhile, as a newcomer without `override` would be.
-//! Its record says who took the range: when the last of them is gone, the range is its own again.
+//! Its record says who took the range: when the last of them is gone, the range is its own again. Of several that take
+//! the same, the one that [ends first](place::precedence) has it, and of those that end together whoever asked last.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -19,7 +21,7 @@ use crate::model::prefix;
 use crate::model::translation::Virtual;
 use crate::systems::persona::claims::{World, range_pointer};
 use crate::systems::persona::overlap::{self, Room};
-use crate::systems::persona::{Life, Record};
+use crate::systems::persona::{Life, Record, place};
 
 impl Hub {
     /// Does what may fail half way: all of it, or nothing.
@@ -160,29 +162,86 @@ impl Hub {
         let lenders = self.records.values().filter(|record| is_over(record));
         let lenders: Vec<PersonaId> = lenders.map(|record| record.id.clone()).collect();
         for id in &lenders {
-            let Some(record) = self.records.get_mut(id) else { continue };
-            // One that is about to change has let go of its claims.
-            let claims = self.claims.named(record.persona.name()) == Some(id);
-            if claims {
-                self.claims.remove(record);
-            }
-            for (_, takers) in record.overridden.iter_mut().filter(|(range, _)| !keeps(range)) {
-                takers.remove(taker);
-            }
-            for (range, _) in record.overridden.extract_if(.., |_, takers| takers.is_empty()) {
-                record.virtuals.remove(&range);
-            }
-            record.view = None;
-            let record = record.clone();
-            self.bury(&record, now);
-            if claims {
-                self.claims.insert(&record);
-            }
+            self.let_go(id, taker, keeps, now);
         }
         if !lenders.is_empty() {
             self.revision += 1;
             self.name_twins();
         }
+    }
+
+    /// Gives back to a holder what a persona took from it, except ranges that it keeps.
+    fn let_go(
+        &mut self,
+        lender: &PersonaId,
+        taker: &PersonaId,
+        keeps: &dyn Fn(&IpNet) -> bool,
+        now: Timestamp,
+    ) {
+        let Some(record) = self.records.get_mut(lender) else { return };
+        // One that is about to change has let go of its claims.
+        let claims = self.claims.named(record.persona.name()) == Some(lender);
+        if claims {
+            self.claims.remove(record);
+        }
+        for (_, takers) in record.overridden.iter_mut().filter(|(range, _)| !keeps(range)) {
+            takers.remove(taker);
+        }
+        for (range, _) in record.overridden.extract_if(.., |_, takers| takers.is_empty()) {
+            record.virtuals.remove(&range);
+        }
+        record.view = None;
+        let record = record.clone();
+        self.bury(&record, now);
+        if claims {
+            self.claims.insert(&record);
+        }
+    }
+
+    /// Of a persona and those that took ranges from it, or that it took ranges from: has each have what it should by
+    /// the order of their ends.
+    pub(super) fn rank_takers(&mut self, id: &PersonaId, now: Timestamp) -> Result<(), Rejection> {
+        let Some(record) = self.records.get(id).filter(|record| record.persona.overrides()) else {
+            return Ok(());
+        };
+        let is_over = |lender: &Record, taker: &PersonaId| {
+            lender.overridden.values().any(|takers| takers.contains(taker))
+        };
+        let precedence = |record: &Record| place::precedence(record, self.config.route_priority);
+        let others = self.records.values().filter(|other| other.persona.overrides() && other.id != *id);
+        // Whoever gets back what the other one took from it.
+        let swaps: Vec<(PersonaId, PersonaId)> = others
+            .filter_map(|other| {
+                let (first, second) = match precedence(record).cmp(&precedence(other)) {
+                    Ordering::Less => (record, other),
+                    Ordering::Greater => (other, record),
+                    Ordering::Equal => return None,
+                };
+                is_over(first, &second.id).then(|| (first.id.clone(), second.id.clone()))
+            })
+            .collect();
+        for (first, second) in swaps {
+            self.put_before(&first, &second, now)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the first what the second took from it, and has the second make way for the first.
+    fn put_before(&mut self, first: &PersonaId, second: &PersonaId, now: Timestamp) -> Result<(), Rejection> {
+        let Some(taker) = self.records.get(first).cloned() else { return Ok(()) };
+        let taken = taker.overridden.iter().filter(|(_, takers)| takers.contains(second));
+        for (range, _) in taken {
+            self.lend(second, range, (first, &taker.persona)).map_err(|detail| {
+                let whose = taker.persona.name();
+                let detail =
+                    format!("persona `{whose}` has {range} until it ends, before this one: {detail}");
+                refused(RejectionKind::Conflict, "/ip_range", detail)
+            })?;
+        }
+        self.let_go(first, second, &|_| false, now);
+        self.revision += 1;
+        self.name_twins();
+        Ok(())
     }
 
     /// After a pass: of those that took ranges, whoever the kernel refused steps back, and whoever stepped back
@@ -260,6 +319,17 @@ impl Hub {
         let gone: BTreeSet<PersonaId> = gone.cloned().collect();
         for id in gone {
             self.give_back(&id, &|_| false, now);
+        }
+        self.rank_all(now);
+    }
+
+    /// Has all that took ranges be in their order, after what decides it may have changed.
+    pub(super) fn rank_all(&mut self, now: Timestamp) {
+        let takers = self.records.values().filter(|record| record.persona.overrides());
+        let takers: Vec<PersonaId> = takers.map(|record| record.id.clone()).collect();
+        for id in takers {
+            // Where there is no room for another order, that of before stays.
+            drop(self.whole_or_nothing(|hub| hub.rank_takers(&id, now)));
         }
     }
 

@@ -152,9 +152,14 @@ fn add_qdisc(netlink: &mut Netlink, ifindex: u32) -> Result<bool, NetlinkError> 
     message.attributes.push(TcAttribute::Kind(KIND.to_owned()));
     let message = RouteNetlinkMessage::NewQueueDiscipline(message);
     let intent = format_args!("put clsact on interface {ifindex}");
-    match netlink.change(message, NLM_F_CREATE | NLM_F_EXCL, intent) {
+    match netlink.change(message.clone(), NLM_F_CREATE | NLM_F_EXCL, intent) {
         Ok(()) => Ok(true),
-        Err(error) if error.is(Errno::EEXIST) => Ok(false),
+        // The kernel refuses to make one of another kind clsact. `ingress` has one side alone: filters of both would be
+        // there.
+        Err(error) if error.is(Errno::EEXIST) => {
+            let intent = format_args!("use the qdisc of interface {ifindex} that is in the place of clsact");
+            netlink.change(message, NLM_F_CREATE, intent).map(|()| false)
+        }
         Err(error) => Err(error),
     }
 }

@@ -6,6 +6,7 @@
 //! takes the place of the one of before: see [`carry`]. One of another layout begins empty if programs fill it again;
 //! else everything begins anew, a cold start.
 
+pub(crate) mod anew;
 pub mod carry;
 mod copy;
 mod decide;
@@ -38,7 +39,7 @@ const STAGE: &str = "new";
 /// Folder below the pins of maps that programs of before still use.
 const OLD: &str = "old";
 /// Folders below the pins.
-pub(crate) const FOLDERS: [&str; 5] = ["prog", "link", "clsact", STAGE, OLD];
+pub(crate) const FOLDERS: [&str; 6] = ["prog", "link", "clsact", STAGE, OLD, anew::ANEW];
 /// The map that is there as long as the data path is.
 const MARK: &str = "SEGMENTS";
 /// Half-open connections.
@@ -115,6 +116,8 @@ pub struct Loaded {
     pub pins: PathBuf,
     /// Whether the maps of an earlier run were adopted: flows go on.
     pub adopted: bool,
+    /// No connection of before is in the maps: programs of before may still judge by theirs.
+    pub is_anew: bool,
     /// What of an earlier run was lost, and why.
     pub cold_start: Option<String>,
     /// Maps of an earlier run that programs still use beside new ones.
@@ -158,6 +161,10 @@ pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> 
     let plan = plan.map_err(failed)?;
     let mut ebpf = load_maps(&pins, &shapes, &plan)?;
     load_programs(&mut ebpf)?;
+    let begun = anew::begun(&pins).map_err(failed)?;
+    let unfinished = begun
+        .is_lost
+        .then(|| "a start that began anew was broken off: connections of before it begin anew".to_owned());
     let (adopted, cold_start, carry) = match plan {
         Plan::Each(fates) => {
             let (copies, left_out) = carry::copy(&pins, &shapes, &fates)?;
@@ -169,22 +176,22 @@ pub fn load(bpffs: &Path, capacities: &Capacities) -> Result<Loaded, LoadError> 
                 Fate::Empty(why) if is_missed(name) => Some(format!("{}: it begins empty", why?)),
                 Fate::Empty(_) | Fate::Adopted | Fate::Carried => None,
             });
-            let lost: Vec<String> = empty.chain(left_out).collect();
+            let lost: Vec<String> = unfinished.into_iter().chain(empty).chain(left_out).collect();
             (true, (!lost.is_empty()).then(|| lost.join("; ")), carry)
         }
         Plan::New | Plan::Cold(_) => {
-            begin_anew(&pins, &shapes).map_err(failed)?;
             let why = if let Plan::Cold(why) = plan {
                 Some(format!("{why}: connections begin anew"))
             } else {
-                None
+                unfinished
             };
+            anew::begin(&pins, &shapes, why.is_some()).map_err(failed)?;
             (false, why, Carry::default())
         }
     };
     fs::remove_dir(pins.join(STAGE)).map_err(failed)?;
     pin_programs(&mut ebpf, &pins)?;
-    Ok(Loaded { ebpf, pins, adopted, cold_start, carry })
+    Ok(Loaded { ebpf, pins, adopted, is_anew: !adopted || begun.is_anew, cold_start, carry })
 }
 
 /// How the maps that are pinned were made.
@@ -212,20 +219,6 @@ fn load_maps(pins: &Path, shapes: &[Shape], plan: &Plan) -> Result<Ebpf, LoadErr
         loader.map_pin_path(name, folder.join(name));
     }
     Ok(loader.load(OBJECT)?)
-}
-
-/// Puts the maps of the stage into the places of all others. Links stay until their ports are attached anew: traffic is
-/// judged by the old programs meanwhile. Without the mark nobody takes what is there for whole.
-fn begin_anew(pins: &Path, shapes: &[Shape]) -> io::Result<()> {
-    remove_all(&pins.join(OLD))?;
-    let (mark, others): (Vec<&Shape>, Vec<&Shape>) = shapes.iter().partition(|shape| shape.name == MARK);
-    for Shape { name, .. } in mark.iter().chain(&others) {
-        fs::remove_file(pins.join(name)).or_else(gone_is_well)?;
-    }
-    for Shape { name, .. } in others.iter().chain(&mark) {
-        fs::rename(pins.join(STAGE).join(name), pins.join(name))?;
-    }
-    fs::remove_dir(pins.join(OLD))
 }
 
 fn remove_all(folder: &Path) -> io::Result<()> {

@@ -68,7 +68,7 @@ pub struct Config {
     pub applications: Defined,
     /// How long personas live.
     pub life: life::Limits,
-    /// Which of several routes to one target wins.
+    /// Which of several personas that take one range has it.
     pub route_priority: RoutePriority,
     /// Where virtual ranges come from; a family that is missing has a range that the hub made up.
     pub overlap_pool: Vec<IpNet>,

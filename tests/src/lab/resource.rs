@@ -6,7 +6,7 @@
 mod parts;
 mod reboot;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -258,6 +258,18 @@ impl Resource {
         let mut entries = std::mem::take(journal["entries"].as_array_mut().unwrap());
         entries.sort_by_key(|entry| std::cmp::Reverse(entry["id"].as_str().unwrap_or_default().to_owned()));
         entries
+    }
+
+    /// A connection from outside to one of its addresses, and its other end there.
+    #[track_caller]
+    pub fn pair(&self, there: IpAddr, port: u16) -> (TcpStream, TcpStream) {
+        let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let listener = self.world.members[0].within(|| TcpListener::bind((any, port)).unwrap());
+        let near = self.world.outside.connect(there, port);
+        let (far, _) = listener.accept().unwrap();
+        near.set_read_timeout(Some(SWITCH)).unwrap();
+        far.set_read_timeout(Some(SWITCH)).unwrap();
+        (near, far)
     }
 
     /// What a new connection to the resource feels like.

@@ -21,10 +21,16 @@ pub fn iperf(from: &Space, to: &Space, target: IpAddr, port: u16, words: &str) -
     serde_json::from_str::<Value>(&said).unwrap()["end"].clone()
 }
 
-/// Megabits per second that arrived over TCP.
+/// Megabits per second that arrived over TCP within 10 s, after the first two.
 #[track_caller]
 pub fn goodput(from: &Space, to: &Space, target: IpAddr, port: u16) -> f64 {
-    let end = iperf(from, to, target, port, "--omit 2 --time 10");
+    goodput_within(from, to, target, port, 10)
+}
+
+/// Megabits per second that arrived over TCP within so many seconds, after the first two.
+#[track_caller]
+pub fn goodput_within(from: &Space, to: &Space, target: IpAddr, port: u16, seconds: u64) -> f64 {
+    let end = iperf(from, to, target, port, &format!("--omit 2 --time {seconds}"));
     end["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e6
 }
 

@@ -10,12 +10,13 @@ mod site;
 mod upgrade;
 
 use std::fs;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::Silent;
 use hub_tests::lab::world::{FAMILIES, member_at};
-use hub_tests::lab::{Config, Stopwatch, World, slowness, wait_until};
+use hub_tests::lab::{Config, Stopwatch, World, echoes, slowness, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -224,10 +225,7 @@ fn what_cannot_be_carried_over_begins_anew_as_a_whole() {
     let status = |world: &World| world.hub.get("/v1/status").expect(200)["conditions"].to_string();
     // Connections of another version.
     world.hub.process().kill();
-    let pin = world.hub.folder().join("bpf/hub/v1/FLOWS").display().to_string();
-    world.router.sh(&format!(
-        "rm {pin} && bpftool map create {pin} type hash key 40 value 64 entries 262144 name other"
-    ));
+    lose_flows(&world);
     world.hub.restart();
     let said = status(&world);
     assert!(said.contains("ColdStart") && said.contains("map FLOWS has"), "{said}");
@@ -246,4 +244,44 @@ fn what_cannot_be_carried_over_begins_anew_as_a_whole() {
     world.active("p0");
     let left = world.hub.hubctl(&["--json", "gc", "--dry-run"]).expect_success();
     assert_eq!(serde_json::from_str::<Value>(&left).unwrap(), json!({"found": []}));
+}
+
+/// Puts the flows of another version in the place of those that are there.
+fn lose_flows(world: &World) {
+    let pin = world.hub.folder().join("bpf/hub/v1/FLOWS").display().to_string();
+    world.router.sh(&format!(
+        "rm {pin} && bpftool map create {pin} type hash key 40 value 64 entries 262144 name other"
+    ));
+}
+
+#[test]
+fn a_start_that_began_anew_and_was_broken_off_is_ended_by_the_next_one() {
+    if !root() {
+        return;
+    }
+    let mut world = World::new(1);
+    let _inside = world.members[0].serve(&[80]);
+    world.create(0, &json!({"security_policies": [{"protocol": "tcp", "port": 80, "action": "allow"}]}));
+    let mut streams = FAMILIES.map(|v4| world.outside.connect(member_at(0, v4), 80));
+    let pins = world.hub.folder().join("bpf/hub/v1");
+    let status = |world: &World| world.hub.get("/v1/status").expect(200)["conditions"].to_string();
+    world.hub.process().kill();
+    lose_flows(&world);
+    // The maps have begun anew by when it cannot pin its programs.
+    world.router.sh(&format!("chmod 500 {}", pins.join("prog").display()));
+    world.hub.launch_under(&["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]);
+    wait_until("the start is broken off", PATIENCE, || !world.hub.process().is_running());
+    assert!(pins.join("anew/lost").exists(), "{}", world.hub.log());
+    world.router.sh(&format!("chmod 700 {}", pins.join("prog").display()));
+    world.hub.restart();
+    assert!(status(&world).contains("was broken off"), "{}", status(&world));
+    let goes_on = |streams: &mut [TcpStream; 2]| streams.iter_mut().all(|stream| echoes(stream, PATIENCE));
+    assert!(
+        goes_on(&mut streams),
+        "connections that no map knows go on, as after any start that begins anew"
+    );
+    assert!(!pins.join("anew").exists());
+    world.hub.process().kill();
+    world.hub.restart();
+    assert!(!status(&world).contains("ColdStart") && goes_on(&mut streams), "{}", status(&world));
 }

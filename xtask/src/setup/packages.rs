@@ -20,7 +20,8 @@ struct Program {
 }
 
 /// Every program that tests and demonstrations may run.
-const PROGRAMS: [Program; 23] = [
+const PROGRAMS: [Program; 24] = [
+    Program { name: "NetworkManager", package: "network-manager" },
     Program { name: "bird", package: "bird2" },
     Program { name: "bpftool", package: "bpftool" },
     Program { name: "curl", package: "curl" },
@@ -72,6 +73,11 @@ for package in "$@"; do
     case $package in
     prometheus) if command -v systemctl >/dev/null; then systemctl disable prometheus.service || true; fi ;;
     bird2) if command -v systemctl >/dev/null; then systemctl disable bird.service || true; fi ;;
+    network-manager)
+        if command -v systemctl >/dev/null; then
+            systemctl disable NetworkManager.service NetworkManager-wait-online.service NetworkManager-dispatcher.service || true
+        fi
+        ;;
     esac
 done
 "#;
@@ -142,7 +148,7 @@ fn packages_of(programs: &[&Program]) -> Vec<&'static str> {
 
 /// The same in other distributions, where most packages have the same names.
 fn other_ways(packages: &[&str]) -> String {
-    let renamed = |names: [(&str, &'static str); 6]| {
+    let renamed = |names: [(&str, &'static str); 7]| {
         let name = |package: &&str| {
             let other = names.iter().find(|(debian, _)| debian == package).map(|(_, other)| *other);
             other.unwrap_or(package).to_owned()
@@ -154,6 +160,7 @@ fn other_ways(packages: &[&str]) -> String {
         ("iproute2", "iproute iproute-tc"),
         ("iputils-ping", "iputils"),
         ("netcat-openbsd", "netcat"),
+        ("network-manager", "NetworkManager"),
         ("prometheus", "golang-github-prometheus"),
         ("tshark", "wireshark-cli"),
     ]);
@@ -162,6 +169,7 @@ fn other_ways(packages: &[&str]) -> String {
         ("bpftool", "bpf"),
         ("iputils-ping", "iputils"),
         ("netcat-openbsd", "openbsd-netcat"),
+        ("network-manager", "networkmanager"),
         ("prometheus", "prometheus"),
         ("tshark", "wireshark-cli"),
     ]);

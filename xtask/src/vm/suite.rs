@@ -37,18 +37,19 @@ const EVEN: [(&str, &str); 1] = [("e2e_edt", "departure_times_keep_bandwidth_and
 
 /// Test files of the short form, with the tests in them; none means all. Each test loads the programs, which
 /// takes an emulated machine several seconds.
-const QUICK: [(&str, &[&str]); 5] = [
+const QUICK: [(&str, &[&str]); 6] = [
     ("fixtures", &["passed_packets_leave", "a_connection_that_the_deadline_cut", "every_reason"]),
     ("differential", &[]),
     ("e2e_source", &["the_request_of_the_source"]),
     ("e2e_attach", &["filters_judge", "what_others_remove"]),
+    ("e2e_edt", &["the_engine_is_shown"]),
     ("e2e_restart", &["killed_again_and_again"]),
 ];
 
-/// Test files that never meet a kernel, or are about this machine's, about terminals, Prometheus or systemd-networkd
-/// (`cargo xtask package --test` has a whole systemd), or have ssh, python or tshark as clients and servers, which the
-/// archive has not, or measure bandwidths and nothing else.
-const ELSEWHERE: [&str; 11] = [
+/// Test files that never meet a kernel, or are about this machine's, about terminals, Prometheus, systemd-networkd or
+/// `NetworkManager` (`cargo xtask package --test` has a whole systemd), or have ssh, python or tshark as clients and
+/// servers, which the archive has not, or measure bandwidths and nothing else.
+const ELSEWHERE: [&str; 12] = [
     "api",
     "golden",
     "generator",
@@ -58,6 +59,7 @@ const ELSEWHERE: [&str; 11] = [
     "e2e_bandwidth",
     "e2e_exact",
     "e2e_networkd",
+    "e2e_networkmanager",
     "e2e_switch_terminal",
     "e2e_prometheus",
 ];

@@ -116,6 +116,85 @@ fn of_several_the_last_has_it_and_the_one_before_takes_over() {
 }
 
 #[test]
+fn of_several_the_one_that_ends_first_has_it_and_then_the_next() {
+    let mut script = Script::new();
+    script.create(holder("base")).unwrap();
+    let ending = |name: &str, ttl: &str| with(taker(name), json!({"ttl": ttl}));
+    script.create(ending("long", "3h")).unwrap();
+    script.create(ending("short", "1h")).unwrap();
+    assert_eq!(script.owners(), "short");
+    // A newcomer that ends later than who has it waits behind a range of its own.
+    let view = script.create(ending("middle", "2h")).unwrap();
+    assert_eq!((script.owners(), view.virtual_ranges.len()), ("short".to_owned(), 2));
+    assert_eq!(script.takers("middle"), ["short"]);
+    assert!(script.virtuals("short").is_empty() && script.takers("short").is_empty());
+    assert_eq!(script.takers("long").len(), 2);
+    script.create(taker("endless")).unwrap();
+    assert_eq!((script.owners(), script.takers("endless").len()), ("short".to_owned(), 3));
+    let restart = |script: &mut Script, config: Config| {
+        let state = serde_json::to_string(&script.hub.state()).unwrap();
+        let state = serde_json::from_str(&state).unwrap();
+        script.hub = Hub::restore(config, IdSource::new(2), state, script.now);
+    };
+    let desired = script.desired();
+    restart(&mut script, Config::default());
+    assert_eq!(script.desired(), desired);
+    // Each takes over from the one before, and nobody's name changes that waits.
+    let waits = script.virtuals("long");
+    script.pass(3_600);
+    assert_eq!((script.owners(), script.virtuals("long")), ("middle".to_owned(), waits));
+    assert!(script.virtuals("middle").is_empty());
+    script.pass(3_600);
+    assert_eq!(script.owners(), "long");
+    script.pass(3_600);
+    assert_eq!((script.owners(), script.takers("base")), ("endless".to_owned(), vec!["endless".to_owned()]));
+    script.delete("endless").unwrap();
+    assert_eq!((script.owners(), script.virtuals("base").len()), ("base".to_owned(), 0));
+}
+
+#[test]
+fn another_end_or_another_order_changes_who_has_the_range() {
+    use crate::model::config::RoutePriority;
+
+    let mut script = Script::new();
+    script.create(holder("base")).unwrap();
+    let ending = |name: &str, ttl: &str| with(taker(name), json!({"ttl": ttl}));
+    script.create(ending("one", "1h")).unwrap();
+    script.create(ending("two", "2h")).unwrap();
+    assert_eq!((script.owners(), script.takers("two")), ("one".to_owned(), vec!["one".to_owned()]));
+    script.replace("one", ending("one", "3h")).unwrap();
+    assert_eq!((script.owners(), script.takers("one")), ("two".to_owned(), vec!["two".to_owned()]));
+    script.replace("one", ending("one", "90m")).unwrap();
+    assert_eq!((script.owners(), script.takers("one")), ("one".to_owned(), Vec::new()));
+    let config = Config { route_priority: RoutePriority::LatestExpiry, ..Config::default() };
+    script.hub.handle(Command::Configure(Box::new(config)), script.now).unwrap();
+    assert_eq!((script.owners(), script.takers("one")), ("two".to_owned(), vec!["two".to_owned()]));
+    let state = script.hub.state();
+    script.hub = Hub::restore(Config::default(), IdSource::new(2), state, script.now);
+    assert_eq!(script.owners(), "one", "the hub was started with another order");
+    // Of those that end together the one of higher priority, and then whoever has it.
+    script.replace("two", with(ending("two", "90m"), json!({"priority": 7}))).unwrap();
+    assert_eq!(script.owners(), "two");
+    script.replace("one", with(ending("one", "90m"), json!({"priority": 7}))).unwrap();
+    assert_eq!(script.owners(), "two");
+}
+
+#[test]
+fn who_waits_for_a_range_needs_another_one_meanwhile() {
+    let config = Config { overlap_pool: vec![net("100.64.0.0/24")], ..Config::default() };
+    let mut script = Script::with(config);
+    let of_v4 = |name: &str, ttl: &str| with(taker(name), json!({"ip_range": V4, "ttl": ttl}));
+    script.create(of_v4("first", "1h")).unwrap();
+    let state = script.hub.state();
+    let (kind, text) = refusal(script.create(of_v4("second", "2h")));
+    assert!(kind == RejectionKind::Conflict, "{text}");
+    for part in ["`first` has 10.1.0.0/24 until it ends", "overlap_pool has no free /24"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(script.hub.state(), state, "nothing of it was done");
+}
+
+#[test]
 fn a_change_takes_ranges_and_gives_them_back() {
     let mut script = Script::new();
     script.create(holder("old")).unwrap();

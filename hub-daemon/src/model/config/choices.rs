@@ -3,14 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which of several routes to one target wins.
+/// Which of several personas that take one range has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RoutePriority {
-    /// That of the persona that ends first: it is laid over what stays. One without an end comes last.
+    /// The one that ends first: it is laid over what stays. One without an end comes last.
     #[default]
     EarliestExpiry,
-    /// That of the persona that ends last, for stability. One without an end comes first.
+    /// The one that ends last, for stability. One without an end comes first.
     LatestExpiry,
 }
 

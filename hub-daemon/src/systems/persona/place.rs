@@ -1,5 +1,6 @@
 //! What a persona contributes to the kernel's tables: ports, endpoints, addresses, routes, rules.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -248,8 +249,19 @@ pub fn host_switches(desired: &mut Desired, v6: bool) {
     }
 }
 
-/// Adds the routes of all personas. Among routes to the same target the one that ends soonest wins, and one
-/// that never ends comes last, or the other way round: when it goes, the next takes over.
+/// Which of two personas that want the same is first: that of the lesser value. The one that ends soonest, and one that
+/// never ends comes last, or the other way round; among those that end together the one of higher priority.
+pub fn precedence(record: &Record, priority: RoutePriority) -> (i128, Reverse<i32>) {
+    let end = record.deadline().map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
+    let end = match priority {
+        RoutePriority::EarliestExpiry => end,
+        RoutePriority::LatestExpiry => -end,
+    };
+    (end, Reverse(record.document.priority.unwrap_or_default()))
+}
+
+/// Adds the routes of all personas. Among routes to the same target that of the first by [`precedence`] wins: when it
+/// goes, the next takes over.
 pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)], priority: RoutePriority) {
     let mut wanted: Vec<_> = placed
         .iter()
@@ -258,13 +270,7 @@ pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)], priority: 
         })
         .collect();
     wanted.sort_by_key(|(target, record, _)| {
-        let end = record.deadline().map_or(i128::MAX, jiff::Timestamp::as_nanosecond);
-        let end = match priority {
-            RoutePriority::EarliestExpiry => end,
-            RoutePriority::LatestExpiry => -end,
-        };
-        let priority = std::cmp::Reverse(record.document.priority.unwrap_or_default());
-        (**target, end, priority, record.created_at, record.id.clone())
+        (**target, precedence(record, priority), record.created_at, record.id.clone())
     });
     let (mut before, mut metric) = (None, METRIC_BASE);
     for (target, record, via) in wanted {
@@ -282,7 +288,7 @@ pub fn routes(desired: &mut Desired, placed: &[(&Record, Placement)], priority: 
 }
 
 /// Adds the table of a persona with next hops of its own: its ranges, those of its peers, and a default
-/// route, for each family that has a next hop. A persona without uses the host's routes, so that packets of
+/// route and one that refuses behind it, for each family that has a next hop. A persona without uses the host's routes, so that packets of
 /// others are not compared with its rule.
 pub fn table(desired: &mut Desired, record: &Record, own: &Placement, peers: &[&Placement]) {
     let table = TABLE_BASE + record.segment.0;
@@ -307,5 +313,8 @@ pub fn table(desired: &mut Desired, record: &Record, own: &Placement, peers: &[&
         };
         let via = Via::Gateway { gateway: *hop, interface: None };
         desired.routes.insert(RouteKey { table, target: everything, metric: METRIC_BASE }, route(&via));
+        // While the kernel has no way to the next hop, nothing leaves by the routes of others.
+        let key = RouteKey { table, target: everything, metric: METRIC_FALLBACK };
+        desired.routes.insert(key, route(&Via::Unreachable));
     }
 }

@@ -48,7 +48,7 @@ use crate::desired::shared_map::SharedMap;
 use crate::kernel::attach::Hook;
 use crate::kernel::clock::Clock;
 use crate::kernel::load::carry::Carry;
-use crate::kernel::load::{Capacities, LoadError, Loaded};
+use crate::kernel::load::{Capacities, LoadError, Loaded, anew};
 use crate::model::{PersonaId, SegmentId};
 use crate::outputs::status::Attachment;
 use crate::reconcile::{Against, Failure, Report};
@@ -117,12 +117,14 @@ pub struct Datapath {
     carry: Carry,
     /// Programs of before judge by more than the maps of now have.
     lacks: bool,
+    /// The maps of now began anew, and programs of before may judge by theirs.
+    is_anew: bool,
 }
 
 impl Datapath {
     /// Takes the maps of a loaded object and reads what an earlier run left in them.
     pub fn new(loaded: Loaded, capacities: &Capacities, hook: Hook) -> Result<Self, MapFault> {
-        let Loaded { mut ebpf, pins, adopted, carry, cold_start } = loaded;
+        let Loaded { mut ebpf, pins, adopted, is_anew, carry, cold_start } = loaded;
         let segments = segments::Segments::new(&mut ebpf, capacities, adopted)?;
         let prefixes = prefixes::Prefixes::new(&mut ebpf, capacities, adopted)?;
         let small = small::Small::new(&mut ebpf)?;
@@ -154,6 +156,7 @@ impl Datapath {
             connections,
             carry,
             lacks: cold_start.is_some(),
+            is_anew,
         })
     }
 
@@ -190,6 +193,12 @@ impl Datapath {
             }
         }
         let ports = self.ports.put(&mut self.ebpf, &self.pins, desired, inventory);
+        if self.is_anew && self.ports.took_over() {
+            match anew::end(&self.pins) {
+                Ok(()) => self.is_anew = false,
+                Err(error) => tracing::warn!(%error, "the next start may take this one for broken off"),
+            }
+        }
         if changes + ports.put + ports.deleted > 0 {
             reports.push(self.settings.classify_again());
         }
@@ -278,8 +287,8 @@ impl Datapath {
     }
 
     /// Deletes what is no longer wanted. [`Self::reuse`] comes before the next pass.
-    pub fn delete(&mut self, desired: &Desired) -> Vec<Report> {
-        let translations = self.translations.delete(desired);
+    pub fn delete(&mut self, desired: &Desired, inventory: &Inventory) -> Vec<Report> {
+        let translations = self.translations.delete(desired, inventory);
         let report = self.segments.delete(&desired.segments);
         let connections = self.connections.delete(desired);
         let watches = self.detectors.delete(desired);

@@ -191,4 +191,17 @@ fn made(now: NetLine, wanted: &BTreeMap<u64, u32>) -> NetLine {
 }
 
 #[cfg(test)]
+impl Nets {
+    /// An empty one, whose map was made with these flags.
+    pub(super) fn of(flags: u32) -> Self {
+        Self { map: Array::create(NET_LINES + 1, flags).unwrap(), lines: Lines::default() }
+    }
+
+    /// How many lines hold something.
+    pub(super) fn used(&self) -> usize {
+        self.lines.held.len()
+    }
+}
+
+#[cfg(test)]
 mod tests;

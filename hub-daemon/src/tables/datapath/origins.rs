@@ -85,14 +85,16 @@ impl Origins {
         }
         let capacity = self.hit_slots.capacity();
         let slot = self.hit_slots.take(1).ok_or(MapFault::Full { map: "RULE_HITS", capacity })?;
-        known.insert((egress, rule.identity), slot);
         if slot >= self.unused {
             self.unused = slot + 1;
-            return Ok(slot);
+        } else {
+            let zeros = PerCpuValues::try_from(vec![RuleHits::ZERO; self.cpus]).map_err(Into::into);
+            if let Err(source) = zeros.and_then(|zeros| self.hits.set(slot, zeros, 0)) {
+                self.hit_slots.give(slot, 1);
+                return Err(kernel("RULE_HITS", source));
+            }
         }
-        let zeros = PerCpuValues::try_from(vec![RuleHits::ZERO; self.cpus])
-            .map_err(|source| kernel("RULE_HITS", source.into()))?;
-        self.hits.set(slot, zeros, 0).map_err(|source| kernel("RULE_HITS", source))?;
+        known.insert((egress, rule.identity), slot);
         Ok(slot)
     }
 
@@ -115,8 +117,12 @@ impl Origins {
         }
         let capacity = self.limit_slots.capacity();
         let slot = self.limit_slots.take(1).ok_or(MapFault::Full { map: "LIMITS", capacity })?;
+        // Without what it says, the slot would be no limit, or another rule's.
+        if let Err(source) = self.limits.set(slot, limit, 0) {
+            self.limit_slots.give(slot, 1);
+            return Err(kernel("LIMITS", source));
+        }
         known.insert(key, slot);
-        self.limits.set(slot, limit, 0).map_err(|source| kernel("LIMITS", source))?;
         Ok(slot)
     }
 
@@ -169,4 +175,51 @@ fn key(series: u8, identity: u64, limit: &Limit) -> Limited {
 
 fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
     MapFault::Kernel { map, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::may_make_maps;
+
+    /// What programs may do, the daemon may not: write.
+    const BPF_F_RDONLY: u32 = 1 << 3;
+
+    #[test]
+    fn what_could_not_be_written_is_written_the_next_time() {
+        if !may_make_maps() {
+            return;
+        }
+        let mut origins = Origins {
+            hits: PerCpuArray::create(4, BPF_F_RDONLY).unwrap(),
+            limits: Array::create(4, BPF_F_RDONLY).unwrap(),
+            hit_slots: Slots::new(0, 4),
+            limit_slots: Slots::new(1, 4),
+            counters: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            retired: Vec::new(),
+            retired_limits: Vec::new(),
+            unused: 4,
+            cpus: aya::util::nr_cpus().unwrap(),
+        };
+        let rule = Rule { identity: 7, ..Rule::ZERO };
+        let limit = Limit { cost: 5, tolerance: 50, ..Limit::ZERO };
+        let segment = SegmentId(1);
+        for _ in 0..10 {
+            assert!(matches!(origins.limit((segment, 0), &rule, limit), Err(MapFault::Kernel { .. })));
+            assert!(matches!(origins.counter(segment, false, &rule), Err(MapFault::Kernel { .. })));
+        }
+        origins.limits = Array::create(4, 0).unwrap();
+        origins.hits = PerCpuArray::create(4, 0).unwrap();
+        let slot = origins.limit((segment, 0), &rule, limit).unwrap();
+        assert_eq!(origins.limits.get(&slot, 0).unwrap().cost, 5);
+        let counter = origins.counter(segment, false, &rule).unwrap();
+        assert_eq!(
+            (
+                origins.limit((segment, 0), &rule, limit).unwrap(),
+                origins.counter(segment, false, &rule).unwrap()
+            ),
+            (slot, counter)
+        );
+    }
 }

@@ -47,8 +47,8 @@ pub struct Ports {
     programs: BTreeMap<&'static str, u32>,
     /// Whether ports that an earlier run left were looked at.
     swept: bool,
-    /// Ports where programs of now could not be put, and those of an earlier run judge packets.
-    before: BTreeSet<String>,
+    /// Ports where programs of now could not be put, and those of an earlier run judge packets, with their indices.
+    before: BTreeMap<String, u32>,
 }
 
 impl Ports {
@@ -57,13 +57,18 @@ impl Ports {
         let programs = Place::ALL.iter().filter_map(|place| Some((place.program(), place.program_id(ebpf)?)));
         let programs = programs.collect();
         let map = take(ebpf, "PORTS")?;
-        let (live, fallbacks, before) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (live, fallbacks, before) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self { map, live, hook, fallbacks, programs, swept: false, before })
     }
 
     /// Whether programs of the hub judge what passes a port.
     pub fn judges(&self, name: &str) -> bool {
-        self.live.contains_key(name) || self.before.contains(name)
+        self.live.contains_key(name) || self.before.contains_key(name)
+    }
+
+    /// Whether no port is known where programs of an earlier run judge.
+    pub fn took_over(&self) -> bool {
+        self.before.is_empty()
     }
 
     /// Ports where XDP was wanted and does not run: interface and reason.
@@ -104,6 +109,11 @@ impl Ports {
         let wanted = &desired.ports;
         let mut report = Report { table: NAME, ..Report::default() };
         self.remove_gone(pins, wanted, inventory, &mut report);
+        let is_same = |name: &String, ifindex: u32| {
+            wanted.contains_key(name) && inventory.links.get(name).is_some_and(|link| link.ifindex == ifindex)
+        };
+        // Programs of before on what is no port any more are taken off.
+        self.swept &= self.before.extract_if(.., |name, index| !is_same(name, *index)).count() == 0;
         if self.hook == Hook::Clsact {
             self.repair(ebpf, pins, &mut report);
         }
@@ -113,7 +123,7 @@ impl Ports {
             let put = self.put_one(ebpf, pins, name, port, link, translated);
             self.before.remove(name);
             if put.is_err() && !self.live.contains_key(name) && attach::is_judged(name, link.ifindex) {
-                self.before.insert(name.clone());
+                self.before.insert(name.clone(), link.ifindex);
             }
             report.note(put, || format!("port {name}"), None);
         }
@@ -228,8 +238,10 @@ impl Ports {
         }
     }
 
-    /// Puts filters back that somebody removed; links cannot be removed by others.
-    fn repair(&self, ebpf: &mut Ebpf, pins: &Path, report: &mut Report) {
+    /// Puts filters back that somebody removed; links cannot be removed by others. A port where that cannot be done is
+    /// none on which programs run.
+    fn repair(&mut self, ebpf: &mut Ebpf, pins: &Path, report: &mut Report) {
+        let mut unjudged = Vec::new();
         for (name, live) in &self.live {
             let is_there = |netlink: &mut Netlink, place: Place| {
                 let found = clsact::find(netlink, live.ifindex, place)?;
@@ -245,12 +257,19 @@ impl Ports {
             };
             match repaired {
                 Ok(()) => report.drift += 1,
-                Err(error) => report.failures.push(Failure {
-                    object: format!("port {name}"),
-                    error: error.to_string(),
-                    persona: None,
-                }),
+                Err(error) => {
+                    report.failures.push(Failure {
+                        object: format!("port {name}"),
+                        error: error.to_string(),
+                        persona: None,
+                    });
+                    unjudged.extend((!attach::is_judged(name, live.ifindex)).then(|| name.clone()));
+                }
             }
+        }
+        // Their gates close until programs can be put.
+        for name in unjudged {
+            self.live.remove(&name);
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Prefixes {
     blocks: Array<MapData, Block>,
     v6: LpmTrie<MapData, Address, u32>,
     nets: Nets,
+    /// The table in front of the trie may say something else than that.
+    is_due: bool,
     live: SharedMap<IpNet, SegmentId>,
     slots: Slots,
     /// Blocks in use, per root entry.
@@ -52,6 +54,7 @@ impl Prefixes {
             blocks: take(ebpf, "V4_BLOCKS")?,
             v6: take(ebpf, "V6_PREFIXES")?,
             nets: Nets::new(ebpf, adopted)?,
+            is_due: false,
             live: SharedMap::new(),
             slots: Slots::new(0, capacities.v4_blocks),
             used: BTreeMap::new(),
@@ -107,7 +110,7 @@ impl Prefixes {
     /// Makes both tables equal to `wanted`. Where there is no room, nothing of the /16 changes.
     pub fn put(&mut self, wanted: &SharedMap<IpNet, SegmentId>) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
-        if self.has_put && self.left.is_empty() && self.live == *wanted {
+        if self.has_put && !self.is_due && self.left.is_empty() && self.live == *wanted {
             return report;
         }
         let changed = self.live.changes(wanted).map(|(net, held, id)| (*net, held.copied(), id.copied()));
@@ -148,9 +151,9 @@ impl Prefixes {
             IpNet::V4(_) => None,
             IpNet::V6(net) => Some((*net, *id)),
         });
-        if let Err(error) = self.nets.put(v6) {
-            report.failures.extend(failure(NAME, &error).failures);
-        }
+        let put = self.nets.put(v6);
+        self.is_due = put.is_err();
+        report.failures.extend(put.err().into_iter().flat_map(|error| failure(NAME, &error).failures));
         self.has_put = true;
         report
     }
@@ -293,6 +296,38 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
+
+    use crate::kernel::may_make_maps;
+
+    const BPF_F_NO_PREALLOC: u32 = 1;
+    const BPF_F_RDONLY: u32 = 1 << 3;
+
+    #[test]
+    fn a_table_in_front_of_the_trie_that_could_not_be_written_is_written_the_next_time() {
+        if !may_make_maps() {
+            return;
+        }
+        let mut prefixes = Prefixes {
+            root: Array::create(1 << 16, 0).unwrap(),
+            blocks: Array::create(4, 0).unwrap(),
+            v6: LpmTrie::create(16, BPF_F_NO_PREALLOC).unwrap(),
+            nets: Nets::of(BPF_F_RDONLY),
+            is_due: false,
+            live: SharedMap::new(),
+            slots: Slots::new(0, 4),
+            used: BTreeMap::new(),
+            retired: Vec::new(),
+            left: BTreeSet::new(),
+            has_put: false,
+        };
+        let wanted = [("fd00::/64".parse().unwrap(), SegmentId(1))].into_iter().collect();
+        for _ in 0..3 {
+            assert_eq!(prefixes.put(&wanted).failures.len(), 1);
+        }
+        prefixes.nets = Nets::of(0);
+        assert!(prefixes.put(&wanted).failures.is_empty());
+        assert_eq!(prefixes.nets.used(), 1, "the line of the prefix");
+    }
 
     fn look_up(painted: &Painted, address: Ipv4Addr) -> u32 {
         let [_, _, third, fourth] = address.octets();

@@ -63,9 +63,10 @@ impl Sets {
             ControlFlow::Continue(())
         };
         batch::entries(hosts.map(), each).map_err(fault(HOSTS))?;
-        for key in nets.keys().filter_map(Result::ok) {
+        for pair in &nets {
+            let (key, until) = pair.map_err(|source| MapFault::Kernel { map: NETS, source })?;
             let bits = u8::try_from(key.prefix_len().saturating_sub(SET_KEY_BITS)).unwrap_or(HOST_BITS);
-            add(&key.data(), bits, nets.get(&key, 0).unwrap_or_default());
+            add(&key.data(), bits, until);
         }
         for set in live.values_mut() {
             set.ticks.sort_unstable();

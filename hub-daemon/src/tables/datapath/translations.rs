@@ -74,7 +74,7 @@ impl Translations {
     }
 
     /// Deletes what is no longer wanted.
-    pub fn delete(&mut self, desired: &Desired) -> Report {
+    pub fn delete(&mut self, desired: &Desired, inventory: &Inventory) -> Report {
         let mut report = Report { table: NAME, ..Report::default() };
         let wanted = wanted(desired);
         let gone: Vec<Place> =
@@ -87,6 +87,11 @@ impl Translations {
                 }
                 Err(source) => note(&mut report, "TRANSLATIONS", Err(source)),
             }
+        }
+        let wanted = uplinks(desired, inventory);
+        let uplinks: Vec<u32> = self.uplinks.keys().filter_map(Result::ok).collect();
+        for ifindex in uplinks.into_iter().filter(|ifindex| !wanted.contains_key(ifindex)) {
+            report.deleted += usize::from(self.uplinks.remove(&ifindex).is_ok());
         }
         let mtus: Vec<u32> = self.mtus.keys().filter_map(Result::ok).collect();
         for segment in mtus {
