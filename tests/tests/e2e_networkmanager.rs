@@ -106,6 +106,17 @@ impl Manager {
         world.router.sh(&self.inside(&format!("nmcli {words}")))
     }
 
+    /// What `hubctl doctor` finds about it.
+    fn diagnosis(&self, world: &World) -> Value {
+        let bus = format!("unix:path=/proc/{}/root/run/dbus/system_bus_socket", self.bus.id());
+        let config = world.lab.folder().join("hub.yaml").display().to_string();
+        let words = ["doctor", "--json", "--config", &config];
+        let said = world.hub.hubctl_in(&[("DBUS_SYSTEM_BUS_ADDRESS", &bus)], &words).stdout;
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let found = said["findings"].as_array().into_iter().flatten();
+        found.clone().find(|found| found["check"] == "NetworkManager").unwrap_or(&said).clone()
+    }
+
     /// Ends it, with time to put things in order or without.
     fn end(&mut self, is_killed: bool) {
         let Some(mut running) = self.running.take() else { return };
@@ -290,6 +301,8 @@ fn segments_that_it_takes_for_its_own_keep_what_the_hub_made() {
     wait_until("it asks for DHCP on the segment", SETTLES, || {
         manager.says(&world, "seg0") == "connecting (getting IP configuration):Wired connection 1"
     });
+    let advice = manager.diagnosis(&world).to_string();
+    assert!(advice.contains("interface-name:hub*;interface-name:seg0"), "{advice}");
     let before = drift(&world);
     let link = create_with_endpoint(&mut world);
     let whole = ours(&world);
@@ -320,6 +333,8 @@ fn kept_off_it_leaves_everything_as_it_is() {
     let mut manager = Manager::new(&world, KEPT_OFF, OF_CARDS);
     manager.start(&world);
     wait_until("it knows the segment", SETTLES, || manager.says(&world, "seg0") == "unmanaged:");
+    let advice = manager.diagnosis(&world).to_string();
+    assert!(advice.contains("keeps off the segments"), "{advice}");
     let link = create_with_endpoint(&mut world);
     let whole = ours(&world);
     for _ in 0..2 {

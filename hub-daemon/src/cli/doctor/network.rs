@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Diagnosis;
 use super::machine::runs;
 use super::run::{says, tells};
-use crate::desired::Xdp;
+use crate::desired::{Role, Xdp};
 use crate::kernel::ethtool;
 use crate::kernel::load;
 use crate::kernel::netlink::Netlink;
@@ -27,6 +27,7 @@ pub(super) fn look(config: &Config, diagnosis: &mut Diagnosis) {
     interfaces(config, diagnosis);
     foreign_programs(config, diagnosis);
     networkd(diagnosis);
+    network_manager(config, diagnosis);
     firewalls(diagnosis);
     orphans(config, diagnosis);
 }
@@ -144,6 +145,34 @@ fn says_no(text: &str, key: &str) -> bool {
         .is_some_and(|value| ["no", "false", "off", "0"].contains(&&*value))
 }
 
+/// `NetworkManager` asks for DHCP on what it manages, and removes everything there when nobody answers.
+fn network_manager(config: &Config, diagnosis: &mut Diagnosis) {
+    let Some(said) = says("nmcli", &["--terse", "--fields", "DEVICE,STATE", "device"]) else {
+        diagnosis.ok("NetworkManager", "does not run");
+        return;
+    };
+    let segments = |name: &&str| {
+        config.interfaces.iter().any(|interface| interface.role == Role::Segment && interface.fits(name))
+    };
+    let managed: Vec<&str> = said.lines().filter_map(managed).filter(segments).collect();
+    if managed.is_empty() {
+        diagnosis.ok("NetworkManager", "keeps off the segments");
+        return;
+    }
+    let names: String = managed.iter().map(|name| format!(";interface-name:{name}")).collect();
+    let found = format!("manages {}: without an answer to DHCP it removes what is there", managed.join(", "));
+    let advice = format!(
+        "write `[keyfile]` and `unmanaged-devices=interface-name:hub*{names}` to \
+         /etc/NetworkManager/conf.d/hub.conf and restart it"
+    );
+    diagnosis.warning("NetworkManager", found, advice);
+}
+
+/// The device of a line of `nmcli --terse`, unless nobody manages it.
+fn managed(line: &str) -> Option<&str> {
+    line.split_once(':').filter(|(_, state)| *state != "unmanaged").map(|(name, _)| name)
+}
+
 /// Filters of the kernel see what the hub leaves to it, and nothing of what it redirects.
 fn firewalls(diagnosis: &mut Diagnosis) {
     let Some(found) = tells("nft", &["-j", "list", "chains"]) else {
@@ -206,6 +235,13 @@ fn orphans(config: &Config, diagnosis: &mut Diagnosis) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_managed_is_read() {
+        assert_eq!(managed("seg0:connecting (getting IP configuration)"), Some("seg0"));
+        assert_eq!(managed("seg0:connected (externally)"), Some("seg0"));
+        assert_eq!((managed("hub1e0:unmanaged"), managed("")), (None, None));
+    }
 
     #[test]
     fn the_last_setting_counts() {

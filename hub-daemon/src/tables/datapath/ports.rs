@@ -112,8 +112,8 @@ impl Ports {
         let is_same = |name: &String, ifindex: u32| {
             wanted.contains_key(name) && inventory.links.get(name).is_some_and(|link| link.ifindex == ifindex)
         };
-        // Programs of before on what is no port any more are taken off.
-        self.swept &= self.before.extract_if(.., |name, index| !is_same(name, *index)).count() == 0;
+        self.before.retain(|name, ifindex| is_same(name, *ifindex));
+        let mut is_whole = true;
         if self.hook == Hook::Clsact {
             self.repair(ebpf, pins, &mut report);
         }
@@ -125,6 +125,7 @@ impl Ports {
             if put.is_err() && !self.live.contains_key(name) && attach::is_judged(name, link.ifindex) {
                 self.before.insert(name.clone(), link.ifindex);
             }
+            is_whole &= put.is_ok();
             report.note(put, || format!("port {name}"), None);
         }
         if !self.swept {
@@ -134,6 +135,8 @@ impl Ports {
             let stays: BTreeSet<u32> = found.map(|link| link.ifindex).collect();
             self.sweep(pins, &stays, &mut report);
         }
+        // Where programs could not be put, there may be some when it is no port any more.
+        self.swept &= is_whole;
         report
     }
 
