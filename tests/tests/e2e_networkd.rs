@@ -120,7 +120,7 @@ fn what_networkd_removes_is_back_within_two_seconds() {
     let networkd = Networkd { names: "seg*", config: "ManageForeignRoutes=yes" };
     let Some((world, mut running)) = world(&networkd) else { return };
     let whole = ours(&world);
-    assert_eq!(whole.lines().count(), 14, "{whole}");
+    assert_eq!(whole.lines().count(), 16, "{whole}");
     for round in 0..2 {
         running.stop();
         let before = drift(&world);

@@ -112,7 +112,7 @@ fn a_next_hop_makes_a_table_of_ones_own() {
     let table = TABLE_BASE + 1;
     let targets: Vec<_> = desired.routes.keys().filter(|key| key.table == table).collect();
     let texts: Vec<_> = targets.iter().map(|key| format!("{}", key.target)).collect();
-    assert_eq!(texts, ["0.0.0.0/0", "10.1.0.0/24", "10.1.0.0/24", "10.2.0.0/24"]);
+    assert_eq!(texts, ["0.0.0.0/0", "0.0.0.0/0", "10.1.0.0/24", "10.1.0.0/24", "10.2.0.0/24"]);
     assert_eq!(desired.rules.len(), 1);
     assert!(desired.rules.iter().all(|rule| rule.table == table && rule.source.to_string() == "10.1.0.0/24"));
 }
