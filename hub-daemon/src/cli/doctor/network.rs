@@ -159,10 +159,10 @@ fn network_manager(config: &Config, diagnosis: &mut Diagnosis) {
         diagnosis.ok("NetworkManager", "keeps off the segments");
         return;
     }
-    let names: String = managed.iter().map(|name| format!(";interface-name:{name}")).collect();
+    let names = managed.join(";interface-name:");
     let found = format!("manages {}: without an answer to DHCP it removes what is there", managed.join(", "));
     let advice = format!(
-        "write `[keyfile]` and `unmanaged-devices=interface-name:hub*{names}` to \
+        "write `[keyfile]` and `unmanaged-devices=interface-name:hub*;interface-name:{names}` to \
          /etc/NetworkManager/conf.d/hub.conf and restart it"
     );
     diagnosis.warning("NetworkManager", found, advice);
