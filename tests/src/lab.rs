@@ -7,6 +7,7 @@
 //! Commands enter a namespace with `nsenter --net`, not `ip netns exec`: the latter hides bpffs.
 
 mod arrivals;
+pub mod beside;
 mod dump;
 mod http;
 mod hub;

@@ -119,12 +119,6 @@ fn what_others_remove_is_back_within_five_seconds() {
     assert!(drift.is_some_and(|line| !line.ends_with(" 0")), "{drift:?}");
 }
 
-/// Gates of the port, by the kernel's count.
-fn gates(world: &World) -> usize {
-    let shown = world.router.sh("ip rule show; ip -6 rule show");
-    shown.lines().filter(|line| line.starts_with("17699:") && line.contains("iif seg0")).count()
-}
-
 #[test]
 fn a_port_whose_filters_cannot_be_put_back_is_closed_until_they_can() {
     if !root() {
@@ -137,7 +131,7 @@ fn a_port_whose_filters_cannot_be_put_back_is_closed_until_they_can() {
     world.hub.process().signal(Signal::SIGSTOP);
     world.router.sh("tc qdisc del dev seg0 clsact && tc qdisc add dev seg0 ingress");
     world.hub.process().signal(Signal::SIGCONT);
-    wait_until("the gate is closed", REPAIR, || gates(&world) == 2);
+    wait_until("the gate is closed", REPAIR, || world.router.gates("seg0") == 2);
     for v4 in FAMILIES {
         world.members[0].expect_ping(outside_at(v4), Silent);
         world.outside.expect_tcp(member_at(0, v4), 80, Silent);
@@ -145,7 +139,9 @@ fn a_port_whose_filters_cannot_be_put_back_is_closed_until_they_can() {
     let conditions = world.hub.get("/v1/status").expect(200)["conditions"].to_string();
     assert!(conditions.contains("that is in the place of clsact"), "{conditions}");
     world.router.sh("tc qdisc del dev seg0 ingress");
-    wait_until("the filters are back", REPAIR, || filters(&world, "seg0") == OURS && gates(&world) == 0);
+    wait_until("the filters are back", REPAIR, || {
+        filters(&world, "seg0") == OURS && world.router.gates("seg0") == 0
+    });
     expect_policy(&world);
 }
 

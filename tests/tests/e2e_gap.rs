@@ -9,7 +9,7 @@ use std::time::Duration;
 use hub_tests::effort::{Effort, figure};
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::world::{FAMILIES, gateway, member_at, outside_at};
-use hub_tests::lab::{Space, Stopwatch, Wire, World, patience, wait_until};
+use hub_tests::lab::{Stopwatch, Wire, World, patience, wait_until};
 use hub_tests::packet::{Datagram, ip};
 use hub_tests::root;
 use nix::sys::signal::Signal;
@@ -43,7 +43,7 @@ fn nothing_passes_a_port_without_programs() {
     let mut rounds = 0;
     for round in Effort::new(ROUNDS[0], ROUNDS[1]).rounds() {
         world.router.ip("link delete seg0");
-        wait_until("the gate is closed", PATIENCE, || gates(&world.router) == 2);
+        wait_until("the gate is closed", PATIENCE, || world.router.gates("seg0") == 2);
         let (wire, watch) = make(&world);
         let judged = judged(&world);
         while !judged() {
@@ -55,7 +55,7 @@ fn nothing_passes_a_port_without_programs() {
         for _ in 0..20 {
             sent += frames.iter().filter(|frame| wire.try_send(frame)).count() as u64;
         }
-        wait_until("the gate is open", PATIENCE, || gates(&world.router) == 0);
+        wait_until("the gate is open", PATIENCE, || world.router.gates("seg0") == 0);
         sent += frames.iter().filter(|frame| wire.try_send(frame)).count() as u64;
         while far.find(Duration::from_millis(1), |frame| is_ours(&frames, frame)) {
             passed += 1;
@@ -91,7 +91,7 @@ fn nothing_passes_a_port_without_programs() {
     world.hub.process().signal(Signal::SIGCONT);
     // Its status may be from before it was stopped, when there was another port of this name.
     let judged = judged(&world);
-    wait_until("the port is judged again", PATIENCE, || judged() && gates(&world.router) == 0);
+    wait_until("the port is judged again", PATIENCE, || judged() && world.router.gates("seg0") == 0);
 
     // What is allowed passes again.
     world.replace(0, &json!({}));
@@ -112,12 +112,6 @@ fn judged(world: &World) -> impl Fn() -> bool {
         let filters = || router.try_sh("tc filter show dev seg0 ingress", PATIENCE).stdout;
         if has_links { pin.exists() } else { filters().contains("hub_tc_in") }
     }
-}
-
-/// Gates of the port, by the kernel's count.
-fn gates(router: &Space) -> usize {
-    let shown = router.sh("ip rule show; ip -6 rule show");
-    shown.lines().filter(|line| line.starts_with("17699:") && line.contains("iif seg0")).count()
 }
 
 /// Makes the port and the member's end, both up; the time counts from then.

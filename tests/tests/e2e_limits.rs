@@ -15,21 +15,15 @@ use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Queues of the hub's namespace, without counts and without the numbers that the kernel gives to leaves.
-fn queues(world: &World) -> String {
-    world.router.sh("for dev in up0 seg0; do tc qdisc show dev $dev; tc class show dev $dev; done |
-         sed -E 's/direct_packets_stat [0-9]+ //; s/(tbf|leaf) [0-9a-f]+:/\\1/; /^class tbf/d' | sort")
-}
-
 #[test]
 fn police_drops_at_once_and_makes_nothing_wait() {
     if !root() {
         return;
     }
     let world = World::new(1);
-    let before = queues(&world);
+    let before = world.queues();
     world.create(0, &json!({"qos": {"bandwidth": "10Mbps", "police": true}}));
-    assert_eq!(queues(&world), before, "nothing is queued");
+    assert_eq!(world.queues(), before, "nothing is queued");
     for v4 in FAMILIES {
         let (rate, times) = std::thread::scope(|scope| {
             let flood = scope.spawn(|| {
@@ -148,17 +142,17 @@ fn lives_with_queues_leave_none_behind() {
     let fields = json!({"qos": qos, "security_policies": voice});
     // One that stays, so that the root of the uplink is shared.
     world.create(1, &json!({"qos": {"bandwidth": "5Mbps"}}));
-    let before = queues(&world);
+    let before = world.queues();
     let classes = || world.router.sh("for dev in up0 seg0 seg1; do tc class show dev $dev; done | wc -l");
     let few: usize = classes().trim().parse().unwrap();
     for cycle in 0..cycles {
         world.create(0, &fields);
         if cycle % 20 == 0 {
-            assert!(queues(&world).matches("ceil 20").count() >= 4, "cycle {cycle}");
+            assert!(world.queues().matches("ceil 20").count() >= 4, "cycle {cycle}");
         }
         world.hub.send("DELETE", "/v1/personas/p0", &Value::Null);
     }
-    wait_until("the queues are gone", Duration::from_secs(20), || queues(&world) == before);
+    wait_until("the queues are gone", Duration::from_secs(20), || world.queues() == before);
     assert_eq!(classes().trim().parse::<usize>().unwrap(), few);
 }
 

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use hub_tests::lab::Outcome::Answered;
 
+use hub_tests::lab::beside::{drift, longest_gap, ours};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
-use hub_tests::lab::{Background, Stopwatch, World, patience, wait_until};
+use hub_tests::lab::{Background, World, patience, wait_until};
 use hub_tests::root;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const NETWORKD: &str = "/usr/lib/systemd/systemd-networkd";
 const REPAIR: Duration = Duration::from_secs(2);
@@ -78,42 +79,8 @@ fn world(networkd: &Networkd) -> Option<(World, Background)> {
     Some((world, running))
 }
 
-/// Everything of the hub that networkd knows about.
-fn ours(world: &World) -> String {
-    world.router.sh("ip route show table all proto 177
-        ip rule show priority 17700; ip -6 rule show priority 17700
-        ip -oneline address show dev seg0 to 10.100.0.1; ip -oneline -6 address show dev seg0 to fd00:100::1")
-}
-
-fn drift(world: &World) -> u64 {
-    let tables = world.hub.get("/v1/status").expect(200);
-    let all = tables.get("tables").and_then(Value::as_array).unwrap_or_else(|| panic!("{tables:#}"));
-    all.iter().filter_map(|table| table.get("drift").and_then(Value::as_u64)).sum()
-}
-
-/// Looks on while networkd configures links and for two seconds more; returns the longest time without
-/// something of ours.
-fn longest_gap(world: &World, whole: &str) -> Duration {
-    let (begun, mut longest, mut missing) = (Stopwatch::start(), Duration::ZERO, None);
-    let mut settled = None;
-    loop {
-        if ours(world) == whole {
-            missing = None;
-        } else {
-            let since = *missing.get_or_insert_with(Stopwatch::start);
-            longest = longest.max(since.elapsed());
-        }
-        if settled.is_none() && is_configured(world) {
-            settled = Some(Stopwatch::start());
-        }
-        let is_over = settled.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
-        if is_over && missing.is_none() {
-            return longest;
-        }
-        let patience = Duration::from_secs(30) * patience();
-        assert!(begun.elapsed() < patience, "{whole}\nis by now\n{}", ours(world));
-    }
-}
+/// How long networkd may take to configure links.
+const CONFIGURES: Duration = Duration::from_secs(30);
 
 #[test]
 fn what_networkd_removes_is_back_within_two_seconds() {
@@ -125,7 +92,7 @@ fn what_networkd_removes_is_back_within_two_seconds() {
         running.stop();
         let before = drift(&world);
         running = networkd.start(&world);
-        let gap = longest_gap(&world, &whole);
+        let gap = longest_gap(&world, &whole, CONFIGURES, || is_configured(&world));
         let drift = drift(&world) - before;
         eprintln!("restart {round}: {drift} entries put right, the longest gap {gap:?}");
         assert!(drift > 0, "networkd removed nothing:\n{}", log(&world));
@@ -150,7 +117,7 @@ fn with_its_switches_off_networkd_leaves_everything_as_it_is() {
         running.stop();
         let before = drift(&world);
         running = networkd.start(&world);
-        let gap = longest_gap(&world, &whole);
+        let gap = longest_gap(&world, &whole, CONFIGURES, || is_configured(&world));
         assert_eq!((drift(&world) - before, gap), (0, Duration::ZERO), "{}", log(&world));
     }
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hub_tests::lab::Outcome::Answered;
+use hub_tests::lab::beside::{drift, longest_gap, ours};
 use hub_tests::lab::world::{FAMILIES, member_at, outside_at};
 use hub_tests::lab::{Background, Stopwatch, Stream, World, patience, wait_until};
 use hub_tests::root;
@@ -23,6 +24,8 @@ use serde_json::{Value, json};
 const NETWORK_MANAGER: &str = "/usr/sbin/NetworkManager";
 const REPAIR: Duration = Duration::from_secs(2);
 const SETTLES: Duration = Duration::from_secs(20);
+/// What it does to links is over by then.
+const ENDS: Duration = Duration::from_secs(40);
 /// What keeps it off the hub's links and its segments.
 const KEPT_OFF: &str = "[keyfile]\nunmanaged-devices=interface-name:hub*;interface-name:seg*\n";
 /// What Debian's rules of udev say of a veth pair, and of a link that they do not know.
@@ -156,51 +159,15 @@ fn routed() -> Value {
     json!({"egress": {"next_hop": ["192.0.2.10", "2001:db8:2::10"]}})
 }
 
-/// Everything of the hub that `NetworkManager` knows about.
-fn ours(world: &World) -> String {
-    world.router.sh("ip route show table all proto 177
-        ip rule show priority 17700; ip -6 rule show priority 17700
-        ip -oneline address show dev seg0 to 10.100.0.1; ip -oneline -6 address show dev seg0 to fd00:100::1")
-}
-
 /// What `NetworkManager` made of its profile.
 fn theirs(world: &World) -> String {
     world.router.sh("ip -oneline address show dev up0 scope global | sed 's/valid_lft.*//'
         ip route show proto static; ip -6 route show proto static")
 }
 
-fn drift(world: &World) -> u64 {
-    let tables = world.hub.get("/v1/status").expect(200);
-    let all = tables.get("tables").and_then(Value::as_array).unwrap_or_else(|| panic!("{tables:#}"));
-    all.iter().filter_map(|table| table.get("drift").and_then(Value::as_u64)).sum()
-}
-
 /// How often an event told so far that entries were put right; all events are logged.
 fn told(world: &World) -> usize {
     world.hub.log().lines().filter(|line| line.contains("what=\"drift\"")).count()
-}
-
-/// Looks on until this holds and for two seconds more; returns the longest time without something of ours.
-fn longest_gap(world: &World, whole: &str, mut is_settled: impl FnMut() -> bool) -> Duration {
-    let (begun, mut longest, mut missing) = (Stopwatch::start(), Duration::ZERO, None);
-    let mut settled = None;
-    loop {
-        if ours(world) == whole {
-            missing = None;
-        } else {
-            let since = *missing.get_or_insert_with(Stopwatch::start);
-            longest = longest.max(since.elapsed());
-        }
-        if settled.is_none() && is_settled() {
-            settled = Some(Stopwatch::start());
-        }
-        let is_over = settled.is_some_and(|since| since.elapsed() > Duration::from_secs(2));
-        if is_over && missing.is_none() {
-            return longest;
-        }
-        let patience = Duration::from_secs(40) * patience();
-        assert!(begun.elapsed() < patience, "{whole}\nis by now\n{}\n{}", ours(world), log(world));
-    }
 }
 
 fn expect_traffic(world: &World) {
@@ -246,7 +213,7 @@ fn its_profile_comes_and_comes_again_and_the_hub_has_everything_within_two_secon
             eprintln!("{round}: up0 is {}", manager.says(&world, "up0"));
             manager.nmcli(&world, "--wait 0 connection up uplink");
         }
-        let gap = longest_gap(&world, &whole, || manager.has_profile(&world));
+        let gap = longest_gap(&world, &whole, ENDS, || manager.has_profile(&world));
         let drift = drift(&world) - before;
         for flow in flows {
             let seen = flow.finish();
@@ -307,7 +274,7 @@ fn segments_that_it_takes_for_its_own_keep_what_the_hub_made() {
     let link = create_with_endpoint(&mut world);
     let whole = ours(&world);
     let gave_up = || log(&world).matches("device (seg0): state change: ip-config -> failed").count();
-    let gap = longest_gap(&world, &whole, || gave_up() >= 2);
+    let gap = longest_gap(&world, &whole, ENDS, || gave_up() >= 2);
     let put_right = drift(&world) - before;
     eprintln!("{put_right} entries put right, the longest gap {gap:?}");
     assert!(put_right > 0, "it removed nothing:\n{}", log(&world));
@@ -320,7 +287,7 @@ fn segments_that_it_takes_for_its_own_keep_what_the_hub_made() {
     let before = drift(&world);
     manager.start(&world);
     let is_up = || log(&world).contains("device (seg0): Activation: successful");
-    let gap = longest_gap(&world, &whole, || is_up() || gave_up() > 0);
+    let gap = longest_gap(&world, &whole, ENDS, || is_up() || gave_up() > 0);
     eprintln!("started anew: {} entries put right, the longest gap {gap:?}", drift(&world) - before);
     assert!(gap < REPAIR * patience(), "{gap:?}");
     expect_traffic(&world);
@@ -341,7 +308,7 @@ fn kept_off_it_leaves_everything_as_it_is() {
         let before = drift(&world);
         let begun = Stopwatch::start();
         // Longer than it would wait for DHCP.
-        let gap = longest_gap(&world, &whole, || begun.elapsed() > Duration::from_secs(6));
+        let gap = longest_gap(&world, &whole, ENDS, || begun.elapsed() > Duration::from_secs(6));
         assert_eq!((drift(&world) - before, gap), (0, Duration::ZERO), "{}", log(&world));
         for name in ["seg0", &link] {
             assert_eq!(manager.says(&world, name), "unmanaged:", "{name}");

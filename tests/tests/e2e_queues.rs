@@ -12,46 +12,40 @@ use hub_tests::lab::{World, wait_until};
 use hub_tests::root;
 use serde_json::{Value, json};
 
-/// Queues of the hub's namespace, without counts and without the numbers that the kernel gives to leaves.
-fn queues(world: &World) -> String {
-    world.router.sh("for dev in up0 seg0; do tc qdisc show dev $dev; tc class show dev $dev; done |
-         sed -E 's/direct_packets_stat [0-9]+ //; s/(tbf|leaf) [0-9a-f]+:/\\1/; /^class tbf/d' | sort")
-}
-
 #[test]
 fn queues_come_and_go_with_their_personas_and_survive_the_daemon() {
     if !root() {
         return;
     }
     let mut world = World::new(1);
-    let before = queues(&world);
+    let before = world.queues();
     let qos = json!({"qos": {"bandwidth": "10Mbps", "latency": "10ms"}});
     world.create(0, &qos);
-    let shaped = queues(&world);
+    let shaped = world.queues();
     for part in ["qdisc htb 177: root", "class htb 177:10 ", "class htb 177:18 ", "qdisc tbf"] {
         assert!(shaped.contains(part), "{part} is missing: {shaped}");
     }
     world.hub.process().kill();
-    assert_eq!(queues(&world), shaped, "the queues go on without the daemon");
+    assert_eq!(world.queues(), shaped, "the queues go on without the daemon");
     world.hub.restart();
-    assert_eq!(queues(&world), shaped, "and are adopted as they are");
+    assert_eq!(world.queues(), shaped, "and are adopted as they are");
     // Somebody deletes and changes: it is put right.
     world
         .router
         .sh("tc qdisc del dev up0 root; tc class change dev seg0 parent 177:1 classid 177:10 htb rate 1mbit");
-    wait_until("the queues are put right", Duration::from_secs(20), || queues(&world) == shaped);
+    wait_until("the queues are put right", Duration::from_secs(20), || world.queues() == shaped);
     // Other bandwidths change classes in place; classes of traffic come and go below them.
     let voice = json!([{"protocol": "udp", "port": 5060, "action": "allow", "priority": "voice"}]);
     world.replace(0, &json!({"qos": {"bandwidth": "20Mbps", "ceil": "30Mbps"}, "security_policies": voice}));
-    let changed = queues(&world);
+    let changed = world.queues();
     for part in ["177:11 parent 177:10", "177:13 parent 177:10", "ceil 30"] {
         assert!(changed.contains(part), "{part} is missing: {changed}");
     }
     world.replace(0, &qos);
-    wait_until("the classes of traffic are gone", Duration::from_secs(10), || queues(&world) == shaped);
+    wait_until("the classes of traffic are gone", Duration::from_secs(10), || world.queues() == shaped);
     for number in 0..20 {
         world.hub.send("DELETE", "/v1/personas/p0", &Value::Null);
-        wait_until("the queues are gone", Duration::from_secs(10), || queues(&world) == before);
+        wait_until("the queues are gone", Duration::from_secs(10), || world.queues() == before);
         if number < 19 {
             world.create(0, &qos);
         }
@@ -64,7 +58,7 @@ fn queues_come_and_go_with_their_personas_and_survive_the_daemon() {
     // Where programs hang on a queue of their own (before Linux 6.6), that one goes with the hub.
     let none: String =
         before.lines().filter(|line| !line.contains("clsact")).map(|line| line.to_owned() + "\n").collect();
-    assert_eq!(queues(&world), none);
+    assert_eq!(world.queues(), none);
 }
 
 #[test]

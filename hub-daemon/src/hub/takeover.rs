@@ -4,7 +4,6 @@
 //! Its record says who took the range: when the last of them is gone, the range is its own again. Of several that take
 //! the same, the one that [ends first](place::precedence) has it, and of those that end together whoever asked last.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -198,32 +197,24 @@ impl Hub {
         }
     }
 
+    /// Those that took ranges from others that come before them by the order of ends: who comes first, and the taker.
+    fn out_of_order(&self) -> Vec<(PersonaId, PersonaId)> {
+        let precedence = |record: &Record| place::precedence(record, self.config.route_priority);
+        let mut found = BTreeSet::new();
+        for first in self.records.values().filter(|record| record.persona.overrides()) {
+            let takers = first.overridden.values().flatten().filter_map(|id| self.records.get(id));
+            let late = takers.filter(|taker| precedence(first) < precedence(taker));
+            found.extend(late.map(|taker| (first.id.clone(), taker.id.clone())));
+        }
+        found.into_iter().collect()
+    }
+
     /// Of a persona and those that took ranges from it, or that it took ranges from: has each have what it should by
     /// the order of their ends.
     pub(super) fn rank_takers(&mut self, id: &PersonaId, now: Timestamp) -> Result<(), Rejection> {
-        let Some(record) = self.records.get(id).filter(|record| record.persona.overrides()) else {
-            return Ok(());
-        };
-        let is_over = |lender: &Record, taker: &PersonaId| {
-            lender.overridden.values().any(|takers| takers.contains(taker))
-        };
-        let precedence = |record: &Record| place::precedence(record, self.config.route_priority);
-        let others = self.records.values().filter(|other| other.persona.overrides() && other.id != *id);
-        // Whoever gets back what the other one took from it.
-        let swaps: Vec<(PersonaId, PersonaId)> = others
-            .filter_map(|other| {
-                let (first, second) = match precedence(record).cmp(&precedence(other)) {
-                    Ordering::Less => (record, other),
-                    Ordering::Greater => (other, record),
-                    Ordering::Equal => return None,
-                };
-                is_over(first, &second.id).then(|| (first.id.clone(), second.id.clone()))
-            })
-            .collect();
-        for (first, second) in swaps {
-            self.put_before(&first, &second, now)?;
-        }
-        Ok(())
+        let mut swaps = self.out_of_order();
+        swaps.retain(|(first, second)| [first, second].contains(&id));
+        swaps.into_iter().try_for_each(|(first, second)| self.put_before(&first, &second, now))
     }
 
     /// Gives the first what the second took from it, and has the second make way for the first.
@@ -325,11 +316,9 @@ impl Hub {
 
     /// Has all that took ranges be in their order, after what decides it may have changed.
     pub(super) fn rank_all(&mut self, now: Timestamp) {
-        let takers = self.records.values().filter(|record| record.persona.overrides());
-        let takers: Vec<PersonaId> = takers.map(|record| record.id.clone()).collect();
-        for id in takers {
+        for (first, second) in self.out_of_order() {
             // Where there is no room for another order, that of before stays.
-            drop(self.whole_or_nothing(|hub| hub.rank_takers(&id, now)));
+            drop(self.whole_or_nothing(|hub| hub.put_before(&first, &second, now)));
         }
     }
 

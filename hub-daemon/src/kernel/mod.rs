@@ -51,3 +51,7 @@ pub mod wireguard;
 pub(crate) fn may_make_maps() -> bool {
     nix::unistd::Uid::effective().is_root() && std::env::var("HUB_TEST_ROOT").is_ok_and(|value| value == "1")
 }
+
+/// Maps that programs may write and the daemon may not, by which tests have the kernel refuse.
+#[cfg(test)]
+pub(crate) const BPF_F_RDONLY: u32 = 1 << 3;

@@ -116,6 +116,13 @@ impl Space {
         self.sh(&format!("tc qdisc show dev {port}")).contains("clsact")
     }
 
+    /// Gates of a port that are closed, of both families.
+    pub fn gates(&self, port: &str) -> usize {
+        let shown = self.sh("ip rule show; ip -6 rule show");
+        let name = format!("iif {port}");
+        shown.lines().filter(|line| line.starts_with("17699:") && line.contains(&name)).count()
+    }
+
     /// Index of an interface.
     pub fn interface(&self, name: &str) -> u32 {
         let shown = self.ip(&format!("-oneline link show dev {name}"));

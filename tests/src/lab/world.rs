@@ -85,6 +85,12 @@ impl World {
         definition
     }
 
+    /// Queues of the first persona's ports, without counts and without the numbers that the kernel gives to leaves.
+    pub fn queues(&self) -> String {
+        self.router.sh("for dev in up0 seg0; do tc qdisc show dev $dev; tc class show dev $dev; done |
+             sed -E 's/direct_packets_stat [0-9]+ //; s/(tbf|leaf) [0-9a-f]+:/\\1/; /^class tbf/d' | sort")
+    }
+
     /// Gives a member the addresses and the gateways of another one.
     pub fn make_twin(&self, twin: usize, of: usize) {
         let member = &self.members[twin];

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::command::Deadline;
+use crate::hub::state::State;
 
 const V4: &str = "10.1.0.0/24";
 const V6: &str = "fd00::/64";
@@ -23,7 +24,18 @@ fn taker(name: &str) -> Value {
     with(holder(name), json!({"overlap": "override"}))
 }
 
+/// One that takes the range and lives for so long.
+fn ending(name: &str, ttl: &str) -> Value {
+    with(taker(name), json!({"ttl": ttl}))
+}
+
 impl Script {
+    /// Starts the hub anew with what it stored.
+    fn restart(&mut self, config: Config, state: &State) {
+        let state = serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap();
+        self.hub = Hub::restore(config, IdSource::new(2), state, self.now);
+    }
+
     /// Who has the range in the hub, by name.
     fn owner(&mut self, range: &str) -> String {
         let desired = self.desired();
@@ -119,7 +131,6 @@ fn of_several_the_last_has_it_and_the_one_before_takes_over() {
 fn of_several_the_one_that_ends_first_has_it_and_then_the_next() {
     let mut script = Script::new();
     script.create(holder("base")).unwrap();
-    let ending = |name: &str, ttl: &str| with(taker(name), json!({"ttl": ttl}));
     script.create(ending("long", "3h")).unwrap();
     script.create(ending("short", "1h")).unwrap();
     assert_eq!(script.owners(), "short");
@@ -131,13 +142,9 @@ fn of_several_the_one_that_ends_first_has_it_and_then_the_next() {
     assert_eq!(script.takers("long").len(), 2);
     script.create(taker("endless")).unwrap();
     assert_eq!((script.owners(), script.takers("endless").len()), ("short".to_owned(), 3));
-    let restart = |script: &mut Script, config: Config| {
-        let state = serde_json::to_string(&script.hub.state()).unwrap();
-        let state = serde_json::from_str(&state).unwrap();
-        script.hub = Hub::restore(config, IdSource::new(2), state, script.now);
-    };
     let desired = script.desired();
-    restart(&mut script, Config::default());
+    let state = script.hub.state();
+    script.restart(Config::default(), &state);
     assert_eq!(script.desired(), desired);
     // Each takes over from the one before, and nobody's name changes that waits.
     let waits = script.virtuals("long");
@@ -158,7 +165,6 @@ fn another_end_or_another_order_changes_who_has_the_range() {
 
     let mut script = Script::new();
     script.create(holder("base")).unwrap();
-    let ending = |name: &str, ttl: &str| with(taker(name), json!({"ttl": ttl}));
     script.create(ending("one", "1h")).unwrap();
     script.create(ending("two", "2h")).unwrap();
     assert_eq!((script.owners(), script.takers("two")), ("one".to_owned(), vec!["one".to_owned()]));
@@ -170,7 +176,7 @@ fn another_end_or_another_order_changes_who_has_the_range() {
     script.hub.handle(Command::Configure(Box::new(config)), script.now).unwrap();
     assert_eq!((script.owners(), script.takers("one")), ("two".to_owned(), vec!["two".to_owned()]));
     let state = script.hub.state();
-    script.hub = Hub::restore(Config::default(), IdSource::new(2), state, script.now);
+    script.restart(Config::default(), &state);
     assert_eq!(script.owners(), "one", "the hub was started with another order");
     // Of those that end together the one of higher priority, and then whoever has it.
     script.replace("two", with(ending("two", "90m"), json!({"priority": 7}))).unwrap();
@@ -325,19 +331,16 @@ fn who_has_what_survives_a_restart_and_a_change_that_goes_back() {
     script.hub.handle(Command::Revert { why: "asked".into() }, script.now).unwrap();
     assert_eq!((script.owners(), script.virtuals("old").len()), ("old".to_owned(), 0));
     script.create(with(taker("new"), json!({"ttl": "1h"}))).unwrap();
-    let restart = |script: &mut Script, state| {
-        script.hub = Hub::restore(Config::default(), IdSource::new(2), state, script.now);
-    };
     let (desired, state) = (script.desired(), script.hub.state());
-    restart(&mut script, serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap());
+    script.restart(Config::default(), &state);
     assert_eq!(script.desired(), desired);
     // Gone while the hub was not there: it ended, or nobody knows it any more.
     let mut without = state.clone();
     without.personas.retain(|persona| persona.definition.name != "new");
-    restart(&mut script, without);
+    script.restart(Config::default(), &without);
     assert_eq!((script.owners(), script.virtuals("old").len()), ("old".to_owned(), 0));
     script.now += 2.hours();
-    restart(&mut script, state);
+    script.restart(Config::default(), &state);
     assert_eq!((script.owners(), script.virtuals("old").len()), ("old".to_owned(), 0));
 }
 

@@ -180,10 +180,7 @@ fn kernel(map: &'static str, source: aya::maps::MapError) -> MapFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::may_make_maps;
-
-    /// What programs may do, the daemon may not: write.
-    const BPF_F_RDONLY: u32 = 1 << 3;
+    use crate::kernel::{BPF_F_RDONLY, may_make_maps};
 
     #[test]
     fn what_could_not_be_written_is_written_the_next_time() {

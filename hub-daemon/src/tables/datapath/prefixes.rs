@@ -297,10 +297,9 @@ mod tests {
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
-    use crate::kernel::may_make_maps;
+    use crate::kernel::{BPF_F_RDONLY, may_make_maps};
 
     const BPF_F_NO_PREALLOC: u32 = 1;
-    const BPF_F_RDONLY: u32 = 1 << 3;
 
     #[test]
     fn a_table_in_front_of_the_trie_that_could_not_be_written_is_written_the_next_time() {

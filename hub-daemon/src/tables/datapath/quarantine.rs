@@ -180,10 +180,9 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::kernel::may_make_maps;
+    use crate::kernel::{BPF_F_RDONLY, may_make_maps};
 
-    /// What programs may do, the daemon may not: write, or read.
-    const BPF_F_RDONLY: u32 = 1 << 3;
+    /// What programs may do, the daemon may not: read.
     const BPF_F_WRONLY: u32 = 1 << 4;
 
     fn of(flags: u32) -> Quarantine {
