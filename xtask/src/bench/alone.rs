@@ -71,16 +71,34 @@ impl Program {
 pub(super) fn measure(files: &Files, rounds: u32) -> Result<Alone> {
     let tracked = with(files, Tracking::All, rounds)?;
     let open = with(files, Tracking::Needed, rounds)?;
-    Ok(Alone { passes: tracked.passes.into_iter().chain(open.passes).collect(), drops: tracked.drops })
+    let mut drops = tracked.drops;
+    drops.extend(of_many_rules(files, rounds)?);
+    Ok(Alone { passes: tracked.passes.into_iter().chain(open.passes).collect(), drops })
 }
 
-fn personas(tracking: Tracking) -> Personas {
-    Personas { count: 1, rules: 10, families: Families::Both, tracking }
+fn personas(tracking: Tracking, rules: u32) -> Personas {
+    Personas { count: 1, rules, families: Families::Both, tracking }
+}
+
+/// What the first packet costs that none of very many rules allows.
+fn of_many_rules(files: &Files, rounds: u32) -> Result<Vec<Cost>> {
+    say("bench", "setting up a program with very many rules");
+    let lab = Lab::new("rules", Families::Both)?;
+    let personas = personas(Tracking::All, 1_024);
+    let hub = Hub::start(&files.hubd, files.folder.join("rules"), &lab, Hook::Xdp, personas)?;
+    lab.route(personas)?;
+    let xdp = Program::of_kernel(Hook::Xdp, hub.program_id("wan0", "xdp_in")?)?;
+    apart(|| {
+        enter(lab.middle()?.path())?;
+        bind()?;
+        let denied = vec![("drop: no rule of 1,024 allows it", frames::denied())];
+        drops(&mut Kit::load(&files.object)?, &xdp, &Meter::new()?, rounds, &denied)
+    })
 }
 
 fn with(files: &Files, tracking: Tracking, rounds: u32) -> Result<Alone> {
     say("bench", "setting up programs by themselves");
-    let personas = personas(tracking);
+    let personas = personas(tracking, 10);
     let kind = match tracking {
         Tracking::All => "established",
         Tracking::Needed => "open",
@@ -103,7 +121,7 @@ fn with(files: &Files, tracking: Tracking, rounds: u32) -> Result<Alone> {
                 passes.push(Cost { name: format!("{hook:?} {REDIRECT}"), ns });
             }
             for (family, bits) in [("IPv4", 0), ("IPv6", PLAN_V6)] {
-                for flows in [1, 1_000, 65_536] {
+                for &flows in flows_of(tracking) {
                     stop::check()?;
                     let name = format!("{hook:?} pass, {kind} {family}, {flows} flows");
                     say("bench", &name);
@@ -115,11 +133,19 @@ fn with(files: &Files, tracking: Tracking, rounds: u32) -> Result<Alone> {
         }
         let mut kit = Kit::load(&files.object)?;
         let drops = match tracking {
-            Tracking::All => drops(&mut kit, &xdp, &meter, rounds)?,
+            Tracking::All => drops(&mut kit, &xdp, &meter, rounds, &frames::dropped())?,
             Tracking::Needed => Vec::new(),
         };
         Ok(Alone { passes, drops })
     })
+}
+
+/// Connections to measure. As many as in the last have no entry each, but a next hop.
+fn flows_of(tracking: Tracking) -> &'static [u32] {
+    match tracking {
+        Tracking::All => &[1, 1_000, 65_536],
+        Tracking::Needed => &[1, 1_000, 65_536, 500_000],
+    }
 }
 
 /// Makes flows established through the program itself, then measures it.
@@ -203,10 +229,15 @@ fn mutate(kit: &mut Kit, program: &Program, way: Way, packets: u32) -> Result<u3
 }
 
 /// What each drop costs above a program that only drops.
-fn drops(kit: &mut Kit, xdp: &Program, meter: &Meter, rounds: u32) -> Result<Vec<Cost>> {
+fn drops(
+    kit: &mut Kit,
+    xdp: &Program,
+    meter: &Meter,
+    rounds: u32,
+    kinds: &[(&str, Vec<u8>)],
+) -> Result<Vec<Cost>> {
     let context = Context::Xdp(index_of("wan0")?).bytes();
     let bare = kit.xdp("bench_drop_xdp")?.fd()?.try_clone()?;
-    let kinds = frames::dropped();
     let mut nets: Vec<Vec<f64>> = vec![Vec::new(); kinds.len()];
     for _ in 0..rounds * 2 {
         for ((name, frame), nets) in kinds.iter().zip(&mut nets) {

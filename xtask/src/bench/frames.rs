@@ -41,8 +41,13 @@ pub(super) fn dropped() -> Vec<(&'static str, Vec<u8>)> {
         ("drop: forged source", packet(UDP, neighbour, member, 443, 0)),
         ("drop: TCP outside a connection", packet(TCP, peer, member, 2_001, ACK)),
         ("drop: protocol not permitted", packet(GRE, peer, member, 0, 0)),
-        ("drop: no rule of 10 allows it", packet(TCP, peer, member, 1_999, SYN)),
+        ("drop: no rule of 10 allows it", denied()),
     ]
+}
+
+/// A first packet that no rule of the bench allows.
+pub(super) fn denied() -> Vec<u8> {
+    packet(TCP, PEER.octets(), member_address(FIRST_MEMBER).octets(), 1_999, SYN)
 }
 
 fn packet(protocol: u8, source: [u8; 4], target: [u8; 4], port: u16, tcp_flags: u8) -> Vec<u8> {

@@ -25,7 +25,7 @@ pub(super) const LAN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(super) const MEMBERS_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 /// The peer's address.
 pub(super) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-/// First address of the members' range, a /14.
+/// First address of the members' range, a /13: most flows have a member each.
 pub(super) const MEMBERS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);
 /// Offset of the first member in its persona's range: the first address is the gateway's, the
 /// last one broadcast.
@@ -64,7 +64,7 @@ impl Personas {
     /// Range of one persona.
     pub(super) fn range(self, index: u32) -> String {
         if self.count == 1 {
-            return format!("{MEMBERS}/14");
+            return format!("{MEMBERS}/13");
         }
         format!("{}/26", member_address(index * STRIDE))
     }
@@ -72,7 +72,7 @@ impl Personas {
     /// Prefixes that hold the members; routes lead to them through the members' router.
     fn targets(self) -> Vec<String> {
         if self.count == 1 {
-            return vec![format!("{MEMBERS}/16"), format!("{}/16", member_address(1 << 16))];
+            return (0..8).map(|part| format!("{}/16", member_address(part << 16))).collect();
         }
         (0..self.count).map(|index| format!("{}/28", member_address(index * STRIDE + FIRST_MEMBER))).collect()
     }
@@ -189,7 +189,7 @@ impl Lab {
         let line = |target: &String| format!("route add {target} via 10.255.1.2\n");
         let mut lines: String = personas.targets().iter().map(line).collect();
         if personas.families == Families::Both {
-            lines.push_str("route add 2001:db8:64::a40:0/111 via 2001:db8:ff::2\n");
+            lines.push_str("route add 2001:db8:64::a40:0/109 via 2001:db8:ff::2\n");
         }
         self.middle()?.ip(&lines)
     }

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use self::{
-    documents::{element, member, personas, sets},
+    documents::{chains, element, member, personas, rules, sets},
     meter::{Taken, children_ms, logged, process_ms},
 };
 use super::{
@@ -39,6 +39,8 @@ use crate::{clock::timed, command::run, say::say};
 const METRICS: u16 = 9_177;
 /// Elements of sets that are synced at once.
 const ELEMENTS: u32 = 100_000;
+/// Personas that have as many rules together, and rules of each.
+const RULES: (u32, u32) = (100, 1_000);
 
 /// Everything that was measured, in milliseconds.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ pub(super) fn measure(files: &Files, quick: bool) -> Result<Scale> {
     let mut scale = Scale { rows: Vec::new(), ratios: Vec::new() };
     scale.changes(files, &size)?;
     scale.elements(files)?;
+    scale.rules(files)?;
     scale.scrapes(files, &size)?;
     Ok(scale)
 }
@@ -111,25 +114,51 @@ impl Scale {
         self.rows.push(Taken { title, wall: vec![synced], cpu: None });
         let title = format!("{ELEMENTS} set elements, file to live");
         self.rows.push(Taken { title, wall: vec![logged(&hub, "read_ms")? + synced], cpu: Some(cpu) });
-        let rules = files.folder.join("elements.nft");
         let elements: Vec<String> = (0..ELEMENTS).map(|index| element(index).to_string()).collect();
         let text = format!(
             "table inet hub {{\n set staff {{\n  type ipv4_addr; elements = {{ {} }}\n }}\n}}\n",
             elements.join(", ")
         );
-        fs::write(&rules, text)?;
+        self.beside_nft(files, &lab, &text, &format!("{ELEMENTS} elements"), synced)
+    }
+
+    /// As many rules, which go into arrays.
+    fn rules(&mut self, files: &Files) -> Result<()> {
+        let (count, each) = RULES;
+        let total = count * each;
+        say("bench", &format!("{total} rules"));
+        let lab = Lab::new("scale", Families::V4)?;
+        let hub = start(files, &lab, "rules")?;
+        // Ranges, addresses and routes are there before: what is measured are rules.
+        load(&hub, &rules(count, 1), count)?;
+        let before = process_ms(&hub)?;
+        load(&hub, &rules(count, each), count)?;
+        let (synced, cpu) = (logged(&hub, "apply_ms")?, process_ms(&hub)? - before);
+        let read = logged(&hub, "read_ms")?;
+        let title = format!("{total} rules of {count} personas, parsed to live");
+        self.rows.push(Taken { title, wall: vec![synced], cpu: None });
+        let title = format!("{total} rules of {count} personas, file to live");
+        self.rows.push(Taken { title, wall: vec![read + synced], cpu: Some(cpu) });
+        self.beside_nft(files, &lab, &chains(count, each), &format!("{total} rules"), synced)
+    }
+
+    /// What `nft -f` takes for the same.
+    fn beside_nft(&mut self, files: &Files, lab: &Lab, text: &str, what: &str, synced: f64) -> Result<()> {
+        let path = files.folder.join("beside.nft");
+        fs::write(&path, text)?;
         let mut nft = Vec::new();
         let cpu = children_ms()?;
         for _ in 0..3 {
-            let fed = || run(Command::new("nft").arg("-f").arg(&rules));
+            let fed = || run(Command::new("nft").arg("-f").arg(&path));
             let (done, time) = timed(|| inside(lab.peer.path(), fed));
             done?;
             nft.push(time.as_secs_f64() * 1e3);
             inside(lab.peer.path(), || run(Command::new("nft").args(["flush", "ruleset"])))?;
         }
         let cpu = (children_ms()? - cpu) / 3.0;
-        self.ratios.push(("nft -f ÷ parsed to live (goal ≥ 20)".to_owned(), quantile(&nft, 0.5) / synced));
-        self.rows.push(Taken { title: format!("nft -f, {ELEMENTS} elements"), wall: nft, cpu: Some(cpu) });
+        let ratio = quantile(&nft, 0.5) / synced;
+        self.ratios.push((format!("nft -f ÷ parsed to live, {what} (goal ≥ 20)"), ratio));
+        self.rows.push(Taken { title: format!("nft -f, {what}"), wall: nft, cpu: Some(cpu) });
         Ok(())
     }
 
