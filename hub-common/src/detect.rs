@@ -195,10 +195,13 @@ pub const fn signs(packet: &Packet, reason: u32, first: bool) -> u32 {
     if packet.protocol == protocol::TCP && is_opening(packet.tcp_flags) {
         signs |= Detector::SynFlood.bit();
     }
-    if (first || reason != 0) && is_probe(packet) {
+    // A packet over its rate belongs to a connection that was admitted.
+    let over = reason == Reason::Policed as u32 || reason == Reason::RateLimit as u32;
+    let asks = first || (reason != 0 && !over);
+    if asks && is_probe(packet) {
         signs |= Detector::PortScan.bit();
     }
-    if (first || reason != 0) && (ping || is_probe(packet)) {
+    if asks && (ping || is_probe(packet)) {
         signs |= Detector::HostSweep.bit();
     }
     signs
@@ -329,5 +332,12 @@ mod tests {
         let syn = signs(&tcp(TCP_SYN), 0, true);
         let all = [Detector::PortScan, Detector::HostSweep, Detector::SynFlood, Detector::FlowRate];
         assert_eq!(syn, all.iter().map(|detector| detector.bit()).sum::<u32>());
+        // A server answers many over its rate; who begins too many connections asks all the same.
+        let answer =
+            Packet { protocol: protocol::UDP, source_port: 40_000, target_port: 50_000, ..Packet::ZERO };
+        for reason in [Reason::Policed, Reason::RateLimit] {
+            assert_eq!(signs(&answer, reason as u32, false), 0);
+            assert_ne!(signs(&answer, reason as u32, true) & Detector::PortScan.bit(), 0);
+        }
     }
 }

@@ -79,7 +79,7 @@ reasons! {
     HubLocal = 25, "hub_local";
     /// Multicast or broadcast from or into a persona, other than neighbour discovery.
     Multicast = 26, "multicast";
-    /// A router advertisement or ICMPv6 redirect sent by a member of a persona.
+    /// A router advertisement or ICMPv6 redirect sent by a member of a persona, or an ICMPv6 redirect by the host.
     RouterAdvertisement = 27, "router_advertisement";
     /// TCP flags that no stack sends (none at all, or SYN with FIN or RST).
     TcpFlags = 28, "tcp_flags";

@@ -105,9 +105,9 @@ crate::shared! {
     }
 }
 
-/// TCP: the first sender spoke, the other end did not answer yet.
+/// TCP: the first sender spoke, and has not acknowledged an answer yet.
 pub const FLOW_TCP_OPENING: u8 = 0;
-/// TCP: both ends spoke.
+/// TCP: both ends spoke and were heard.
 pub const FLOW_TCP_OPEN: u8 = 1;
 /// TCP: both ends said FIN, or one said RST.
 pub const FLOW_TCP_CLOSED: u8 = 2;
@@ -276,10 +276,27 @@ pub const fn next_state(state: u8, protocol: u8, direction: usize, seen: [u8; 2]
     if (seen[0] | seen[1]) & TCP_FIN != 0 {
         return FLOW_TCP_CLOSING;
     }
-    if direction == 1 && seen[1] & TCP_ACK != 0 && state == FLOW_TCP_OPENING {
+    if state == FLOW_TCP_OPENING && is_acknowledged(seen) {
         return FLOW_TCP_OPEN;
     }
     state
+}
+
+/// Whether both ends of a TCP connection have acknowledged what the other sent: the first one is who it says it is,
+/// for an answer reached it (RFC 4987 section 2).
+#[inline(always)]
+const fn is_acknowledged(seen: [u8; 2]) -> bool {
+    seen[0] & seen[1] & TCP_ACK != 0
+}
+
+/// Whether a flow that this packet goes with is more than an attempt: whoever makes sources up, or asks where nobody
+/// listens, gets none.
+#[inline(always)]
+pub const fn is_confirmed(flow: &Flow, number: u8, direction: usize) -> bool {
+    if number != protocol::TCP {
+        return direction == 1;
+    }
+    is_acknowledged(flow.tcp_seen) && flow.state != FLOW_TCP_CLOSED
 }
 
 /// Whether a TCP packet in the first direction begins a connection anew on a closed flow's ports.
@@ -320,8 +337,17 @@ mod tests {
     fn a_tcp_connection_walks_its_states() {
         let tcp = protocol::TCP;
         let opening = first_state(tcp);
-        let open = next_state(opening, tcp, 1, [TCP_SYN, TCP_SYN | TCP_ACK]);
+        let answered = next_state(opening, tcp, 1, [TCP_SYN, TCP_SYN | TCP_ACK]);
+        assert_eq!(answered, FLOW_TCP_OPENING, "who asked may have made its address up");
+        let open = next_state(answered, tcp, 0, [TCP_SYN | TCP_ACK, TCP_SYN | TCP_ACK]);
         assert_eq!(open, FLOW_TCP_OPEN);
+        let flow = |state, tcp_seen| Flow { state, tcp_seen, ..Flow::ZERO };
+        let refused = [TCP_SYN, TCP_RST | TCP_ACK];
+        let last = next_state(opening, tcp, 1, refused);
+        assert!(!is_confirmed(&flow(last, refused), tcp, 1));
+        assert!(!is_confirmed(&flow(answered, [TCP_SYN, TCP_SYN | TCP_ACK]), tcp, 1));
+        assert!(is_confirmed(&flow(open, [TCP_SYN | TCP_ACK; 2]), tcp, 0));
+        assert!(is_confirmed(&flow(FLOW_TWO_WAY, [0; 2]), protocol::UDP, 1));
         let both = [TCP_SYN | TCP_ACK, TCP_SYN | TCP_ACK];
         let closing = next_state(open, tcp, 0, [both[0] | TCP_FIN, both[1]]);
         assert_eq!(closing, FLOW_TCP_CLOSING);

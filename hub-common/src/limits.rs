@@ -20,7 +20,7 @@ pub const RULES_PER_DIRECTION: u32 = 2_048;
 pub const SUMS: u32 = 16_384;
 /// CPUs that the program which makes them sees. With more, the daemon adds up itself.
 pub const SUM_CPUS: u32 = 128;
-/// Connections that saw a reply; default.
+/// Connections that are confirmed: TCP whose opener acknowledged an answer, others that saw one; default.
 pub const FLOWS: u32 = 262_144;
 /// Half-open connections, evicted least recently used first; default.
 pub const FLOWS_NEW: u32 = 131_072;
@@ -41,13 +41,13 @@ pub const NET_LINES: u32 = 16_384;
 /// own, 64 bytes each; a power of two.
 pub const HOPS: u32 = 65_536;
 /// Next hops of IPv4 targets that lead to a neighbour of [`ADJACENCIES`], 8 bytes each; a power of two. Eight
-/// addresses that follow each other share a cache line. Four times the goal's "64k endpoints": an address seen
-/// from two ports has two places, and ranges are sparse.
+/// addresses that follow each other share a cache line. The goal's "500k endpoints", eight times its "64k": an address
+/// seen from two ports has two places, and ranges are sparse.
 pub const V4_HOPS: u32 = 1 << V4_HOP_BITS;
 /// Bits of a place among them.
-pub const V4_HOP_BITS: u32 = 18;
+pub const V4_HOP_BITS: u32 = 19;
 /// As [`V4_HOPS`] of IPv6 targets, 16 bytes each; a power of two.
-pub const V6_HOPS: u32 = 262_144;
+pub const V6_HOPS: u32 = 524_288;
 /// Neighbours that next hops lead to, by the port that packets come in on, and for IPv6 by the /64 of targets, 64
 /// bytes each; a power of two. What has none has a place in [`HOPS`] for each target.
 pub const ADJACENCIES: u32 = 32_768;

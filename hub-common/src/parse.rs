@@ -227,6 +227,11 @@ fn v6(bytes: &impl Bytes, offset: usize, packet: &mut Packet) -> Result<(), Reas
     Ok(())
 }
 
+/// Number of the IPv6 extension header of fragments (RFC 8200 section 4.5).
+pub const FRAGMENT: u8 = 44;
+/// Its bytes.
+pub const FRAGMENT_BYTES: usize = 8;
+
 /// Whether an IPv6 header is followed by an extension header.
 #[inline(always)]
 pub const fn has_extensions(packet: &Packet) -> bool {
@@ -235,7 +240,7 @@ pub const fn has_extensions(packet: &Packet) -> bool {
 
 #[inline(always)]
 const fn is_extension(next: u8) -> bool {
-    matches!(next, 0 | 43 | 44 | 51 | 60 | 135 | 139 | 140)
+    matches!(next, 0 | 43 | FRAGMENT | 51 | 60 | 135 | 139 | 140)
 }
 
 /// Walks one IPv6 extension header, the `step`th from 0: moves the transport offset behind it and sets the
@@ -255,7 +260,7 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
         packet.flags |= PACKET_OPTIONS;
     }
     let length = match kind {
-        44 => 8,
+        FRAGMENT => FRAGMENT_BYTES,
         51 => (header[1] as usize + 2) * 4,
         _ => (header[1] as usize + 1) * 8,
     };
@@ -268,7 +273,7 @@ pub fn extension(bytes: &impl Bytes, step: u32, packet: &mut Packet) -> Result<(
     }
     packet.protocol = header[0];
     packet.l4_offset = (at + length) as u16;
-    if kind == 44 {
+    if kind == FRAGMENT {
         let position = u16::from_be_bytes([header[2], header[3]]);
         if position & 0xfff9 != 0 {
             packet.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);

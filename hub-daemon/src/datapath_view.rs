@@ -245,7 +245,7 @@ pub struct QuarantinedView {
 /// Number of connections in each tier, with the room there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowTable {
-    /// Connections that saw a reply.
+    /// Connections that are more than an attempt: TCP after its handshake, others that saw a reply.
     pub established: u64,
     /// Room for them.
     pub established_max: u64,

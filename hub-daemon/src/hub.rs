@@ -337,6 +337,8 @@ impl Hub {
         let Some(record) = self.records.get_mut(id) else { return };
         let Life::Expired { at, holds: true, listed } = record.life else { return };
         record.life = Life::Expired { at, holds: false, listed };
+        // Its number is nobody's in it any more.
+        record.view = None;
         self.graves.remove(record);
         self.segments.rest(record.segment, after(now, QUARANTINE));
     }

@@ -65,9 +65,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Segments of all personas.
+    /// Segments of all personas that are in the data path.
     pub fn segments(&self) -> Vec<SegmentId> {
-        self.personas.values().map(|persona| persona.segment).collect()
+        self.personas.values().filter_map(|persona| persona.in_datapath()).collect()
     }
 }
 
@@ -142,12 +142,12 @@ pub struct PersonaView {
     pub id: PersonaId,
     /// State of its life.
     pub state: PersonaState,
-    /// Counts changes of the definition, from 1; the `ETag`.
+    /// Counts changes of the definition, from 1.
     pub generation: u64,
     /// The prefixes it has, those that the hub chose included.
     #[serde(default)]
     pub ranges: Vec<String>,
-    /// Index in the data path's tables.
+    /// Index in the data path's tables; 0 if nothing of it is there.
     pub segment: SegmentId,
     /// When it was admitted.
     #[schema(value_type = String, format = DateTime)]
@@ -187,6 +187,13 @@ pub struct PersonaView {
     #[serde(skip)]
     #[schema(ignore)]
     pub lists: Lists,
+}
+
+impl PersonaView {
+    /// Its index in the data path's tables, if it is there.
+    pub fn in_datapath(&self) -> Option<SegmentId> {
+        Some(self.segment).filter(|segment| *segment != SegmentId::default())
+    }
 }
 
 /// A range that another persona took with `overlap: override`.
@@ -237,6 +244,13 @@ pub enum PersonaState {
     Deleting,
     /// The kernel refused part of it; nothing of it passes packets.
     Failed,
+}
+
+impl PersonaState {
+    /// Whether it lives, and on this hub.
+    pub const fn is_here(self) -> bool {
+        !matches!(self, Self::Expired | Self::Elsewhere)
+    }
 }
 
 /// Who owns a definition.

@@ -68,6 +68,9 @@ pub(crate) extern "C" fn hub_leave(skb: *mut __sk_buff, scratch: *mut Scratch) -
     }
     if scratch.packet.has(PACKET_FRAGMENT_LATER) {
         fragment::complete(scratch);
+    } else if !scratch.packet.has(PACKET_ICMP_ERROR) {
+        // The kernel cuts up what came in whole.
+        fragment::remember(scratch);
     }
     begin(scratch);
     let bit = if scratch.packet.has(PACKET_V4) { SEGMENT_MASQUERADE_V4 } else { SEGMENT_MASQUERADE_V6 };

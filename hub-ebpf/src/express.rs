@@ -6,7 +6,7 @@
 //! the same routes: that the target is no group, not the hub and behind another port. It drops what the parser
 //! would refuse where nobody is to be told and nobody is to blame.
 
-use hub_common::address::{is_martian_v4, is_martian_v6, mapped};
+use hub_common::address::{is_link_local, is_martian_v4, is_martian_v6, mapped};
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::limits;
@@ -151,6 +151,7 @@ fn v6(arrival: &Arrival<'_>, settings: &Settings) -> Option<Exit> {
         || payload == 0
         || header[7] <= 1
         || is_martian_v6(&source, true)
+        || is_link_local(&source)
         || source == target
     {
         return None;

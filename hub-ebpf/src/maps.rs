@@ -123,6 +123,16 @@ pub(crate) static V6_PREFIXES: LpmTrie<Address, u32, { limits::V6_PREFIXES as us
 #[btf_map]
 pub(crate) static LOCALS: HashMap<Address, u32, { limits::LOCALS as usize }> = HashMap::new();
 
+/// Addresses of networks that the kernel takes for the hub's own, although they are no host's: broadcast, and all
+/// routers of an IPv6 network. Asked for packets of members whose connection is not confirmed.
+#[btf_map]
+pub(crate) static EVERYONES: HashMap<
+    Address,
+    u32,
+    { limits::LOCALS as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = HashMap::new();
+
 /// The hub's addresses that lie beside the ranges of the members who may ask for them. Asked for ARP and neighbour
 /// solicitations about the hub's addresses only. Daemon writes.
 #[btf_map]
@@ -141,7 +151,7 @@ pub(crate) static FAILSAFE: HashMap<Failsafe, u32, { limits::FAILSAFE as usize }
 #[btf_map]
 pub(crate) static PEERS: HashMap<Peer, u32, { limits::PEERS as usize }> = HashMap::new();
 
-/// Connections that saw a reply. Not LRU: a flood of new flows must not evict them. Programs insert, the
+/// Connections that are confirmed. Not LRU: a flood of new flows must not evict them. Programs insert, the
 /// daemon collects.
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow, { limits::FLOWS as usize }> = HashMap::new();

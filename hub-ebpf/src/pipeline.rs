@@ -17,8 +17,8 @@
 use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::outcome::{
-    LOGGED, OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, SCRATCH_HEAR, SCRATCH_UNDECIDED,
-    Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_HEAR, VERDICT_ROUTE, VERDICT_SKIP,
+    FROM_HOST, LOGGED, OUTCOME_LOCAL, OUTCOME_REJECT, Outcome, SCRATCH_CANDIDATE, SCRATCH_HEAR,
+    SCRATCH_UNDECIDED, Scratch, VERDICT_DEFER, VERDICT_DROP, VERDICT_HEAR, VERDICT_ROUTE, VERDICT_SKIP,
 };
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, PACKET_V6, protocol};
 use hub_common::rule::{RULE_NONE, has_ports};
@@ -113,7 +113,9 @@ fn stages(scratch: &mut Scratch) -> Result<Front, Reason> {
         Ok(Front::Skip) => return Ok(Front::Skip),
         Ok(Front::Judge) => {}
         Err(reason) => {
-            refuse(&mut scratch.outcome, reason, scratch.port.segment, true);
+            // What the host sends is nobody's.
+            let segment = if scratch.ingress_ifindex == FROM_HOST { 0 } else { scratch.port.segment };
+            refuse(&mut scratch.outcome, reason, segment, true);
             return Err(reason);
         }
     }

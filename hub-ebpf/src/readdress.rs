@@ -8,7 +8,7 @@ use hub_common::checksum::fold;
 use hub_common::event::Reason;
 use hub_common::outcome::Scratch;
 use hub_common::packet::{PACKET_FRAGMENT_LATER, PACKET_V4, Packet, protocol};
-use hub_common::parse::Bytes as _;
+use hub_common::parse::{Bytes as _, FRAGMENT, FRAGMENT_BYTES};
 use hub_common::translation::{adjust, difference, word_difference};
 
 use crate::headers::frame;
@@ -164,6 +164,12 @@ pub(crate) extern "C" fn hub_readdress_inner(skb: *mut __sk_buff, scratch: *mut 
     let mut total = u32::from(fold(addresses));
     let mut l4 = l3 + 40;
     let mut header_sum = [0; 2];
+    if !v4 {
+        let Some([next, _]) = frame.read::<2>(l3 + 6) else { return 1 };
+        if next == FRAGMENT {
+            l4 += FRAGMENT_BYTES;
+        }
+    }
     if v4 {
         let Some([version, _]) = frame.read::<2>(l3) else { return 1 };
         l4 = l3 + usize::from(version & 0xf) * 4;

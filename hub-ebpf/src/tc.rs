@@ -143,7 +143,14 @@ pub(crate) fn hub_tc_out(ctx: TcContext) -> i32 {
     scratch.port = outward(*leaves_by);
     read(skb, scratch);
     weigh(skb, scratch);
-    let mut verdict = if judged { VERDICT_SKIP } else { pipeline::judge(scratch) };
+    let mut verdict = if judged {
+        // What follows counts and reports this packet, not the one before.
+        pipeline::begin(scratch);
+        scratch.traces = 0;
+        VERDICT_SKIP
+    } else {
+        pipeline::judge(scratch)
+    };
     if verdict == VERDICT_HEAR {
         hear::hear(skb, scratch);
         verdict = pipeline::hub_judge_slowly(scratch);

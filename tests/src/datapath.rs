@@ -14,6 +14,7 @@ use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuHashMap, RingBu
 use aya::programs::xdp::XdpMode;
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, TestRunOptions, TestRunResult};
+use hub_common::candidate::{CandidateHits, CandidateKey};
 use hub_common::event::{Hook, REASON_SLOTS, Reason};
 use hub_common::outcome::Outcome;
 use hub_common::shape::Histogram;
@@ -287,6 +288,14 @@ impl DataPath {
             sum.sum_us += cpu.sum_us;
         }
         sum
+    }
+
+    /// What a candidate answered beside the live policy, and on which packets, over all CPUs.
+    pub fn candidate_hits(&self) -> Vec<(CandidateKey, u64)> {
+        let map = self.map("CANDIDATE_HITS");
+        let map: PerCpuHashMap<_, CandidateKey, CandidateHits> = PerCpuHashMap::try_from(&*map).unwrap();
+        let hits = map.iter().map(Result::unwrap);
+        hits.map(|(key, values)| (key, values.iter().map(|hits| hits.packets).sum())).collect()
     }
 
     /// Takes all events out of the ring.

@@ -219,7 +219,12 @@ impl Datagram {
     /// The ICMP error that `router` sends about `packet` to its sender, quoting what every router must.
     pub fn error_about(router: IpAddr, packet: &Self, kind: u8, code: u8) -> Self {
         let quote = packet.bytes();
-        let header = if router.is_ipv4() { 28 + packet.options.len().next_multiple_of(4) } else { 48 };
+        let header = match (router.is_ipv4(), quote.get(6)) {
+            (true, _) => 28 + packet.options.len().next_multiple_of(4),
+            // Behind the header of a fragment.
+            (false, Some(44)) => 56,
+            (false, _) => 48,
+        };
         let quote = &quote[..quote.len().min(header)];
         Self::icmp(router, packet.source, kind, code, [0; 4]).with_payload(quote)
     }

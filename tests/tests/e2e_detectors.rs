@@ -139,6 +139,24 @@ fn honest_clients_set_off_nothing() {
             .outside
             .try_sh(&format!("for n in $(seq 60); do {fetch} || exit 1; done"), PATIENCE)
             .expect_success();
+        // One that has business with many members.
+        for number in 100..150 {
+            let (other, length) = if v4 {
+                (format!("10.100.0.{number}"), "32")
+            } else {
+                (format!("fd00:100:0::{number}"), "128")
+            };
+            let option = if v4 { "" } else { " nodad" };
+            let address = |verb, option| {
+                world.members[0].sh(&format!("ip address {verb} {other}/{length} dev eth0{option}"));
+            };
+            address("add", option);
+            let name = if v4 { other.clone() } else { format!("[{other}]") };
+            let fetch = format!("curl --silent --fail --globoff --output /dev/null http://{name}:8000/page");
+            world.outside.try_sh(&fetch, PATIENCE).expect_success();
+            // Servers of UDP would answer from it.
+            address("del", "");
+        }
         for mode in ["", "--reverse", "--udp --bitrate 50M", "--parallel 8"] {
             let perf = format!("iperf3 --client {there} --port 5201 --time 1 {mode}");
             world.outside.try_sh(&perf, PATIENCE).expect_success();

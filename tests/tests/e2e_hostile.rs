@@ -14,7 +14,7 @@ use hub_tests::generate::Random;
 use hub_tests::lab::Outcome::Answered;
 use hub_tests::lab::world::{FAMILIES, gateway_outside, member_at, outside_at};
 use hub_tests::lab::{Stopwatch, World, echoes};
-use hub_tests::packet::{Datagram, Transport};
+use hub_tests::packet::{Datagram, Transport, flags};
 use hub_tests::root;
 use serde_json::{Value, json};
 
@@ -123,8 +123,10 @@ fn rule(random: &mut Random) -> Value {
 
 /// New flows of the attacker for each packet of an established one.
 const FLOOD: u64 = 200;
-/// Established connections, each of which must survive.
+/// Established flows of UDP, each of which must survive.
 const ESTABLISHED: u64 = 200;
+/// Established connections of TCP, likewise.
+const STREAMS: u64 = 50;
 /// Seconds of the attack in everyday runs and in long ones.
 const SECONDS: [u64; 2] = [5, 60];
 
@@ -135,14 +137,24 @@ fn a_flood_of_new_flows_evicts_nobody() {
     }
     // Tables that the flood fills many times over.
     let world = World::with(2, "limits: {flows: 4096, opening_flows: 4096}");
-    let allow = json!({"security_policies": [{"protocol": "udp", "action": "allow"}]});
+    let allow = json!({"security_policies": [
+        {"protocol": "udp", "action": "allow"},
+        {"protocol": "tcp", "action": "allow"},
+    ]});
     world.create(0, &allow);
     world.create(1, &allow);
     let _victim = world.members[0].serve(&[7000]);
     let _neighbour = world.members[1].serve(&[7000]);
     let established: Vec<std::net::UdpSocket> =
         (0..ESTABLISHED).map(|number| flow(&world, 0, number.is_multiple_of(2))).collect();
-    assert!(established.iter().all(answers), "the connections begin before the flood");
+    assert!(established.iter().all(answers), "the flows begin before the flood");
+    let connect = |number: u64| world.outside.connect(member_at(0, number.is_multiple_of(2)), 7000);
+    let mut streams: Vec<_> = (0..STREAMS).map(connect).collect();
+    let patience = Duration::from_secs(2);
+    assert!(
+        streams.iter_mut().all(|stream| echoes(stream, patience)),
+        "the connections begin before the flood"
+    );
 
     let wire = world.outside.wiretap("eth0");
     let (near, far) = (world.outside.mac("eth0"), world.router.mac("up0"));
@@ -152,12 +164,16 @@ fn a_flood_of_new_flows_evicts_nobody() {
     let (mut flood, mut good, mut lost, mut new, mut refused) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     while watch.elapsed() < Duration::from_secs(seconds) {
         for number in 0..FLOOD {
-            let frame = spoofed(&mut random, number.is_multiple_of(2), near, far);
+            let frame = spoofed(&mut random, number, near, far);
             flood += u64::from(wire.try_send(&frame));
         }
-        let socket = &established[(good % ESTABLISHED) as usize];
+        let alive = if good.is_multiple_of(2) {
+            answers(&established[(good / 2 % ESTABLISHED) as usize])
+        } else {
+            echoes(&mut streams[(good / 2 % STREAMS) as usize], patience)
+        };
         good += 1;
-        lost += u64::from(!answers(socket));
+        lost += u64::from(!alive);
         if good.is_multiple_of(4) {
             new += 1;
             refused += u64::from(!answers(&flow(&world, 1, new.is_multiple_of(2))));
@@ -173,6 +189,8 @@ fn a_flood_of_new_flows_evicts_nobody() {
     );
     assert!(flood > 4 * 4096 && flood >= good * FLOOD * 9 / 10, "{flood} of {good}");
     assert_eq!(lost, 0, "of {good}");
+    // Every one, whichever had its turn during the flood.
+    assert!(established.iter().all(answers) && streams.iter_mut().all(|stream| echoes(stream, patience)));
     assert!(refused * 100 <= new, "{refused} of {new} new flows of the neighbour failed");
 }
 
@@ -191,14 +209,18 @@ fn answers(socket: &std::net::UdpSocket) -> bool {
     socket.send(b"x").is_ok() && socket.recv(&mut [0; 8]).is_ok()
 }
 
-/// A first packet of a flow that nobody has seen, from an address that is nobody's.
-fn spoofed(random: &mut Random, v4: bool, near: [u8; 6], far: [u8; 6]) -> Vec<u8> {
+/// A first packet of a flow that nobody has seen, from an address that is nobody's: of UDP and TCP, in both families.
+fn spoofed(random: &mut Random, number: u64, near: [u8; 6], far: [u8; 6]) -> Vec<u8> {
+    let (v4, udp) = (number.is_multiple_of(2), (number / 2).is_multiple_of(2));
     let bits = random.next();
     let source = if v4 {
         std::net::Ipv4Addr::from(0xc612_0000 | bits as u32 & 0x1_ffff).into()
     } else {
         std::net::Ipv6Addr::from(0x2001_0db8_0077_0000_u128 << 64 | u128::from(bits)).into()
     };
-    let transport = Transport::udp((bits >> 32) as u16 | 1, 9);
+    let port = (bits >> 32) as u16 | 1;
+    // Nobody listens at the one, and the other is answered.
+    let target = if (number / 4).is_multiple_of(2) { 9 } else { 7_000 };
+    let transport = if udp { Transport::udp(port, 9) } else { Transport::tcp(port, target, flags::SYN) };
     Datagram::new(source, member_at(0, v4), transport).frame_between(near, far)
 }

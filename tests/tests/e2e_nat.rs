@@ -120,10 +120,18 @@ fn connections_from_outside_to_a_members_own_address_are_answered_from_it() {
     }
     let world = World::new(1);
     let member = &world.members[0];
-    world.create(0, &json!({"egress": {"nat": "masquerade_all"}}));
-    let _near = member.serve(&[80]);
+    let rules = json!([
+        {"protocol": "tcp", "port": 23, "action": "reject"},
+        {"protocol": "tcp", "action": "allow"},
+    ]);
+    world.create(0, &json!({"egress": {"nat": "masquerade_all"}, "security_policies": rules}));
+    let _near = (member.serve(&[80]), world.router.serve(&[8_080]));
     for v4 in FAMILIES {
         world.outside.expect_tcp(member_at(0, v4), 80, Answered);
+        // What the hub refuses, and what it says at its own address in the range, it says from there too.
+        world.outside.expect_tcp(member_at(0, v4), 23, Refused);
+        world.outside.expect_ping(gateway(0, v4), Answered);
+        world.outside.expect_tcp(gateway(0, v4), 8_080, Answered);
         world.outside.expect_udp(member_at(0, v4), 80, Answered);
         world.outside.expect_udp(member_at(0, v4), 9, Refused);
         world.outside.expect_ping(member_at(0, v4), Answered);

@@ -30,6 +30,33 @@ fn both_say(world: &World, port: u16, passes: bool, rule: Option<u16>) {
     }
 }
 
+/// As many as a persona may have.
+const MOST: u16 = 1_024;
+
+#[test]
+fn the_last_of_very_many_rules_decides() {
+    if !root() {
+        return;
+    }
+    let rule = |number: u16| match number {
+        // Only the last lets the port in; one before it is for the other half of the world.
+        _ if number + 1 == MOST => json!({"protocol": "tcp", "port": 443, "action": "allow"}),
+        1_000 => json!({"protocol": "tcp", "port": 443, "source": "203.0.113.0/24", "action": "deny"}),
+        _ => json!({"protocol": "tcp", "port": 2_000 + number, "source": "192.0.2.0/24", "action": "deny"}),
+    };
+    let rules: Vec<Value> = (0..MOST).map(rule).collect();
+    let world = world(&json!({"security_policies": rules}));
+    let _inside = world.members[0].serve(&[443, 2_000, 4_000]);
+    both_say(&world, 443, true, Some(MOST - 1));
+    both_say(&world, 4_000, false, None);
+    let (answer, passes) =
+        world.why(&format!("tcp {} {} --in up0", outside_at(true), with_port(member_at(0, true), 2_999)));
+    assert!(!passes && answer["rules"][0]["rule"] == 999, "{answer:#}");
+    let more = json!({"security_policies": vec![rule(0); usize::from(MOST) + 1]});
+    let refused = world.hub.send("PATCH", "/v1/personas/p0", &more).expect(422);
+    assert!(refused.to_string().contains("1024"), "{refused:#}");
+}
+
 #[test]
 fn ports_are_numbers_ranges_and_lists_and_the_first_match_wins() {
     if !root() {

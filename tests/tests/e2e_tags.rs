@@ -228,6 +228,9 @@ fn shapes(round: u64, has_devices: bool) -> Vec<Shape> {
             add("priority tag", "eth0", &[], plain.clone().with_tag(0x8100, 0));
             add("tag of a device", "tag", &[(0x8100, 7)], plain.clone());
             add("tags of two devices", "inner", &[(0x88a8, 8), (0x8100, 9)], plain.clone());
+            // XDP of veth has buffers of 3,520 bytes.
+            add("a buffer", "eth0", &[], plain.clone().with_payload(&[3; 3_450]));
+            add("more than a buffer", "eth0", &[], plain.clone().with_payload(&[3; 3_490]));
             add("jumbo", "eth0", &[], plain.clone().with_payload(&[3; 8_000]));
             add("tagged jumbo", "tag", &[(0x8100, 7)], plain.clone().with_payload(&[3; 8_000]));
             let id = 1_000 + 8 * round as u32 + u32::from(port - ALLOWED);

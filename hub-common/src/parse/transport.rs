@@ -1,6 +1,6 @@
 //! Transport headers, and the packet that an ICMP error quotes.
 
-use super::{Bytes, OFFSET_MASK};
+use super::{Bytes, FRAGMENT, FRAGMENT_BYTES, OFFSET_MASK};
 use crate::address::{is_martian_v6, mapped};
 use crate::event::Reason;
 use crate::packet::{
@@ -8,6 +8,9 @@ use crate::packet::{
     PACKET_NEIGHBOUR, PACKET_ROUTER, PACKET_V4, PACKET_V6, Packet, protocol,
 };
 use crate::rule::has_ports;
+
+/// Bytes of an IPv6 header.
+const V6_BYTES: usize = 40;
 
 /// Neighbour solicitation (RFC 4861).
 const SOLICITATION: u8 = 135;
@@ -169,7 +172,7 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -
     if header[0] >> 4 != 6 {
         return Err(Reason::IcmpError);
     }
-    if room < 48 {
+    if room < V6_BYTES + 8 {
         return Err(Reason::Truncated);
     }
     inner.source = bytes.read::<16>(offset + 8).ok_or(Reason::Truncated)?;
@@ -179,7 +182,20 @@ fn inner_v6(bytes: &impl Bytes, offset: usize, room: usize, inner: &mut Inner) -
     if is_martian_v6(&inner.source, true) || is_martian_v6(&inner.target, false) {
         return Err(Reason::IcmpError);
     }
-    inner_ports(bytes, offset + 40, inner, false)
+    let mut header_bytes = V6_BYTES;
+    if inner.protocol == FRAGMENT {
+        // A first fragment has ports; a later one tells of no connection.
+        let fragment = bytes.read::<4>(offset + V6_BYTES).ok_or(Reason::Truncated)?;
+        if u16::from_be_bytes([fragment[2], fragment[3]]) >> 3 != 0 {
+            return Err(Reason::IcmpError);
+        }
+        inner.protocol = fragment[0];
+        header_bytes += FRAGMENT_BYTES;
+        if room < header_bytes + 8 {
+            return Err(Reason::Truncated);
+        }
+    }
+    inner_ports(bytes, offset + header_bytes, inner, false)
 }
 
 /// Only eight bytes of the quoted transport header are certain (RFC 792, RFC 4443 section 2.4).

@@ -1,7 +1,6 @@
 //! What is there in the kernel beside the hub's own: links, and routes and rules of others.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -79,8 +78,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Other names that it was given.
     pub other_names: Vec<String>,
-    /// Addresses on it.
-    pub addresses: Vec<IpAddr>,
+    /// Addresses on it, with the lengths of their networks.
+    pub addresses: Vec<IpNet>,
     /// The queue that somebody else put on it, as `tc` names it.
     pub queue: Option<String>,
 }

@@ -24,8 +24,8 @@ use crate::hub::Hub;
 use crate::inputs::{CommandRequest, HubHandle};
 use crate::kernel::monitor::Change;
 use crate::kernel::step::{ClockSettings, Steps};
-use crate::kernel::{boot, clock};
-use crate::model::PersonaId;
+use crate::kernel::{boot, clock, names};
+use crate::model::{PersonaId, SegmentId};
 use crate::outputs::stats::ReconcileStats;
 use crate::outputs::status::Attachment;
 use crate::outputs::switches::SwitchLog;
@@ -339,10 +339,7 @@ impl Owner {
             Done::Passed(pass) => self.passed(*pass),
             Done::Collected(Ok(collected)) => {
                 let known = self.channels.snapshot.borrow().clone();
-                let name = |id| {
-                    let persona = known.personas.values().find(|persona| persona.segment == id)?;
-                    Some(persona.definition.name.clone())
-                };
+                let name = |id: SegmentId| Some(names::persona(&known, id.0)?.definition.name.clone());
                 let told = self.one_sided.look(&collected.one_sided, name);
                 self.hub.set_condition("AsymmetricReturn", told);
                 self.collected((collected.seen - collected.stale - collected.orphaned) as u64);

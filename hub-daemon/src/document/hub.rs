@@ -209,7 +209,7 @@ pub struct LifeDocument {
 pub struct TimeoutsDocument {
     /// TCP before the handshake is complete.
     pub opening: Option<String>,
-    /// TCP with traffic in both directions.
+    /// TCP after the handshake.
     pub established: Option<String>,
     /// TCP after a reset or both FINs.
     pub closed: Option<String>,

@@ -205,6 +205,7 @@ impl Hub {
             aliases: kept,
             overridden,
             is_taken_up: old.is_taken_up,
+            late: old.late.filter(|_| latency(&old.document) == latency(&changed.document)),
             lists: old.lists,
             ..changed
         };
@@ -391,4 +392,9 @@ pub(super) fn invalid(problems: Vec<Problem>) -> Rejection {
 
 pub(super) fn not_found(persona: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
+}
+
+/// The latency that a definition asks for, as it is written.
+pub(super) fn latency(document: &PersonaDocument) -> Option<&String> {
+    document.qos.as_ref()?.latency.as_ref()
 }

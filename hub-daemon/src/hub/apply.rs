@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::admit::Author;
+use super::admit::{Author, latency};
 use super::documents::{below, severity};
 use super::state::{Pending, State, stored};
 use super::{Hub, QUARANTINE, after, refused};
@@ -155,8 +155,13 @@ impl Hub {
                 Some(tried) if tried.document != record.document => {
                     // Nobody may take the definition of before for the one that was tried.
                     record.generation = tried.generation + 1;
+                    record.late =
+                        tried.late.filter(|_| latency(&tried.document) == latency(&record.document));
                 }
-                Some(tried) => record.generation = tried.generation,
+                Some(tried) => {
+                    record.generation = tried.generation;
+                    record.late = tried.late;
+                }
                 None => {}
             }
             record.since = self.revision + 1;
@@ -166,7 +171,11 @@ impl Hub {
             if lost && next.segments.take_again(tried.segment) {
                 next.segments.rest(tried.segment, after(now, QUARANTINE));
             }
+            let lost: Vec<_> = tried.persona.allotted().values().copied().collect();
+            next.rest_lost_ranges(lost, now);
         }
+        next.ranges.rest_too(&self.ranges);
+        next.queues_stand = self.queues_stand;
         let lost = std::mem::take(&mut next.conditions);
         next.conditions = self.conditions.iter().cloned().chain(lost).collect();
         next.inventory = self.inventory.clone();

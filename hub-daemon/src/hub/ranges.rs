@@ -34,6 +34,15 @@ impl Ranges {
         self.resting.insert(range, until);
     }
 
+    /// What rests elsewhere rests here too, unless it is taken.
+    pub(super) fn rest_too(&mut self, others: &Self) {
+        for (range, until) in &others.resting {
+            if self.busy(range).is_none() {
+                self.resting.insert(*range, *until);
+            }
+        }
+    }
+
     /// Frees the ranges that have rested.
     pub(super) fn wake(&mut self, now: Timestamp) {
         self.resting.retain(|_, until| *until > now);
@@ -154,12 +163,25 @@ impl Hub {
             if kept.is_some_and(|persona| persona.allotted().values().any(|other| other == range)) {
                 continue;
             }
-            let mut pools = self.config.pools.values();
-            let pool = pools.find(|pool| pool.prefixes.iter().any(|prefix| prefix.contains(range)));
-            let quarantine = pool.map(|pool| pool.quarantine).unwrap_or_default();
-            let quarantine = SignedDuration::try_from(quarantine).unwrap_or(SignedDuration::MAX);
-            self.ranges.rest(*range, after(now, quarantine));
+            self.rest_range(*range, now);
         }
+    }
+
+    /// Ranges of a change that went back rest, as far as nobody has them.
+    pub(super) fn rest_lost_ranges(&mut self, lost: impl IntoIterator<Item = IpNet>, now: Timestamp) {
+        for range in lost {
+            if self.ranges.busy(&range).is_none() {
+                self.rest_range(range, now);
+            }
+        }
+    }
+
+    fn rest_range(&mut self, range: IpNet, now: Timestamp) {
+        let mut pools = self.config.pools.values();
+        let pool = pools.find(|pool| pool.prefixes.iter().any(|prefix| prefix.contains(&range)));
+        let quarantine = pool.map(|pool| pool.quarantine).unwrap_or_default();
+        let quarantine = SignedDuration::try_from(quarantine).unwrap_or(SignedDuration::MAX);
+        self.ranges.rest(range, after(now, quarantine));
     }
 
     /// Pools as the outside sees them.

@@ -45,8 +45,8 @@ impl Netlink {
         Ok(Inventory { links, foreign_routes, foreign_rules: self.has_foreign_rules()?, has_queues })
     }
 
-    fn addresses_by_index(&mut self) -> Result<BTreeMap<u32, Vec<IpAddr>>, NetlinkError> {
-        let mut addresses: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+    fn addresses_by_index(&mut self) -> Result<BTreeMap<u32, Vec<IpNet>>, NetlinkError> {
+        let mut addresses: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
         let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         for message in self.dump(&question, "list addresses")? {
             let RouteNetlinkMessage::NewAddress(message) = message else { continue };
@@ -59,7 +59,8 @@ impl Netlink {
                 }
             }
             // On a point-to-point address IFA_ADDRESS is the other end.
-            addresses.entry(message.header.index).or_default().extend(local.or(own));
+            let net = local.or(own).and_then(|own| IpNet::new(own, message.header.prefix_len).ok());
+            addresses.entry(message.header.index).or_default().extend(net);
         }
         Ok(addresses)
     }

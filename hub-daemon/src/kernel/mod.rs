@@ -21,7 +21,7 @@ pub(crate) mod maps;
 pub mod masquerades;
 pub mod member;
 pub mod monitor;
-mod names;
+pub(crate) mod names;
 pub mod namespace;
 pub mod neighbours;
 pub mod netlink;

@@ -33,14 +33,15 @@ pub(crate) fn persona(snapshot: &Snapshot, segment: u32) -> Option<&Arc<PersonaV
     found.max_by_key(|persona| persona.state != PersonaState::Expired)
 }
 
-/// Names of all personas by segment.
+/// Names of all personas by segment, as far as they are in the data path: 0 is nobody's.
 pub(crate) fn personas(snapshot: &Snapshot) -> BTreeMap<u32, String> {
     let mut names = BTreeMap::new();
     for persona in snapshot.personas.values() {
+        let Some(segment) = persona.in_datapath() else { continue };
         if persona.state == PersonaState::Expired {
-            names.entry(persona.segment.0).or_insert_with(|| persona.definition.name.clone());
+            names.entry(segment.0).or_insert_with(|| persona.definition.name.clone());
         } else {
-            names.insert(persona.segment.0, persona.definition.name.clone());
+            names.insert(segment.0, persona.definition.name.clone());
         }
     }
     names

@@ -17,6 +17,36 @@ pub struct Difference {
 
 /// Compares two configurations.
 pub fn difference(used: &Config, read: &Config) -> Difference {
+    // Every key is in one of the lists below: a new one has to be put there.
+    let Config {
+        api: _,
+        metrics: _,
+        dns: _,
+        state_dir: _,
+        runtime_dir: _,
+        bpffs: _,
+        documents: _,
+        interfaces: _,
+        tc_hook: _,
+        failsafe: _,
+        limits: _,
+        timeout_seconds: _,
+        pools: _,
+        subnets: _,
+        applications: _,
+        life: _,
+        route_priority: _,
+        overlap_pool: _,
+        masquerade_ports: _,
+        qos: _,
+        node: _,
+        nodes: _,
+        log: _,
+        baseline: _,
+        loose_tcp: _,
+        alerts: _,
+        webhooks: _,
+    } = read;
     let next = Config {
         interfaces: read.interfaces.clone(),
         failsafe: read.failsafe.clone(),
@@ -56,6 +86,13 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         ("qos", !used.qos.is_written_as(read.qos)),
         ("node", used.node != read.node),
         ("loose_tcp", used.loose_tcp != read.loose_tcp),
+        ("dns", used.dns != read.dns),
+        ("attach", used.tc_hook != read.tc_hook),
+        ("overlap_pool", used.overlap_pool != read.overlap_pool),
+        ("masquerade_ports", used.masquerade_ports != read.masquerade_ports),
+        ("baseline", used.baseline != read.baseline),
+        ("alerts", used.alerts != read.alerts),
+        ("webhooks", used.webhooks != read.webhooks),
     ]);
     Difference { next, taken, restart }
 }
@@ -87,6 +124,17 @@ mod tests {
             (&found.taken[..], found.next.nodes, found.restart),
             (&["nodes"][..], read.nodes, Vec::new())
         );
+        let other: Config = {
+            let text = "{baseline: [{protocol: tcp, port: 445, action: deny}], \
+                alerts: [{metric: flows, value: 9}], webhooks: [{url: 'http://192.0.2.1/'}], \
+                overlap_pool: [100.64.0.0/16], masquerade_ports: 20000-30000, dns: {listen: '127.0.0.1:5353'}, \
+                attach: {tc: clsact}}";
+            crate::document::hub::parse(std::path::Path::new("hub.yaml"), text)
+                .expect("the configuration is valid")
+        };
+        let found = difference(&used, &other);
+        let keys = ["dns", "attach", "overlap_pool", "masquerade_ports", "baseline", "alerts", "webhooks"];
+        assert_eq!((&found.taken[..], &found.restart[..]), (&[][..], &keys[..]));
         let none = difference(&used, &used);
         assert!(none.taken.is_empty() && none.restart.is_empty() && none.next == used);
     }

@@ -92,7 +92,8 @@ async fn a_persona_lives_through_the_api() {
     fake.send(Method::POST, "/personas", &document("TempDevNetwork")).await.assert_problem(409);
 
     let patched = fake.send(Method::PATCH, "/personas/TempDevNetwork", &json!({"labels": {"a": "b"}})).await;
-    assert_eq!((patched.status.as_u16(), patched.header("etag")), (200, "\"2\""), "{}", patched.body);
+    let tag = patched.header("etag").to_owned();
+    assert!(patched.status.as_u16() == 200 && tag.contains(".2."), "{tag} {}", patched.body);
     assert_eq!(fake.get("/personas?label=a%3Db").await.body["personas"].as_array().unwrap().len(), 1);
     let refused = fake.send(Method::PATCH, "/personas/TempDevNetwork", &json!({"ip_range": null})).await;
     refused.assert_problem(422);

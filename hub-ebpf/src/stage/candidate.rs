@@ -13,7 +13,7 @@ use hub_common::outcome::{
 use hub_common::rule::RULE_NONE;
 
 use crate::maps::{CANDIDATE_HITS, CANDIDATE_LOST, CANDIDATE_SEEN, RULES, SEGMENTS, own};
-use crate::stage::filter::{hub_filter, view};
+use crate::stage::filter::{hub_filter, native, view};
 
 /// Bit of the sender's side among those that were asked.
 const SENDER: u32 = 1;
@@ -47,9 +47,11 @@ pub(crate) extern "C" fn hub_candidate(scratch: *mut Scratch, verdict: u32) -> u
     if asked & SENDER != 0 && words[0] != 0 && !(known && seen(&scratch.key, 0, words[0])) {
         // With both sides asked, the first let the packet pass.
         let refused = !passes && asked & RECEIVER == 0;
+        native(scratch, 0, reply);
         hub_candidate_side(scratch, 0, words[0], u32::from(refused));
     }
     if asked & RECEIVER != 0 && words[1] != 0 && !(known && seen(&scratch.key, 1, words[1])) {
+        native(scratch, 1, reply);
         hub_candidate_side(scratch, 1, words[1], u32::from(!passes));
     }
     if passes {

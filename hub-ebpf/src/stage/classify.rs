@@ -1,6 +1,6 @@
 //! Which personas a packet concerns, and whether they are alive.
 
-use hub_common::address::{is_link_local, is_multicast};
+use hub_common::address::{Address, is_link_local, is_multicast, is_v4};
 use hub_common::event::{Hook, Reason};
 use hub_common::outcome::{
     FROM_HOST, OUTCOME_CLAMPED, OUTCOME_GATED, OUTCOME_PLAIN, OUTCOME_SHAPED, OUTCOME_TRANSLATED,
@@ -12,7 +12,7 @@ use hub_common::segment::{
 };
 
 use crate::addresses::{is_local, segment_of};
-use crate::maps::SEGMENTS;
+use crate::maps::{EVERYONES, SEGMENTS};
 use crate::report::refuse;
 
 /// Sets the segments of both ends; anti-spoofing is part of it, because a source is believed only behind
@@ -39,7 +39,7 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
             return Err(Reason::Spoof);
         }
         outcome.segment[0] = claimed;
-        if is_multicast(&packet.target) || is_link_local(&packet.target) {
+        if is_multicast(&packet.target) || is_link_local(&packet.target) || is_everyones(&packet.target) {
             refuse(outcome, Reason::Multicast, claimed, true);
             return Err(Reason::Multicast);
         }
@@ -51,8 +51,29 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
         }
     }
     let local = is_local(&packet.target);
-    outcome.segment[1] = if local { 0 } else { segment_of(&packet.target) };
+    let receiver = if local { 0 } else { segment_of(&packet.target) };
+    let forwarded =
+        receiver != 0 && scratch.port.role != ROLE_SEGMENT && scratch.ingress_ifindex != FROM_HOST;
+    if forwarded && stays_on_link(&packet.source) {
+        refuse(outcome, Reason::Martian, receiver, false);
+        return Err(Reason::Martian);
+    }
+    outcome.segment[1] = receiver;
     Ok(local)
+}
+
+/// Whether the kernel takes what goes to the address for the hub's own, although it is no host's: a network's
+/// broadcast address, or that of all its routers.
+#[inline(always)]
+fn is_everyones(address: &Address) -> bool {
+    // SAFETY: the value is not looked at.
+    unsafe { EVERYONES.get(*address) }.is_some()
+}
+
+/// Whether an IPv6 packet from the address is for its link alone (RFC 4291 sections 2.5.2 and 2.5.6).
+#[inline(always)]
+fn stays_on_link(source: &Address) -> bool {
+    !is_v4(source) && (is_link_local(source) || *source == [0; 16])
 }
 
 /// What a segment's features mean for its packets.

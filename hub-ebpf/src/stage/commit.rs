@@ -8,7 +8,7 @@
 use core::ptr::write_volatile;
 
 use hub_common::event::{DUE_LOG, Hook, Reason};
-use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_opening, next_state};
+use hub_common::flow::{Flow, FlowKey, Hop, first_state, is_confirmed, is_opening, next_state};
 use hub_common::outcome::{
     OUTCOME_AGED, OUTCOME_CLAMPED, OUTCOME_HALF_OPEN, OUTCOME_LOG, OUTCOME_NEW, OUTCOME_RELATED,
     OUTCOME_REOPEN, OUTCOME_RESTAMP, OUTCOME_SHAPED, OUTCOME_TRANSLATED, OUTCOME_UNTRACKED,
@@ -162,7 +162,7 @@ fn enter(scratch: &mut Scratch) -> Result<(), Reason> {
         entry.counted = scratch.outcome.counted;
         entry.heard = hear::remembered(scratch);
     }
-    if half_open && direction == 1 {
+    if half_open && is_confirmed(entry, scratch.packet.protocol, direction) {
         scratch.flow = *entry;
         if FLOWS.insert(&scratch.key, &scratch.flow, 0).is_err() {
             return Err(Reason::FlowTableFull);

@@ -86,12 +86,18 @@ pub(crate) fn view(scratch: &mut Scratch, reply: bool) {
     }
 }
 
+/// Sets the view to the addresses that one side's rules speak of, where they are others.
 #[inline(always)]
-fn ask(scratch: &mut Scratch, side: u32, reply: bool) -> Result<(), Reason> {
+pub(crate) fn native(scratch: &mut Scratch, side: u32, reply: bool) {
     if scratch.outcome.flags & OUTCOME_TRANSLATED != 0 {
         view(scratch, reply);
         hub_native_view(scratch, side);
     }
+}
+
+#[inline(always)]
+fn ask(scratch: &mut Scratch, side: u32, reply: bool) -> Result<(), Reason> {
+    native(scratch, side, reply);
     let answer = hub_filter(scratch, side);
     if answer != 0 && scratch.outcome.would[(side & 1) as usize] != 0 {
         // The persona only watches: what its rules wanted done is counted, not done.

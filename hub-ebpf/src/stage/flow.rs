@@ -11,7 +11,7 @@ use hub_common::outcome::{
 };
 use hub_common::packet::{
     PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_ICMP_REQUEST, PACKET_NEIGHBOUR,
-    PACKET_VLAN, Packet, TCP_SYN, protocol,
+    PACKET_VLAN, Packet, TCP_ACK, TCP_SYN, protocol,
 };
 use hub_common::segment::{
     POLICY_AUDIT, POLICY_PRESERVE, PORT_XDP_TARGET, SEGMENT_QUARANTINE, SEGMENT_SHAPED, SEGMENT_TRANSLATED,
@@ -32,7 +32,7 @@ use crate::stage::shape::hub_shape;
 use crate::stage::{candidate, detect, gate, handshake, hear, open, route};
 
 /// The live entry of a key, and whether it is half-open. A stale entry hides nothing: the connection that
-/// follows on the same ports begins half-open, and takes its place at the first reply.
+/// follows on the same ports begins half-open, and takes its place when it is confirmed.
 #[inline(always)]
 pub(crate) fn find(key: &FlowKey, tick: u64, settings: &Settings) -> Option<(*mut Flow, bool)> {
     // SAFETY: map values stay readable while the program runs; a reused slot shows another flow's values,
@@ -67,8 +67,8 @@ pub(crate) fn fast(scratch: &mut Scratch, settings: &Settings) -> Option<u32> {
     // SAFETY: a live map value; fields that other CPUs write are single words, the hop is checked below.
     let flow = unsafe { &mut *flow };
     let direction = flow.direction(from_high);
-    // A half-open flow's first reply must move it to the other table: only the slow way does that.
-    if (half_open && direction == 1)
+    // What confirms a half-open flow must move it to the other table: only the slow way does that.
+    if (half_open && (direction == 1 || flow.tcp_seen[1] & TCP_ACK != 0))
         || flow.class_generation != settings.class_generation
         || scratch.tick >= flow.deadline_tick
         || (direction == 0 && flow.limit != [0; 2])

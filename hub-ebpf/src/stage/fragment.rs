@@ -23,7 +23,7 @@ pub(crate) fn complete(scratch: &mut Scratch) -> bool {
     true
 }
 
-/// Remembers the ports of a first fragment that was let pass.
+/// Remembers the ports of a first fragment, for those that follow.
 #[inline(always)]
 pub(crate) fn remember(scratch: &Scratch) {
     if scratch.packet.has(PACKET_FRAGMENT_FIRST) {

@@ -1,15 +1,19 @@
 //! Before classification: what is not the hub's to judge, and what no port lets in.
 
-use hub_common::address::{is_link_local, is_multicast};
+use hub_common::address::{is_link_local, is_multicast, mapped};
 use hub_common::event::Reason;
 use hub_common::outcome::{FROM_HOST, Scratch};
 use hub_common::packet::{
-    PACKET_ARP, PACKET_ASKS, PACKET_NEIGHBOUR, PACKET_OTHER, PACKET_ROUTER, PACKET_V4, PACKET_V6, PACKET_VLAN,
+    PACKET_ARP, PACKET_ASKS, PACKET_NEIGHBOUR, PACKET_OTHER, PACKET_ROUTER, PACKET_V4, PACKET_V6,
+    PACKET_VLAN, Packet, protocol,
 };
 use hub_common::segment::{Gateway, PORT_TUNNEL, ROLE_SEGMENT};
 
 use crate::addresses::{is_local, segment_of};
 use crate::maps::GATEWAYS;
+
+/// ICMPv6 redirect (RFC 4861 section 4.5).
+const REDIRECT: u8 = 137;
 
 /// Whether to go on judging.
 pub(crate) enum Front {
@@ -35,7 +39,7 @@ pub(crate) fn front(scratch: &Scratch) -> Result<Front, Reason> {
         return if on_segment { Err(Reason::Vlan) } else { Ok(Front::Skip) };
     }
     if let Some(reason) = Reason::from_number(scratch.parse_reason) {
-        return Err(reason);
+        return if !on_segment && has_no_address_yet(packet) { Ok(Front::Skip) } else { Err(reason) };
     }
     if packet.has(PACKET_OTHER) || !packet.has_any(PACKET_V4 | PACKET_V6) {
         return if on_segment { Err(Reason::Ethertype) } else { Ok(Front::Skip) };
@@ -43,10 +47,24 @@ pub(crate) fn front(scratch: &Scratch) -> Result<Front, Reason> {
     if packet.has(PACKET_ROUTER) && on_segment {
         return Err(Reason::RouterAdvertisement);
     }
+    if packet.has(PACKET_ROUTER) && packet.icmp_type == REDIRECT && scratch.ingress_ifindex == FROM_HOST {
+        // IPv6 has no switch for it, as IPv4 has: a member that goes the short way is judged by nobody.
+        return Err(Reason::RouterAdvertisement);
+    }
     if packet.has(PACKET_NEIGHBOUR) && stays_on_link(scratch) {
         return Ok(Front::Skip);
     }
     Ok(Front::Judge)
+}
+
+/// Whether the sender asks everybody on its link for an address (RFC 2131 section 4.1): the host itself, on an
+/// uplink, or whom it serves there. No router forwards it.
+#[inline(always)]
+fn has_no_address_yet(packet: &Packet) -> bool {
+    packet.has(PACKET_V4)
+        && packet.protocol == protocol::UDP
+        && packet.source == mapped([0; 4])
+        && packet.target == mapped([255; 4])
 }
 
 /// Whether a member asks for an address of the hub that is not its persona's: the kernel answers for all of its

@@ -4,14 +4,13 @@
 //! Runs for first packets only, after the live rules let them pass. What it borrows of the decision it puts back.
 
 use hub_common::event::Reason;
-use hub_common::outcome::{OUTCOME_GATED, OUTCOME_LOG, OUTCOME_REJECT, OUTCOME_TRANSLATED, Scratch};
+use hub_common::outcome::{OUTCOME_GATED, OUTCOME_LOG, OUTCOME_REJECT, Scratch};
 use hub_common::packet::protocol;
 use hub_common::segment::{SEGMENT_DRAIN_REJECT, SEGMENT_GATED};
 
 use crate::maps::{SEGMENTS, own};
 use crate::report::refuse;
-use crate::stage::filter::{hub_filter, view};
-use crate::stage::translate::hub_native_view;
+use crate::stage::filter::{hub_filter, native, view};
 
 /// Refuses a first packet that a policy to come would refuse, whichever side it is on.
 #[inline(always)]
@@ -46,9 +45,7 @@ pub(crate) extern "C" fn hub_gate(scratch: *mut Scratch, side: u32) -> u32 {
         return 0;
     }
     view(scratch, false);
-    if scratch.outcome.flags & OUTCOME_TRANSLATED != 0 {
-        hub_native_view(scratch, side);
-    }
+    native(scratch, side, false);
     scratch.live = scratch.outcome;
     let outcome = &mut scratch.outcome;
     outcome.would = [0; 2];

@@ -8,10 +8,11 @@ use hub_common::event::Reason;
 use hub_common::flow::FlowKey;
 use hub_common::outcome::Scratch;
 use hub_common::packet::{
-    PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_V4, protocol,
+    PACKET_FRAGMENT_FIRST, PACKET_FRAGMENT_LATER, PACKET_ICMP_ERROR, PACKET_V4, TCP_RST, protocol,
 };
 use hub_common::translation::{PORT_ATTEMPTS, Uplink, ZONE_OUTSIDE, candidate, spread};
 
+use crate::addresses::is_local;
 use crate::maps::{self, FLOWS, FLOWS_NEW, MASQUERADES, UPLINKS};
 use crate::stage::fragment;
 
@@ -70,6 +71,11 @@ pub(crate) extern "C" fn hub_masquerade(scratch: *mut Scratch, ifindex: u32) -> 
     }
     if error || is_answer(scratch, from_high) {
         // Somebody outside opened it towards the member's own address.
+        return 0;
+    }
+    let packet = &scratch.packet;
+    if packet.tcp_flags & TCP_RST != 0 || is_local(&packet.source) {
+        // No member opens a connection so: the hub refuses one from outside, or answers at its own address.
         return 0;
     }
     if scratch.masquerade.address == [0; 16] {

@@ -54,7 +54,8 @@ fn until(key: &QuarantineKey) -> u64 {
     unsafe { QUARANTINE.get(key) }.copied().unwrap_or(0)
 }
 
-/// Puts the source of a dropped packet into quarantine, if the rule that dropped it says so.
+/// Puts the source of the flow of a dropped packet into quarantine, if the rule that dropped it says so: its address
+/// in the main view, by which packets are kept out.
 #[inline(always)]
 pub(crate) fn isolate(scratch: &Scratch) {
     let outcome = &scratch.outcome;
@@ -62,7 +63,9 @@ pub(crate) fn isolate(scratch: &Scratch) {
         return;
     }
     let until_tick = scratch.tick + u64::from(outcome.quarantine_ticks);
-    put(outcome.blame, &scratch.view.source, until_tick);
+    let packet = &scratch.packet;
+    let source = if outcome.direction == 0 { &packet.source } else { &packet.target };
+    put(outcome.blame, source, until_tick);
 }
 
 /// Puts an address into a segment's quarantine. One that is there for longer stays as long: who was put there by

@@ -53,9 +53,9 @@ impl Tuple {
 /// What a connection has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// TCP: the other end did not answer yet.
+    /// TCP: the opener has not acknowledged an answer yet.
     Opening,
-    /// TCP: both ends spoke.
+    /// TCP: both ends acknowledged.
     Open,
     /// TCP: one end said FIN.
     Closing,
@@ -72,7 +72,7 @@ pub enum State {
 /// Ticks without a packet after which things are forgotten.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// TCP that is not answered.
+    /// TCP whose opener has not acknowledged an answer.
     pub opening: u64,
     /// TCP.
     pub open: u64,
@@ -208,7 +208,7 @@ impl Flow {
                     State::Closed
                 } else if (opener | other) & FIN != 0 {
                     State::Closing
-                } else if other & ACK != 0 {
+                } else if opener & other & ACK != 0 {
                     State::Open
                 } else {
                     State::Opening

@@ -48,8 +48,11 @@ pub(super) fn is_neighbour(kind: u8) -> bool {
 
 /// Whether only routers send the message: advertisements and ICMPv6 redirects.
 pub(super) const fn is_routers(kind: u8) -> bool {
-    kind == 134 || kind == 137
+    kind == 134 || kind == REDIRECT
 }
+
+/// ICMPv6 redirect (RFC 4861 section 4.5).
+pub(super) const REDIRECT: u8 = 137;
 
 /// Reads the quoted packet; only its IP header and eight more bytes are certain to be there.
 pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
@@ -80,8 +83,17 @@ pub(super) fn quoted(v4: bool, quote: &[u8]) -> Result<Tuple, Reason> {
     {
         return Err(Reason::IcmpError);
     }
-    let l4 = &quote[header_bytes..header_bytes + 8];
-    let protocol = if v4 { quote[9] } else { quote[6] };
+    let (mut l4, mut protocol) = (&quote[header_bytes..], if v4 { quote[9] } else { quote[6] });
+    if !v4 && protocol == 44 {
+        // RFC 8200 section 4.5: what follows the header of a first fragment is the transport's.
+        if l4[2] != 0 || l4[3] & 0xf8 != 0 {
+            return Err(Reason::IcmpError);
+        }
+        if l4.len() < 16 {
+            return Err(Reason::Truncated);
+        }
+        (protocol, l4) = (l4[0], &l4[8..]);
+    }
     let word = |at: usize| u16::from(l4[at]) << 8 | u16::from(l4[at + 1]);
     let mut tuple = Tuple { source, target, protocol, source_port: 0, target_port: 0, kind: 0 };
     match protocol {

@@ -7,11 +7,9 @@ use hub_common::event::Reason;
 use super::changes::{Change, Decision};
 use super::flows::is_pure_syn;
 use super::headers::Piece;
-use super::kinds::{is_group, is_link_local};
+use super::kinds::{asks_for_address, is_group, is_link_local, stays_on_link};
 use super::rules::{Question, Side, Terms, ask};
-use super::{
-    Enforcement, Entry, Flow, Headers, Life, Model, Parsed, Role, Stamp, Tuple, Verdict, icmp, parse,
-};
+use super::{Entry, Flow, Headers, Life, Model, Parsed, Role, Stamp, Tuple, Verdict, icmp, parse};
 use crate::packet::flags::{ACK, FIN, RST, SYN};
 
 /// A packet with the segments of its ends.
@@ -78,6 +76,9 @@ impl Model {
             }
             // Nobody forwards it: what does not stay on its link is a packet like any other.
             let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
+            if from_host && packet.icmp_type == icmp::REDIRECT {
+                return refuse(Reason::RouterAdvertisement);
+            }
             let to_link = is_group(packet.target) || is_link_local(packet.target);
             if from_host || to_link || self.locals.contains(&packet.target) {
                 return Err(Verdict::Skip);
@@ -148,6 +149,7 @@ impl Model {
             Ok(Parsed::Other | Parsed::Tagged) if uplink => Err(Verdict::Skip),
             Ok(Parsed::Other) => refuse(Reason::Ethertype),
             Ok(Parsed::Tagged) => refuse(Reason::Vlan),
+            Err(Reason::Martian) if uplink && asks_for_address(frame) => Err(Verdict::Skip),
             Err(reason) => refuse(reason),
         }
     }
@@ -191,6 +193,9 @@ impl Model {
             return Err(Verdict::Skip);
         }
         let from_host = matches!(entry, Entry::Out { came_by: 0, .. });
+        if stays_on_link(packet.source) && !from_member && !from_host && target.is_some() {
+            return refuse(Reason::Martian);
+        }
         Ok(Judged { packet, segments: [source, target], from_member, from_host, now })
     }
 
@@ -298,24 +303,6 @@ impl Model {
         }
         changes.extend(takes);
         Ok(())
-    }
-
-    fn audits(&self, segment: Option<u32>) -> bool {
-        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
-        policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit)
-    }
-
-    fn generations(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
-        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].set_generation))
-    }
-
-    fn preserves(&self, segment: Option<u32>) -> bool {
-        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
-        policy.is_some_and(|policy| policy.preserve)
-    }
-
-    fn versions(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
-        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].version))
     }
 
     fn first_packet(&self, judged: &Judged, changes: &mut Vec<Change>) -> Step {

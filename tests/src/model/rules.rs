@@ -20,6 +20,27 @@ pub(super) enum Side {
     Egress,
 }
 
+/// What the policies of segments say.
+impl Model {
+    pub(super) fn audits(&self, segment: Option<u32>) -> bool {
+        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
+        policy.is_some_and(|policy| policy.enforcement == Enforcement::Audit)
+    }
+
+    pub(super) fn generations(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
+        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].set_generation))
+    }
+
+    pub(super) fn preserves(&self, segment: Option<u32>) -> bool {
+        let policy = segment.and_then(|number| self.segments.get(&number)?.policy.as_ref());
+        policy.is_some_and(|policy| policy.preserve)
+    }
+
+    pub(super) fn versions(&self, segments: [Option<u32>; 2]) -> [u32; 2] {
+        segments.map(|segment| segment.map_or(0, |number| self.segments[&number].version))
+    }
+}
+
 /// What a policy is asked about.
 pub(super) struct Question<'a> {
     pub(super) model: &'a Model,

@@ -102,6 +102,10 @@ fn addresses_that_nobody_may_use() {
         ("IPv6 loopback", UPLINK, udp("::1", MEMBER6), martian),
         ("IPv6 multicast source", UPLINK, udp("ff02::1", MEMBER6), martian),
         ("no source", UPLINK, udp("::", MEMBER6), martian),
+        ("no source, by ICMPv6", UPLINK, Datagram::ping(ip("::"), ip(MEMBER6), 7), martian),
+        ("another link's", UPLINK, udp("fe80::bad", MEMBER6), martian),
+        ("no address yet", UPLINK, udp("0.0.0.0", "255.255.255.255"), Skip),
+        ("no address yet, a member", PORT_A, udp("0.0.0.0", "255.255.255.255"), martian),
     ]);
 }
 

@@ -170,8 +170,8 @@ fn inventory_tells_links_and_foreign_routes() {
         assert_eq!(nets, ["10.1.0.0/24", "10.2.0.0/16", "fd01::/64"]);
         let (veth, tun) = (&inventory.links["a0"], &inventory.links["t0"]);
         assert_eq!((veth.up, veth.kind.as_str(), veth.mtu, veth.l3_only), (true, "veth", 1400, false));
-        assert!(veth.addresses.contains(&"10.1.0.1".parse().unwrap()));
-        assert!(veth.addresses.contains(&"fd01::1".parse().unwrap()));
+        assert!(veth.addresses.contains(&"10.1.0.1/24".parse().unwrap()));
+        assert!(veth.addresses.contains(&"fd01::1/64".parse().unwrap()));
         assert!(!tun.up && tun.l3_only && tun.kind == "tun");
         assert!(!inventory.links["lo"].l3_only);
     });

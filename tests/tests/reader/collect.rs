@@ -9,7 +9,7 @@ use hub_common::segment::SEGMENT_CONNECTIONS;
 use hub_daemon::kernel::clock::Clock;
 use hub_daemon::kernel::collect::{Collected, Collector};
 
-use crate::lab::{Lab, MEMBER, OUTSIDE, WEB, address, lab, syn, syn_ack};
+use crate::lab::{Lab, MEMBER, OUTSIDE, WEB, ack, address, lab, syn, syn_ack};
 
 /// `TC_ACT_SHOT`.
 const DROPPED: u32 = 2;
@@ -51,6 +51,7 @@ fn connection_takes_the_place_of_a_stale_one() {
         lab.hash("FLOWS").insert(key, stale, 0).unwrap();
         lab.inbound(syn(40_000, 80));
         assert_ne!(lab.outbound(syn_ack(80, 40_000)), DROPPED);
+        assert_ne!(lab.inbound(ack(40_000, 80)), DROPPED);
         let table = lab.reader().flow_counts().unwrap().table;
         assert_eq!((table.established, table.opening), (1, 0));
     });

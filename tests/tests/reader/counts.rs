@@ -9,7 +9,7 @@ use hub_daemon::kernel::clock::Clock;
 use hub_daemon::kernel::reader::Reader;
 use hub_daemon::model::SegmentId;
 
-use crate::lab::{WEB, lab, syn, syn_ack, udp};
+use crate::lab::{WEB, ack, lab, syn, syn_ack, udp};
 
 /// Bytes of a TCP packet without options and data.
 const BARE: u64 = 40;
@@ -107,13 +107,14 @@ fn flows_show_both_tiers_until_they_are_stale() {
         lab.inbound(syn(40_000, 80));
         lab.inbound(syn(40_001, 80));
         lab.outbound(syn_ack(80, 40_001));
+        lab.inbound(ack(40_001, 80));
         let flows = reader.flows(None, 10).unwrap();
         let states: Vec<_> = flows.iter().map(|flow| (flow.source_port, flow.state.as_str())).collect();
         assert_eq!(states, [(40_001, "established"), (40_000, "opening")]);
         let open = &flows[0];
         assert_eq!((open.protocol.as_str(), open.target_port, open.target_segment.0), ("tcp", 80, WEB));
         assert_eq!((open.source.to_string().as_str(), open.source_segment.0), ("192.0.2.1", 0));
-        assert_eq!((open.sent.packets, open.received.packets), (1, 1));
+        assert_eq!((open.sent.packets, open.received.packets), (2, 1));
         assert!(open.idle_seconds < 10.0 && open.age_seconds < 10.0, "{open:?}");
         let table = reader.flow_counts().unwrap().table;
         assert_eq!((table.established, table.opening), (1, 1));

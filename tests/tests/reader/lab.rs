@@ -288,6 +288,16 @@ pub(crate) fn syn_ack(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Ve
     }
 }
 
+/// A TCP packet that acknowledges the answer.
+pub(crate) fn ack(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Vec<u8> {
+    move |step| {
+        let packet = step.tcp(source, target, 2, 1_000).ack(2);
+        let mut bytes = Vec::new();
+        packet.write(&mut bytes, &[]).unwrap();
+        bytes
+    }
+}
+
 /// UDP with some payload.
 pub(crate) fn udp(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Vec<u8> {
     move |step| {

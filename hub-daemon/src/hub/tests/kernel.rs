@@ -194,6 +194,26 @@ fn a_tombstone_yields_to_a_foreign_route() {
 }
 
 #[test]
+fn who_gave_its_number_up_does_not_show_the_next_ones() {
+    let mut script = Script::new();
+    let first = script.create(with(persona("a", "10.1.0.0/24"), json!({"ttl": "1s"}))).unwrap();
+    script.pass(1);
+    assert_eq!(script.view("a").in_datapath(), Some(first.segment), "packets of its range have an answer");
+    // Somebody wants the range: the tombstone leaves the data path, and its number rests.
+    script.create(persona("b", "10.1.0.0/24")).unwrap();
+    let gone = script.hub.snapshot(script.now).personas[&first.id].in_datapath();
+    assert_eq!(gone, None);
+    script.pass(QUARANTINE.as_secs());
+    let next = script.create(persona("c", "10.3.0.0/24")).unwrap();
+    assert_eq!(next.segment, first.segment);
+    let snapshot = script.hub.snapshot(script.now);
+    let named = crate::kernel::names::persona(&snapshot, next.segment.0);
+    assert_eq!(named.map(|persona| persona.definition.name.as_str()), Some("c"));
+    assert_eq!(snapshot.segments().len(), 2);
+    assert_eq!(crate::kernel::names::personas(&snapshot).len(), 2, "the outside has no name");
+}
+
+#[test]
 fn snapshots_share_what_did_not_change() {
     let mut script = Script::new();
     script.create(persona("a", "10.1.0.0/24")).unwrap();

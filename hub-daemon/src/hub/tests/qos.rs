@@ -217,11 +217,21 @@ fn lateness_is_a_condition_as_long_as_it_lasts() {
     let mut script = hub(Engine::Auto, None);
     let view = script.create(limited("a", "10.1.0.0/24")).unwrap();
     script.reconciled(&[]);
-    let late = [(view.id, Duration::from_millis(431))].into();
+    let late = [(view.id.clone(), Duration::from_millis(431))].into();
     script.hub.handle(Command::Latency(late), script.now).unwrap();
     let conditions = script.view("a").conditions;
     assert_eq!(conditions.len(), 1, "{conditions:?}");
     assert!(conditions[0].reason == "LatencyExceeded" && conditions[0].message.contains("431ms"));
+    // A change of something else says nothing of its handshakes; one of the latency does.
+    let changed =
+        script.replace("a", with(limited("a", "10.1.0.0/24"), json!({"protocols": ["tcp"]}))).unwrap();
+    assert_eq!(changed.conditions, conditions);
+    let mut other = limited("a", "10.1.0.0/24");
+    other["qos"]["latency"] = json!("31ms");
+    script.replace("a", other).unwrap();
+    assert!(script.reasons("a").is_empty());
+    let late = [(view.id, Duration::from_millis(431))].into();
+    script.hub.handle(Command::Latency(late), script.now).unwrap();
     script.hub.handle(Command::Latency([].into()), script.now).unwrap();
     assert!(script.reasons("a").is_empty());
 }

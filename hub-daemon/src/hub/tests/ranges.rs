@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::pool::Pool;
+use crate::systems::persona::names;
 
 fn pool(prefixes: &[&str], quarantine: u64) -> Pool {
     let prefixes = prefixes.iter().map(|text| text.parse().unwrap()).collect();
@@ -29,6 +30,11 @@ fn the_hub_chooses_and_keeps_what_it_chose() {
     let both = json!({"name": "a", "ip_range": ["auto/26@lab", "auto6@lab"]});
     let view = script.create(both.clone()).unwrap();
     assert_eq!(view.ranges, ["10.9.0.0/26", "fd09::/64"]);
+    script.reconciled(&[]);
+    for (host, address) in [("10-9-0-5", "10.9.0.5"), ("fd09--5", "fd09::5")] {
+        let name = names::resolve(&script.hub.snapshot(script.now), &format!("{host}.a.hub"));
+        assert_eq!(name.map(|name| name.addresses), Some(vec![address.parse().unwrap()]), "{host}");
+    }
     assert_eq!(script.desired().prefixes.len(), 2);
     assert_eq!(script.create(persona("b", "auto/26@lab")).unwrap().ranges, ["10.9.0.64/26"]);
     assert_eq!(script.create(persona("c", "auto")).unwrap().ranges, ["10.8.0.0/24"], "any pool with room");
@@ -93,4 +99,38 @@ fn documents_in_one_change_never_get_each_others_ranges() {
     script.documents(&[persona("a", "auto/26@lab"), changed]).unwrap();
     assert_eq!(script.view("b").ranges, held);
     assert_ne!(script.view("a").ranges, held);
+}
+
+#[test]
+fn ranges_of_a_change_that_goes_back_rest() {
+    use crate::command::Deadline;
+
+    let mut script = pooled();
+    script.create(persona("kept", "auto/26@lab")).unwrap();
+    let until = script.now + SignedDuration::from_secs(60);
+    let deadline = Deadline { until, boot_id: "a".into(), boot_ns: 1 };
+    // One comes, one gets another range, and one that came meanwhile ends before the change goes back.
+    let documents = [
+        persona("new", "auto/26@lab"),
+        persona("kept", "auto/27@lab"),
+        with(persona("short", "auto/26@lab"), json!({"ttl": "10s"})),
+    ];
+    let documents = documents.into_iter().map(|value| persona_from_value(value).unwrap()).collect();
+    script.hub.handle(Command::Apply { documents, confirm: Some(deadline) }, script.now).unwrap();
+    let ranges = ["new", "kept", "short"].map(|name| script.view(name).ranges[0].clone());
+    script.pass(10);
+    script.hub.handle(Command::Revert { why: "time".into() }, script.now).unwrap();
+    assert_eq!(script.view("kept").ranges, ["10.9.0.0/26"]);
+    let resting = script
+        .hub
+        .snapshot(script.now)
+        .pools
+        .iter()
+        .flat_map(|pool| pool.resting.clone())
+        .collect::<Vec<_>>();
+    for range in &ranges {
+        assert!(resting.contains(range), "{range} of {ranges:?} does not rest: {resting:?}");
+    }
+    script.pass(60);
+    assert!(script.create(persona("other", "auto/25@lab")).is_ok(), "they have rested");
 }

@@ -138,8 +138,10 @@ pub(super) async fn accept(
 async fn report(api: &Api, persona: &str) -> Result<CandidateReport, ProblemDetails> {
     let held = api.persona(persona)?;
     let candidate = held.candidate.clone().ok_or_else(|| none(persona))?;
-    let segment = held.segment;
-    let counts = api.read(move |datapath| datapath.candidate(segment)).await?;
+    let counts = match held.in_datapath() {
+        Some(segment) => api.read(move |datapath| datapath.candidate(segment)).await?,
+        None => CandidateCounts::default(),
+    };
     Ok(CandidateReport { persona: held.definition.name.clone(), candidate, counts })
 }
 

@@ -14,6 +14,7 @@ use super::query::{Named, Parameters};
 use super::{Api, body};
 use crate::datapath_view::{Answer, FlowTable, FlowView, HookCounts, Question, SegmentCounts};
 use crate::inputs::datapath::Datapath;
+use crate::kernel::names;
 use crate::kernel::reader::ReadError;
 use crate::model::SegmentId;
 use crate::view::Snapshot;
@@ -70,7 +71,11 @@ pub(super) async fn persona_flows(
     Named(persona): Named,
     parameters: Parameters,
 ) -> Result<Json<FlowList>, ProblemDetails> {
-    let segment = api.persona(&persona)?.segment;
+    let Some(segment) = api.persona(&persona)?.in_datapath() else {
+        let flow_table = api.read(|datapath| Ok(datapath.flow_counts()?.table)).await?;
+        parameters.finish()?;
+        return Ok(Json(FlowList { flows: Vec::new(), flow_table }));
+    };
     api.flow_list(Some(segment), parameters).await
 }
 
@@ -101,7 +106,9 @@ pub(super) async fn persona_counters(
     State(api): State<Api>,
     Named(persona): Named,
 ) -> Result<Json<SegmentCounts>, ProblemDetails> {
-    let segment = api.persona(&persona)?.segment;
+    let Some(segment) = api.persona(&persona)?.in_datapath() else {
+        return Ok(Json(SegmentCounts::default()));
+    };
     let read = move |datapath: &dyn Datapath| {
         let mut counts = datapath.segment(segment)?;
         counts.queues = datapath.queues()?.remove(&segment).unwrap_or_default();
@@ -178,9 +185,5 @@ impl Api {
 }
 
 fn name_of(snapshot: &Snapshot, segment: SegmentId) -> Option<String> {
-    if segment == SegmentId::default() {
-        return None;
-    }
-    let held = snapshot.personas.values().find(|held| held.segment == segment);
-    held.map(|held| held.definition.name.clone())
+    names::persona(snapshot, segment.0).map(|held| held.definition.name.clone())
 }

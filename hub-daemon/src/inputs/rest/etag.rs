@@ -1,4 +1,6 @@
-//! Entity tags (RFC 9110 section 8.8.3): a persona's generation in quotes; a digest of others.
+//! Entity tags (RFC 9110 section 8.8.3). A persona's has its id, its generation and a digest of all that is shown of
+//! it, `"ID.GENERATION.DIGEST"`: `If-Match` asks for the definition, the first two; `If-None-Match` for all that is
+//! shown, its state too. Tags of others are digests.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use ring::digest::{SHA256, digest};
@@ -8,35 +10,35 @@ use super::problem::ProblemDetails;
 use crate::model::personality::hexadecimal;
 use crate::view::PersonaView;
 
+/// Digits of a digest: enough to tell one state of a persona from the next.
+const DIGITS: usize = 16;
+
 /// The tag of a persona.
 pub(super) fn of(persona: &PersonaView) -> HeaderValue {
-    let text = format!("\"{}\"", persona.generation);
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("\"0\""))
+    let digest = hash(persona);
+    let text = format!("{}.{}", definition(persona), digest.get(..DIGITS).unwrap_or_default());
+    of_digest(&text)
+}
+
+/// What a tag says of a persona's definition.
+fn definition(persona: &PersonaView) -> String {
+    format!("{}.{}", persona.id, persona.generation)
 }
 
 /// The generation that `If-Match` asks for; `None` when any will do.
 ///
-/// With several tags, the current one counts when it is among them. A tag that is not one of ours, weak
-/// ones included, matches nothing: generation 0.
-pub(super) fn if_match(headers: &HeaderMap, current: Option<u64>) -> Option<u64> {
+/// One of several tags is enough. Generation 0 is nobody's: what is asked for is another persona, an earlier
+/// definition, or no tag of ours, weak ones included.
+pub(super) fn if_match(headers: &HeaderMap, current: Option<&PersonaView>) -> Option<u64> {
     let tags = tags(headers, &header::IF_MATCH)?;
     if tags.contains(&"*") {
         return None;
     }
-    let generations: Vec<u64> = tags.iter().filter_map(|tag| generation(tag)).collect();
-    match current {
-        Some(current) if generations.contains(&current) => Some(current),
-        Some(_) | None => Some(generations.first().copied().unwrap_or_default()),
-    }
-}
-
-/// Whether `If-None-Match` says that the client has this persona already.
-pub(super) fn known(headers: &HeaderMap, persona: &PersonaView) -> bool {
-    tags(headers, &header::IF_NONE_MATCH).is_some_and(|tags| {
-        tags.iter().any(|tag| {
-            *tag == "*" || generation(tag.strip_prefix("W/").unwrap_or(tag)) == Some(persona.generation)
-        })
-    })
+    let current = current.filter(|current| {
+        let definition = definition(current);
+        tags.iter().any(|tag| asked(tag) == Some(&definition))
+    });
+    Some(current.map_or(0, |current| current.generation))
 }
 
 /// The tag of what has this digest.
@@ -83,26 +85,56 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<&'a str>> {
     })
 }
 
-fn generation(tag: &str) -> Option<u64> {
-    tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+/// The definition that a tag speaks of.
+fn asked(tag: &str) -> Option<&str> {
+    Some(tag.strip_prefix('"')?.strip_suffix('"')?.rsplit_once('.')?.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(value: &'static str) -> HeaderMap {
-        [(header::IF_MATCH, HeaderValue::from_static(value))].into_iter().collect()
+    fn headers(value: &str) -> HeaderMap {
+        let value = HeaderValue::from_str(value).unwrap();
+        [(header::IF_MATCH, value.clone()), (header::IF_NONE_MATCH, value)].into_iter().collect()
+    }
+
+    fn view(id: &str, generation: u64, state: &str) -> PersonaView {
+        serde_json::from_value(serde_json::json!({
+            "id": id, "generation": generation, "state": state, "segment": 7, "created_at": "2026-01-01T00:00:00Z",
+            "origin": {"by": "api"}, "conditions": [], "warnings": [], "rule_sources": [],
+            "definition": {"name": "web", "ip_range": "10.1.0.0/24"},
+        }))
+        .unwrap()
     }
 
     #[test]
-    fn if_match_picks_the_current_tag_or_one_that_fails() {
-        assert_eq!(if_match(&HeaderMap::new(), Some(3)), None);
-        assert_eq!(if_match(&headers("*"), Some(3)), None);
-        assert_eq!(if_match(&headers("\"3\""), Some(3)), Some(3));
-        assert_eq!(if_match(&headers("\"1\", \"3\""), Some(3)), Some(3));
-        assert_eq!(if_match(&headers("\"1\", \"2\""), Some(3)), Some(1));
-        assert_eq!(if_match(&headers("W/\"3\""), Some(3)), Some(0));
-        assert_eq!(if_match(&headers("nonsense"), Some(3)), Some(0));
+    fn if_match_asks_for_the_definition_of_this_persona() {
+        let held = view("01A", 3, "active");
+        let tag = of(&held);
+        let tag = tag.to_str().unwrap();
+        let asks = |text: &str| if_match(&headers(text), Some(&held));
+        assert_eq!(if_match(&HeaderMap::new(), Some(&held)), None);
+        assert_eq!(asks("*"), None);
+        assert_eq!(asks(tag), Some(3));
+        assert_eq!(asks(&format!("\"01A.1.0\", {tag}")), Some(3));
+        // It became active meanwhile, or got a warning: the definition is the same.
+        assert_eq!(if_match(&headers(tag), Some(&view("01A", 3, "failed"))), Some(3));
+        for other in ["\"01A.2.0\"", "\"01B.3.0\"", "\"3\"", "nonsense", &format!("W/{tag}")] {
+            assert_eq!(asks(other), Some(0), "{other}");
+        }
+        assert_eq!(if_match(&headers(tag), None), Some(0), "it is gone");
+    }
+
+    #[test]
+    fn if_none_match_asks_for_all_that_is_shown() {
+        let held = view("01A", 3, "provisioning");
+        let tag = of(&held);
+        assert!(is_known(&headers(tag.to_str().unwrap()), &tag));
+        assert!(is_known(&headers(&format!("W/{}", tag.to_str().unwrap())), &tag));
+        let next = of(&view("01A", 3, "active"));
+        assert!(!is_known(&headers(tag.to_str().unwrap()), &next), "another state");
+        let other = of(&view("01B", 3, "provisioning"));
+        assert!(!is_known(&headers(tag.to_str().unwrap()), &other), "another persona");
     }
 }

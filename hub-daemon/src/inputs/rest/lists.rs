@@ -175,7 +175,7 @@ pub(super) async fn quarantine(
     State(api): State<Api>,
     Named(persona): Named,
 ) -> Result<Json<Vec<QuarantinedView>>, ProblemDetails> {
-    let segment = api.persona(&persona)?.segment;
+    let Some(segment) = api.persona(&persona)?.in_datapath() else { return Ok(Json(Vec::new())) };
     Ok(Json(api.read(move |reader| reader.quarantined(segment)).await?))
 }
 

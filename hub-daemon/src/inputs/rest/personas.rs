@@ -189,8 +189,9 @@ pub(super) async fn show(
     if watch {
         return api.watch(Which::One(persona.id.clone()), closing.map(|Extension(closing)| closing));
     }
-    if etag::known(&headers, &persona) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag::of(&persona))]).into_response());
+    let tag = etag::of(&persona);
+    if etag::is_known(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     Ok(with_tag(&persona))
 }
@@ -224,7 +225,9 @@ pub(super) async fn replace(
     let bytes = body::read(&headers, body, body::JSON).await?;
     let held = api.persona(&persona).ok();
     let document = body::persona(&bytes, &api.ends(held.as_deref()))?;
-    let if_generation = etag::if_match(&headers, held.map(|held| held.generation));
+    let if_generation = etag::if_match(&headers, held.as_deref());
+    // A tag is one persona's, and not of the next one of that name.
+    let persona = held.filter(|_| if_generation.is_some()).map_or(persona, |held| held.id.to_string());
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
 }
@@ -261,7 +264,7 @@ pub(super) async fn patch(
     let mut attempts = PATCH_ATTEMPTS;
     loop {
         let held = api.persona(&persona)?;
-        let asked = etag::if_match(&headers, Some(held.generation));
+        let asked = etag::if_match(&headers, Some(&held));
         let mut definition = serde_json::to_value(&held.definition)
             .map_err(|error| ProblemDetails::unavailable(&error.to_string()))?;
         merge::merge(&mut definition, &patch);

@@ -66,9 +66,11 @@ pub(super) async fn delete(
         parameters.refuse("drain", &format!("`{text}`: use a time of at most 5m, for example 30s"));
     }
     parameters.finish()?;
-    let current = api.persona(&persona).ok().map(|held| held.generation);
-    let if_generation = etag::if_match(&headers, current);
-    let reply = api.command(Command::Delete { persona: persona.clone(), if_generation, drain }).await?;
+    let held = api.persona(&persona).ok();
+    let if_generation = etag::if_match(&headers, held.as_deref());
+    // As in a replacement.
+    let meant = held.filter(|_| if_generation.is_some()).map_or(persona.clone(), |held| held.id.to_string());
+    let reply = api.command(Command::Delete { persona: meant, if_generation, drain }).await?;
     match reply {
         Reply::Updated(view) => Ok((StatusCode::ACCEPTED, Json(view)).into_response()),
         _ if prefers(&headers, "return=representation") => {

@@ -59,10 +59,10 @@ pub(super) async fn top(State(api): State<Api>) -> Result<Json<TopView>, Problem
             name: persona.definition.name.clone(),
             id: persona.id.to_string(),
             state: persona.state,
-            usage: Usage {
-                counts: counts.get(persona.segment).unwrap_or_default(),
-                flows: flows.personas.get(&persona.segment).copied().unwrap_or_default(),
-            },
+            usage: persona.in_datapath().map_or_else(Usage::default, |segment| Usage {
+                counts: counts.get(segment).unwrap_or_default(),
+                flows: flows.personas.get(&segment).copied().unwrap_or_default(),
+            }),
         })
         .collect();
     personas.sort_by(|a, b| a.name.cmp(&b.name));

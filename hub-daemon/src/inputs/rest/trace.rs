@@ -59,7 +59,10 @@ pub(super) async fn trace(
     let bytes = body::read(&headers, body, body::JSON).await?;
     let question: TraceQuestion = body::other(&bytes)?;
     let segment = match &question.persona {
-        Some(persona) => Some(api.persona(persona)?.segment),
+        Some(persona) => Some(api.persona(persona)?.in_datapath().ok_or_else(|| {
+            let detail = format!("nothing of persona `{persona}` is in this kernel");
+            ProblemDetails::of_status(StatusCode::NOT_FOUND, detail)
+        })?),
         None => None,
     };
     let filter = question.filter(segment).map_err(refused)?;

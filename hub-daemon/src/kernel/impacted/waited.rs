@@ -77,7 +77,7 @@ fn note(count: &mut FlowCount, active: bool) {
     *(if active { &mut count.active } else { &mut count.idle }) += 1;
 }
 
-/// The entry of a key. One that is answered first goes from the second table to the first.
+/// The entry of a key. One that is confirmed goes from the second table to the first.
 fn find(maps: &Maps, key: &FlowKey) -> Result<Option<Flow>, ReadError> {
     let of = |map: &HashMap<MapData, FlowKey, Flow>, name| present(map.get(key, 0), name);
     for (map, name) in [(&maps.flows, "FLOWS"), (&maps.flows_new, "FLOWS_NEW"), (&maps.flows, "FLOWS")] {

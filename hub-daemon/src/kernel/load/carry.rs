@@ -22,7 +22,7 @@ use crate::kernel::batch::from_map;
 pub struct Carry {
     folder: PathBuf,
     sources: Vec<Source>,
-    /// Connections that saw a reply, for the ones that move there from the half-open ones.
+    /// Connections that are confirmed, for the ones that move there from the half-open ones.
     flows: Option<MapData>,
 }
 
@@ -129,7 +129,7 @@ impl Carry {
                 None => fs::remove_file(&pin)?,
             }
         }
-        // Connections that saw a reply before half-open ones, which move there.
+        // Connections that are confirmed before half-open ones, which move there.
         self.sources.sort_by_key(|source| source.shape.name == OPENING);
         Ok(())
     }

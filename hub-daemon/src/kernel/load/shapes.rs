@@ -29,7 +29,7 @@ pub struct Capacities {
     pub segments: u32,
     /// Compiled rules of all personas.
     pub rules: u32,
-    /// Connections that saw a reply.
+    /// Connections that are confirmed.
     pub flows: u32,
     /// Half-open connections.
     pub opening_flows: u32,
@@ -113,7 +113,7 @@ impl Form {
 impl Capacities {
     /// Every map, by the name it is pinned under.
     #[expect(clippy::too_many_lines, reason = "a table with a row for each map")]
-    pub(crate) fn maps(&self) -> [Shape; 60] {
+    pub(crate) fn maps(&self) -> [Shape; 61] {
         let segments = self.segments.saturating_add(1);
         let drops = limits::DROPS.max(self.segments.saturating_mul(4));
         // Each persona may bring a gateway address of either family.
@@ -138,6 +138,7 @@ impl Capacities {
             ("V6_PREFIXES", Kind::Policy, LpmTrie, address + 4, size_of::<u32>(), self.v6_prefixes),
             ("NETS", Kind::Policy, Array, index, size_of::<NetLine>(), limits::NET_LINES + 1),
             ("LOCALS", Kind::Policy, Hash, address, size_of::<u32>(), locals),
+            ("EVERYONES", Kind::Policy, Hash, address, size_of::<u32>(), locals),
             ("GATEWAYS", Kind::Policy, Hash, size_of::<Gateway>(), size_of::<u32>(), limits::GATEWAYS),
             ("FAILSAFE", Kind::Policy, Hash, size_of::<Failsafe>(), size_of::<u32>(), limits::FAILSAFE),
             ("PEERS", Kind::Policy, Hash, size_of::<Peer>(), size_of::<u32>(), self.peers),

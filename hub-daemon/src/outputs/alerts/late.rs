@@ -9,20 +9,20 @@ use super::recent::Recent;
 use crate::model::span;
 use crate::model::{PersonaId, SegmentId};
 use crate::qos_view::HandshakeTimes;
-use crate::view::{PersonaState, Snapshot};
+use crate::view::Snapshot;
 
 /// What was seen of personas with a latency.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     looks: BTreeMap<PersonaId, Recent<Vec<u64>>>,
-    /// Who is late, as the hub knows.
-    told: Vec<PersonaId>,
+    /// Who is late by which latency, as the hub knows.
+    told: Vec<(PersonaId, Duration)>,
 }
 
 impl Lateness {
     /// Personas whose latency is watched, with that.
     pub(super) fn watched(snapshot: &Snapshot) -> BTreeMap<PersonaId, (SegmentId, Duration)> {
-        let live = snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired);
+        let live = snapshot.personas.values().filter(|persona| persona.state.is_here());
         let latency = |written: &Option<String>| span::parse(written.as_ref()?).ok();
         live.filter_map(|persona| {
             let latency = latency(&persona.definition.qos.as_ref()?.latency)?;
@@ -47,10 +47,12 @@ impl Lateness {
             let p95 = seen.quantile_us(950).map(Duration::from_micros);
             late.extend(p95.filter(|p95| p95 > latency).map(|p95| (id.clone(), p95)));
         }
-        if late.keys().eq(&self.told) {
+        let told = watched.iter().filter(|(id, _)| late.contains_key(*id));
+        let told: Vec<_> = told.map(|(id, (_, latency))| (id.clone(), *latency)).collect();
+        if told == self.told {
             return None;
         }
-        self.told = late.keys().cloned().collect();
+        self.told = told;
         Some(late)
     }
 }

@@ -9,6 +9,7 @@ mod late;
 mod outbox;
 mod readings;
 mod recent;
+mod total;
 pub mod watch;
 pub mod webhook;
 

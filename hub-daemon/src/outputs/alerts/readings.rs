@@ -109,21 +109,6 @@ impl Looks {
     }
 }
 
-/// Adds the counters of one persona to a sum over all.
-pub(super) fn add(sum: &mut SegmentCounts, counts: &SegmentCounts) {
-    let more = |sum: &mut Count, count: Count| {
-        sum.packets += count.packets;
-        sum.bytes += count.bytes;
-    };
-    more(&mut sum.ingress, counts.ingress);
-    more(&mut sum.egress, counts.egress);
-    sum.flows.ingress += counts.flows.ingress;
-    sum.flows.egress += counts.flows.egress;
-    sum.drops.extend(counts.drops.iter().cloned());
-    sum.rules.extend(counts.rules.iter().cloned());
-    sum.detections.extend(counts.detections.iter().cloned());
-}
-
 fn past(since: Timestamp, now: Timestamp) -> Duration {
     now.duration_since(since).try_into().unwrap_or(Duration::ZERO)
 }

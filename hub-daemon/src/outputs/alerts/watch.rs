@@ -12,7 +12,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::engine::{Engine, Kept, Owner, Watched};
 use super::late::Lateness;
-use super::readings::{self, Look};
+use super::readings::Look;
+use super::total::{Everybody, Total};
 use super::webhook::Webhooks;
 use super::{AlertEvent, AlertView, Alerts, Deliveries, file};
 use crate::command::Command;
@@ -25,7 +26,7 @@ use crate::model::SegmentId;
 use crate::model::alert::{self, Alert};
 use crate::model::config::Config;
 use crate::qos_view;
-use crate::view::{PersonaState, Snapshot};
+use crate::view::Snapshot;
 
 const PERIOD: Duration = Duration::from_secs(1);
 /// File of what must outlive the process, in the state folder.
@@ -44,6 +45,7 @@ pub struct Watcher {
     views: watch::Sender<Arc<Vec<AlertView>>>,
     stored: Vec<Kept>,
     lateness: Lateness,
+    total: Total,
     commands: mpsc::Sender<CommandRequest>,
 }
 
@@ -75,6 +77,7 @@ impl Watcher {
             views,
             stored,
             lateness,
+            total: Total::default(),
             commands,
         };
         (watcher, Alerts { views: seen, deliveries })
@@ -120,8 +123,8 @@ impl Watcher {
     }
 
     async fn look(&mut self, watched: &[Watched], snapshot: &Arc<Snapshot>) {
-        let looks = if watched.is_empty() {
-            BTreeMap::new()
+        let (mut looks, everybody) = if watched.is_empty() {
+            Default::default()
         } else {
             let (datapath, watched) = (Arc::clone(&self.datapath), watched.to_vec());
             let snapshot = Arc::clone(snapshot);
@@ -129,14 +132,17 @@ impl Watcher {
                 Ok(Ok(looks)) => looks,
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "alerts cannot be judged");
-                    BTreeMap::new()
+                    Default::default()
                 }
                 Err(error) => {
                     tracing::error!(%error, "alerts cannot be judged");
-                    BTreeMap::new()
+                    Default::default()
                 }
             }
         };
+        if let (Some(look), Some(everybody)) = (looks.get_mut(&None), everybody) {
+            (look.counts, look.handshakes) = self.total.add(everybody);
+        }
         let events = self.engine.look(watched, looks, Timestamp::now());
         let stored = self.engine.stored();
         if stored != self.stored && stands(&stored) != stands(&self.stored) {
@@ -170,7 +176,7 @@ fn all(hub: &[Alert], snapshot: &Snapshot) -> Vec<Watched> {
     if !hub.is_empty() {
         watched.push(Watched { owner: None, persona: None, alerts: hub.to_vec() });
     }
-    for persona in snapshot.personas.values().filter(|persona| persona.state != PersonaState::Expired) {
+    for persona in snapshot.personas.values().filter(|persona| persona.state.is_here()) {
         let alerts = alert::of_persona(&persona.definition);
         if !alerts.is_empty() {
             let (owner, name) = (Some(persona.id.to_string()), Some(persona.definition.name.clone()));
@@ -180,11 +186,12 @@ fn all(hub: &[Alert], snapshot: &Snapshot) -> Vec<Watched> {
     watched
 }
 
+/// What there is to see of everybody that is watched. The counters of all together are left to be added up.
 fn read(
     datapath: &dyn Datapath,
     watched: &[Watched],
     snapshot: &Snapshot,
-) -> Result<BTreeMap<Owner, Look>, ReadError> {
+) -> Result<(BTreeMap<Owner, Look>, Option<Everybody>), ReadError> {
     let any = |metric| watched.iter().flat_map(|one| &one.alerts).any(|alert| alert.metric == metric);
     let flows = if any(MetricDocument::Flows) { Some(datapath.flow_counts()?.personas) } else { None };
     let handshakes = if any(MetricDocument::RttP95) { Some(datapath.handshakes()?) } else { None };
@@ -197,12 +204,8 @@ fn read(
     let time = Timestamp::now();
     let look = |counts, flows, segment: Option<SegmentId>| {
         let fits = |id: &SegmentId| segment.is_none_or(|segment| *id == segment);
-        let handshakes = handshakes.as_ref().map(|all| {
-            let mut sum = vec![0; RTT_BUCKETS];
-            for (_, times) in all.iter().filter(|(id, _)| fits(id)) {
-                sum.iter_mut().zip(&times.buckets).for_each(|(sum, count)| *sum += count);
-            }
-            sum
+        let handshakes = handshakes.as_ref().zip(segment).map(|(all, segment)| {
+            all.get(&segment).map_or_else(|| vec![0; RTT_BUCKETS], |times| times.buckets.clone())
         });
         let delay_us = delays.as_ref().map(|all| {
             let fitting = all.iter().filter(|(id, _)| fits(id));
@@ -214,12 +217,9 @@ fn read(
     for one in watched {
         let found = match &one.owner {
             None => {
-                let mut sum = SegmentCounts::default();
-                for counts in counts.segments().filter_map(|segment| counts.get(segment)) {
-                    readings::add(&mut sum, &counts);
-                }
                 // The flow between two personas counts for each.
-                Some(look(sum, flows.as_ref().map(|flows| flows.values().sum()), None))
+                let flows = flows.as_ref().map(|flows| flows.values().sum());
+                Some(look(SegmentCounts::default(), flows, None))
             }
             Some(owner) => segment_of(snapshot, owner).and_then(|segment| {
                 let flows = flows.as_ref().map(|flows| flows.get(&segment).copied().unwrap_or_default());
@@ -228,7 +228,11 @@ fn read(
         };
         looks.extend(found.map(|look| (one.owner.clone(), look)));
     }
-    Ok(looks)
+    let everybody = looks.contains_key(&None).then(|| Everybody {
+        counts: counts.segments().filter_map(|segment| Some((segment, counts.get(segment)?))).collect(),
+        handshakes: handshakes.map(|all| all.into_iter().map(|(id, times)| (id, times.buckets)).collect()),
+    });
+    Ok((looks, everybody))
 }
 
 fn segment_of(snapshot: &Snapshot, owner: &str) -> Option<SegmentId> {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::text::Text;
 use crate::model::{SegmentId, span};
 use crate::outputs::status::count_states;
-use crate::view::{Condition, PersonaState, Snapshot};
+use crate::view::{Condition, Snapshot};
 
 /// One persona that has not ended.
 pub(super) struct Row {
@@ -44,7 +44,7 @@ impl Roster {
         let mut labels = Text::with_capacity(16 * snapshot.personas.len());
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         for persona in snapshot.personas.values() {
-            if persona.state == PersonaState::Expired {
+            if !persona.state.is_here() {
                 continue;
             }
             let start = labels.len();

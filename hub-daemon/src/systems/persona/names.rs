@@ -78,7 +78,8 @@ fn living(snapshot: &Snapshot) -> impl Iterator<Item = &PersonaView> {
 }
 
 fn ranges(view: &PersonaView) -> impl Iterator<Item = IpNet> {
-    view.definition.ip_range.as_slice().iter().filter_map(|range| range.parse().ok())
+    // Those that it has: what is written may leave them to the hub.
+    view.ranges.iter().filter_map(|range| range.parse().ok())
 }
 
 /// Names are looked up in lower case (RFC 4343); `_` is no letter of a host name.

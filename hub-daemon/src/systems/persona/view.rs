@@ -6,6 +6,7 @@ use super::Record;
 use super::candidate::Candidate;
 use super::condition::{self, Find};
 use super::place::Placement;
+use crate::model::SegmentId;
 use crate::view::{Origin, PersonaView};
 
 /// Makes the view of a persona.
@@ -15,7 +16,8 @@ pub fn view(record: &Record, placement: &Placement, find: &Find<'_>, now: Timest
         state: condition::state(record, now),
         generation: record.generation,
         ranges: record.persona.ranges().iter().map(ToString::to_string).collect(),
-        segment: record.segment,
+        // A number that was left behind may be somebody else's by now.
+        segment: if record.holds_segment() { record.segment } else { SegmentId::default() },
         created_at: record.created_at,
         expires_at: record.deadline(),
         origin: record.origin.clone(),

@@ -22,6 +22,7 @@ pub struct Small {
     peers: Set<Peer>,
     locals: Set<Bytes>,
     local_bits: LocalBits,
+    everyones: Set<Bytes>,
     /// What the hub's own addresses were made of, if they are whole.
     known: Option<Known>,
     gateways: Set<Gateway>,
@@ -29,7 +30,7 @@ pub struct Small {
 }
 
 /// Addresses that the hub puts, and those that others put.
-type Known = (SharedMap<(String, IpNet), Address>, Vec<IpAddr>);
+type Known = (SharedMap<(String, IpNet), Address>, Vec<IpNet>);
 
 /// A hash map used as a set.
 struct Set<K: Pod> {
@@ -81,6 +82,16 @@ impl<K: Pod> Set<K> {
     }
 }
 
+/// The address of a network that every router of it has (RFC 4291 section 2.6.1), or that means all hosts: the
+/// kernel answers to it where it has an address of the network. One that an operator chose as `broadcast` beside that,
+/// and that of the network of a `peer`, are not known.
+fn everyones(net: &IpNet) -> Option<IpAddr> {
+    match net {
+        IpNet::V4(net) => (net.prefix_len() < 31).then(|| net.broadcast().into()),
+        IpNet::V6(net) => (net.prefix_len() < 127).then(|| net.network().into()),
+    }
+}
+
 impl Small {
     /// Takes the maps of an object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
@@ -90,6 +101,7 @@ impl Small {
             })?,
             locals: Set::new(ebpf, "LOCALS", |address: &Bytes| address.to_vec())?,
             local_bits: LocalBits::new(ebpf)?,
+            everyones: Set::new(ebpf, "EVERYONES", |address: &Bytes| address.to_vec())?,
             known: None,
             gateways: Set::new(ebpf, "GATEWAYS", |gateway: &Gateway| {
                 [&gateway.segment.to_be_bytes()[..], &gateway.address].concat()
@@ -106,17 +118,22 @@ impl Small {
     }
 
     /// Makes the hub's own addresses be those of the inventory, and those that the hub is about to add: a
-    /// gateway's services must not be open until the kernel's message about its address has come back.
+    /// gateway's services must not be open until the kernel's message about its address has come back. With them go
+    /// the addresses of their networks that reach the same services.
     pub fn put_locals(&mut self, desired: &Desired, inventory: &Inventory) -> Report {
         let present = inventory.links.values().flat_map(|link| link.addresses.iter().copied());
-        let sources = (desired.addresses.clone(), present.collect::<Vec<IpAddr>>());
+        let sources = (desired.addresses.clone(), present.collect::<Vec<IpNet>>());
         if self.known.as_ref() == Some(&sources) {
             return Report { table: self.locals.name, ..Report::default() };
         }
-        let wanted = sources.0.keys().map(|(_, address)| address.addr());
-        let addresses: BTreeSet<Bytes> = sources.1.iter().copied().chain(wanted).map(address::of).collect();
+        let all = || sources.0.keys().map(|(_, net)| net).chain(&sources.1);
+        let addresses: BTreeSet<Bytes> = all().map(|net| address::of(net.addr())).collect();
+        let everyones: BTreeSet<Bytes> = all().filter_map(everyones).map(address::of).collect();
         let set = self.local_bits.set(&addresses);
         let mut report = self.locals.put(&addresses.iter().copied().collect::<Vec<_>>());
+        let others = self.everyones.put(&everyones.into_iter().collect::<Vec<_>>());
+        (report.put, report.deleted) = (report.put + others.put, report.deleted + others.deleted);
+        report.failures.extend(others.failures);
         let kept = set.and_then(|()| self.local_bits.keep(&addresses));
         report.failures.extend(kept.err().into_iter().flat_map(|error| failure("LOCALS", &error).failures));
         self.known = report.failures.is_empty().then_some(sources);

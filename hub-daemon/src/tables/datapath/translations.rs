@@ -151,8 +151,8 @@ fn uplinks(desired: &Desired, inventory: &Inventory) -> BTreeMap<u32, Uplink> {
     links
         .map(|link| {
             let own = |v4: bool| {
-                let fits = |address: &&IpAddr| address.is_ipv4() == v4 && !is_link_local(**address);
-                link.addresses.iter().find(fits).map_or([0; 16], |address| address::of(*address))
+                let fits = |address: &IpAddr| address.is_ipv4() == v4 && !is_link_local(*address);
+                link.addresses.iter().map(IpNet::addr).find(fits).map_or([0; 16], address::of)
             };
             let uplink = Uplink {
                 v4: own(true),
