@@ -227,6 +227,8 @@ fn v6(bytes: &impl Bytes, offset: usize, packet: &mut Packet) -> Result<(), Reas
     Ok(())
 }
 
+/// Bytes of an IPv6 header.
+pub const V6_BYTES: usize = 40;
 /// Number of the IPv6 extension header of fragments (RFC 8200 section 4.5).
 pub const FRAGMENT: u8 = 44;
 /// Its bytes.

@@ -11,7 +11,7 @@ use hub_common::event::{Hook, Reason};
 use hub_common::flow::is_impossible;
 use hub_common::limits;
 use hub_common::packet::protocol;
-use hub_common::parse::{Bytes as _, ETHERNET_BYTES};
+use hub_common::parse::{Bytes as _, ETHERNET_BYTES, V6_BYTES};
 use hub_common::segment::{PORT_L3_ONLY, PORT_TRANSLATED, PORT_XDP_TARGET, Port, ROLE_SEGMENT, Settings};
 
 use crate::addresses::{is_local, is_local_v4, segment_of, segment_of_v4};
@@ -71,7 +71,6 @@ struct Sides {
 }
 
 const V4_BYTES: usize = 20;
-const V6_BYTES: usize = 40;
 
 /// Decides on a packet, and counts it if it leaves.
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Transport headers, and the packet that an ICMP error quotes.
 
-use super::{Bytes, FRAGMENT, FRAGMENT_BYTES, OFFSET_MASK};
+use super::{Bytes, FRAGMENT, FRAGMENT_BYTES, OFFSET_MASK, V6_BYTES};
 use crate::address::{is_martian_v6, mapped};
 use crate::event::Reason;
 use crate::packet::{
@@ -8,9 +8,6 @@ use crate::packet::{
     PACKET_NEIGHBOUR, PACKET_ROUTER, PACKET_V4, PACKET_V6, Packet, protocol,
 };
 use crate::rule::has_ports;
-
-/// Bytes of an IPv6 header.
-const V6_BYTES: usize = 40;
 
 /// Neighbour solicitation (RFC 4861).
 const SOLICITATION: u8 = 135;

@@ -198,6 +198,7 @@ impl Hub {
         for (range, alias) in old.aliases.iter().filter(|(range, _)| ranges.contains(range)) {
             kept.insert(*range, *alias);
         }
+        let late = old.late_for(&changed.document);
         let record = Record {
             generation: old.generation + 1,
             life: if old.life == Life::Active { Life::Active } else { Life::Provisioning },
@@ -205,7 +206,7 @@ impl Hub {
             aliases: kept,
             overridden,
             is_taken_up: old.is_taken_up,
-            late: old.late.filter(|_| latency(&old.document) == latency(&changed.document)),
+            late,
             lists: old.lists,
             ..changed
         };
@@ -392,9 +393,4 @@ pub(super) fn invalid(problems: Vec<Problem>) -> Rejection {
 
 pub(super) fn not_found(persona: &str) -> Rejection {
     refused(RejectionKind::NotFound, "", format!("there is no persona `{persona}`"))
-}
-
-/// The latency that a definition asks for, as it is written.
-pub(super) fn latency(document: &PersonaDocument) -> Option<&String> {
-    document.qos.as_ref()?.latency.as_ref()
 }

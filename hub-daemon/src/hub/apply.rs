@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::admit::{Author, latency};
+use super::admit::Author;
 use super::documents::{below, severity};
 use super::state::{Pending, State, stored};
 use super::{Hub, QUARANTINE, after, refused};
@@ -151,18 +151,10 @@ impl Hub {
         next.interfaces = Arc::clone(&self.interfaces);
         next.interfaces_mut();
         for record in next.records.values_mut() {
-            match self.records.get(&record.id) {
-                Some(tried) if tried.document != record.document => {
-                    // Nobody may take the definition of before for the one that was tried.
-                    record.generation = tried.generation + 1;
-                    record.late =
-                        tried.late.filter(|_| latency(&tried.document) == latency(&record.document));
-                }
-                Some(tried) => {
-                    record.generation = tried.generation;
-                    record.late = tried.late;
-                }
-                None => {}
+            if let Some(tried) = self.records.get(&record.id) {
+                // Nobody may take the definition of before for the one that was tried.
+                record.generation = tried.generation + u64::from(tried.document != record.document);
+                record.late = tried.late_for(&record.document);
             }
             record.since = self.revision + 1;
         }
@@ -171,8 +163,7 @@ impl Hub {
             if lost && next.segments.take_again(tried.segment) {
                 next.segments.rest(tried.segment, after(now, QUARANTINE));
             }
-            let lost: Vec<_> = tried.persona.allotted().values().copied().collect();
-            next.rest_lost_ranges(lost, now);
+            next.rest_lost_ranges(&tried.persona, now);
         }
         next.ranges.rest_too(&self.ranges);
         next.queues_stand = self.queues_stand;

@@ -167,11 +167,11 @@ impl Hub {
         }
     }
 
-    /// Ranges of a change that went back rest, as far as nobody has them.
-    pub(super) fn rest_lost_ranges(&mut self, lost: impl IntoIterator<Item = IpNet>, now: Timestamp) {
-        for range in lost {
-            if self.ranges.busy(&range).is_none() {
-                self.rest_range(range, now);
+    /// Ranges that a persona had in a change that went back rest, as far as nobody has them.
+    pub(super) fn rest_lost_ranges(&mut self, tried: &Persona, now: Timestamp) {
+        for range in tried.allotted().values() {
+            if self.ranges.busy(range).is_none() {
+                self.rest_range(*range, now);
             }
         }
     }

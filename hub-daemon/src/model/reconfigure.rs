@@ -17,36 +17,7 @@ pub struct Difference {
 
 /// Compares two configurations.
 pub fn difference(used: &Config, read: &Config) -> Difference {
-    // Every key is in one of the lists below: a new one has to be put there.
-    let Config {
-        api: _,
-        metrics: _,
-        dns: _,
-        state_dir: _,
-        runtime_dir: _,
-        bpffs: _,
-        documents: _,
-        interfaces: _,
-        tc_hook: _,
-        failsafe: _,
-        limits: _,
-        timeout_seconds: _,
-        pools: _,
-        subnets: _,
-        applications: _,
-        life: _,
-        route_priority: _,
-        overlap_pool: _,
-        masquerade_ports: _,
-        qos: _,
-        node: _,
-        nodes: _,
-        log: _,
-        baseline: _,
-        loose_tcp: _,
-        alerts: _,
-        webhooks: _,
-    } = read;
+    // Every key is named, so that a new one finds its place here and in one of the lists below.
     let next = Config {
         interfaces: read.interfaces.clone(),
         failsafe: read.failsafe.clone(),
@@ -58,7 +29,23 @@ pub fn difference(used: &Config, read: &Config) -> Difference {
         nodes: Arc::clone(&read.nodes),
         route_priority: read.route_priority,
         log: read.log,
-        ..used.clone()
+        api: used.api.clone(),
+        metrics: used.metrics,
+        dns: used.dns,
+        state_dir: used.state_dir.clone(),
+        runtime_dir: used.runtime_dir.clone(),
+        bpffs: used.bpffs.clone(),
+        documents: used.documents.clone(),
+        tc_hook: used.tc_hook,
+        limits: used.limits,
+        overlap_pool: used.overlap_pool.clone(),
+        masquerade_ports: used.masquerade_ports,
+        qos: used.qos,
+        node: used.node.clone(),
+        baseline: used.baseline.clone(),
+        loose_tcp: used.loose_tcp,
+        alerts: used.alerts.clone(),
+        webhooks: used.webhooks.clone(),
     };
     let differing = |keys: &[(&'static str, bool)]| {
         keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect::<Vec<_>>()

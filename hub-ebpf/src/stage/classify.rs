@@ -54,7 +54,7 @@ pub(crate) fn classify(scratch: &mut Scratch) -> Result<bool, Reason> {
     let receiver = if local { 0 } else { segment_of(&packet.target) };
     let forwarded =
         receiver != 0 && scratch.port.role != ROLE_SEGMENT && scratch.ingress_ifindex != FROM_HOST;
-    if forwarded && stays_on_link(&packet.source) {
+    if forwarded && is_of_link(&packet.source) {
         refuse(outcome, Reason::Martian, receiver, false);
         return Err(Reason::Martian);
     }
@@ -72,7 +72,7 @@ fn is_everyones(address: &Address) -> bool {
 
 /// Whether an IPv6 packet from the address is for its link alone (RFC 4291 sections 2.5.2 and 2.5.6).
 #[inline(always)]
-fn stays_on_link(source: &Address) -> bool {
+fn is_of_link(source: &Address) -> bool {
     !is_v4(source) && (is_link_local(source) || *source == [0; 16])
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{Program, SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
-use etherparse::PacketBuilder;
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
 use hub_common::address::mapped;
 use hub_common::flow::TIMEOUT_SECONDS;
 use hub_common::packet::protocol;
@@ -262,40 +262,32 @@ impl Lab {
     }
 }
 
-pub(crate) type PacketStep = etherparse::PacketBuilderStep<etherparse::IpHeaders>;
+pub(crate) type PacketStep = PacketBuilderStep<IpHeaders>;
 
 fn step(mac: [u8; 6], source: Ipv4Addr, target: Ipv4Addr) -> PacketStep {
     PacketBuilder::ethernet2([2; 6], mac).ipv4(source.octets(), target.octets(), 64)
 }
 
+/// TCP without data.
+fn bare(packet: PacketBuilderStep<TcpHeader>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    packet.write(&mut bytes, &[]).unwrap();
+    bytes
+}
+
 /// TCP with the first flags of a connection.
 pub(crate) fn syn(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Vec<u8> {
-    move |step| {
-        let packet = step.tcp(source, target, 1, 1_000).syn();
-        let mut bytes = Vec::new();
-        packet.write(&mut bytes, &[]).unwrap();
-        bytes
-    }
+    move |step| bare(step.tcp(source, target, 1, 1_000).syn())
 }
 
 /// TCP, the answer to [`syn`].
 pub(crate) fn syn_ack(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Vec<u8> {
-    move |step| {
-        let packet = step.tcp(source, target, 1, 1_000).syn().ack(2);
-        let mut bytes = Vec::new();
-        packet.write(&mut bytes, &[]).unwrap();
-        bytes
-    }
+    move |step| bare(step.tcp(source, target, 1, 1_000).syn().ack(2))
 }
 
 /// A TCP packet that acknowledges the answer.
 pub(crate) fn ack(source: u16, target: u16) -> impl FnOnce(PacketStep) -> Vec<u8> {
-    move |step| {
-        let packet = step.tcp(source, target, 2, 1_000).ack(2);
-        let mut bytes = Vec::new();
-        packet.write(&mut bytes, &[]).unwrap();
-        bytes
-    }
+    move |step| bare(step.tcp(source, target, 2, 1_000).ack(2))
 }
 
 /// UDP with some payload.

@@ -107,13 +107,7 @@ impl Scale {
         let lab = Lab::new("scale", Families::V4)?;
         let hub = start(files, &lab, "elements")?;
         load(&hub, &sets(0), 1)?;
-        let (before, text) = (process_ms(&hub)?, sets(ELEMENTS));
-        load(&hub, &text, 1)?;
-        let (synced, cpu) = (logged(&hub, "apply_ms")?, process_ms(&hub)? - before);
-        let title = format!("{ELEMENTS} set elements, parsed to live");
-        self.rows.push(Taken { title, wall: vec![synced], cpu: None });
-        let title = format!("{ELEMENTS} set elements, file to live");
-        self.rows.push(Taken { title, wall: vec![logged(&hub, "read_ms")? + synced], cpu: Some(cpu) });
+        let synced = self.synced(&hub, &sets(ELEMENTS), 1, &format!("{ELEMENTS} set elements"))?;
         let elements: Vec<String> = (0..ELEMENTS).map(|index| element(index).to_string()).collect();
         let text = format!(
             "table inet hub {{\n set staff {{\n  type ipv4_addr; elements = {{ {} }}\n }}\n}}\n",
@@ -131,15 +125,24 @@ impl Scale {
         let hub = start(files, &lab, "rules")?;
         // Ranges, addresses and routes are there before: what is measured are rules.
         load(&hub, &rules(count, 1), count)?;
-        let before = process_ms(&hub)?;
-        load(&hub, &rules(count, each), count)?;
-        let (synced, cpu) = (logged(&hub, "apply_ms")?, process_ms(&hub)? - before);
-        let read = logged(&hub, "read_ms")?;
-        let title = format!("{total} rules of {count} personas, parsed to live");
-        self.rows.push(Taken { title, wall: vec![synced], cpu: None });
-        let title = format!("{total} rules of {count} personas, file to live");
-        self.rows.push(Taken { title, wall: vec![read + synced], cpu: Some(cpu) });
+        let what = format!("{total} rules of {count} personas");
+        let synced = self.synced(&hub, &rules(count, each), count, &what)?;
         self.beside_nft(files, &lab, &chains(count, each), &format!("{total} rules"), synced)
+    }
+
+    /// What the hub takes for a file of so many personas. Returns that from parsed to live.
+    fn synced(&mut self, hub: &Hub, text: &str, count: u32, what: &str) -> Result<f64> {
+        let before = process_ms(hub)?;
+        load(hub, text, count)?;
+        let (synced, cpu) = (logged(hub, "apply_ms")?, process_ms(hub)? - before);
+        self.rows.push(Taken { title: format!("{what}, parsed to live"), wall: vec![synced], cpu: None });
+        let read = logged(hub, "read_ms")?;
+        self.rows.push(Taken {
+            title: format!("{what}, file to live"),
+            wall: vec![read + synced],
+            cpu: Some(cpu),
+        });
+        Ok(synced)
     }
 
     /// What `nft -f` takes for the same.

@@ -41,6 +41,11 @@ pub(super) fn if_match(headers: &HeaderMap, current: Option<&PersonaView>) -> Op
     Some(current.map_or(0, |current| current.generation))
 }
 
+/// Who is meant by a name with the answer of [`if_match`]: a tag is one persona's, and not of the next one of that name.
+pub(super) fn meant(held: Option<&PersonaView>, if_generation: Option<u64>, named: String) -> String {
+    held.filter(|_| if_generation.is_some()).map_or(named, |held| held.id.to_string())
+}
+
 /// The tag of what has this digest.
 pub(super) fn of_digest(digest: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"0\""))

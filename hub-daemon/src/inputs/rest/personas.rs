@@ -226,8 +226,7 @@ pub(super) async fn replace(
     let held = api.persona(&persona).ok();
     let document = body::persona(&bytes, &api.ends(held.as_deref()))?;
     let if_generation = etag::if_match(&headers, held.as_deref());
-    // A tag is one persona's, and not of the next one of that name.
-    let persona = held.filter(|_| if_generation.is_some()).map_or(persona, |held| held.id.to_string());
+    let persona = etag::meant(held.as_deref(), if_generation, persona);
     let command = Command::Replace { persona, document: Box::new(document), if_generation };
     Ok(with_tag(&*changed(api.command(command).await?)?))
 }

@@ -68,8 +68,7 @@ pub(super) async fn delete(
     parameters.finish()?;
     let held = api.persona(&persona).ok();
     let if_generation = etag::if_match(&headers, held.as_deref());
-    // As in a replacement.
-    let meant = held.filter(|_| if_generation.is_some()).map_or(persona.clone(), |held| held.id.to_string());
+    let meant = etag::meant(held.as_deref(), if_generation, persona.clone());
     let reply = api.command(Command::Delete { persona: meant, if_generation, drain }).await?;
     match reply {
         Reply::Updated(view) => Ok((StatusCode::ACCEPTED, Json(view)).into_response()),

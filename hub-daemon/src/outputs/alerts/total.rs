@@ -69,28 +69,29 @@ fn add(sum: &mut Count, count: Count) {
 
 /// Adds the counters of one persona to a sum. Lists become longer: readers add up what fits.
 fn join(sum: &mut SegmentCounts, counts: &SegmentCounts) {
-    add(&mut sum.ingress, counts.ingress);
-    add(&mut sum.egress, counts.egress);
-    sum.flows.ingress += counts.flows.ingress;
-    sum.flows.egress += counts.flows.egress;
+    add_totals(sum, counts);
     sum.drops.extend(counts.drops.iter().cloned());
     sum.rules.extend(counts.rules.iter().cloned());
     sum.detections.extend(counts.detections.iter().cloned());
 }
 
+fn add_totals(sum: &mut SegmentCounts, counts: &SegmentCounts) {
+    add(&mut sum.ingress, counts.ingress);
+    add(&mut sum.egress, counts.egress);
+    sum.flows.ingress += counts.flows.ingress;
+    sum.flows.egress += counts.flows.egress;
+}
+
 /// As [`join`], for a sum that stays: its lists do not become longer with each persona that goes.
 fn put(sum: &mut SegmentCounts, counts: &SegmentCounts) {
-    let SegmentCounts { drops, rules, detections, .. } = counts;
-    let plain =
-        SegmentCounts { drops: Vec::new(), rules: Vec::new(), detections: Vec::new(), ..counts.clone() };
-    join(sum, &plain);
-    for drop in drops {
+    add_totals(sum, counts);
+    for drop in &counts.drops {
         match sum.drops.iter_mut().find(|known| same(known, drop)) {
             Some(known) => add(&mut known.count, drop.count),
             None => sum.drops.push(drop.clone()),
         }
     }
-    for rule in rules {
+    for rule in &counts.rules {
         // A persona's own rules are known by their places alone: alerts on all of them name no other.
         let identity = if rule.baseline { rule.identity } else { 0 };
         let known = sum.rules.iter_mut().find(|known| {
@@ -101,7 +102,7 @@ fn put(sum: &mut SegmentCounts, counts: &SegmentCounts) {
             None => sum.rules.push(RuleCount { identity, ..rule.clone() }),
         }
     }
-    for fired in detections {
+    for fired in &counts.detections {
         match sum.detections.iter_mut().find(|known| known.detector == fired.detector) {
             Some(known) => known.times += fired.times,
             None => sum.detections.push(fired.clone()),

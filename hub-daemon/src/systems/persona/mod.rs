@@ -202,6 +202,12 @@ impl Record {
         !matches!(self.life, Life::Expired { .. })
     }
 
+    /// How long its handshakes take under another definition, if that is longer than the same latency.
+    pub fn late_for(&self, document: &PersonaDocument) -> Option<Duration> {
+        let latency = |document: &PersonaDocument| document.qos.as_ref()?.latency.clone();
+        self.late.filter(|_| latency(&self.document) == latency(document))
+    }
+
     /// Whether its segment is in the data path.
     pub fn holds_segment(&self) -> bool {
         match self.life {
